@@ -1,1 +1,38 @@
-//! x
+//! What a Throughline event *is*: envelope, the closed set of event types, ids and subjects, failures,
+//! usage and money. This crate only says; it knows nothing of runtimes, sockets, files or clocks.
+//!
+//! # Version rule
+//!
+//! Every event carries its major version twice: in the NATS subject (`{ns}.v1.…`) and in `dataschema`.
+//! - **Unknown fields** in an envelope or in `data` are ignored by readers. An addition that a later stage
+//!   must be able to rely on although an older worker handled the event in between needs a new major version,
+//!   because an older worker does not pass on what it does not know.
+//! - **Unknown versions** are refused with [`DecodeError::Version`], never guessed at.
+//! - Golden files in `golden/v1` are added to and never edited.
+#![forbid(unsafe_code)]
+
+pub mod dead_letter;
+mod envelope;
+pub mod event;
+mod failure;
+mod ids;
+mod ingress;
+mod money;
+mod string_schema;
+mod subject;
+mod timestamp;
+mod traceparent;
+mod usage;
+mod version;
+
+pub use envelope::{DecodeError, EncodeError, Event, Meta, decode, encode, encode_reference};
+pub use event::{EventData, EventType};
+pub use failure::{FailureCode, StageName, UnknownStage, WorkflowFailed};
+pub use ids::{IdError, MAX_ID_BYTES, SessionId, UserId, WorkflowId, token};
+pub use ingress::{Ingress, IngressError, IngressLimits, Refused};
+pub use money::Usd;
+pub use subject::{Namespace, NamespaceError, Subject};
+pub use timestamp::Timestamp;
+pub use traceparent::{TraceParent, TraceParentError};
+pub use usage::{FinishReason, Usage};
+pub use version::{MAJOR, VersionError, data_schema};

@@ -1,0 +1,17 @@
+//! Headers of a dead letter. Its body is the original message, byte for byte, and the original headers are kept
+//! beside these.
+
+/// The stage that buried it.
+pub const STAGE: &str = "Throughline-Stage";
+/// The failure code, as in `workflow_failed`.
+pub const CODE: &str = "Throughline-Code";
+/// What was wrong, on one line, for a person.
+pub const ERROR: &str = "Throughline-Error";
+/// How often the message had been delivered.
+pub const ATTEMPTS: &str = "Throughline-Attempts";
+/// The subject it came from.
+pub const SUBJECT: &str = "Throughline-Subject";
+/// Its sequence in the event stream.
+pub const SEQUENCE: &str = "Throughline-Sequence";
+/// When it was buried, RFC 3339.
+pub const TIME: &str = "Throughline-Time";

@@ -1,0 +1,197 @@
+//! The envelope: CloudEvents 1.0, structured JSON, with Throughline's extension attributes.
+//! Format: <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md>.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{
+    EventData, EventType, SessionId, Subject, Timestamp, TraceParent, UserId, WorkflowId,
+    version::{self, VersionError},
+};
+
+/// Everything about an event but its data.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Meta {
+    /// CloudEvents id. Deterministic, `{workflow token}.{event type}`, for everything a stage publishes.
+    pub id: String,
+    /// Who published it, for example `throughline/generation`.
+    pub source: String,
+    /// When it was published.
+    pub time: Timestamp,
+    /// The workflow it belongs to.
+    pub workflow_id: WorkflowId,
+    /// The session that the workflow belongs to.
+    pub session_id: SessionId,
+    /// The user that the session belongs to.
+    pub user_id: UserId,
+    /// Id of the event that caused this one.
+    pub causation_id: Option<String>,
+    /// The workflow's trace, with the publishing span as the parent.
+    pub traceparent: TraceParent,
+    /// Which attempt of the stage produced it, from 1.
+    pub attempt: u32,
+}
+
+/// One event: envelope and data.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// The envelope.
+    pub meta: Meta,
+    /// The data.
+    pub data: EventData,
+}
+
+impl Event {
+    /// Its type.
+    pub fn event_type(&self) -> EventType {
+        self.data.event_type()
+    }
+
+    /// Its address.
+    pub fn subject(&self) -> Subject {
+        Subject::new(self.event_type(), &self.meta.session_id, &self.meta.workflow_id)
+    }
+}
+
+/// An event could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write event as JSON")]
+pub struct EncodeError(#[from] serde_json::Error);
+
+/// An event could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Not JSON, or not the shape its type promises.
+    #[error("not a readable event: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A version this build does not read.
+    #[error(transparent)]
+    Version(#[from] VersionError),
+    /// No `data`, and no reference to it.
+    #[error("event of type {0} has no data")]
+    NoData(EventType),
+}
+
+#[derive(Serialize)]
+struct Written<'a, D> {
+    specversion: &'static str,
+    id: &'a str,
+    source: &'a str,
+    r#type: EventType,
+    subject: &'a str,
+    time: Timestamp,
+    datacontenttype: &'static str,
+    dataschema: String,
+    workflowid: &'a str,
+    sessionid: &'a str,
+    userid: &'a str,
+    /// The CloudEvents partitioning extension: events of one key belong in one order.
+    partitionkey: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    causationid: Option<&'a str>,
+    traceparent: TraceParent,
+    attempt: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dataref: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a D>,
+}
+
+fn write<D: Serialize>(
+    meta: &Meta,
+    r#type: EventType,
+    data: Option<&D>,
+    dataref: Option<&str>,
+) -> Result<Vec<u8>, EncodeError> {
+    Ok(serde_json::to_vec(&Written {
+        specversion: "1.0",
+        id: &meta.id,
+        source: &meta.source,
+        r#type,
+        subject: meta.workflow_id.as_str(),
+        time: meta.time,
+        datacontenttype: "application/json",
+        dataschema: version::data_schema(r#type),
+        workflowid: meta.workflow_id.as_str(),
+        sessionid: meta.session_id.as_str(),
+        userid: meta.user_id.as_str(),
+        partitionkey: meta.session_id.as_str(),
+        causationid: meta.causation_id.as_deref(),
+        traceparent: meta.traceparent,
+        attempt: meta.attempt,
+        dataref,
+        data,
+    })?)
+}
+
+/// Writes an event as structured-mode CloudEvents JSON.
+pub fn encode(event: &Event) -> Result<Vec<u8>, EncodeError> {
+    let r#type = event.event_type();
+    match &event.data {
+        EventData::UserInputReceived(data) => write(&event.meta, r#type, Some(data), None),
+        EventData::InputValidated(data) => write(&event.meta, r#type, Some(data), None),
+        EventData::ContextRetrieved(data) => write(&event.meta, r#type, Some(data), None),
+        EventData::ExternalDataFetched(data) => write(&event.meta, r#type, Some(data), None),
+        EventData::ResponseGenerated(data) => write(&event.meta, r#type, Some(data), None),
+        EventData::InteractionSaved(data) => write(&event.meta, r#type, Some(data), None),
+        EventData::WorkflowFailed(data) => write(&event.meta, r#type, Some(data), None),
+    }
+}
+
+/// Writes the envelope of an event whose data is stored elsewhere, with the CloudEvents `dataref` extension.
+pub fn encode_reference(event: &Event, dataref: &str) -> Result<Vec<u8>, EncodeError> {
+    write::<()>(&event.meta, event.event_type(), None, Some(dataref))
+}
+
+#[derive(Deserialize)]
+struct Read<'a> {
+    specversion: String,
+    id: String,
+    source: String,
+    r#type: EventType,
+    time: Timestamp,
+    dataschema: Option<String>,
+    workflowid: WorkflowId,
+    sessionid: SessionId,
+    userid: UserId,
+    #[serde(default)]
+    causationid: Option<String>,
+    traceparent: TraceParent,
+    #[serde(default = "first_attempt")]
+    attempt: u32,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+}
+
+fn first_attempt() -> u32 {
+    1
+}
+
+/// Reads an event that [`encode`] wrote, of any type.
+pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
+    let read: Read<'_> = serde_json::from_slice(bytes)?;
+    version::check_spec(&read.specversion)?;
+    version::check_schema(read.dataschema.as_deref())?;
+    let data = read.data.ok_or(DecodeError::NoData(read.r#type))?.get();
+    let data = match read.r#type {
+        EventType::UserInputReceived => EventData::UserInputReceived(serde_json::from_str(data)?),
+        EventType::InputValidated => EventData::InputValidated(serde_json::from_str(data)?),
+        EventType::ContextRetrieved => EventData::ContextRetrieved(serde_json::from_str(data)?),
+        EventType::ExternalDataFetched => EventData::ExternalDataFetched(serde_json::from_str(data)?),
+        EventType::ResponseGenerated => EventData::ResponseGenerated(serde_json::from_str(data)?),
+        EventType::InteractionSaved => EventData::InteractionSaved(serde_json::from_str(data)?),
+        EventType::WorkflowFailed => EventData::WorkflowFailed(serde_json::from_str(data)?),
+    };
+    let meta = Meta {
+        id: read.id,
+        source: read.source,
+        time: read.time,
+        workflow_id: read.workflowid,
+        session_id: read.sessionid,
+        user_id: read.userid,
+        causation_id: read.causationid,
+        traceparent: read.traceparent,
+        attempt: read.attempt,
+    };
+    Ok(Event { meta, data })
+}

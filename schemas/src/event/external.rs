@@ -1,0 +1,63 @@
+//! `external_data_fetched`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{context::Context, input::Request};
+
+/// How fetching from one source went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceStatus {
+    /// It answered; see `data`.
+    Ok,
+    /// It did not; see `error`. The workflow goes on without its data.
+    Failed,
+    /// The text did not ask for it; no call was made.
+    Skipped,
+}
+
+/// Why a source's data is missing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SourceError {
+    /// `timed_out`, `unreachable`, `status`, `not_found`, `too_large`, `not_json`, `breaker_open` or `internal`.
+    pub code: String,
+    /// For a person.
+    pub message: String,
+    /// The HTTP status, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_status: Option<u16>,
+}
+
+/// What one source answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SourceResult {
+    /// How it went.
+    pub status: SourceStatus,
+    /// What the source answered: its JSON, or an array with one entry for each value fetched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Value>,
+    /// Why there is no data, or not all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<SourceError>,
+    /// Calls made, retries included.
+    #[serde(default)]
+    pub calls: u32,
+    /// Milliseconds from the first call to the last answer, waits included.
+    #[serde(default)]
+    pub duration_ms: u64,
+}
+
+/// `external_data_fetched`: what each configured source answered, or why it did not.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ExternalDataFetched {
+    /// The validated request.
+    pub request: Request,
+    /// What the database knows, with the profile's preferences added.
+    pub context: Context,
+    /// By source name.
+    pub external: BTreeMap<String, SourceResult>,
+}

@@ -1,0 +1,133 @@
+//! Typed failures: what failed, may it have happened, what could be done next.
+
+use std::{fmt, str::FromStr};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::event::generation::Attempt;
+
+/// The five stages of the workflow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StageName {
+    /// Validates and admits user input into its session's order.
+    Input,
+    /// Reads preferences and recent turns.
+    Context,
+    /// Fetches external data.
+    External,
+    /// Asks the model.
+    Generation,
+    /// Stores the interaction.
+    Persistence,
+}
+
+impl StageName {
+    /// All stages, in the order of an event's journey.
+    pub const ALL: [Self; 5] =
+        [Self::Input, Self::Context, Self::External, Self::Generation, Self::Persistence];
+
+    /// The name used in configuration, metrics and consumer names.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Context => "context",
+            Self::External => "external",
+            Self::Generation => "generation",
+            Self::Persistence => "persistence",
+        }
+    }
+}
+
+impl fmt::Display for StageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The text names no stage.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown stage {0:?}; the stages are input, context, external, generation, persistence")]
+pub struct UnknownStage(pub String);
+
+impl FromStr for StageName {
+    type Err = UnknownStage;
+
+    fn from_str(name: &str) -> Result<Self, UnknownStage> {
+        Self::ALL
+            .into_iter()
+            .find(|stage| stage.as_str() == name)
+            .ok_or_else(|| UnknownStage(name.to_owned()))
+    }
+}
+
+/// Why a workflow failed. The set grows within a major version; readers keep codes they do not know as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureCode {
+    /// The input is not acceptable; the message says what to change.
+    InvalidInput,
+    /// The provider refused the request (bad request, credentials, model unknown, content policy).
+    ModelRejected,
+    /// The provider could not be reached, failed, or its breaker is open.
+    ModelUnavailable,
+    /// The provider kept answering "too many requests".
+    RateLimited,
+    /// The call exceeded its time limit; the provider may have answered and charged.
+    TimedOut,
+    /// The provider's answer was incomplete or not understandable.
+    BadResponse,
+    /// The database did not answer.
+    StoreUnavailable,
+    /// An event could not be read: wrong version or not the shape its type promises.
+    UnreadableEvent,
+    /// Handling this message panicked or killed its worker every time.
+    Poison,
+    /// A bug in Throughline; the message and the log say where.
+    Internal,
+}
+
+impl FailureCode {
+    /// The code as it is written in events and metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidInput => "invalid_input",
+            Self::ModelRejected => "model_rejected",
+            Self::ModelUnavailable => "model_unavailable",
+            Self::RateLimited => "rate_limited",
+            Self::TimedOut => "timed_out",
+            Self::BadResponse => "bad_response",
+            Self::StoreUnavailable => "store_unavailable",
+            Self::UnreadableEvent => "unreadable_event",
+            Self::Poison => "poison",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+impl fmt::Display for FailureCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// `workflow_failed`: the other end of a workflow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct WorkflowFailed {
+    /// What kind of failure it is.
+    pub code: FailureCode,
+    /// The stage that gave up.
+    pub stage: StageName,
+    /// For a person: what went wrong and what to do next. Contains no secret.
+    pub message: String,
+    /// How many times the stage tried.
+    pub attempts: u32,
+    /// Whether publishing the same input again later could succeed.
+    pub retryable: bool,
+    /// Whether an effect (a paid call, a stored row) may have happened although the workflow failed.
+    pub may_have_happened: bool,
+    /// The calls that were made, where the failing stage makes recorded calls.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempt_log: Vec<Attempt>,
+}

@@ -1,0 +1,162 @@
+//! Ids that people choose, and the subject tokens that stand for them.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Longest id accepted, in bytes of UTF-8.
+pub const MAX_ID_BYTES: usize = 256;
+
+/// Longest id that stands in a subject as it is. Hash tokens are longer, so the two can never meet.
+const MAX_LITERAL_TOKEN: usize = 64;
+
+/// Why a text cannot be an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    /// The text is empty.
+    #[error("is empty; give it at least one character")]
+    Empty,
+    /// The text is longer than [`MAX_ID_BYTES`].
+    #[error("is {0} bytes long; at most {MAX_ID_BYTES} are allowed")]
+    TooLong(usize),
+    /// The text contains U+0000, which PostgreSQL cannot store.
+    #[error("contains a NUL character; remove it")]
+    Nul,
+}
+
+/// The subject token for `id`: the id itself if it matches `[A-Za-z0-9_-]{1,64}`, else `h` followed by the
+/// lower-case hex SHA-256 of its bytes (65 characters).
+pub fn token(id: &str) -> String {
+    let literal = (1..=MAX_LITERAL_TOKEN).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    if literal {
+        return id.to_owned();
+    }
+    let digest = Sha256::digest(id.as_bytes());
+    let mut token = String::with_capacity(1 + 2 * digest.len());
+    token.push('h');
+    for byte in digest {
+        token.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
+        token.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
+    }
+    token
+}
+
+fn check(id: &str) -> Result<(), IdError> {
+    match id.len() {
+        0 => Err(IdError::Empty),
+        long if long > MAX_ID_BYTES => Err(IdError::TooLong(long)),
+        _ if id.contains('\0') => Err(IdError::Nul),
+        _ => Ok(()),
+    }
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// Checks and takes an id.
+            pub fn new(id: impl Into<String>) -> Result<Self, IdError> {
+                let id = id.into();
+                check(&id)?;
+                Ok(Self(id))
+            }
+
+            /// The id that stands where a refused input named none that could be used.
+            pub fn unknown() -> Self {
+                Self("unknown".to_owned())
+            }
+
+            /// The id as the user wrote it.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+
+            /// What stands for this id in subjects and message ids; see [`token`].
+            pub fn token(&self) -> String {
+                token(&self.0)
+            }
+        }
+
+        crate::string_schema::string_schema!($name, {"minLength": 1, "maxLength": MAX_ID_BYTES});
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+            fn try_from(id: String) -> Result<Self, IdError> {
+                Self::new(id)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+id!(
+    /// One run of the workflow, from `user_input_received` to its end.
+    WorkflowId
+);
+id!(
+    /// A conversation. Workflows of one session run one at a time, in stream order.
+    SessionId
+);
+id!(
+    /// Whose conversation it is.
+    UserId
+);
+
+impl WorkflowId {
+    /// A new time-ordered id (UUID version 7) for an instant in Unix milliseconds.
+    pub fn generate(unix_ms: u64, random: [u8; 10]) -> Self {
+        Self(uuid::Builder::from_unix_timestamp_millis(unix_ms, &random).into_uuid().to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn plain_ids_stand_as_they_are_and_all_others_become_fixed_length_hashes() {
+        let longest = "a".repeat(64);
+        for plain in ["a", "user-1", "A_b-9", longest.as_str()] {
+            assert_eq!(token(plain), plain);
+        }
+        let too_long = "a".repeat(65);
+        for other in ["", ".", "*", ">", "a b", "a\tb", "a\r\nPUB x 0\r\n", "näive", too_long.as_str()] {
+            let token = token(other);
+            assert_eq!(token.len(), 65, "{other:?}");
+            assert!(token.bytes().all(|b| b.is_ascii_alphanumeric()), "{token}");
+        }
+    }
+
+    #[test]
+    fn ids_that_no_store_could_hold_are_refused() {
+        assert_eq!(UserId::new(""), Err(IdError::Empty));
+        assert_eq!(UserId::new("x".repeat(257)), Err(IdError::TooLong(257)));
+        assert_eq!(UserId::new("a\0b"), Err(IdError::Nul));
+        assert_eq!(UserId::new(" ").unwrap().as_str(), " ");
+    }
+
+    #[test]
+    fn generated_workflow_ids_sort_by_time() {
+        let earlier = WorkflowId::generate(1_000, [255; 10]);
+        let later = WorkflowId::generate(1_001, [0; 10]);
+        assert!(earlier < later);
+    }
+}

@@ -1,0 +1,156 @@
+//! Where events live on NATS: `{ns}.v1.{event_type}.{session}.{workflow}`.
+
+use std::fmt;
+
+use crate::{EventType, SessionId, WorkflowId, version::MAJOR};
+
+/// Longest namespace, in bytes.
+const MAX_NAMESPACE_BYTES: usize = 32;
+
+/// First token of every subject; separates environments that share a NATS account.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Namespace(String);
+
+/// The text is not a namespace.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("namespace {0:?} must be 1 to {MAX_NAMESPACE_BYTES} characters of A-Z, a-z, 0-9, _ and -")]
+pub struct NamespaceError(pub String);
+
+impl Namespace {
+    /// Checks and takes a namespace.
+    pub fn new(name: impl Into<String>) -> Result<Self, NamespaceError> {
+        let name = name.into();
+        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        if plain && (1..=MAX_NAMESPACE_BYTES).contains(&name.len()) {
+            Ok(Self(name))
+        } else {
+            Err(NamespaceError(name))
+        }
+    }
+
+    /// The name itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Every event of this namespace: `{ns}.v1.>`.
+    pub fn all_events(&self) -> String {
+        format!("{self}.v{MAJOR}.>")
+    }
+
+    /// The subject on which publishers may send input without tokens: `{ns}.v1.user_input_received`.
+    pub fn bare_input(&self) -> String {
+        format!("{self}.v{MAJOR}.{}", EventType::UserInputReceived)
+    }
+
+    /// Every event of one type: `{ns}.v1.{event_type}.>`.
+    pub fn events_of(&self, event_type: EventType) -> String {
+        format!("{self}.v{MAJOR}.{event_type}.>")
+    }
+
+    /// Every event, of one type or all, of one session: `{ns}.v1.{type or *}.{session}.*`.
+    pub fn events_of_session(&self, event_type: Option<EventType>, session: &SessionId) -> String {
+        let event_type = event_type.map_or("*", EventType::as_str);
+        format!("{self}.v{MAJOR}.{event_type}.{}.*", session.token())
+    }
+
+    /// Every event, of one type or all, of one workflow: `{ns}.v1.{type or *}.*.{workflow}`.
+    pub fn events_of_workflow(&self, event_type: Option<EventType>, workflow: &WorkflowId) -> String {
+        let event_type = event_type.map_or("*", EventType::as_str);
+        format!("{self}.v{MAJOR}.{event_type}.*.{}", workflow.token())
+    }
+
+    /// Every dead letter: `{ns}.dead.>`.
+    pub fn all_dead(&self) -> String {
+        format!("{self}.dead.>")
+    }
+
+    /// A control subject, for example `{ns}.control.breaker`.
+    pub fn control(&self, topic: &str) -> String {
+        format!("{self}.control.{topic}")
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The exact address of one event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    event_type: EventType,
+    session: String,
+    workflow: String,
+}
+
+impl Subject {
+    /// The subject of an event of this workflow.
+    pub fn new(event_type: EventType, session: &SessionId, workflow: &WorkflowId) -> Self {
+        Self { event_type, session: session.token(), workflow: workflow.token() }
+    }
+
+    /// What type of event it addresses.
+    pub fn event_type(&self) -> EventType {
+        self.event_type
+    }
+
+    /// The workflow's token.
+    pub fn workflow_token(&self) -> &str {
+        &self.workflow
+    }
+
+    /// `{ns}.v1.{event_type}.{session}.{workflow}`
+    pub fn live(&self, ns: &Namespace) -> String {
+        format!("{ns}.v{MAJOR}.{}.{}.{}", self.event_type, self.session, self.workflow)
+    }
+
+    /// `{ns}.dead.v1.{event_type}.{session}.{workflow}`
+    pub fn dead(&self, ns: &Namespace) -> String {
+        format!("{ns}.dead.v{MAJOR}.{}.{}.{}", self.event_type, self.session, self.workflow)
+    }
+
+    /// Reads a subject of this namespace, dead or live. The bare input subject has no tokens and gives `None`.
+    pub fn parse(ns: &Namespace, subject: &str) -> Option<Self> {
+        let rest = subject.strip_prefix(ns.as_str())?.strip_prefix('.')?;
+        let rest = rest.strip_prefix("dead.").unwrap_or(rest);
+        let mut parts = rest.strip_prefix('v')?.split('.');
+        if parts.next()?.parse::<u32>().ok()? != MAJOR {
+            return None;
+        }
+        let event_type = parts.next()?.parse().ok()?;
+        let session = parts.next()?.to_owned();
+        let workflow = parts.next()?.to_owned();
+        parts.next().is_none().then_some(Self { event_type, session, workflow })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_subject_reads_back_live_and_dead_and_never_contains_user_text() {
+        let ns = Namespace::new("throughline").unwrap();
+        let session = SessionId::new("> *.evil\r\nPUB").unwrap();
+        let workflow = WorkflowId::new("w-1").unwrap();
+        let subject = Subject::new(EventType::ContextRetrieved, &session, &workflow);
+        assert_eq!(
+            subject.live(&ns),
+            format!("throughline.v1.context_retrieved.{}.w-1", crate::token("> *.evil\r\nPUB"))
+        );
+        assert_eq!(Subject::parse(&ns, &subject.live(&ns)), Some(subject.clone()));
+        assert_eq!(Subject::parse(&ns, &subject.dead(&ns)), Some(subject));
+        assert_eq!(Subject::parse(&ns, &ns.bare_input()), None);
+        assert_eq!(Subject::parse(&ns, "throughline.v2.context_retrieved.s.w"), None);
+    }
+
+    #[test]
+    fn namespaces_are_plain_tokens() {
+        for bad in ["", "a.b", "a b", "*", &"x".repeat(33)] {
+            assert!(Namespace::new(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! What a model call consumed and why it ended, in one vocabulary for all providers.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Tokens of one or several model calls.
+///
+/// `input_tokens` **includes** `cached_input_tokens`, and `output_tokens` includes `reasoning_tokens`,
+/// whatever the provider's own way of counting is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub input_tokens: u64,
+    /// Tokens of the answer.
+    pub output_tokens: u64,
+    /// How many of the input tokens the provider served from its cache.
+    #[serde(default)]
+    pub cached_input_tokens: u64,
+    /// How many of the output tokens were reasoning that the user does not see.
+    #[serde(default)]
+    pub reasoning_tokens: u64,
+}
+
+/// Why the model stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// It was finished.
+    Stop,
+    /// It reached the token limit; the answer is cut.
+    Length,
+    /// It wants tools to be called.
+    ToolCalls,
+    /// The provider's filter withheld the answer or part of it.
+    ContentFilter,
+    /// Anything a provider says that is none of the above.
+    Other,
+}
