@@ -1,0 +1,6 @@
+//! Values and pure state machines: `now` and randomness are arguments, nothing waits and nothing is asked.
+
+pub mod breaker;
+pub mod limits;
+pub mod retry;
+pub mod settle;

@@ -1,0 +1,38 @@
+//! Named limits of the engine, each with a unit and a reason.
+
+use std::time::Duration;
+
+/// How often one message may come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeliveryLimits {
+    /// Deliveries after which a message that is still handed back is buried. At most the server's `max_deliver`,
+    /// or the server would drop it before we bury it.
+    pub max_deliveries: u32,
+    /// Deliveries after which a message whose worker died is buried as poison.
+    pub max_deaths: u32,
+    /// Wait after a worker's death.
+    pub delay_after_death: Duration,
+}
+
+impl Default for DeliveryLimits {
+    fn default() -> Self {
+        Self { max_deliveries: 10, max_deaths: 3, delay_after_death: Duration::from_secs(1) }
+    }
+}
+
+/// Longest wait that a worker spends holding its delivery; longer ones go back to the server.
+/// A little over the default breaker cooldown, so that an open breaker is waited out with all attempts on record.
+pub const HOLD_LIMIT: Duration = Duration::from_secs(35);
+
+/// How long a worker waits for the database before it hands its delivery back. While the database is away nothing
+/// else could be done with the slot, and a hand-back would use up one of the server's deliveries.
+pub const STORE_PATIENCE: Duration = Duration::from_secs(600);
+
+/// Longest time one worker may spend on one delivery before it is killed and the delivery handed back.
+pub const WORK_LIMIT: Duration = Duration::from_secs(1800);
+
+/// Share of the acknowledgement wait after which a delivery in hand is reported as in progress.
+pub const PROGRESS_PER_ACK_WAIT: u32 = 3;
+
+/// Wait before a delivery is tried again that failed because the bus did not take its result.
+pub const BUS_RETRY_DELAY: Duration = Duration::from_secs(2);

@@ -1,0 +1,86 @@
+//! Retry as a value: how often, and how long to wait in between.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Exponential backoff with equal jitter: before retry *n* (from 1) the wait is between half and all of
+/// `min(max_delay, base_delay × 2^(n-1))`, and never shorter than the other side's own hint.
+/// Source: <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/> ("equal jitter").
+///
+/// ```
+/// # use std::time::Duration;
+/// use throughline_actors::policy::retry::RetryPolicy;
+/// let policy = RetryPolicy { max_attempts: 3, ..RetryPolicy::default() };
+/// assert_eq!(policy.delay_after(1, None, u64::MAX), Some(Duration::from_secs(1)));
+/// assert_eq!(policy.delay_after(2, None, 0), Some(Duration::from_secs(1)));
+/// assert_eq!(policy.delay_after(3, None, 0), None); // three attempts were made
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryPolicy {
+    /// Attempts in all, the first one included.
+    pub max_attempts: u32,
+    /// Longest wait before the first retry.
+    pub base_delay: Duration,
+    /// Longest wait before any retry; also the cap on the other side's hints.
+    pub max_delay: Duration,
+}
+
+impl Default for RetryPolicy {
+    /// Four attempts, from one second up to sixty.
+    fn default() -> Self {
+        Self { max_attempts: 4, base_delay: Duration::from_secs(1), max_delay: Duration::from_secs(60) }
+    }
+}
+
+impl RetryPolicy {
+    /// The wait before the next attempt after `made` attempts, or `None` if none is left.
+    ///
+    /// `hint` is how long the other side asked to wait; it is obeyed up to `max_delay`. `random` is any 64 bits.
+    pub fn delay_after(&self, made: u32, hint: Option<Duration>, random: u64) -> Option<Duration> {
+        if made >= self.max_attempts {
+            return None;
+        }
+        let doublings = made.saturating_sub(1).min(31);
+        let full = self.base_delay.saturating_mul(1 << doublings).min(self.max_delay);
+        let half = full / 2;
+        // The top 32 bits, as a fraction of one: u32::MAX maps to all of the second half.
+        let fraction = u32::try_from(random >> 32).unwrap_or(u32::MAX);
+        let jittered = half + half.mul_f64(f64::from(fraction) / f64::from(u32::MAX));
+        Some(jittered.max(hint.unwrap_or_default().min(self.max_delay)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_cap_and_jitter_stays_in_the_upper_half() {
+        let policy = RetryPolicy { max_attempts: 100, ..RetryPolicy::default() };
+        for (made, full) in [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (8, 60), (99, 60)] {
+            let full = Duration::from_secs(full);
+            assert_eq!(policy.delay_after(made, None, u64::MAX), Some(full));
+            assert_eq!(policy.delay_after(made, None, 0), Some(full / 2));
+        }
+        assert_eq!(policy.delay_after(100, None, 0), None);
+    }
+
+    #[test]
+    fn hints_are_obeyed_up_to_the_cap() {
+        let policy = RetryPolicy::default();
+        let asked = |secs| policy.delay_after(1, Some(Duration::from_secs(secs)), u64::MAX);
+        assert_eq!(asked(9), Some(Duration::from_secs(9)));
+        assert_eq!(asked(3600), Some(Duration::from_secs(60)));
+        assert_eq!(asked(0), Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn absurd_settings_saturate() {
+        let policy =
+            RetryPolicy { max_attempts: u32::MAX, base_delay: Duration::MAX, max_delay: Duration::MAX };
+        assert!(policy.delay_after(u32::MAX - 1, None, 0).is_some());
+        let never = RetryPolicy { max_attempts: 0, ..policy };
+        assert_eq!(never.delay_after(0, None, 0), None);
+    }
+}

@@ -1,0 +1,208 @@
+//! The event bus: durable, at least once, acknowledged delivery by delivery.
+//!
+//! Obligations of an implementation, checked by `ports::contract::bus`:
+//! - [`Bus::publish`] returns only when the event is durable, and is idempotent by (workflow, event type) for as
+//!   long as the event is retained.
+//! - A delivery that is neither settled nor kept alive by [`Receipt::progress`] comes again.
+//! - [`Inbox::next`] never hands out more deliveries than were granted.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use throughline_schemas::{Event, EventType, FailureCode, StageName, Subject, Timestamp};
+
+use super::{Classify, Fault, Health};
+
+/// Why the bus could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// There is no connection, or no answer in time. A publish may have happened.
+    #[error("the event bus did not answer: {context}")]
+    Unavailable {
+        /// What was being done.
+        context: String,
+        /// The client's error.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// A stream is full or at its limits; publishing works again when old events expire or limits are raised.
+    #[error(
+        "the event stream refuses new events: {0}; raise nats.max_bytes_mib or wait for old events to expire"
+    )]
+    Full(String),
+    /// The event is larger than the server accepts.
+    #[error("the event is {bytes} bytes, more than the server accepts")]
+    TooLarge {
+        /// Size of the message.
+        bytes: usize,
+    },
+    /// Stream or consumer is missing, or not as `throughline setup` makes it.
+    #[error("{0}; run `throughline setup`")]
+    NotSetUp(String),
+    /// The server forbids it.
+    #[error("the server does not permit it: {0}; check the user's permissions")]
+    Forbidden(String),
+    /// The event could not be written as JSON.
+    #[error(transparent)]
+    Encode(#[from] throughline_schemas::EncodeError),
+}
+
+impl Classify for BusError {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Unavailable { .. } => Fault::Unknown,
+            Self::Full(_) | Self::NotSetUp(_) | Self::Forbidden(_) => {
+                Fault::Transient { wait_at_least: None }
+            }
+            Self::TooLarge { .. } | Self::Encode(_) => Fault::Permanent,
+        }
+    }
+
+    fn health(&self) -> Health {
+        match self {
+            Self::Unavailable { .. } | Self::Full(_) | Self::NotSetUp(_) | Self::Forbidden(_) => {
+                Health::Failed
+            }
+            Self::TooLarge { .. } | Self::Encode(_) => Health::Answered,
+        }
+    }
+}
+
+/// What became of a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    /// It is stored now.
+    New,
+    /// An event of this workflow and type was there already; nothing was stored.
+    Already,
+}
+
+/// One message, delivered once or once more.
+#[derive(Clone)]
+pub struct Delivery {
+    /// Subject it was published on.
+    pub subject: String,
+    /// Headers, in the publisher's spelling.
+    pub headers: Vec<(String, String)>,
+    /// Body; a body kept in the object store has been fetched already.
+    pub body: Bytes,
+    /// Its sequence in the event stream.
+    pub sequence: u64,
+    /// How often it has been delivered, this time included.
+    pub delivered: u32,
+    /// When the stream stored it.
+    pub published_at: Timestamp,
+    /// How to answer for it.
+    pub receipt: Arc<dyn Receipt>,
+}
+
+impl Delivery {
+    /// The value of a header, by its lower-case name.
+    pub fn header(&self, lower_case: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(lower_case))
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("subject", &self.subject)
+            .field("sequence", &self.sequence)
+            .field("delivered", &self.delivered)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a delivery ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settlement {
+    /// Its outcome is durable.
+    Acknowledged,
+    /// It should come again, not before `after`.
+    Retried {
+        /// The delay; the server redelivers at once on zero.
+        after: Duration,
+    },
+    /// It must not come again; its dead letter is stored.
+    Terminated {
+        /// On one line.
+        reason: String,
+    },
+}
+
+/// Answers for one delivery.
+#[async_trait]
+pub trait Receipt: Send + Sync + 'static {
+    /// Ends the delivery. Not waiting for the server's answer is allowed: a lost answer means a redelivery.
+    async fn settle(&self, settlement: Settlement) -> Result<(), BusError>;
+    /// Says that the work goes on, which restarts the redelivery timer.
+    async fn progress(&self) -> Result<(), BusError>;
+}
+
+/// A message that must not be handled again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Where to file it; `None` if the message tells no workflow.
+    pub subject: Option<Subject>,
+    /// Who buries it.
+    pub stage: StageName,
+    /// Why, for a machine.
+    pub code: FailureCode,
+    /// Why, for a person.
+    pub error: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// One stage's deliveries in this process.
+#[async_trait]
+pub trait Inbox: Send {
+    /// Allows `n` more deliveries.
+    async fn grant(&mut self, n: usize) -> Result<(), BusError>;
+    /// Waits for the next delivery. Cancel-safe. An error means that this inbox is of no more use; interruptions
+    /// of the connection are ridden out.
+    async fn next(&mut self) -> Result<Delivery, BusError>;
+}
+
+/// The event bus.
+#[async_trait]
+pub trait Bus: Send + Sync + 'static {
+    /// Opens a stage's deliveries; none come before they are granted.
+    async fn open(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError>;
+    /// Makes an event durable, once.
+    async fn publish(&self, event: &Event) -> Result<Published, BusError>;
+    /// Whether an event of this address is stored.
+    async fn exists(&self, subject: &Subject) -> Result<bool, BusError>;
+    /// Stores a dead letter: the original bytes and headers, and what was wrong. Idempotent by stage and sequence.
+    async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError>;
+    /// Tells listeners on `{ns}.control.{topic}`; not durable, and not an error if nobody hears it.
+    async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError>;
+    /// Whether the connection is up at this moment.
+    fn is_connected(&self) -> bool;
+}
+
+/// The event type that a stage consumes.
+pub fn consumed_by(stage: StageName) -> EventType {
+    match stage {
+        StageName::Input => EventType::UserInputReceived,
+        StageName::Context => EventType::InputValidated,
+        StageName::External => EventType::ContextRetrieved,
+        StageName::Generation => EventType::ExternalDataFetched,
+        StageName::Persistence => EventType::ResponseGenerated,
+    }
+}
+
+/// The event type that a stage publishes when all goes well.
+pub fn published_by(stage: StageName) -> EventType {
+    match stage {
+        StageName::Input => EventType::InputValidated,
+        StageName::Context => EventType::ContextRetrieved,
+        StageName::External => EventType::ExternalDataFetched,
+        StageName::Generation => EventType::ResponseGenerated,
+        StageName::Persistence => EventType::InteractionSaved,
+    }
+}

@@ -1,0 +1,1 @@
+//! In-memory fakes of the ports. Each passes the same contract suite as the real adapter.

@@ -1,0 +1,164 @@
+//! A model behind a provider: one prompt, one answer.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use throughline_schemas::{FinishReason, TraceParent, Usage, event::generation::Message};
+
+use super::{Classify, Fault, Health};
+
+/// One request, in no provider's dialect.
+#[derive(Debug, Clone)]
+pub struct ModelRequest {
+    /// Name of the provider in the configuration.
+    pub provider: String,
+    /// The provider's name of the model.
+    pub model: String,
+    /// The prompt.
+    pub messages: Vec<Message>,
+    /// Limit on the answer, in tokens.
+    pub max_tokens: u32,
+    /// Sampling temperature in thousandths.
+    pub temperature_milli: u32,
+    /// Trace context to send along.
+    pub traceparent: TraceParent,
+}
+
+/// What the provider told about a call besides its result.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallFacts {
+    /// HTTP status, if an answer began.
+    pub http_status: Option<u16>,
+    /// The provider's id of the request.
+    pub request_id: Option<String>,
+    /// How long the provider asked to wait, uncapped.
+    pub retry_after: Option<Duration>,
+}
+
+/// A complete answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelAnswer {
+    /// What the user gets to read.
+    pub text: String,
+    /// The model, as the provider named it.
+    pub model: String,
+    /// Why it stopped.
+    pub finish_reason: FinishReason,
+    /// Tokens, if reported.
+    pub usage: Option<Usage>,
+    /// The answer as it came.
+    pub raw: Value,
+    /// Besides.
+    pub facts: CallFacts,
+}
+
+/// Which limit a call ran into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Connecting; nothing was sent.
+    Connect,
+    /// Waiting for the answer to begin.
+    FirstByte,
+    /// Between two pieces of the answer.
+    Read,
+    /// The whole call.
+    Total,
+}
+
+/// What went wrong with a call.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ModelError {
+    /// 401 or 403.
+    #[error("the provider refused the credentials; check the api_key of the provider")]
+    Credentials,
+    /// Another 4xx: the request is at fault.
+    #[error("the provider refused the request: {0}")]
+    BadRequest(String),
+    /// The account has no credit; waiting does not help.
+    #[error("the provider's quota is used up: {0}")]
+    QuotaExhausted(String),
+    /// The model is unknown to the provider.
+    #[error("the provider does not know the model: {0}")]
+    UnknownModel(String),
+    /// The prompt exceeds the model's window.
+    #[error("the prompt is too long for the model: {0}")]
+    ContextTooLong(String),
+    /// 429.
+    #[error("the provider asked to slow down")]
+    RateLimited,
+    /// 408, 409, 5xx.
+    #[error("the provider failed: {0}")]
+    Server(String),
+    /// No connection could be made; nothing was sent.
+    #[error("the provider cannot be reached: {0}")]
+    Unreachable(String),
+    /// The connection broke after the request was sent.
+    #[error("the connection broke before the answer was complete: {0}")]
+    CutShort(String),
+    /// A time limit passed.
+    #[error("no answer within the {0:?} limit")]
+    TimedOut(Phase),
+    /// The answer is larger than allowed.
+    #[error("the answer is larger than {0} bytes")]
+    TooLarge(usize),
+    /// The answer is not what the protocol promises, or empty.
+    #[error("the provider's answer is not usable: {0}")]
+    BadResponse(String),
+}
+
+/// A failed call.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct ModelFailure {
+    /// What went wrong.
+    pub error: ModelError,
+    /// Besides.
+    pub facts: CallFacts,
+}
+
+impl Classify for ModelFailure {
+    fn fault(&self) -> Fault {
+        match &self.error {
+            ModelError::Credentials
+            | ModelError::BadRequest(_)
+            | ModelError::QuotaExhausted(_)
+            | ModelError::UnknownModel(_)
+            | ModelError::ContextTooLong(_) => Fault::Permanent,
+            ModelError::RateLimited | ModelError::Server(_) => {
+                Fault::Transient { wait_at_least: self.facts.retry_after }
+            }
+            ModelError::Unreachable(_) | ModelError::TimedOut(Phase::Connect) => {
+                Fault::Transient { wait_at_least: None }
+            }
+            ModelError::CutShort(_)
+            | ModelError::TimedOut(Phase::FirstByte | Phase::Read | Phase::Total)
+            | ModelError::TooLarge(_)
+            | ModelError::BadResponse(_) => Fault::Unknown,
+        }
+    }
+
+    fn health(&self) -> Health {
+        match &self.error {
+            ModelError::BadRequest(_) | ModelError::UnknownModel(_) | ModelError::ContextTooLong(_) => {
+                Health::Answered
+            }
+            ModelError::RateLimited => Health::Paced,
+            ModelError::Credentials
+            | ModelError::QuotaExhausted(_)
+            | ModelError::Server(_)
+            | ModelError::Unreachable(_)
+            | ModelError::CutShort(_)
+            | ModelError::TimedOut(_)
+            | ModelError::TooLarge(_)
+            | ModelError::BadResponse(_) => Health::Failed,
+        }
+    }
+}
+
+/// All configured providers.
+#[async_trait]
+pub trait Models: Send + Sync + 'static {
+    /// Makes one call. Dropping the future abandons it; the provider may have charged.
+    async fn generate(&self, request: &ModelRequest) -> Result<ModelAnswer, ModelFailure>;
+}

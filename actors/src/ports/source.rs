@@ -1,0 +1,117 @@
+//! External data sources: one call, one JSON document.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use throughline_schemas::TraceParent;
+
+use super::{Classify, Fault, Health};
+
+/// One call to a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchCall {
+    /// Name of the source; the adapter knows the headers (credentials) that go with it.
+    pub source: String,
+    /// The complete URL, values already percent-encoded.
+    pub url: String,
+    /// Limit on the whole call.
+    pub timeout: Duration,
+    /// Limit on the body, in bytes, after decompression.
+    pub max_bytes: usize,
+    /// Trace context to send along.
+    pub traceparent: TraceParent,
+}
+
+/// Why there is no data.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// No complete answer in time.
+    #[error("no complete answer within {} ms", .0.as_millis())]
+    TimedOut(Duration),
+    /// No connection, or it broke.
+    #[error("cannot be reached: {0}")]
+    Unreachable(String),
+    /// 404 or 410: the source has no such document.
+    #[error("has no such document (HTTP {0})")]
+    NotFound(u16),
+    /// 429, with the wait that was asked for.
+    #[error("asked to slow down (HTTP 429)")]
+    RateLimited {
+        /// Parsed `Retry-After`.
+        retry_after: Option<Duration>,
+    },
+    /// 5xx or 408.
+    #[error("failed (HTTP {status})")]
+    Server {
+        /// The status.
+        status: u16,
+        /// Parsed `Retry-After`.
+        retry_after: Option<Duration>,
+    },
+    /// Any other status that is not a success; redirects included, which are not followed.
+    #[error("refused the request (HTTP {0})")]
+    Refused(u16),
+    /// The body is larger than allowed.
+    #[error("answered with more than {0} bytes; raise the source's max_bytes if that is legitimate")]
+    TooLarge(usize),
+    /// The body is not JSON.
+    #[error("answered with something that is not JSON: {0}")]
+    NotJson(String),
+}
+
+impl FetchError {
+    /// The code in `external_data_fetched`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::TimedOut(_) => "timed_out",
+            Self::Unreachable(_) => "unreachable",
+            Self::NotFound(_) => "not_found",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Server { .. } | Self::Refused(_) => "status",
+            Self::TooLarge(_) => "too_large",
+            Self::NotJson(_) => "not_json",
+        }
+    }
+
+    /// The HTTP status, where there was one.
+    pub fn http_status(&self) -> Option<u16> {
+        match self {
+            Self::NotFound(status) | Self::Refused(status) | Self::Server { status, .. } => Some(*status),
+            Self::RateLimited { .. } => Some(429),
+            Self::TimedOut(_) | Self::Unreachable(_) | Self::TooLarge(_) | Self::NotJson(_) => None,
+        }
+    }
+}
+
+impl Classify for FetchError {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::TimedOut(_) | Self::Unreachable(_) => Fault::Transient { wait_at_least: None },
+            Self::RateLimited { retry_after } | Self::Server { retry_after, .. } => {
+                Fault::Transient { wait_at_least: *retry_after }
+            }
+            Self::NotFound(_) | Self::Refused(_) | Self::TooLarge(_) | Self::NotJson(_) => Fault::Permanent,
+        }
+    }
+
+    fn health(&self) -> Health {
+        match self {
+            Self::NotFound(_) | Self::Refused(_) => Health::Answered,
+            Self::RateLimited { .. } => Health::Paced,
+            // A source that lies about its format or size is as useless as one that is down.
+            Self::TimedOut(_)
+            | Self::Unreachable(_)
+            | Self::Server { .. }
+            | Self::TooLarge(_)
+            | Self::NotJson(_) => Health::Failed,
+        }
+    }
+}
+
+/// All configured sources.
+#[async_trait]
+pub trait Sources: Send + Sync + 'static {
+    /// Makes one call. Dropping the future abandons it.
+    async fn fetch(&self, call: &FetchCall) -> Result<Value, FetchError>;
+}
