@@ -1,6 +1,22 @@
 //! What a Throughline worker *decides*: every stage, retry, breaker, limit and restart, written against traits
 //! ([`ports`]). This crate opens no socket and no file and never reads the wall clock.
+//!
+//! Read in this order: [`stage`] (one actor, its intake and its workers), [`handler`] (the journey of one
+//! delivery), [`stages`] (what each of the five does), [`supervisor`] (starting, restarting, draining).
 #![forbid(unsafe_code)]
 
+pub mod announcer;
+pub mod closing;
+pub mod cost;
+pub mod dependency;
+pub mod handler;
 pub mod policy;
 pub mod ports;
+pub mod prompt;
+pub mod settings;
+pub mod signals;
+pub mod source_plan;
+pub mod stage;
+pub mod stages;
+pub mod supervisor;
+pub mod worker;

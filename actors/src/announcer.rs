@@ -1,0 +1,57 @@
+//! The actor that tells the outside about breaker transitions, on `{ns}.control.breaker`.
+//!
+//! Announcing is best effort: what counts is logged and counted where it happens.
+
+use std::{sync::Arc, time::Duration};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use serde::Serialize;
+use throughline_schemas::{StageName, Timestamp};
+
+use crate::{policy::breaker::BreakerState, ports::bus::Bus};
+
+/// How long one announcement may take before it is given up.
+const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A breaker changed its state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BreakerMoved {
+    /// Stage that owns the breaker.
+    pub stage: StageName,
+    /// What it guards.
+    pub dependency: String,
+    /// State before.
+    pub from: BreakerState,
+    /// State now.
+    pub to: BreakerState,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Publishes transitions in the order in which they are reported.
+pub struct Announcer;
+
+impl Actor for Announcer {
+    type Msg = BreakerMoved;
+    type State = Arc<dyn Bus>;
+    type Arguments = Arc<dyn Bus>;
+
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, bus: Arc<dyn Bus>) -> Result<Self::State, ActorProcessingErr> {
+        Ok(bus)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        moved: BreakerMoved,
+        bus: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        let body = serde_json::to_vec(&moved)?;
+        match tokio::time::timeout(ANNOUNCE_TIMEOUT, bus.announce("breaker", body.into())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "breaker transition not announced"),
+            Err(_) => tracing::debug!("breaker transition not announced in time"),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,266 @@
+//! A dependency as one stage sees it: its breaker, its pace and its retry policy.
+//!
+//! The state is shared by the stage's workers, behind a lock that is held for a few instructions and never across
+//! an await. It belongs to the stage, not to a worker: a worker that dies gives its permit back as a failure.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use ractor::ActorRef;
+use throughline_schemas::StageName;
+use tokio::time::Instant;
+
+use crate::{
+    announcer::BreakerMoved,
+    policy::{
+        breaker::{Breaker, BreakerPolicy, BreakerState, CallOutcome, Permit},
+        retry::RetryPolicy,
+    },
+    ports::{
+        Classify, Fault, Health,
+        clock::{Clock, Entropy},
+    },
+    signals,
+};
+
+/// How long a caller may be kept waiting between attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// Longest single wait.
+    pub longest_wait: Duration,
+    /// All waits and attempts together; no attempt starts later.
+    pub total: Duration,
+}
+
+/// Which limits apply to a dependency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DependencyPolicy {
+    /// How often to try, and how long to wait in between.
+    pub retry: RetryPolicy,
+    /// When to stop trying at all.
+    pub breaker: BreakerPolicy,
+    /// How long to hold the caller.
+    pub patience: Patience,
+}
+
+/// What a dependency needs from its surroundings.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// For the time in announcements.
+    pub clock: Arc<dyn Clock>,
+    /// For jitter.
+    pub entropy: Arc<dyn Entropy>,
+    /// Who is told about transitions.
+    pub announcer: Option<ActorRef<BreakerMoved>>,
+}
+
+/// Why there is no call to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The breaker is open, or its one probe is under way.
+    #[error("its breaker is open for another {} ms", .0.as_millis())]
+    BreakerOpen(Duration),
+    /// The other side asked everybody to wait.
+    #[error("it asked to wait another {} ms", .0.as_millis())]
+    Paced(Duration),
+}
+
+/// The last thing that went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError<E> {
+    /// No call was made.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// A call was made and failed.
+    #[error(transparent)]
+    Failed(E),
+}
+
+/// No (further) attempt is made here.
+#[derive(Debug)]
+pub struct GaveUp<E> {
+    /// Attempts made, those before this call included.
+    pub made: u32,
+    /// The last thing that went wrong.
+    pub last: CallError<E>,
+    /// Another attempt is allowed after this wait, which is longer than the caller may be held.
+    pub wait: Option<Duration>,
+}
+
+struct Shared {
+    breaker: Breaker,
+    paced_until: Option<Instant>,
+}
+
+/// One dependency of one stage. Cheap to clone; clones share their state.
+#[derive(Clone)]
+pub struct Dependency {
+    stage: StageName,
+    name: Arc<str>,
+    policy: DependencyPolicy,
+    surroundings: Surroundings,
+    shared: Arc<Mutex<Shared>>,
+}
+
+impl Dependency {
+    /// A dependency in good health.
+    pub fn new(stage: StageName, name: &str, policy: DependencyPolicy, surroundings: Surroundings) -> Self {
+        signals::breaker(stage, name, BreakerState::Closed);
+        let shared = Shared { breaker: Breaker::new(policy.breaker), paced_until: None };
+        Self { stage, name: name.into(), policy, surroundings, shared: Arc::new(Mutex::new(shared)) }
+    }
+
+    /// Its name in metrics and logs.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Calls `op` until it succeeds, or the policy says that enough is enough.
+    ///
+    /// `made` attempts were made before (by earlier deliveries); `op` gets the number of its attempt, from
+    /// `made + 1`. An attempt that a breaker or a pace prevents counts as made, so that a dependency that stays
+    /// down ends the loop. Dropping the future gives a permit under way back as a failure.
+    pub async fn call<T, E, F, Fut>(&self, mut made: u32, mut op: F) -> Result<T, GaveUp<E>>
+    where
+        E: Classify,
+        F: FnMut(u32) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        let give_up_at = Instant::now() + self.policy.patience.total;
+        loop {
+            let (last, not_before, final_) = match self.admit() {
+                Err(refused) => {
+                    signals::refused(self.stage, &self.name);
+                    let (Refused::BreakerOpen(wait) | Refused::Paced(wait)) = refused;
+                    (CallError::Refused(refused), Some(wait), false)
+                }
+                Ok(pass) => match pass.run(op(made + 1)).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(error) => {
+                        let fault = error.fault();
+                        let last = CallError::Failed(error);
+                        match fault {
+                            Fault::Permanent => (last, None, true),
+                            Fault::Transient { wait_at_least } => (last, wait_at_least, false),
+                            Fault::Unknown => (last, None, false),
+                        }
+                    }
+                },
+            };
+            made = made.saturating_add(1);
+            if final_ {
+                return Err(GaveUp { made, last, wait: None });
+            }
+            let random = self.surroundings.entropy.next_u64();
+            let Some(delay) = self.policy.retry.delay_after(made, not_before, random) else {
+                return Err(GaveUp { made, last, wait: None });
+            };
+            // A refusal knows exactly when to come back; the policy's cap is for the other side's hints.
+            let delay = match last {
+                CallError::Refused(_) => delay.max(not_before.unwrap_or_default()),
+                CallError::Failed(_) => delay,
+            };
+            if delay > self.policy.patience.longest_wait || Instant::now() + delay > give_up_at {
+                return Err(GaveUp { made, last, wait: Some(delay) });
+            }
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    fn admit(&self) -> Result<Pass<'_>, Refused> {
+        let now = Instant::now();
+        let mut shared = self.lock();
+        if let Some(until) = shared.paced_until.filter(|until| now < *until) {
+            return Err(Refused::Paced(until - now));
+        }
+        let before = shared.breaker.state();
+        let admitted = shared.breaker.admit(now);
+        let after = shared.breaker.state();
+        drop(shared);
+        self.tell(before, after);
+        match admitted {
+            Ok(permit) => Ok(Pass { dependency: self, permit: Some(permit), started: now }),
+            Err(refusal) => Err(Refused::BreakerOpen(refusal.retry_at - now)),
+        }
+    }
+
+    fn settle(&self, permit: Permit, outcome: CallOutcome, pace: Option<Duration>) {
+        let now = Instant::now();
+        let mut shared = self.lock();
+        let before = shared.breaker.state();
+        shared.breaker.settle(permit, outcome, now);
+        let after = shared.breaker.state();
+        if let Some(pace) = pace {
+            let until = now + pace.min(self.policy.retry.max_delay);
+            shared.paced_until = shared.paced_until.max(Some(until));
+        }
+        drop(shared);
+        self.tell(before, after);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        // Nothing panics while holding the lock; if it did, the state machine would still be consistent.
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, from: BreakerState, to: BreakerState) {
+        if from == to {
+            return;
+        }
+        signals::breaker_moved(self.stage, &self.name, to);
+        let dependency = self.name.to_string();
+        match to {
+            BreakerState::Open => tracing::warn!(stage = %self.stage, dependency, "breaker opened"),
+            BreakerState::HalfOpen => tracing::info!(stage = %self.stage, dependency, "breaker probes"),
+            BreakerState::Closed => tracing::info!(stage = %self.stage, dependency, "breaker closed"),
+        }
+        if let Some(announcer) = &self.surroundings.announcer {
+            let at = self.surroundings.clock.now();
+            // An announcer that has stopped means that the process is stopping.
+            let _ = announcer.cast(BreakerMoved { stage: self.stage, dependency, from, to, at });
+        }
+    }
+}
+
+/// Leave for one call. Dropped without an outcome, it counts as a failure.
+struct Pass<'a> {
+    dependency: &'a Dependency,
+    permit: Option<Permit>,
+    started: Instant,
+}
+
+impl Pass<'_> {
+    async fn run<T, E: Classify>(mut self, call: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let result = call.await;
+        let (outcome, pace, label) = match &result {
+            Ok(_) => (CallOutcome::Success, None, "ok"),
+            Err(error) => match error.health() {
+                Health::Answered => (CallOutcome::Success, None, "refused"),
+                Health::Failed => (CallOutcome::Failure, None, "failed"),
+                Health::Paced => {
+                    let pace = match error.fault() {
+                        Fault::Transient { wait_at_least } => wait_at_least,
+                        Fault::Permanent | Fault::Unknown => None,
+                    };
+                    (CallOutcome::Neutral, pace, "paced")
+                }
+            },
+        };
+        signals::called(self.dependency.stage, &self.dependency.name, label, self.started.elapsed());
+        if let Some(permit) = self.permit.take() {
+            self.dependency.settle(permit, outcome, pace);
+        }
+        result
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            signals::called(self.dependency.stage, &self.dependency.name, "abandoned", self.started.elapsed());
+            self.dependency.settle(permit, CallOutcome::Failure, None);
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! The journey of one delivery: receive, decide, do, publish and await the acknowledgement, acknowledge.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use throughline_schemas::{
+    DecodeError, Event, EventData, EventType, FailureCode, Meta, StageName, Subject, TraceParent, WorkflowFailed,
+    decode,
+};
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use crate::{
+    closing::{Closer, PublishFailed},
+    policy::settle::Outcome,
+    ports::{
+        bus::{DeadLetter, Delivery, Published, published_by},
+        trace::Tracer,
+    },
+    signals,
+    stage::Stage,
+};
+use std::sync::Arc;
+
+/// What one stage does with one event. The engine around it decodes, retries the bus, publishes and settles.
+#[async_trait]
+pub trait Step: Send + Sync + 'static {
+    /// Which stage it is.
+    fn stage(&self) -> StageName;
+    /// Does the work. Must be safe to run again for the same event.
+    async fn run(&self, event: &Event, run: Run) -> Result<Next, Stopped>;
+}
+
+/// Facts about this run of a step.
+#[derive(Debug, Clone, Copy)]
+pub struct Run {
+    /// Attempts that earlier deliveries made.
+    pub made: u32,
+    /// The context to hand on to dependencies.
+    pub traceparent: TraceParent,
+}
+
+/// What to publish.
+#[derive(Debug)]
+pub struct Next {
+    /// Data of the stage's event; `None` if the workflow has ended otherwise.
+    pub data: Option<EventData>,
+    /// Which attempt produced it.
+    pub attempt: u32,
+    /// The next turn of the session, if this one was the last stage of its workflow.
+    pub release: Option<Vec<u8>>,
+}
+
+/// Why there is nothing to publish.
+#[derive(Debug)]
+pub enum Stopped {
+    /// The workflow fails.
+    Failed(WorkflowFailed),
+    /// The delivery ends in another way.
+    Otherwise(Outcome),
+}
+
+/// A [`Step`] as a [`Stage`]: one event in, one event out.
+pub struct EventHandler<S> {
+    step: S,
+    closer: Closer,
+    tracer: Arc<dyn Tracer>,
+}
+
+impl<S: Step> EventHandler<S> {
+    /// Puts a step to work.
+    pub fn new(step: S, closer: Closer, tracer: Arc<dyn Tracer>) -> Self {
+        Self { step, closer, tracer }
+    }
+
+    async fn one(&self, delivery: &Delivery) -> Outcome {
+        let event = match decode(&delivery.body) {
+            Ok(event) => event,
+            Err(error) => return unreadable(&error),
+        };
+        let stage = self.step.stage();
+        let span = tracing::info_span!(
+            "process",
+            otel.name = %format_args!("process {}", event.event_type()),
+            otel.kind = "consumer",
+            messaging.system = "nats",
+            messaging.operation.name = "process",
+            messaging.operation.type = "process",
+            messaging.consumer.group.name = stage.as_str(),
+            throughline.stage = stage.as_str(),
+            throughline.workflow = %event.meta.workflow_id,
+        );
+        let traceparent = self.tracer.adopt(&span, Some(event.meta.traceparent));
+        let waited = self.closer.clock.now().ms_since(delivery.published_at);
+        let started = Instant::now();
+        let outcome = self.journey(&event, delivery, traceparent).instrument(span).await;
+        signals::stage_time(stage, Duration::from_millis(waited), started.elapsed());
+        outcome
+    }
+
+    async fn journey(&self, event: &Event, delivery: &Delivery, traceparent: TraceParent) -> Outcome {
+        let run = Run { made: delivery.delivered.saturating_sub(1), traceparent };
+        if run.made > 0 {
+            signals::redelivered(self.step.stage());
+            match self.is_done(&event.meta).await {
+                Ok(true) => return Outcome::Done,
+                Ok(false) => {}
+                Err(failed) => return failed.outcome(),
+            }
+        }
+        let next = match self.step.run(event, run).await {
+            Ok(next) => next,
+            Err(Stopped::Failed(failed)) => return self.closer.fail(&event.meta, failed, traceparent).await,
+            Err(Stopped::Otherwise(outcome)) => return outcome,
+        };
+        if let Some(data) = next.data {
+            let result = Event { meta: self.closer.meta(&event.meta, &data, traceparent, next.attempt), data };
+            match self.closer.publish(&result).await {
+                Ok(published) => count_end(result.event_type(), published),
+                Err(PublishFailed::Never(error)) => {
+                    let failed = internal(self.step.stage(), &error.to_string(), next.attempt);
+                    return self.closer.fail(&event.meta, failed, traceparent).await;
+                }
+                Err(failed @ PublishFailed::Now(_)) => return failed.outcome(),
+            }
+        }
+        self.closer.release(next.release).await
+    }
+
+    /// Whether an earlier delivery got as far as publishing. The last stage is not asked: saving again is cheap,
+    /// changes nothing, and tells which turn to release.
+    async fn is_done(&self, meta: &Meta) -> Result<bool, PublishFailed> {
+        let next = published_by(self.step.stage());
+        if next.is_end() {
+            return Ok(false);
+        }
+        for event_type in [next, EventType::WorkflowFailed] {
+            let subject = Subject::new(event_type, &meta.session_id, &meta.workflow_id);
+            if self.closer.bus.exists(&subject).await.map_err(PublishFailed::Now)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+#[async_trait]
+impl<S: Step> Stage for EventHandler<S> {
+    fn name(&self) -> StageName {
+        self.step.stage()
+    }
+
+    fn batch_limit(&self) -> usize {
+        1
+    }
+
+    async fn handle(&self, batch: &[Delivery]) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for delivery in batch {
+            outcomes.push(self.one(delivery).await);
+        }
+        outcomes
+    }
+
+    async fn bury(&self, delivery: &Delivery, code: FailureCode, error: &str) -> Result<(), Outcome> {
+        let event = decode(&delivery.body).ok();
+        let letter = DeadLetter {
+            subject: event.as_ref().map(Event::subject),
+            stage: self.name(),
+            code,
+            error: error.to_owned(),
+            at: self.closer.clock.now(),
+        };
+        self.closer.bus.bury(delivery, &letter).await.map_err(|error| PublishFailed::Now(error).outcome())?;
+        // A workflow that can still be named ends as failed, so that its session goes on.
+        let Some(event) = event else { return Ok(()) };
+        let failed = WorkflowFailed {
+            code,
+            stage: self.name(),
+            message: format!("{error}; the message is kept as a dead letter"),
+            attempts: delivery.delivered,
+            retryable: false,
+            may_have_happened: true,
+            attempt_log: Vec::new(),
+        };
+        match self.closer.fail(&event.meta, failed, event.meta.traceparent).await {
+            Outcome::Done => Ok(()),
+            outcome @ (Outcome::Later { .. } | Outcome::Unusable { .. } | Outcome::Died { .. }) => Err(outcome),
+        }
+    }
+}
+
+fn count_end(event_type: EventType, published: Published) {
+    if event_type == EventType::InteractionSaved && published == Published::New {
+        signals::saved();
+    }
+}
+
+fn internal(stage: StageName, message: &str, attempts: u32) -> WorkflowFailed {
+    WorkflowFailed {
+        code: FailureCode::Internal,
+        stage,
+        message: message.to_owned(),
+        attempts,
+        retryable: false,
+        may_have_happened: true,
+        attempt_log: Vec::new(),
+    }
+}
+
+fn unreadable(error: &DecodeError) -> Outcome {
+    Outcome::Unusable { code: FailureCode::UnreadableEvent, error: error.to_string() }
+}

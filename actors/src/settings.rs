@@ -1,0 +1,98 @@
+//! What the engine is told: plain values, made by the configuration loader or by a test.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use throughline_schemas::{IngressLimits, StageName};
+
+use crate::{
+    cost::Price,
+    dependency::{DependencyPolicy, Patience},
+    policy::{
+        breaker::BreakerPolicy,
+        limits::{DeliveryLimits, HOLD_LIMIT, STORE_PATIENCE},
+        retry::RetryPolicy,
+    },
+    source_plan::SourceSpec,
+    supervisor::RestartPolicy,
+};
+
+/// The same keys for every stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StageSettings {
+    /// Deliveries in hand at once, in this process.
+    pub concurrency: usize,
+    /// How often to try a call, and how long to wait in between.
+    pub retry: RetryPolicy,
+    /// When to stop calling a dependency.
+    pub breaker: BreakerPolicy,
+}
+
+impl StageSettings {
+    /// Policy for the model: waits up to [`HOLD_LIMIT`] with the delivery in hand.
+    pub fn for_calls(&self) -> DependencyPolicy {
+        let patience = Patience { longest_wait: HOLD_LIMIT, total: Duration::MAX / 4 };
+        DependencyPolicy { retry: self.retry, breaker: self.breaker, patience }
+    }
+
+    /// Policy for the database: no workflow fails because the database is away for a while.
+    pub fn for_store(&self) -> DependencyPolicy {
+        let retry = RetryPolicy { max_attempts: u32::MAX, ..self.retry };
+        let patience = Patience { longest_wait: STORE_PATIENCE, total: STORE_PATIENCE };
+        DependencyPolicy { retry, breaker: self.breaker, patience }
+    }
+}
+
+impl Default for StageSettings {
+    fn default() -> Self {
+        Self { concurrency: 64, retry: RetryPolicy::default(), breaker: BreakerPolicy::default() }
+    }
+}
+
+/// A model that may be asked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelTarget {
+    /// Name in the configuration.
+    pub name: String,
+    /// Name of its provider in the configuration.
+    pub provider: String,
+    /// The provider's name of the model.
+    pub model: String,
+    /// Price, if configured.
+    pub price: Option<Price>,
+}
+
+/// How the generation stage asks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GenerationSettings {
+    /// Models in the order in which they are tried; the first is the configured one, the rest its fallbacks.
+    pub route: Vec<ModelTarget>,
+    /// Limit on the answer, in tokens.
+    pub max_tokens: u32,
+    /// Sampling temperature in thousandths.
+    pub temperature_milli: u32,
+    /// Limit on the earlier turns in the prompt, in characters; older turns are left out first.
+    pub max_history_chars: usize,
+    /// Id of the effective configuration, recorded with every prompt.
+    pub config_id: String,
+}
+
+/// Everything the engine is told.
+#[derive(Debug, Clone)]
+pub struct EngineSettings {
+    /// Stages to run in this process, with their settings.
+    pub stages: BTreeMap<StageName, StageSettings>,
+    /// Limits on what publishers send.
+    pub ingress: IngressLimits,
+    /// How many earlier turns the context stage reads.
+    pub recent_turns: usize,
+    /// External data sources, in the order of the prompt.
+    pub sources: Vec<SourceSpec>,
+    /// How to ask the model.
+    pub generation: GenerationSettings,
+    /// The server's redelivery timer.
+    pub ack_wait: Duration,
+    /// How often one message may come.
+    pub delivery: DeliveryLimits,
+    /// When the supervisor gives up.
+    pub restart: RestartPolicy,
+}

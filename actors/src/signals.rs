@@ -1,0 +1,113 @@
+//! Every metric and span name, once. Metrics follow Prometheus naming; attributes follow OpenTelemetry's semantic
+//! conventions v1.41.1 (`messaging.*`, `gen_ai.*`). No label ever holds a user, session or workflow id.
+
+use std::time::Duration;
+
+use metrics::{counter, gauge, histogram};
+use throughline_schemas::{FailureCode, StageName, Usage};
+
+use crate::policy::breaker::BreakerState;
+
+/// Deliveries settled, by stage and outcome.
+pub const DELIVERIES: &str = "throughline_deliveries_total";
+/// Deliveries that came more than once, by stage.
+pub const REDELIVERIES: &str = "throughline_redeliveries_total";
+/// Deliveries in hand, by stage.
+pub const IN_FLIGHT: &str = "throughline_deliveries_in_flight";
+/// Time from a delivery's start in a worker to its settlement, by stage.
+pub const STAGE_SECONDS: &str = "throughline_stage_seconds";
+/// Time from an event's storage to the start of its handling, by stage.
+pub const WAIT_SECONDS: &str = "throughline_stage_wait_seconds";
+/// Time inside one call to a dependency, by stage, dependency and result.
+pub const CALL_SECONDS: &str = "throughline_call_seconds";
+/// Calls that an open breaker or a rate limit prevented, by stage and dependency.
+pub const CALLS_REFUSED: &str = "throughline_calls_refused_total";
+/// Breaker state by stage and dependency: 0 closed, 1 half-open, 2 open.
+pub const BREAKER_STATE: &str = "throughline_breaker_state";
+/// Breaker transitions by stage, dependency and new state.
+pub const BREAKER_TRANSITIONS: &str = "throughline_breaker_transitions_total";
+/// Workflows ended as failed, by stage and code.
+pub const WORKFLOWS_FAILED: &str = "throughline_workflows_failed_total";
+/// Workflows ended as saved.
+pub const WORKFLOWS_SAVED: &str = "throughline_workflows_saved_total";
+/// Inputs ignored because their workflow id had been admitted before.
+pub const DUPLICATES: &str = "throughline_duplicate_inputs_total";
+/// Tokens by model and type (`input`, `output`).
+pub const TOKENS: &str = "gen_ai_client_token_usage_total";
+/// Stage actor restarts, by stage.
+pub const RESTARTS: &str = "throughline_stage_restarts_total";
+/// Workers that died while handling a delivery, by stage.
+pub const WORKER_DEATHS: &str = "throughline_worker_deaths_total";
+
+/// Histograms, in seconds; the exporter gives them buckets.
+pub const HISTOGRAMS: [&str; 3] = [STAGE_SECONDS, WAIT_SECONDS, CALL_SECONDS];
+
+pub(crate) fn settled(stage: StageName, outcome: &'static str) {
+    counter!(DELIVERIES, "stage" => stage.as_str(), "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn redelivered(stage: StageName) {
+    counter!(REDELIVERIES, "stage" => stage.as_str()).increment(1);
+}
+
+pub(crate) fn in_flight(stage: StageName, count: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "a count of deliveries is far below 2^52")]
+    gauge!(IN_FLIGHT, "stage" => stage.as_str()).set(count as f64);
+}
+
+pub(crate) fn stage_time(stage: StageName, waited: Duration, worked: Duration) {
+    histogram!(WAIT_SECONDS, "stage" => stage.as_str()).record(waited);
+    histogram!(STAGE_SECONDS, "stage" => stage.as_str()).record(worked);
+}
+
+pub(crate) fn called(stage: StageName, dependency: &str, result: &'static str, took: Duration) {
+    histogram!(CALL_SECONDS, "stage" => stage.as_str(), "dependency" => dependency.to_owned(), "result" => result)
+        .record(took);
+}
+
+pub(crate) fn refused(stage: StageName, dependency: &str) {
+    counter!(CALLS_REFUSED, "stage" => stage.as_str(), "dependency" => dependency.to_owned()).increment(1);
+}
+
+pub(crate) fn breaker(stage: StageName, dependency: &str, to: BreakerState) {
+    let level = match to {
+        BreakerState::Closed => 0.0,
+        BreakerState::HalfOpen => 1.0,
+        BreakerState::Open => 2.0,
+    };
+    gauge!(BREAKER_STATE, "stage" => stage.as_str(), "dependency" => dependency.to_owned()).set(level);
+}
+
+pub(crate) fn breaker_moved(stage: StageName, dependency: &str, to: BreakerState) {
+    breaker(stage, dependency, to);
+    counter!(
+        BREAKER_TRANSITIONS,
+        "stage" => stage.as_str(), "dependency" => dependency.to_owned(), "to" => to.as_str()
+    )
+    .increment(1);
+}
+
+pub(crate) fn failed(stage: StageName, code: FailureCode) {
+    counter!(WORKFLOWS_FAILED, "stage" => stage.as_str(), "code" => code.as_str()).increment(1);
+}
+
+pub(crate) fn saved() {
+    counter!(WORKFLOWS_SAVED).increment(1);
+}
+
+pub(crate) fn duplicate() {
+    counter!(DUPLICATES).increment(1);
+}
+
+pub(crate) fn tokens(model: &str, usage: &Usage) {
+    counter!(TOKENS, "model" => model.to_owned(), "type" => "input").increment(usage.input_tokens);
+    counter!(TOKENS, "model" => model.to_owned(), "type" => "output").increment(usage.output_tokens);
+}
+
+pub(crate) fn restarted(stage: StageName) {
+    counter!(RESTARTS, "stage" => stage.as_str()).increment(1);
+}
+
+pub(crate) fn worker_died(stage: StageName) {
+    counter!(WORKER_DEATHS, "stage" => stage.as_str()).increment(1);
+}

@@ -1,0 +1,365 @@
+//! The stage actor: owns its intake and its workers, and never waits on the network in a handler.
+//!
+//! ```text
+//!   bus ── Inbox ──> intake task ── Arrived ──> stage actor ── Work ──> worker (linked child)
+//!                        ^                        │    ^                  │
+//!                        └──── credit ────────────┘    └──── Finished ────┘
+//! ```
+//!
+//! Credit bounds everything: the inbox is granted as many deliveries as there are free slots, so the mailbox, the
+//! queue and the workers together never hold more than `slots`. Work waits in the server, not here.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use throughline_schemas::{FailureCode, StageName};
+use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
+
+use crate::{
+    policy::{
+        limits::{DeliveryLimits, PROGRESS_PER_ACK_WAIT, WORK_LIMIT},
+        settle::Outcome,
+    },
+    ports::bus::{Bus, BusError, Delivery, Inbox, Receipt, Settlement},
+    signals,
+    worker::{Work, Worker, WorkerArgs},
+};
+
+/// What a stage does with its deliveries.
+#[async_trait]
+pub trait Stage: Send + Sync + 'static {
+    /// Which stage it is.
+    fn name(&self) -> StageName;
+    /// Most deliveries handled together; more than one also means that one worker at a time does it, in order.
+    fn batch_limit(&self) -> usize;
+    /// Handles a batch: one outcome for each delivery, in their order.
+    async fn handle(&self, batch: &[Delivery]) -> Vec<Outcome>;
+    /// Stores a dead letter and ends its workflow. `Err` if that is not possible now.
+    async fn bury(&self, delivery: &Delivery, code: FailureCode, error: &str) -> Result<(), Outcome>;
+}
+
+/// What a stage actor needs.
+#[derive(Clone)]
+pub struct StageArgs {
+    /// What to do with deliveries.
+    pub stage: Arc<dyn Stage>,
+    /// Where they come from.
+    pub bus: Arc<dyn Bus>,
+    /// Deliveries in hand at once.
+    pub slots: usize,
+    /// The server's redelivery timer.
+    pub ack_wait: Duration,
+    /// How often one message may come.
+    pub limits: DeliveryLimits,
+}
+
+/// Everything that can wake a stage actor.
+pub enum StageMessage {
+    /// The intake received a delivery.
+    Arrived(Delivery),
+    /// The intake ended; there is no other way for it to end than an error of the bus.
+    IntakeEnded(BusError),
+    /// A worker has settled its batch.
+    Finished {
+        /// Which worker.
+        worker: ActorId,
+        /// How many deliveries.
+        count: usize,
+    },
+    /// Time to report progress, and to look for workers that hang.
+    Tick,
+    /// Take nothing more; answer when everything in hand is settled.
+    Drain(RpcReplyPort<Drained>),
+    /// The grace period is over: hand back what is in hand, and stop.
+    Abandon(RpcReplyPort<Drained>),
+}
+
+/// What became of the deliveries that were in hand when draining began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Settled by their workers.
+    pub finished: usize,
+    /// Handed back to the server.
+    pub handed_back: usize,
+}
+
+/// See the module's documentation.
+pub struct StageActor;
+
+struct Busy {
+    worker: ActorRef<Work>,
+    batch: Vec<Delivery>,
+    since: Instant,
+}
+
+/// Private state of a stage actor.
+pub struct StageState {
+    args: StageArgs,
+    credit: mpsc::Sender<usize>,
+    intake: JoinHandle<()>,
+    progress: Option<JoinHandle<()>>,
+    queue: VecDeque<Delivery>,
+    idle: Vec<ActorRef<Work>>,
+    busy: HashMap<ActorId, Busy>,
+    draining: Option<(Drained, Vec<RpcReplyPort<Drained>>)>,
+}
+
+impl Actor for StageActor {
+    type Msg = StageMessage;
+    type State = StageState;
+    type Arguments = StageArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<StageMessage>,
+        args: StageArgs,
+    ) -> Result<StageState, ActorProcessingErr> {
+        let name = args.stage.name();
+        let mut inbox = args.bus.open(name).await?;
+        inbox.grant(args.slots).await?;
+        // At most one message per slot can be under way, so sending credit never waits.
+        let (credit, credits) = mpsc::channel(args.slots + 1);
+        let intake = tokio::spawn(intake(inbox, credits, myself.clone()));
+        let _ = myself.send_interval(args.ack_wait / PROGRESS_PER_ACK_WAIT, || StageMessage::Tick);
+        tracing::info!(stage = %name, slots = args.slots, "stage started");
+        Ok(StageState {
+            args,
+            credit,
+            intake,
+            progress: None,
+            queue: VecDeque::new(),
+            idle: Vec::new(),
+            busy: HashMap::new(),
+            draining: None,
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<StageMessage>,
+        message: StageMessage,
+        state: &mut StageState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            StageMessage::Arrived(delivery) if state.draining.is_some() => state.hand_back(vec![delivery]),
+            StageMessage::Arrived(delivery) => {
+                state.queue.push_back(delivery);
+                state.dispatch(&myself).await?;
+            }
+            StageMessage::IntakeEnded(error) => return Err(error.into()),
+            StageMessage::Finished { worker, count } => {
+                if let Some(busy) = state.busy.remove(&worker) {
+                    state.idle.push(busy.worker);
+                }
+                state.release(count);
+                state.dispatch(&myself).await?;
+                state.answer_if_drained(count);
+            }
+            StageMessage::Tick => state.tick(),
+            StageMessage::Drain(reply) => state.drain(reply),
+            StageMessage::Abandon(reply) => {
+                let drained = state.abandon();
+                let _ = reply.send(drained);
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<StageMessage>,
+        event: SupervisionEvent,
+        state: &mut StageState,
+    ) -> Result<(), ActorProcessingErr> {
+        let (worker, reason) = match event {
+            SupervisionEvent::ActorFailed(cell, error) => (cell.get_id(), format!("the worker panicked: {error}")),
+            SupervisionEvent::ActorTerminated(cell, _, reason) => {
+                (cell.get_id(), format!("the worker was stopped: {}", reason.as_deref().unwrap_or("no reason given")))
+            }
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => return Ok(()),
+        };
+        state.idle.retain(|idle| idle.get_id() != worker);
+        let Some(busy) = state.busy.remove(&worker) else { return Ok(()) };
+        let name = state.args.stage.name();
+        signals::worker_died(name);
+        tracing::error!(stage = %name, reason, deliveries = busy.batch.len(), "worker died");
+        state.give(&myself, busy.batch, |batch| Work::Aftermath(batch, reason)).await
+    }
+
+    async fn post_stop(&self, _: ActorRef<StageMessage>, state: &mut StageState) -> Result<(), ActorProcessingErr> {
+        state.stop_tasks();
+        Ok(())
+    }
+}
+
+impl StageState {
+    fn in_hand(&self) -> usize {
+        self.queue.len() + self.busy.values().map(|busy| busy.batch.len()).sum::<usize>()
+    }
+
+    /// Gives queued deliveries to workers, as many as there are workers to be had.
+    async fn dispatch(&mut self, myself: &ActorRef<StageMessage>) -> Result<(), ActorProcessingErr> {
+        let limit = self.args.stage.batch_limit();
+        let workers = if limit > 1 { 1 } else { self.args.slots };
+        while !self.queue.is_empty() && self.busy.len() < workers {
+            // What came before and was not settled may be what killed its worker: it goes alone.
+            let suspect = |delivery: &Delivery| delivery.delivered > 1;
+            let take = match self.queue.front() {
+                Some(first) if suspect(first) => 1,
+                _ => self.queue.iter().take(limit).take_while(|delivery| !suspect(delivery)).count(),
+            };
+            let batch: Vec<Delivery> = self.queue.drain(..take).collect();
+            self.give(myself, batch, Work::Handle).await?;
+        }
+        signals::in_flight(self.args.stage.name(), self.in_hand());
+        Ok(())
+    }
+
+    async fn give(
+        &mut self,
+        myself: &ActorRef<StageMessage>,
+        batch: Vec<Delivery>,
+        work: impl FnOnce(Vec<Delivery>) -> Work,
+    ) -> Result<(), ActorProcessingErr> {
+        let worker = match self.idle.pop() {
+            Some(worker) => worker,
+            None => self.hire(myself).await?,
+        };
+        worker.cast(work(batch.clone()))?;
+        self.busy.insert(worker.get_id(), Busy { worker, batch, since: Instant::now() });
+        Ok(())
+    }
+
+    async fn hire(&self, myself: &ActorRef<StageMessage>) -> Result<ActorRef<Work>, ActorProcessingErr> {
+        let args = WorkerArgs {
+            stage: Arc::clone(&self.args.stage),
+            parent: myself.clone(),
+            limits: self.args.limits,
+        };
+        // Joining is supervision's business, so the handle is not kept.
+        let (worker, _) = Worker::spawn_linked(None, Worker, args, myself.get_cell()).await?;
+        Ok(worker)
+    }
+
+    fn release(&mut self, count: usize) {
+        if self.draining.is_none() && self.credit.try_send(count).is_err() {
+            tracing::debug!(stage = %self.args.stage.name(), "the intake has ended, credit is not needed");
+        }
+    }
+
+    /// Keeps everything in hand alive at the server, and kills workers that exceed the work limit.
+    fn tick(&mut self) {
+        for busy in self.busy.values().filter(|busy| busy.since.elapsed() > WORK_LIMIT) {
+            tracing::error!(stage = %self.args.stage.name(), limit = ?WORK_LIMIT, "worker exceeds the work limit");
+            busy.worker.kill();
+        }
+        let held: Vec<Arc<dyn Receipt>> = self
+            .queue
+            .iter()
+            .chain(self.busy.values().flat_map(|busy| &busy.batch))
+            .map(|delivery| Arc::clone(&delivery.receipt))
+            .collect();
+        let under_way = self.progress.as_ref().is_some_and(|task| !task.is_finished());
+        if held.is_empty() || under_way {
+            return;
+        }
+        self.progress = Some(tokio::spawn(async move {
+            let reports = join_all(held.iter().map(|receipt| receipt.progress())).await;
+            if let Some(Err(error)) = reports.into_iter().find(Result::is_err) {
+                tracing::warn!(%error, "progress not reported, deliveries may come twice");
+            }
+        }));
+    }
+
+    fn drain(&mut self, reply: RpcReplyPort<Drained>) {
+        self.intake.abort();
+        let waiting: Vec<Delivery> = self.queue.drain(..).collect();
+        let handed_back = waiting.len();
+        let (drained, replies) = self.draining.get_or_insert_default();
+        drained.handed_back += handed_back;
+        replies.push(reply);
+        self.hand_back(waiting);
+        self.answer_if_drained(0);
+    }
+
+    fn answer_if_drained(&mut self, finished: usize) {
+        let nothing_left = self.in_hand() == 0;
+        if let Some((drained, replies)) = &mut self.draining {
+            drained.finished += finished;
+            if nothing_left {
+                for reply in replies.drain(..) {
+                    let _ = reply.send(*drained);
+                }
+            }
+        }
+    }
+
+    /// Kills all workers and hands their deliveries back.
+    fn abandon(&mut self) -> Drained {
+        self.intake.abort();
+        let mut left: Vec<Delivery> = self.queue.drain(..).collect();
+        for (_, busy) in self.busy.drain() {
+            busy.worker.kill();
+            left.extend(busy.batch);
+        }
+        let (mut drained, _) = self.draining.take().unwrap_or_default();
+        drained.handed_back += left.len();
+        self.draining = Some((drained, Vec::new()));
+        self.hand_back(left);
+        drained
+    }
+
+    fn hand_back(&mut self, deliveries: Vec<Delivery>) {
+        if deliveries.is_empty() {
+            return;
+        }
+        let before = self.progress.take();
+        self.progress = Some(tokio::spawn(async move {
+            if let Some(before) = before {
+                let _ = before.await;
+            }
+            for delivery in deliveries {
+                let settlement = Settlement::Retried { after: Duration::ZERO };
+                if let Err(error) = delivery.receipt.settle(settlement).await {
+                    tracing::warn!(%error, "delivery not handed back, it comes again after the ack wait");
+                }
+            }
+        }));
+    }
+
+    fn stop_tasks(&self) {
+        self.intake.abort();
+    }
+}
+
+/// Moves deliveries from the bus to the stage actor, and credit the other way.
+async fn intake(mut inbox: Box<dyn Inbox>, mut credits: mpsc::Receiver<usize>, stage: ActorRef<StageMessage>) {
+    let error = loop {
+        tokio::select! {
+            credit = credits.recv() => match credit {
+                Some(credit) => {
+                    if let Err(error) = inbox.grant(credit).await {
+                        break error;
+                    }
+                }
+                None => return,
+            },
+            next = inbox.next() => match next {
+                Ok(delivery) => {
+                    if stage.cast(StageMessage::Arrived(delivery)).is_err() {
+                        return;
+                    }
+                }
+                Err(error) => break error,
+            },
+        }
+    };
+    // If the stage has ended meanwhile, nobody needs to know.
+    let _ = stage.cast(StageMessage::IntakeEnded(error));
+}

@@ -1,0 +1,246 @@
+//! Input: validates what publishers send and admits it into its session's order.
+//!
+//! One worker at a time takes everything that has arrived, validates it in stream order, and admits it in one
+//! transaction. The database, not this stage, decides which turn runs.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use sha2::{Digest, Sha256};
+use throughline_schemas::{
+    Event, EventData, EventType, FailureCode, Ingress, IngressLimits, Meta, Refused, SessionId, StageName, Subject,
+    TraceParent, UserId, WorkflowFailed, WorkflowId, encode,
+    event::{InputValidated, input::Request},
+};
+
+use crate::{
+    closing::{Closer, PublishFailed, store_away},
+    policy::settle::Outcome,
+    ports::{
+        bus::{DeadLetter, Delivery, Published},
+        store::{Admission, Admitted, Verdict},
+        trace::Tracer,
+    },
+    signals,
+    stage::Stage,
+};
+
+/// Most inputs admitted in one transaction.
+pub const ADMISSION_BATCH: usize = 256;
+
+/// See the module's documentation.
+pub struct InputStage {
+    /// Ends what is invalid, publishes what is valid.
+    pub closer: Closer,
+    /// Limits on what publishers send.
+    pub limits: IngressLimits,
+    /// Where traces begin.
+    pub tracer: Arc<dyn Tracer>,
+}
+
+/// An input that was read: what to ask of the database, and what to publish afterwards.
+struct Read {
+    admission: Admission,
+    event: Event,
+}
+
+#[async_trait]
+impl Stage for InputStage {
+    fn name(&self) -> StageName {
+        StageName::Input
+    }
+
+    fn batch_limit(&self) -> usize {
+        ADMISSION_BATCH
+    }
+
+    async fn handle(&self, batch: &[Delivery]) -> Vec<Outcome> {
+        let started = tokio::time::Instant::now();
+        let read: Vec<Result<Read, Outcome>> = batch.iter().map(|delivery| self.read(delivery)).collect();
+        let questions: Vec<Admission> = read.iter().flatten().map(|read| read.admission.clone()).collect();
+        let database = &self.closer.database;
+        let answers = if questions.is_empty() {
+            Ok(Vec::new())
+        } else {
+            database.call(0, |_| self.closer.store.admit(questions.clone())).await
+        };
+        let answers = match answers {
+            Ok(answers) => answers,
+            Err(gave_up) => {
+                let away = store_away(&gave_up);
+                return read.into_iter().map(|read| read.err().unwrap_or_else(|| away.clone())).collect();
+            }
+        };
+        let mut answers = answers.into_iter();
+        let outcomes = join_all(read.into_iter().map(|read| {
+            let answered = read.map(|read| (read, answers.next()));
+            async move {
+                match answered {
+                    Err(unreadable) => unreadable,
+                    Ok((read, Some(admitted))) => self.publish(&read.event, admitted).await,
+                    Ok((_, None)) => Outcome::Unusable {
+                        code: FailureCode::Internal,
+                        error: "the database answered fewer admissions than were asked".to_owned(),
+                    },
+                }
+            }
+        }))
+        .await;
+        let worked = started.elapsed();
+        let now = self.closer.clock.now();
+        for delivery in batch {
+            let waited = std::time::Duration::from_millis(now.ms_since(delivery.published_at));
+            signals::stage_time(StageName::Input, waited.saturating_sub(worked), worked);
+        }
+        outcomes
+    }
+
+    async fn bury(&self, delivery: &Delivery, code: FailureCode, error: &str) -> Result<(), Outcome> {
+        let letter = DeadLetter {
+            subject: delivery.header("nats-msg-id").and_then(|id| WorkflowId::new(id).ok()).map(|workflow| {
+                Subject::new(EventType::UserInputReceived, &SessionId::unknown(), &workflow)
+            }),
+            stage: StageName::Input,
+            code,
+            error: error.to_owned(),
+            at: self.closer.clock.now(),
+        };
+        self.closer.bus.bury(delivery, &letter).await.map_err(|error| PublishFailed::Now(error).outcome())
+    }
+}
+
+impl InputStage {
+    fn read(&self, delivery: &Delivery) -> Result<Read, Outcome> {
+        if delivery.delivered > 1 {
+            signals::redelivered(StageName::Input);
+        }
+        let fallback = fallback_id(delivery);
+        let ingress = Ingress::read(&delivery.body, |name| delivery.header(name), fallback, &self.limits)
+            .map_err(|error| Outcome::Unusable { code: FailureCode::InvalidInput, error: error.to_string() })?;
+        match ingress {
+            Ok(ingress) => self.accepted(delivery, ingress),
+            Err(refused) => Ok(self.refused(delivery, refused)),
+        }
+    }
+
+    fn accepted(&self, delivery: &Delivery, ingress: Ingress) -> Result<Read, Outcome> {
+        let traceparent = self.trace(ingress.traceparent, &ingress.workflow_id);
+        let data = EventData::InputValidated(InputValidated {
+            request: Request {
+                user_input: ingress.user_input,
+                metadata: ingress.metadata,
+                input_sequence: delivery.sequence,
+                received_at: delivery.published_at,
+            },
+        });
+        let event = self.event(ingress.workflow_id, ingress.session_id, ingress.user_id, data, traceparent);
+        let encoded = encode(&event)
+            .map_err(|error| Outcome::Unusable { code: FailureCode::Internal, error: error.to_string() })?;
+        Ok(Read { admission: admission(&event, delivery, Verdict::Accepted { event: encoded }), event })
+    }
+
+    fn refused(&self, delivery: &Delivery, refused: Refused) -> Read {
+        let traceparent = self.trace(refused.traceparent, &refused.workflow_id);
+        let data = EventData::WorkflowFailed(WorkflowFailed {
+            code: FailureCode::InvalidInput,
+            stage: StageName::Input,
+            message: refused.message,
+            attempts: 1,
+            retryable: false,
+            may_have_happened: false,
+            attempt_log: Vec::new(),
+        });
+        let event = self.event(refused.workflow_id, refused.session_id, refused.user_id, data, traceparent);
+        Read { admission: admission(&event, delivery, Verdict::Refused), event }
+    }
+
+    fn trace(&self, parent: Option<TraceParent>, workflow: &WorkflowId) -> TraceParent {
+        let span = tracing::info_span!(
+            "process",
+            otel.name = "process user_input_received",
+            otel.kind = "consumer",
+            messaging.system = "nats",
+            messaging.operation.name = "process",
+            messaging.operation.type = "process",
+            messaging.consumer.group.name = "input",
+            throughline.stage = "input",
+            throughline.workflow = %workflow,
+        );
+        self.tracer.adopt(&span, parent)
+    }
+
+    fn event(
+        &self,
+        workflow_id: WorkflowId,
+        session_id: SessionId,
+        user_id: UserId,
+        data: EventData,
+        traceparent: TraceParent,
+    ) -> Event {
+        let meta = Meta {
+            id: format!("{}.{}", workflow_id.token(), data.event_type()),
+            source: format!("throughline/{}", StageName::Input),
+            time: self.closer.clock.now(),
+            causation_id: Some(format!("{}.{}", workflow_id.token(), EventType::UserInputReceived)),
+            workflow_id,
+            session_id,
+            user_id,
+            traceparent,
+            attempt: 1,
+        };
+        Event { meta, data }
+    }
+
+    async fn publish(&self, event: &Event, admitted: Admitted) -> Outcome {
+        match admitted {
+            Admitted::Running => {}
+            Admitted::Failed => {
+                if let EventData::WorkflowFailed(failed) = &event.data {
+                    tracing::info!(workflow = %event.meta.workflow_id, reason = failed.message, "input refused");
+                }
+            }
+            Admitted::Waiting | Admitted::Ended => return Outcome::Done,
+            Admitted::Duplicate => {
+                signals::duplicate();
+                tracing::debug!(workflow = %event.meta.workflow_id, "input ignored, its workflow id is known");
+                return Outcome::Done;
+            }
+        }
+        match self.closer.publish(event).await {
+            Ok(Published::New) => {
+                if admitted == Admitted::Failed {
+                    signals::failed(StageName::Input, FailureCode::InvalidInput);
+                }
+                Outcome::Done
+            }
+            Ok(Published::Already) => Outcome::Done,
+            Err(failed) => failed.outcome(),
+        }
+    }
+}
+
+fn admission(event: &Event, delivery: &Delivery, verdict: Verdict) -> Admission {
+    Admission {
+        workflow_id: event.meta.workflow_id.clone(),
+        session_id: event.meta.session_id.clone(),
+        user_id: event.meta.user_id.clone(),
+        input_sequence: delivery.sequence,
+        at: event.meta.time,
+        verdict,
+    }
+}
+
+/// The workflow id of a message that names none: time-ordered, and the same each time the message is delivered.
+fn fallback_id(delivery: &Delivery) -> WorkflowId {
+    let digest = Sha256::new()
+        .chain_update(&delivery.subject)
+        .chain_update(delivery.sequence.to_be_bytes())
+        .chain_update(delivery.published_at.unix_ms().to_be_bytes())
+        .finalize();
+    let mut random = [0; 10];
+    for (to, from) in random.iter_mut().zip(digest) {
+        *to = from;
+    }
+    WorkflowId::generate(u64::try_from(delivery.published_at.unix_ms()).unwrap_or(0), random)
+}

@@ -1,0 +1,79 @@
+//! Persistence: stores the interaction, which ends the workflow and starts the session's next turn.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sha2::{Digest, Sha256};
+use throughline_schemas::{Event, EventData, StageName, Timestamp, WorkflowId, event::InteractionSaved};
+
+use crate::{
+    closing::store_away,
+    dependency::Dependency,
+    handler::{Next, Run, Step, Stopped},
+    ports::{
+        clock::Clock,
+        store::{Ending, Interaction, Store},
+    },
+    stages::wrong_event,
+};
+
+/// See the module's documentation.
+pub struct PersistenceStep {
+    /// The database.
+    pub store: Arc<dyn Store>,
+    /// The database as a dependency.
+    pub database: Dependency,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+#[async_trait]
+impl Step for PersistenceStep {
+    fn stage(&self) -> StageName {
+        StageName::Persistence
+    }
+
+    async fn run(&self, event: &Event, run: Run) -> Result<Next, Stopped> {
+        let EventData::ResponseGenerated(generated) = &event.data else { return Err(wrong_event(event)) };
+        let saved_at = self.clock.now();
+        let interaction = Interaction {
+            workflow_id: event.meta.workflow_id.clone(),
+            interaction_id: interaction_id(&event.meta.workflow_id, generated.request.received_at),
+            session_id: event.meta.session_id.clone(),
+            user_id: event.meta.user_id.clone(),
+            request: generated.request.clone(),
+            response: generated.response.clone(),
+            usage: generated.usage,
+            cost_usd: generated.cost_usd,
+            saved_at,
+            generated_at: event.meta.time,
+        };
+        let closed = self
+            .database
+            .call(run.made, |_| self.store.save(interaction.clone()))
+            .await
+            .map_err(|gave_up| Stopped::Otherwise(store_away(&gave_up)))?;
+        let data = match closed.ending {
+            Ending::Otherwise => None,
+            Ending::AsAsked => Some(EventData::InteractionSaved(InteractionSaved {
+                interaction_id: interaction.interaction_id,
+                response: generated.response.clone(),
+                usage: generated.usage,
+                cost_usd: generated.cost_usd,
+                received_at: generated.request.received_at,
+                saved_at,
+            })),
+        };
+        Ok(Next { data, attempt: run.made + 1, release: closed.next })
+    }
+}
+
+/// A time-ordered id that is the same for every attempt to save the same workflow.
+fn interaction_id(workflow: &WorkflowId, received_at: Timestamp) -> String {
+    let digest = Sha256::digest(workflow.as_str());
+    let mut random = [0; 10];
+    for (to, from) in random.iter_mut().zip(digest) {
+        *to = from;
+    }
+    WorkflowId::generate(u64::try_from(received_at.unix_ms()).unwrap_or(0), random).to_string()
+}

@@ -1,0 +1,101 @@
+//! A worker: a child of its stage that handles one batch at a time and reports once for each.
+//!
+//! It waits on the network so that its stage need not. If it panics, the panic ends it and nobody else; its stage
+//! learns of that through supervision and lets another worker settle what it held.
+
+use std::sync::Arc;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use crate::{
+    policy::{
+        limits::{BUS_RETRY_DELAY, DeliveryLimits},
+        settle::{Decision, Outcome, settle},
+    },
+    ports::bus::{Delivery, Settlement},
+    signals,
+    stage::{Stage, StageMessage},
+};
+
+/// What a worker is asked to do.
+pub enum Work {
+    /// Handle these.
+    Handle(Vec<Delivery>),
+    /// Settle these, whose worker died.
+    Aftermath(Vec<Delivery>, String),
+}
+
+/// What a worker needs.
+pub struct WorkerArgs {
+    /// What to do with deliveries.
+    pub stage: Arc<dyn Stage>,
+    /// To whom to report.
+    pub parent: ActorRef<StageMessage>,
+    /// How often one message may come.
+    pub limits: DeliveryLimits,
+}
+
+/// See the module's documentation.
+pub struct Worker;
+
+impl Actor for Worker {
+    type Msg = Work;
+    type State = WorkerArgs;
+    type Arguments = WorkerArgs;
+
+    async fn pre_start(&self, _: ActorRef<Work>, args: WorkerArgs) -> Result<WorkerArgs, ActorProcessingErr> {
+        Ok(args)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Work>,
+        work: Work,
+        state: &mut WorkerArgs,
+    ) -> Result<(), ActorProcessingErr> {
+        let (batch, outcomes) = match work {
+            Work::Handle(batch) => {
+                let outcomes = state.stage.handle(&batch).await;
+                (batch, outcomes)
+            }
+            Work::Aftermath(batch, reason) => {
+                let outcomes = batch.iter().map(|_| Outcome::Died { reason: reason.clone() }).collect();
+                (batch, outcomes)
+            }
+        };
+        for (delivery, outcome) in batch.iter().zip(outcomes) {
+            state.end(delivery, outcome).await;
+        }
+        state.parent.cast(StageMessage::Finished { worker: myself.get_id(), count: batch.len() })?;
+        Ok(())
+    }
+}
+
+impl WorkerArgs {
+    async fn end(&self, delivery: &Delivery, outcome: Outcome) {
+        let stage = self.stage.name();
+        if let Outcome::Later { after, reason } = &outcome {
+            tracing::warn!(%stage, sequence = delivery.sequence, ?after, reason, "delivery handed back");
+        }
+        let decision = settle(outcome, delivery.delivered, &self.limits);
+        let (settlement, label) = match decision {
+            Decision::Acknowledge => (Settlement::Acknowledged, "acknowledged"),
+            Decision::HandBack { after } => (Settlement::Retried { after }, "handed_back"),
+            Decision::Bury { code, error } => match self.stage.bury(delivery, code, &error).await {
+                Ok(()) => {
+                    tracing::error!(%stage, %code, error, sequence = delivery.sequence, "message buried");
+                    (Settlement::Terminated { reason: format!("{code}: {error}") }, "buried")
+                }
+                Err(outcome) => {
+                    // Not even a dead letter can be stored now; the message must stay where it is.
+                    tracing::error!(%stage, ?outcome, sequence = delivery.sequence, "message not buried yet");
+                    (Settlement::Retried { after: BUS_RETRY_DELAY }, "handed_back")
+                }
+            },
+        };
+        signals::settled(stage, label);
+        if let Err(error) = delivery.receipt.settle(settlement).await {
+            tracing::warn!(%stage, %error, sequence = delivery.sequence, "settlement lost, the message will come again");
+        }
+    }
+}
