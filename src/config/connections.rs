@@ -8,7 +8,7 @@ use super::reader::Section;
 use super::secret::Secret;
 use super::url::{SecretUrl, check_database, check_nats};
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 const MIB: u64 = 1 << 20;
 
 /// `[nats]`: the server and the streams on it.

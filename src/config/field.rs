@@ -180,13 +180,11 @@ const MAX_REGEX_BYTES: usize = 1 << 20;
 impl Field for Regex {
     fn read(value: &Value) -> Result<Self, String> {
         let pattern = String::read(value)?;
-        regex::RegexBuilder::new(&pattern).size_limit(MAX_REGEX_BYTES).build().map_err(|error| match error {
-            regex::Error::Syntax(text) => {
-                // regex draws the pattern over several lines; its last line says what is wrong.
-                let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-                format!("'{pattern}' is not a regular expression: {reason}")
-            }
-            other => format!("'{pattern}' cannot be used: {other}"),
+        regex::RegexBuilder::new(&pattern).size_limit(MAX_REGEX_BYTES).build().map_err(|error| {
+            // regex draws the pattern over several lines; the last one says what is wrong.
+            let drawn = error.to_string();
+            let reason = drawn.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            format!("'{pattern}' is not a usable regular expression: {reason}")
         })
     }
 

@@ -42,9 +42,9 @@ impl Default for Generation {
             temperature: 0.7,
             stream: true,
             connect_timeout: Duration::from_secs(10),
-            first_token_timeout: Duration::from_secs(60),
+            first_token_timeout: Duration::from_mins(1),
             read_timeout: Duration::from_secs(30),
-            total_timeout: Duration::from_secs(120),
+            total_timeout: Duration::from_mins(2),
             max_response_bytes: 4 << 20,
         }
     }
@@ -55,8 +55,10 @@ impl Generation {
     pub(super) fn read(s: &mut Section<'_>, first_model: Option<&str>) -> Self {
         let d = Self::default();
         Self {
-            model: s.or_where("model", first_model.map_or(d.model, str::to_owned), check_model),
-            fallback: s.or_where("fallback", d.fallback, |names| names.iter().try_for_each(check_model)),
+            model: s.or_where("model", first_model.map_or(d.model, str::to_owned), |name| check_model(name)),
+            fallback: s.or_where("fallback", d.fallback, |names| {
+                names.iter().try_for_each(|name| check_model(name))
+            }),
             max_tokens: s.within("max_tokens", d.max_tokens, 1..=1_000_000),
             temperature: s.within("temperature", d.temperature, 0.0..=2.0),
             stream: s.or("stream", d.stream),

@@ -26,8 +26,8 @@ const LISTS: [&str; 3] = ["sources", "providers", "models"];
 /// Variables with our prefix that are not configuration.
 const NOT_CONFIGURATION: [&str; 2] = ["THROUGHLINE_CONFIG", "THROUGHLINE_CORPORA"];
 
-/// A key set by a command line flag.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A key set by a command line flag. Not `Debug`: the value may be a URL with a password.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Override {
     /// As the user typed it, for messages: `--nats-url`.
     pub flag: String,
@@ -46,7 +46,8 @@ impl Override {
 }
 
 /// Everything a configuration is made from. Nothing is read from the process: the caller says what there is.
-#[derive(Clone, Debug, Default)]
+/// Not `Debug`: the environment holds secrets.
+#[derive(Clone, Default)]
 pub struct Layers {
     /// The file named by `--config`; it must exist. None: `throughline.toml` in `directory`, if there is one.
     pub file: Option<PathBuf>,
@@ -180,8 +181,8 @@ fn set(tree: &mut Table, path: &[String], raw: &str, origin: Origin, problems: &
         Some(_) => return,
     };
     let names: Vec<String> = elements.iter().filter_map(element_name).collect();
-    let named = |node: &&mut Node| element_name(node).is_some_and(|found| same_name(&found, name));
-    let mut matching = elements.iter_mut().filter(named);
+    let matches = |node: &&mut Node| element_name(node).is_some_and(|found| same_name(&found, name));
+    let mut matching = elements.iter_mut().filter(matches);
     let message = match (matching.next(), matching.next()) {
         (Some(Node { value: Value::Table(table), .. }), None) if !field.is_empty() => {
             return set_in(table, field, raw, origin);
@@ -219,8 +220,6 @@ fn same_name(a: &str, b: &str) -> bool {
 
 fn element_name(node: &Node) -> Option<String> {
     let Value::Table(table) = &node.value else { return None };
-    match &table.get("name")?.value {
-        Value::Text(name) | Value::Raw(name) => Some(name.clone()),
-        _ => None,
-    }
+    let (Value::Text(name) | Value::Raw(name)) = &table.get("name")?.value else { return None };
+    Some(name.clone())
 }

@@ -13,11 +13,12 @@
 //!
 //! `OPENAI_API_KEY` and `OPENAI_BASE_URL` create the provider `openai` where no provider is configured, and
 //! complete a provider of kind `openai` that sets no `api_key` or `base_url` of its own. The key is only ever given
-//! to OpenAI itself or to the host that `OPENAI_BASE_URL` names.
+//! to `OpenAI` itself or to the host that `OPENAI_BASE_URL` names.
 //!
 //! Loading opens the configuration file and nothing else; secrets are read when they are used ([`Secret`]). All
 //! mistakes are reported at once ([`ConfigErrors`]).
 
+mod check;
 mod connections;
 mod error;
 mod field;
@@ -25,6 +26,7 @@ mod generation;
 mod layers;
 mod providers;
 mod reader;
+mod report;
 mod runtime;
 mod secret;
 mod show;
@@ -50,7 +52,9 @@ pub use sources::{BUILT_IN_PLACEHOLDERS, Source, SourceHeader, UrlTemplate};
 pub use stages::{Breaker, Retry, Stage, Stages};
 pub use url::SecretUrl;
 
-use reader::{Entry, Report, Section};
+use check::Named;
+use reader::Section;
+use report::{Entry, Report};
 use tree::Table;
 
 /// Environment variables, as [`process_env`] collects them.
@@ -180,92 +184,5 @@ impl Config {
         let (problems, entries) = report.finish();
         config.entries = entries;
         (config, problems)
-    }
-
-    /// Every model has a provider, and every model that `generation` names exists.
-    fn check_models(&mut self, report: &mut Report) {
-        let providers: Vec<&str> = self.providers.iter().map(|provider| provider.name.as_str()).collect();
-        for (index, model) in self.models.iter().enumerate() {
-            let known = providers.contains(&model.provider.as_str());
-            // A provider whose own name was refused may be the one that is meant.
-            if !known && !model.provider.is_empty() && !providers.contains(&"") {
-                let message = unknown_name(&model.provider, "providers", &providers);
-                report.problem(&format!("models[{index}].provider"), &Origin::Default, message);
-            }
-        }
-        let names: Vec<&str> = self.models.iter().map(|model| model.name.as_str()).collect();
-        let unknown: Vec<(usize, String)> = self
-            .generation
-            .models()
-            .enumerate()
-            .filter(|(_, name)| !names.contains(name))
-            .map(|(index, name)| (index, name.to_owned()))
-            .collect();
-        let mut implied: Vec<Model> = Vec::new();
-        for (index, name) in unknown {
-            let key = if index == 0 { "generation.model" } else { "generation.fallback" };
-            match (names.as_slice(), providers.as_slice()) {
-                ([], []) => {} // nothing to generate with: a matter for those who generate
-                ([], [provider]) if implied.iter().all(|model| model.name != name) => {
-                    implied.push(Model::implicit(&name, provider));
-                }
-                ([], [_]) => {}
-                ([], [..]) => {
-                    let message = format!(
-                        "which provider has {name:?}? Add it to [[models]] with one of: {}",
-                        providers.join(", ")
-                    );
-                    report.problem(key, &Origin::Default, message);
-                }
-                _ if names.contains(&"") => {} // the one whose name was refused may be meant
-                _ => report.problem(key, &Origin::Default, unknown_name(&name, "models", &names)),
-            }
-        }
-        self.models.extend(implied);
-    }
-}
-
-fn unknown_name(name: &str, list: &str, known: &[&str]) -> String {
-    let hint = suggest::did_you_mean(name, known.iter().copied());
-    let known = if known.is_empty() { "there are none".to_owned() } else { known.join(", ") };
-    format!("{name:?} is none of [[{list}]] (configured: {known}){hint}")
-}
-
-/// The elements of an array of tables, whose names must differ.
-struct Named<T> {
-    items: Vec<T>,
-    names: Names,
-}
-
-struct Names {
-    list: &'static str,
-    names: Vec<(Origin, String)>,
-}
-
-impl<T> Named<T> {
-    fn read(
-        root: &mut Section<'_>,
-        list: &'static str,
-        read: impl FnMut(&mut Section<'_>) -> T,
-        name: impl Fn(&T) -> &String,
-    ) -> Self {
-        let (names, items): (Vec<_>, Vec<T>) = root
-            .list(list, read)
-            .into_iter()
-            .map(|(origin, item)| ((origin, name(&item).clone()), item))
-            .unzip();
-        Self { items, names: Names { list, names } }
-    }
-}
-
-impl Names {
-    fn check_unique(&self, report: &mut Report) {
-        for (index, (origin, name)) in self.names.iter().enumerate() {
-            let first = self.names[..index].iter().position(|(_, other)| other == name && !name.is_empty());
-            if let Some(first) = first {
-                let message = format!("{name:?} is the name of {}[{first}] already", self.list);
-                report.problem(&format!("{}[{index}].name", self.list), origin, message);
-            }
-        }
     }
 }

@@ -89,10 +89,10 @@ pub struct Model {
 
 impl Model {
     pub(super) fn read(s: &mut Section<'_>) -> Self {
-        let name = s.required("name", check_model).unwrap_or_default();
+        let name = s.required("name", |name: &String| check_model(name)).unwrap_or_default();
         Self {
             provider: s.required("provider", |_: &String| Ok(())).unwrap_or_default(),
-            model: s.or_where("model", name.clone(), check_model),
+            model: s.or_where("model", name.clone(), |name| check_model(name)),
             name,
             context_tokens: s.optional_where("context_tokens", |tokens: &u32| match tokens {
                 0 => Err("must be at least 1".to_owned()),
@@ -119,7 +119,7 @@ impl Model {
 }
 
 /// Names at providers have slashes, dots and colons: `meta-llama/Llama-3.1-8B`, `llama3:8b`.
-pub(super) fn check_model(name: &String) -> Result<(), String> {
+pub(super) fn check_model(name: &str) -> Result<(), String> {
     if (1..=256).contains(&name.len()) && !name.chars().any(|c| c.is_control() || c.is_whitespace()) {
         Ok(())
     } else {

@@ -104,7 +104,7 @@ impl Default for Worker {
         Self {
             drain_grace: Duration::from_secs(10),
             restart_intensity: 5,
-            restart_window: Duration::from_secs(60),
+            restart_window: Duration::from_mins(1),
             ack_wait: Duration::from_secs(30),
             max_deliver: 10,
         }

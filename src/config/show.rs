@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value as Json, json};
 use sha2::{Digest, Sha256};
 
-use super::reader::Entry;
+use super::report::Entry;
 use super::{Config, Origin};
 
 /// Comments start here unless the line is longer.
@@ -94,14 +94,14 @@ impl Config {
 
 /// On one line, so that a comment can follow.
 fn literal(value: &toml::Value) -> String {
-    match value {
+    if let toml::Value::Array(items) = value {
+        let items: Vec<String> = items.iter().map(literal).collect();
+        return format!("[{}]", items.join(", "));
+    }
+    match value.as_str() {
         // Every JSON string is a TOML string.
-        toml::Value::String(text) if text.contains(char::is_control) => Json::from(text.as_str()).to_string(),
-        toml::Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(literal).collect();
-            format!("[{}]", items.join(", "))
-        }
-        other => other.to_string(),
+        Some(text) if text.contains(char::is_control) => Json::from(text).to_string(),
+        _ => value.to_string(),
     }
 }
 

@@ -55,7 +55,7 @@ impl Source {
         let source = Self {
             name: s.required("name", |name: &String| check_token(name, 64)).unwrap_or_default(),
             url: s.required("url", |_| Ok(())).unwrap_or_default(),
-            keywords: s.or_where("keywords", Vec::new(), check_keywords),
+            keywords: s.or_where("keywords", Vec::new(), |keywords| check_keywords(keywords)),
             extract: s.map("extract", |name, _| check_extract(name)),
             defaults: s.map("defaults", |name, _: &String| check_placeholder(name)),
             max_matches: s.within("max_matches", 1, 1..=16),
@@ -96,7 +96,7 @@ impl Source {
     }
 }
 
-fn check_keywords(keywords: &Vec<String>) -> Result<(), String> {
+fn check_keywords(keywords: &[String]) -> Result<(), String> {
     // An empty keyword would be mentioned by every text.
     if keywords.iter().any(|keyword| keyword.trim().is_empty()) {
         return Err("a keyword must not be empty".to_owned());

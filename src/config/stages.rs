@@ -71,7 +71,7 @@ pub struct Stage {
 impl Stage {
     fn with_concurrency(concurrency: usize) -> Self {
         let retry =
-            Retry { max_attempts: 4, base_delay: Duration::from_secs(1), max_delay: Duration::from_secs(60) };
+            Retry { max_attempts: 4, base_delay: Duration::from_secs(1), max_delay: Duration::from_mins(1) };
         Self { concurrency, retry, breaker: Breaker::default() }
     }
 

@@ -108,7 +108,7 @@ pub(super) fn check_nats(url: &SecretUrl) -> Result<(), String> {
     Ok(())
 }
 
-/// A `SQLite` file or a PostgreSQL server.
+/// A `SQLite` file or a `PostgreSQL` server.
 pub(super) fn check_database(url: &SecretUrl) -> Result<(), String> {
     let text = url.expose();
     if let Some(path) = text.strip_prefix("sqlite:") {

@@ -93,10 +93,10 @@ fn complete(provider: &mut Table, vendor: &Vendor, env: &Env) {
         }
         Some(_) => false,
     };
-    if !provider.contains_key("base_url") {
-        if let Some(url) = value_of(env, vendor.base_url_variable) {
-            provider.insert("base_url".to_owned(), from_variable(vendor.base_url_variable, url.to_owned()));
-        }
+    if !provider.contains_key("base_url")
+        && let Some(url) = value_of(env, vendor.base_url_variable)
+    {
+        provider.insert("base_url".to_owned(), from_variable(vendor.base_url_variable, url.to_owned()));
     }
     if trusted && !provider.contains_key("api_key") && value_of(env, vendor.api_key_variable).is_some() {
         let variable = vendor.api_key_variable;
