@@ -153,15 +153,21 @@ impl Config {
     fn read(tree: Table) -> (Self, Vec<Problem>) {
         let mut report = Report::default();
         let (mut config, lists) = Section::root(&mut report, tree, |root| {
+            // In the order in which `config show` prints them.
+            let nats = root.section("nats", Nats::read);
+            let database = root.section("database", Database::read);
+            let http = root.section("http", Http::read);
+            let limits = root.section("limits", Limits::read);
+            let context = root.section("context", Context::read);
             let sources = Named::read(root, "sources", Source::read, |source| &source.name);
             let providers = Named::read(root, "providers", Provider::read, |provider| &provider.name);
             let models = Named::read(root, "models", Model::read, |model| &model.name);
             let config = Self {
-                nats: root.section("nats", Nats::read),
-                database: root.section("database", Database::read),
-                http: root.section("http", Http::read),
-                limits: root.section("limits", Limits::read),
-                context: root.section("context", Context::read),
+                nats,
+                database,
+                http,
+                limits,
+                context,
                 sources: sources.items,
                 providers: providers.items,
                 generation: root.section("generation", |s| {
