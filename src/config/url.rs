@@ -203,7 +203,7 @@ mod tests {
         for good in ["nats://127.0.0.1:4222", "127.0.0.1:4222", "tls://a,tls://b", "ws://h:80"] {
             assert_eq!(check_nats(&SecretUrl::new(good)), Ok(()), "{good}");
         }
-        for good in ["sqlite://a.db", "sqlite:/tmp/a.db?mode=rwc", "sqlite::memory:", "postgres://u:p@h/db"] {
+        for good in ["sqlite://a.db", "sqlite:/d/a.db?mode=rwc", "sqlite::memory:", "postgres://u:p@h/db"] {
             assert_eq!(check_database(&SecretUrl::new(good)), Ok(()), "{good}");
         }
     }
