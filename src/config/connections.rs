@@ -1,0 +1,160 @@
+//! `[nats]`, `[database]` and `[http]`: what the program connects to and where it listens.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::reader::Section;
+use super::secret::Secret;
+use super::url::{SecretUrl, check_database, check_nats};
+
+const HOUR: Duration = Duration::from_hours(1);
+const MIB: u64 = 1 << 20;
+
+/// `[nats]`: the server and the streams on it.
+#[derive(Clone, Debug)]
+pub struct Nats {
+    /// One or more servers with commas between them. Default `nats://127.0.0.1:4222`.
+    pub url: SecretUrl,
+    /// First token of every subject and prefix of every stream and bucket: 1 to 32 of `A-Z a-z 0-9 _ -`.
+    /// Default `throughline`.
+    pub namespace: String,
+    /// A `.creds` file (JWT and nkey).
+    pub credentials_file: Option<PathBuf>,
+    /// A token.
+    pub token: Option<Secret>,
+    /// A user name, with `password`.
+    pub user: Option<String>,
+    /// The password of `user`.
+    pub password: Option<Secret>,
+    /// PEM file of the authorities to trust, for a server with a private certificate.
+    pub tls_ca_file: Option<PathBuf>,
+    /// Copies of each stream in a cluster, 1 to 5. Default 1.
+    pub replicas: usize,
+    /// `max_age_hours`: how long events are kept. Default 168 h.
+    pub max_age: Duration,
+    /// `max_bytes_mib`, in bytes: what the event stream may hold before publishing fails. Reserved on the server.
+    /// Default 20480 MiB.
+    pub max_bytes: u64,
+    /// `request_timeout_ms`: limit of one request to the server, publishing included. Default 5 s.
+    pub request_timeout: Duration,
+}
+
+impl Default for Nats {
+    fn default() -> Self {
+        Self {
+            url: SecretUrl::new("nats://127.0.0.1:4222"),
+            namespace: "throughline".to_owned(),
+            credentials_file: None,
+            token: None,
+            user: None,
+            password: None,
+            tls_ca_file: None,
+            replicas: 1,
+            max_age: 168 * HOUR,
+            max_bytes: 20_480 * MIB,
+            request_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Nats {
+    pub(super) fn read(s: &mut Section<'_>) -> Self {
+        let d = Self::default();
+        let nats = Self {
+            url: s.or_where("url", d.url, check_nats),
+            namespace: s.or_where("namespace", d.namespace, |name| check_token(name, 32)),
+            credentials_file: s.optional("credentials_file"),
+            token: s.optional("token"),
+            user: s.optional("user"),
+            password: s.optional("password"),
+            tls_ca_file: s.optional("tls_ca_file"),
+            replicas: s.within("replicas", d.replicas, 1..=5),
+            max_age: HOUR * s.within("max_age_hours", hours(d.max_age), 1..=87_600),
+            max_bytes: MIB * s.within("max_bytes_mib", d.max_bytes / MIB, 1..=(1 << 30)),
+            request_timeout: s.millis("request_timeout_ms", d.request_timeout, 100..=600_000),
+        };
+        nats.check_authentication(s);
+        nats
+    }
+
+    fn check_authentication(&self, s: &mut Section<'_>) {
+        let ways = [
+            ("credentials_file", self.credentials_file.is_some()),
+            ("token", self.token.is_some()),
+            ("user", self.user.is_some()),
+        ];
+        let used: Vec<&str> = ways.iter().filter(|(_, used)| *used).map(|(key, _)| *key).collect();
+        if let [first, .., last] = used.as_slice() {
+            s.conflict(last, format!("cannot be combined with {first}: the server takes one of them"));
+        }
+        if self.user.is_some() && self.password.is_none() {
+            s.conflict("user", "needs a password, too");
+        } else if self.password.is_some() && self.user.is_none() {
+            s.conflict("password", "needs a user, too");
+        }
+    }
+
+    /// Each server of `url`.
+    pub fn servers(&self) -> impl Iterator<Item = &str> {
+        self.url.expose().split(',')
+    }
+}
+
+fn hours(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs() / HOUR.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// A name that can stand in a subject, a metric label or a file name as it is.
+pub(super) fn check_token(name: &str, max: usize) -> Result<(), String> {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if (1..=max).contains(&name.len()) && name.chars().all(word) {
+        Ok(())
+    } else {
+        Err(format!("{name:?} is not a name of 1 to {max} characters from A-Z a-z 0-9 _ -"))
+    }
+}
+
+/// `[database]`.
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// `sqlite://FILE` or `postgres://...`. Default `sqlite://throughline.db`.
+    pub url: SecretUrl,
+    /// Connections of the pool, 1 to 1000. Default 4.
+    pub max_connections: u32,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self { url: SecretUrl::new("sqlite://throughline.db"), max_connections: 4 }
+    }
+}
+
+impl Database {
+    pub(super) fn read(s: &mut Section<'_>) -> Self {
+        let d = Self::default();
+        Self {
+            url: s.or_where("url", d.url, check_database),
+            max_connections: s.within("max_connections", d.max_connections, 1..=1000),
+        }
+    }
+}
+
+/// `[http]`: `/healthz`, `/readyz` and `/metrics`.
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// Address and port; port 0 takes a free one. Default `127.0.0.1:8080`.
+    pub listen: SocketAddr,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080) }
+    }
+}
+
+impl Http {
+    pub(super) fn read(s: &mut Section<'_>) -> Self {
+        Self { listen: s.or("listen", Self::default().listen) }
+    }
+}

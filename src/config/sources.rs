@@ -1,0 +1,229 @@
+//! `[[sources]]`: the HTTP services that know something about the user or what they ask for.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use regex::Regex;
+use reqwest::header;
+
+use super::Env;
+use super::connections::check_token;
+use super::field::Field;
+use super::reader::Section;
+use super::secret::{Secret, SecretError, SecretValue};
+use super::stages::{Breaker, Retry};
+use super::tree::Value;
+use super::url::{SecretUrl, check_http, names_secret};
+
+/// Placeholders that every workflow can fill in.
+pub const BUILT_IN_PLACEHOLDERS: [&str; 3] = ["user_id", "session_id", "workflow_id"];
+
+/// One data source.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// 1 to 64 of `A-Z a-z 0-9 _ -`; unique.
+    pub name: String,
+    /// Where to ask.
+    pub url: UrlTemplate,
+    /// Ask only when the text mentions one of these. Default: none, ask always.
+    pub keywords: Vec<String>,
+    /// Values taken from the text, by placeholder: the pattern's first group, or its whole match.
+    pub extract: BTreeMap<String, Regex>,
+    /// Values for placeholders that the text does not fill.
+    pub defaults: BTreeMap<String, String>,
+    /// How many different extracted values are fetched for one text, 1 to 16. Default 1.
+    pub max_matches: usize,
+    /// Sent with each request.
+    pub headers: BTreeMap<String, SourceHeader>,
+    /// `timeout_ms`: limit of one attempt, body included. Default 2 s.
+    pub timeout: Duration,
+    /// A longer body is refused. Default 65536.
+    pub max_bytes: usize,
+    /// Default 2 attempts, 100 ms doubling up to 1 s.
+    pub retry: Retry,
+    /// Default 5 failures, 30 s.
+    pub breaker: Breaker,
+}
+
+impl Source {
+    pub(super) fn read(s: &mut Section<'_>) -> Self {
+        let retry = Retry {
+            max_attempts: 2,
+            base_delay: Duration::from_millis(100),
+            max_delay: Duration::from_secs(1),
+        };
+        let source = Self {
+            name: s.required("name", |name: &String| check_token(name, 64)).unwrap_or_default(),
+            url: s.required("url", |_| Ok(())).unwrap_or_default(),
+            keywords: s.or_where("keywords", Vec::new(), |keywords| check_keywords(keywords)),
+            extract: s.map("extract", |name, _| check_extract(name)),
+            defaults: s.map("defaults", |name, _: &String| check_placeholder(name)),
+            max_matches: s.within("max_matches", 1, 1..=16),
+            headers: s.map("headers", check_header),
+            timeout: s.millis("timeout_ms", Duration::from_secs(2), 1..=600_000),
+            max_bytes: s.within("max_bytes", 65_536, 1..=(16 << 20)),
+            retry: Retry::read(s, retry),
+            breaker: Breaker::read(s, Breaker::default()),
+        };
+        source.check_placeholders(s);
+        source
+    }
+
+    fn check_placeholders(&self, s: &mut Section<'_>) {
+        if self.url == UrlTemplate::default() {
+            return; // refused already; its placeholders are not known
+        }
+        for name in &self.url.placeholders {
+            let provided = BUILT_IN_PLACEHOLDERS.contains(&name.as_str())
+                || s.was_written(&format!("extract.{name}"))
+                || s.was_written(&format!("defaults.{name}"));
+            if !provided {
+                let message = format!(
+                    "nothing provides {{{name}}}: add extract.{name} (a pattern) or defaults.{name}, or use one \
+                     of {{{}}}",
+                    BUILT_IN_PLACEHOLDERS.join("}, {")
+                );
+                s.conflict("url", message);
+            }
+        }
+        let extracted = self.extract.keys().map(|name| ("extract", name));
+        let defaulted = self.defaults.keys().map(|name| ("defaults", name));
+        for (key, name) in extracted.chain(defaulted) {
+            if !self.url.placeholders.contains(name) {
+                s.conflict(&format!("{key}.{name}"), format!("the url has no {{{name}}} that would use it"));
+            }
+        }
+    }
+}
+
+fn check_keywords(keywords: &[String]) -> Result<(), String> {
+    // An empty keyword would be mentioned by every text.
+    if keywords.iter().any(|keyword| keyword.trim().is_empty()) {
+        return Err("a keyword must not be empty".to_owned());
+    }
+    Ok(())
+}
+
+fn check_extract(name: &str) -> Result<(), String> {
+    if BUILT_IN_PLACEHOLDERS.contains(&name) {
+        // Otherwise a text could choose whose data is fetched.
+        return Err(format!("{{{name}}} comes from the request and cannot be taken from the text"));
+    }
+    check_placeholder(name)
+}
+
+fn check_placeholder(name: &str) -> Result<(), String> {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if (1..=64).contains(&name.len()) && name.chars().all(word) {
+        Ok(())
+    } else {
+        Err(format!("{name:?} is not a placeholder's name of 1 to 64 characters from A-Z a-z 0-9 _"))
+    }
+}
+
+/// A URL with `{placeholders}` in its path or query, each to be filled with a percent-encoded value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UrlTemplate {
+    /// With the placeholders as written.
+    pub template: SecretUrl,
+    /// Their names, each once, in order of appearance.
+    pub placeholders: Vec<String>,
+}
+
+impl UrlTemplate {
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut placeholders: Vec<String> = Vec::new();
+        let mut filled = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('{') {
+            let (name, after) =
+                after.split_once('}').ok_or("has a \"{\" without \"}\"; write a brace as %7B")?;
+            check_placeholder(name)?;
+            if !placeholders.iter().any(|known| known == name) {
+                placeholders.push(name.to_owned());
+            }
+            filled.push_str(before);
+            filled.push('x');
+            rest = after;
+        }
+        filled.push_str(rest);
+        let host_end = text.find("://").map_or(0, |at| {
+            let start = at + "://".len();
+            text[start..].find(['/', '?', '#']).map_or(text.len(), |end| start + end)
+        });
+        if text.find('{').is_some_and(|at| at < host_end) {
+            // A value from a text must never choose the host that is asked.
+            return Err("may have placeholders only after the host".to_owned());
+        }
+        if filled.contains('}') {
+            return Err("has a \"}\" without \"{\"; write a brace as %7D".to_owned());
+        }
+        check_http(&filled)?;
+        Ok(Self { template: SecretUrl::new(text), placeholders })
+    }
+}
+
+impl Field for UrlTemplate {
+    fn read(value: &Value) -> Result<Self, String> {
+        Self::parse(&String::read(value)?)
+    }
+
+    fn shown(&self) -> toml::Value {
+        self.template.shown()
+    }
+}
+
+/// A header's value: plain text, or a secret with what stands before it, as in `Bearer env:CRM_TOKEN`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceHeader {
+    /// As it is.
+    Plain(String),
+    /// `prefix` (with its space, or empty), then the secret's value.
+    Secret {
+        /// For instance `Bearer `.
+        prefix: String,
+        /// Where the rest is kept.
+        secret: Secret,
+    },
+}
+
+impl SourceHeader {
+    /// The value to send; reads a secret's file now.
+    pub fn resolve(&self, env: &Env) -> Result<SecretValue, SecretError> {
+        match self {
+            Self::Plain(text) => Ok(SecretValue::plain(text)),
+            Self::Secret { prefix, secret } => Ok(secret.resolve(env)?.prefixed(prefix)),
+        }
+    }
+}
+
+impl Field for SourceHeader {
+    fn read(value: &Value) -> Result<Self, String> {
+        let text = String::read(value)?;
+        let (prefix, last) = text.rfind(' ').map_or(("", text.as_str()), |at| text.split_at(at + 1));
+        if last.starts_with("env:") || last.starts_with("file:") {
+            return Ok(Self::Secret { prefix: prefix.to_owned(), secret: Secret::parse(last)? });
+        }
+        header::HeaderValue::from_str(&text).map_err(|_| "has characters that a header cannot have")?;
+        Ok(Self::Plain(text))
+    }
+
+    fn shown(&self) -> toml::Value {
+        toml::Value::String(match self {
+            Self::Plain(text) => text.clone(),
+            Self::Secret { prefix, secret } => format!("{prefix}{secret}"),
+        })
+    }
+}
+
+fn check_header(name: &str, value: &SourceHeader) -> Result<(), String> {
+    if header::HeaderName::from_bytes(name.as_bytes()).is_err() {
+        return Err(format!("{name:?} is not the name of a header"));
+    }
+    if matches!(value, SourceHeader::Plain(_)) && names_secret(name) {
+        return Err("looks like a secret: put it into a variable or a file and write \"env:NAME\", \
+                    \"file:PATH\" or \"Bearer env:NAME\""
+            .to_owned());
+    }
+    Ok(())
+}

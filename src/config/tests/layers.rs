@@ -1,0 +1,120 @@
+//! Layers: which value wins, and how variables address keys.
+
+use std::time::Duration;
+
+use super::*;
+
+#[test]
+fn each_layer_is_stronger_than_the_one_before() {
+    let file = "[nats]\nurl = 'nats://file:1'\nnamespace = 'file'\n";
+    let shared = ("NATS_URL", "nats://shared:1");
+    let own = ("THROUGHLINE_NATS__URL", "nats://own:1");
+    let flag = ("--nats-url", "nats.url", "nats://flag:1");
+    for (text, env, flags, url, origin) in [
+        ("", vec![], vec![], "nats://127.0.0.1:4222", "default"),
+        (file, vec![], vec![], "nats://file:1", "t.toml:2"),
+        (file, vec![shared], vec![], "nats://shared:1", "NATS_URL"),
+        (file, vec![shared, own], vec![], "nats://own:1", "THROUGHLINE_NATS__URL"),
+        (file, vec![shared, own], vec![flag], "nats://flag:1", "--nats-url"),
+        (file, vec![("NATS_URL", "")], vec![], "nats://file:1", "t.toml:2"),
+    ] {
+        let config = layers(&env, &flags).load_text("t.toml", text).unwrap();
+        assert_eq!(config.nats.url.expose(), url);
+        assert_eq!(config.origin_of("nats.url").unwrap().to_string(), origin);
+        if text == file {
+            assert_eq!(config.nats.namespace, "file", "layers merge key by key");
+        }
+    }
+    assert_eq!(load("", &[("DATABASE_URL", "postgres://u@h/db")]).database.url.expose(), "postgres://u@h/db");
+}
+
+#[test]
+fn the_file_is_found_or_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut layers = Layers { directory: dir.path().to_owned(), ..Layers::default() };
+    assert_eq!(layers.load().unwrap().context.recent_turns, 6, "no file is no mistake");
+
+    let named = dir.path().join("other.toml");
+    layers.file = Some(named.clone());
+    let error = layers.load().unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{}: cannot be read: ", named.display())), "{error}");
+
+    std::fs::write(&named, "[context]\nrecent_turns = 2\n").unwrap();
+    std::fs::write(dir.path().join(DEFAULT_FILE), "[context]\nrecent_turns = 3\n").unwrap();
+    assert_eq!(layers.load().unwrap().context.recent_turns, 2);
+    layers.file = None;
+    assert_eq!(layers.load().unwrap().context.recent_turns, 3);
+
+    std::fs::write(dir.path().join(DEFAULT_FILE), b"[log]\n# caf\xe9\n").unwrap();
+    let error = layers.load().unwrap_err().to_string();
+    assert!(error.ends_with("throughline.toml:2: is not UTF-8"), "{error}");
+}
+
+#[test]
+fn variables_reach_every_level_and_elements_by_name() {
+    let config = load(
+        CONTRACT,
+        &[
+            ("THROUGHLINE_STAGES__GENERATION__CONCURRENCY", "7"),
+            ("THROUGHLINE_SOURCES__ORDER_HISTORY__TIMEOUT_MS", "1500"),
+            ("THROUGHLINE_SOURCES__PRODUCT_INFO__DEFAULTS__PRODUCT_ID", "PROD-9"),
+            ("THROUGHLINE_MODELS__GPT_4O_MINI__MODEL", "4"),
+            ("THROUGHLINE_GENERATION__FALLBACK", "gpt-4o-mini, gpt-4o-mini"),
+            ("THROUGHLINE_GENERATION__STREAM", "false"),
+            ("THROUGHLINE_LOG__FILTER", "\"warn\""),
+            ("THROUGHLINE_HTTP__LISTEN", ""),
+        ],
+    );
+    assert_eq!(config.stages.generation.concurrency, 7);
+    assert_eq!(config.sources[1].timeout, Duration::from_millis(1500));
+    assert_eq!(config.sources[2].defaults["product_id"], "PROD-9");
+    assert_eq!(config.models[0].model, "4", "a string's text may look like a number");
+    assert_eq!(config.generation.fallback, ["gpt-4o-mini", "gpt-4o-mini"]);
+    assert!(!config.generation.stream);
+    assert_eq!(config.log.filter, "warn");
+    assert_eq!(config.http.listen.port(), 8080, "an empty variable is not set");
+
+    let sources = r#"[{name = "crm", url = "http://crm/{user_id}"}]"#;
+    let config = load("", &[("THROUGHLINE_SOURCES", sources), ("THROUGHLINE_SOURCES__CRM__MAX_BYTES", "9")]);
+    assert_eq!((config.sources[0].name.as_str(), config.sources[0].max_bytes), ("crm", 9));
+}
+
+#[test]
+fn variables_that_are_not_ours_are_left_alone() {
+    load(
+        "",
+        &[
+            ("THROUGHLINE_CORPORA", "x"),
+            ("THROUGHLINE_SERVICE_HOST", "10.0.0.1"),
+            ("THROUGHLINE_SERVICE_PORT_HTTP", "8080"),
+            ("THROUGHLINE_PORT", "tcp://10.0.0.1:8080"),
+            ("THROUGHLINE_GATEWAY_PORT_8080_TCP_ADDR", "10.0.0.1"),
+            ("ANTHROPIC_API_KEY", "x"),
+        ],
+    );
+}
+
+#[test]
+fn openai_variables_make_and_complete_providers() {
+    let config = load("", &[("OPENAI_API_KEY", CANARY)]);
+    let provider = config.provider("openai").unwrap();
+    assert_eq!(provider.base_url.expose(), OPENAI_BASE_URL);
+    assert_eq!(provider.api_key, Some(Secret::Env("OPENAI_API_KEY".to_owned())));
+    let implied = config.model(DEFAULT_MODEL).unwrap();
+    assert_eq!((implied.provider.as_str(), implied.input_usd_per_million), ("openai", None));
+
+    let local = ("OPENAI_BASE_URL", "http://127.0.0.1:11434/v1/");
+    let config = load("[generation]\nmodel = 'llama3:8b'\nfallback = ['phi4']", &[local]);
+    let provider = config.provider("openai").unwrap();
+    assert_eq!((provider.base_url.expose(), &provider.api_key), ("http://127.0.0.1:11434/v1", &None));
+    assert_eq!(
+        config.models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(),
+        ["llama3:8b", "phi4"]
+    );
+
+    let other = "[[providers]]\nname = 'other'\nkind = 'openai'\nbase_url = 'http://other.example/v1'\n";
+    let config = load(other, &[("OPENAI_API_KEY", CANARY), local]);
+    assert_eq!(config.providers.len(), 1);
+    assert_eq!(config.providers[0].base_url.expose(), "http://other.example/v1", "an explicit address wins");
+    assert_eq!(config.providers[0].api_key, None, "the vendor's key does not go to another host");
+}

@@ -1,0 +1,210 @@
+//! URLs that may carry a password, and are printed without it.
+
+use std::fmt;
+
+use reqwest::Url;
+
+use super::field::Field;
+use super::tree::Value;
+
+/// A URL (or, for NATS, several with commas between them) whose `Debug`, `Display` and serialised forms hide
+/// passwords. Validated by the key that holds it.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct SecretUrl(String);
+
+impl SecretUrl {
+    pub(super) fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The URL with everything in it, for the call that opens it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Only NATS URLs are lists; elsewhere a comma may be part of the password.
+        if matches!(self.0.split_once("://"), None | Some(("nats" | "tls" | "ws" | "wss", _))) {
+            let servers: Vec<String> = self.0.split(',').map(redact).collect();
+            return f.write_str(&servers.join(","));
+        }
+        f.write_str(&redact(&self.0))
+    }
+}
+
+impl fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.to_string())
+    }
+}
+
+impl serde::Serialize for SecretUrl {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Field for SecretUrl {
+    fn read(value: &Value) -> Result<Self, String> {
+        String::read(value).map(Self)
+    }
+
+    fn shown(&self) -> toml::Value {
+        toml::Value::String(self.to_string())
+    }
+}
+
+/// Replaces the password, a lone token before `@`, and query values whose names say that they are secret.
+fn redact(url: &str) -> String {
+    let (head, query) = url.split_once('?').map_or((url, None), |(head, query)| (head, Some(query)));
+    let mut shown = redact_userinfo(head);
+    if let Some(query) = query {
+        let pairs: Vec<String> = query
+            .split('&')
+            .map(|pair| match pair.split_once('=') {
+                Some((name, value)) if names_secret(name) && !value.starts_with('{') => format!("{name}=***"),
+                _ => pair.to_owned(),
+            })
+            .collect();
+        shown = format!("{shown}?{}", pairs.join("&"));
+    }
+    shown
+}
+
+fn redact_userinfo(head: &str) -> String {
+    let (scheme, rest) = head.split_once("://").unwrap_or(("", head));
+    let authority = rest.split('/').next().unwrap_or(rest);
+    let Some((userinfo, _)) = authority.rsplit_once('@') else { return head.to_owned() };
+    let shown = match userinfo.split_once(':') {
+        Some((user, _)) => format!("{user}:***"),
+        // A database's user name is no secret; elsewhere a name alone is a token.
+        None if scheme.starts_with("postgres") => userinfo.to_owned(),
+        None => "***".to_owned(),
+    };
+    let scheme = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };
+    format!("{scheme}{shown}{}", &rest[userinfo.len()..])
+}
+
+/// Whether a query parameter or a header of this name holds a secret.
+pub(super) fn names_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase().replace('-', "_");
+    let parts = ["password", "passwd", "secret", "token", "api_key", "apikey", "access_key", "authorization"];
+    parts.iter().any(|part| name.contains(part))
+        || matches!(name.as_str(), "key" | "sig" | "signature" | "pwd" | "cookie")
+}
+
+/// One or more NATS servers, with commas between them.
+pub(super) fn check_nats(url: &SecretUrl) -> Result<(), String> {
+    for server in url.expose().split(',') {
+        let complete = if server.contains("://") { server.to_owned() } else { format!("nats://{server}") };
+        let parsed = parse(&complete)?;
+        check_scheme(&parsed, &["nats", "tls", "ws", "wss"])?;
+        if parsed.host_str().is_none_or(str::is_empty) {
+            return Err("has no host; write it as \"nats://127.0.0.1:4222\"".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// A `SQLite` file or a `PostgreSQL` server.
+pub(super) fn check_database(url: &SecretUrl) -> Result<(), String> {
+    let text = url.expose();
+    if let Some(path) = text.strip_prefix("sqlite:") {
+        let path = path.trim_start_matches("//");
+        let named = path.split('?').next().is_some_and(|path| !path.is_empty());
+        return if named {
+            Ok(())
+        } else {
+            Err("names no file; write it as \"sqlite://throughline.db\"".to_owned())
+        };
+    }
+    let parsed = parse(text)?;
+    if !matches!(parsed.scheme(), "postgres" | "postgresql") {
+        let scheme = parsed.scheme();
+        return Err(format!("{scheme}:// is no database known here; use sqlite:// or postgres://"));
+    }
+    if parsed.host_str().is_none_or(str::is_empty) && !text.contains("host=") {
+        return Err("has no host; write it as \"postgres://user@host/database\"".to_owned());
+    }
+    Ok(())
+}
+
+/// The root of an HTTP API, to which paths are appended.
+pub(super) fn check_base(url: &SecretUrl) -> Result<(), String> {
+    let parsed = check_http(url.expose())?;
+    if parsed.query().is_some() || parsed.fragment().is_some() {
+        return Err(
+            "is a base to which paths are appended: it must not have a query or a fragment".to_owned()
+        );
+    }
+    Ok(())
+}
+
+pub(super) fn check_http(url: &str) -> Result<Url, String> {
+    let parsed = parse(url)?;
+    check_scheme(&parsed, &["http", "https"])?;
+    Ok(parsed)
+}
+
+/// Says what is wrong without repeating the URL, which may hold a password.
+fn parse(url: &str) -> Result<Url, String> {
+    Url::parse(url).map_err(|error| format!("is not a URL: {error}"))
+}
+
+fn check_scheme(url: &Url, allowed: &[&str]) -> Result<(), String> {
+    if allowed.contains(&url.scheme()) {
+        return Ok(());
+    }
+    let allowed: Vec<String> = allowed.iter().map(|scheme| format!("{scheme}://")).collect();
+    Err(format!("has the scheme {}://; it must be {}", url.scheme(), allowed.join(" or ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_and_tokens_are_hidden_and_the_rest_stays_readable() {
+        for (url, shown) in [
+            (
+                "postgres://app:canary@db:5432/x?sslmode=require",
+                "postgres://app:***@db:5432/x?sslmode=require",
+            ),
+            ("postgres://app@db/x?password=canary", "postgres://app@db/x?password=***"),
+            ("postgres://app:can@a,ry@db/x", "postgres://app:***@db/x"),
+            ("nats://canary@a:4222,nats://u:canary@b:4222", "nats://***@a:4222,nats://u:***@b:4222"),
+            ("u:canary@localhost:4222", "u:***@localhost:4222"),
+            ("http://h:80/users/@me?user={user_id}", "http://h:80/users/@me?user={user_id}"),
+            ("http://h/?api_key=canary&token={token}", "http://h/?api_key=***&token={token}"),
+            ("sqlite://throughline.db", "sqlite://throughline.db"),
+        ] {
+            let url = SecretUrl::new(url);
+            assert_eq!(url.to_string(), shown);
+            assert_eq!(format!("{url:?}"), format!("{shown:?}"));
+        }
+    }
+
+    #[test]
+    fn a_bad_url_is_refused_without_being_repeated() {
+        let bad = [
+            check_nats(&SecretUrl::new("http://u:canary@h")),
+            check_nats(&SecretUrl::new("nats://u:canary@h:99999")),
+            check_database(&SecretUrl::new("mysql://u:canary@h/db")),
+            check_database(&SecretUrl::new("sqlite://")),
+            check_database(&SecretUrl::new("canary")),
+            check_base(&SecretUrl::new("https://h/v1?key=canary")),
+        ];
+        for result in bad {
+            let message = result.err().unwrap_or_default();
+            assert!(!message.is_empty() && !message.contains("canary"), "{message}");
+        }
+        for good in ["nats://127.0.0.1:4222", "127.0.0.1:4222", "tls://a,tls://b", "ws://h:80"] {
+            assert_eq!(check_nats(&SecretUrl::new(good)), Ok(()), "{good}");
+        }
+        for good in ["sqlite://a.db", "sqlite:/d/a.db?mode=rwc", "sqlite::memory:", "postgres://u:p@h/db"] {
+            assert_eq!(check_database(&SecretUrl::new(good)), Ok(()), "{good}");
+        }
+    }
+}
