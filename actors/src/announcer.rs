@@ -36,7 +36,11 @@ impl Actor for Announcer {
     type State = Arc<dyn Bus>;
     type Arguments = Arc<dyn Bus>;
 
-    async fn pre_start(&self, _: ActorRef<Self::Msg>, bus: Arc<dyn Bus>) -> Result<Self::State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _: ActorRef<Self::Msg>,
+        bus: Arc<dyn Bus>,
+    ) -> Result<Self::State, ActorProcessingErr> {
         Ok(bus)
     }
 

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use throughline_schemas::{Event, EventData, FailureCode, Meta, StageName, TraceParent, WorkflowFailed, decode};
+use throughline_schemas::{
+    Event, EventData, FailureCode, Meta, StageName, TraceParent, WorkflowFailed, decode,
+};
 
 use crate::{
     dependency::{Dependency, GaveUp},
@@ -94,7 +96,9 @@ impl Closer {
                 Err(failed) => failed.outcome(),
             },
             // The database holds what we wrote ourselves; a newer version may have written it.
-            Err(error) => Outcome::Later { after: BUS_RETRY_DELAY, reason: format!("next turn unreadable: {error}") },
+            Err(error) => {
+                Outcome::Later { after: BUS_RETRY_DELAY, reason: format!("next turn unreadable: {error}") }
+            }
         }
     }
 }
@@ -115,9 +119,10 @@ impl PublishFailed {
     pub fn outcome(self) -> Outcome {
         match self {
             Self::Now(error) => Outcome::Later { after: BUS_RETRY_DELAY, reason: error.to_string() },
-            Self::Never(error) => {
-                Outcome::Unusable { code: FailureCode::Internal, error: format!("its result was not accepted: {error}") }
-            }
+            Self::Never(error) => Outcome::Unusable {
+                code: FailureCode::Internal,
+                error: format!("its result was not accepted: {error}"),
+            },
         }
     }
 }

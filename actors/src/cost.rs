@@ -39,8 +39,10 @@ mod tests {
 
     #[test]
     fn cached_tokens_cost_their_own_price_and_nothing_is_rounded() {
-        let usage = Usage { input_tokens: 1000, output_tokens: 200, cached_input_tokens: 400, reasoning_tokens: 50 };
-        let price = Price { input: dollars("0.15"), cached_input: Some(dollars("0.075")), output: dollars("0.60") };
+        let usage =
+            Usage { input_tokens: 1000, output_tokens: 200, cached_input_tokens: 400, reasoning_tokens: 50 };
+        let price =
+            Price { input: dollars("0.15"), cached_input: Some(dollars("0.075")), output: dollars("0.60") };
         assert_eq!(cost(&usage, Some(&price)), Some(Usd::new(dollars("0.00024"))));
         let plain = Price { cached_input: None, ..price };
         assert_eq!(cost(&usage, Some(&plain)), Some(Usd::new(dollars("0.00027"))));

@@ -259,7 +259,12 @@ impl Pass<'_> {
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take() {
-            signals::called(self.dependency.stage, &self.dependency.name, "abandoned", self.started.elapsed());
+            signals::called(
+                self.dependency.stage,
+                &self.dependency.name,
+                "abandoned",
+                self.started.elapsed(),
+            );
             self.dependency.settle(permit, CallOutcome::Failure, None);
         }
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use throughline_schemas::{
-    DecodeError, Event, EventData, EventType, FailureCode, Meta, StageName, Subject, TraceParent, WorkflowFailed,
-    decode,
+    DecodeError, Event, EventData, EventType, FailureCode, Meta, StageName, Subject, TraceParent,
+    WorkflowFailed, decode,
 };
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -114,7 +114,8 @@ impl<S: Step> EventHandler<S> {
             Err(Stopped::Otherwise(outcome)) => return outcome,
         };
         if let Some(data) = next.data {
-            let result = Event { meta: self.closer.meta(&event.meta, &data, traceparent, next.attempt), data };
+            let result =
+                Event { meta: self.closer.meta(&event.meta, &data, traceparent, next.attempt), data };
             match self.closer.publish(&result).await {
                 Ok(published) => count_end(result.event_type(), published),
                 Err(PublishFailed::Never(error)) => {
@@ -185,7 +186,9 @@ impl<S: Step> Stage for EventHandler<S> {
         };
         match self.closer.fail(&event.meta, failed, event.meta.traceparent).await {
             Outcome::Done => Ok(()),
-            outcome @ (Outcome::Later { .. } | Outcome::Unusable { .. } | Outcome::Died { .. }) => Err(outcome),
+            outcome @ (Outcome::Later { .. } | Outcome::Unusable { .. } | Outcome::Died { .. }) => {
+                Err(outcome)
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod announcer;
 pub mod closing;
 pub mod cost;
 pub mod dependency;
+pub mod engine;
 pub mod handler;
 pub mod policy;
 pub mod ports;

@@ -178,10 +178,13 @@ impl Actor for StageActor {
         state: &mut StageState,
     ) -> Result<(), ActorProcessingErr> {
         let (worker, reason) = match event {
-            SupervisionEvent::ActorFailed(cell, error) => (cell.get_id(), format!("the worker panicked: {error}")),
-            SupervisionEvent::ActorTerminated(cell, _, reason) => {
-                (cell.get_id(), format!("the worker was stopped: {}", reason.as_deref().unwrap_or("no reason given")))
+            SupervisionEvent::ActorFailed(cell, error) => {
+                (cell.get_id(), format!("the worker panicked: {error}"))
             }
+            SupervisionEvent::ActorTerminated(cell, _, reason) => (
+                cell.get_id(),
+                format!("the worker was stopped: {}", reason.as_deref().unwrap_or("no reason given")),
+            ),
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => return Ok(()),
         };
         state.idle.retain(|idle| idle.get_id() != worker);
@@ -192,7 +195,11 @@ impl Actor for StageActor {
         state.give(&myself, busy.batch, |batch| Work::Aftermath(batch, reason)).await
     }
 
-    async fn post_stop(&self, _: ActorRef<StageMessage>, state: &mut StageState) -> Result<(), ActorProcessingErr> {
+    async fn post_stop(
+        &self,
+        _: ActorRef<StageMessage>,
+        state: &mut StageState,
+    ) -> Result<(), ActorProcessingErr> {
         state.stop_tasks();
         Ok(())
     }
@@ -339,7 +346,11 @@ impl StageState {
 }
 
 /// Moves deliveries from the bus to the stage actor, and credit the other way.
-async fn intake(mut inbox: Box<dyn Inbox>, mut credits: mpsc::Receiver<usize>, stage: ActorRef<StageMessage>) {
+async fn intake(
+    mut inbox: Box<dyn Inbox>,
+    mut credits: mpsc::Receiver<usize>,
+    stage: ActorRef<StageMessage>,
+) {
     let error = loop {
         tokio::select! {
             credit = credits.recv() => match credit {

@@ -7,7 +7,8 @@ use std::{
 
 use futures_util::future::join_all;
 use ractor::{
-    Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent, concurrency::JoinHandle, rpc::CallResult,
+    Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent, concurrency::JoinHandle,
+    rpc::CallResult,
 };
 use throughline_schemas::StageName;
 use tokio::time::Instant;
@@ -135,7 +136,9 @@ impl Actor for Supervisor {
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
         match event {
-            SupervisionEvent::ActorFailed(cell, error) => state.lost(&myself, cell.get_id(), &error.to_string()),
+            SupervisionEvent::ActorFailed(cell, error) => {
+                state.lost(&myself, cell.get_id(), &error.to_string())
+            }
             SupervisionEvent::ActorTerminated(cell, _, reason) => {
                 state.lost(&myself, cell.get_id(), reason.as_deref().unwrap_or("stopped without a reason"))
             }
@@ -161,7 +164,9 @@ impl SupervisorState {
         child: ActorId,
         reason: &str,
     ) -> Result<(), ActorProcessingErr> {
-        let Some(name) = self.running.iter().find(|(_, actor)| actor.get_id() == child).map(|(name, _)| *name) else {
+        let Some(name) =
+            self.running.iter().find(|(_, actor)| actor.get_id() == child).map(|(name, _)| *name)
+        else {
             return Ok(());
         };
         self.running.remove(&name);
@@ -200,7 +205,9 @@ impl SupervisorState {
         myself: &ActorRef<SupervisorMessage>,
         name: StageName,
     ) -> Result<(), ActorProcessingErr> {
-        let Some(stage) = self.args.stages.iter().find(|stage| stage.stage.name() == name) else { return Ok(()) };
+        let Some(stage) = self.args.stages.iter().find(|stage| stage.stage.name() == name) else {
+            return Ok(());
+        };
         signals::restarted(name);
         match start(stage, myself).await {
             Ok(actor) => {

@@ -37,7 +37,8 @@ impl Step for ContextStep {
             .call(run.made, |_| self.store.context(&meta.user_id, &meta.session_id, self.recent_turns))
             .await
             .map_err(|gave_up| Stopped::Otherwise(store_away(&gave_up)))?;
-        let data = EventData::ContextRetrieved(ContextRetrieved { request: validated.request.clone(), context });
+        let data =
+            EventData::ContextRetrieved(ContextRetrieved { request: validated.request.clone(), context });
         Ok(Next { data: Some(data), attempt: run.made + 1, release: None })
     }
 }

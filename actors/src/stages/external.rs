@@ -50,7 +50,8 @@ impl Step for ExternalStep {
             self.ask(spec, dependency, plan, run)
         }))
         .await;
-        let external: BTreeMap<_, _> = self.specs.iter().map(|(spec, _)| spec.name.clone()).zip(results).collect();
+        let external: BTreeMap<_, _> =
+            self.specs.iter().map(|(spec, _)| spec.name.clone()).zip(results).collect();
         let mut context = retrieved.context.clone();
         add_profile_preferences(&mut context, &external);
         let data = ExternalDataFetched { request: retrieved.request.clone(), context, external };

@@ -241,7 +241,8 @@ fn describe(attempt: &mut Attempt, result: &Result<ModelAnswer, ModelFailure>, t
     };
     attempt.http_status = facts.http_status;
     attempt.request_id.clone_from(&facts.request_id);
-    attempt.retry_after_ms = facts.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+    attempt.retry_after_ms =
+        facts.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
 }
 
 /// Known costs, added; unknown if no attempt's cost is known.
@@ -266,7 +267,9 @@ fn code_of(gave_up: &GaveUp<ModelFailure>) -> FailureCode {
             ModelError::RateLimited => FailureCode::RateLimited,
             ModelError::Server(_) | ModelError::Unreachable(_) => FailureCode::ModelUnavailable,
             ModelError::TimedOut(_) => FailureCode::TimedOut,
-            ModelError::CutShort(_) | ModelError::TooLarge(_) | ModelError::BadResponse(_) => FailureCode::BadResponse,
+            ModelError::CutShort(_) | ModelError::TooLarge(_) | ModelError::BadResponse(_) => {
+                FailureCode::BadResponse
+            }
         },
     }
 }

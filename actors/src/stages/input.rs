@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use sha2::{Digest, Sha256};
 use throughline_schemas::{
-    Event, EventData, EventType, FailureCode, Ingress, IngressLimits, Meta, Refused, SessionId, StageName, Subject,
-    TraceParent, UserId, WorkflowFailed, WorkflowId, encode,
+    Event, EventData, EventType, FailureCode, Ingress, IngressLimits, Meta, Refused, SessionId, StageName,
+    Subject, TraceParent, UserId, WorkflowFailed, WorkflowId, encode,
     event::{InputValidated, input::Request},
 };
 
@@ -98,9 +98,10 @@ impl Stage for InputStage {
 
     async fn bury(&self, delivery: &Delivery, code: FailureCode, error: &str) -> Result<(), Outcome> {
         let letter = DeadLetter {
-            subject: delivery.header("nats-msg-id").and_then(|id| WorkflowId::new(id).ok()).map(|workflow| {
-                Subject::new(EventType::UserInputReceived, &SessionId::unknown(), &workflow)
-            }),
+            subject: delivery
+                .header("nats-msg-id")
+                .and_then(|id| WorkflowId::new(id).ok())
+                .map(|workflow| Subject::new(EventType::UserInputReceived, &SessionId::unknown(), &workflow)),
             stage: StageName::Input,
             code,
             error: error.to_owned(),
@@ -116,8 +117,10 @@ impl InputStage {
             signals::redelivered(StageName::Input);
         }
         let fallback = fallback_id(delivery);
-        let ingress = Ingress::read(&delivery.body, |name| delivery.header(name), fallback, &self.limits)
-            .map_err(|error| Outcome::Unusable { code: FailureCode::InvalidInput, error: error.to_string() })?;
+        let ingress =
+            Ingress::read(&delivery.body, |name| delivery.header(name), fallback, &self.limits).map_err(
+                |error| Outcome::Unusable { code: FailureCode::InvalidInput, error: error.to_string() },
+            )?;
         match ingress {
             Ok(ingress) => self.accepted(delivery, ingress),
             Err(refused) => Ok(self.refused(delivery, refused)),

@@ -1,0 +1,204 @@
+//! Putting it together: ports and settings in, a running supervisor out.
+
+use std::{sync::Arc, time::Duration};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, concurrency::JoinHandle, rpc::CallResult};
+use throughline_schemas::StageName;
+
+use crate::{
+    announcer::Announcer,
+    closing::Closer,
+    dependency::{Dependency, Surroundings},
+    handler::EventHandler,
+    ports::{
+        bus::Bus,
+        clock::{Clock, Entropy},
+        model::Models,
+        source::Sources,
+        store::Store,
+        trace::Tracer,
+    },
+    prompt::PromptTemplate,
+    settings::{EngineSettings, StageSettings},
+    stage::{Drained, Stage, StageArgs},
+    stages::{
+        context::ContextStep, external::ExternalStep, generation::GenerationStep, input::InputStage,
+        persistence::PersistenceStep,
+    },
+    supervisor::{Supervisor, SupervisorArgs, SupervisorMessage},
+};
+
+/// How long the supervisor may take to answer a question about its stages.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Time that draining may take beyond its grace period: stages hand back what is left.
+const DRAIN_MARGIN: Duration = Duration::from_secs(5);
+
+/// The world, as far as the engine is concerned.
+#[derive(Clone)]
+pub struct Ports {
+    /// Events.
+    pub bus: Arc<dyn Bus>,
+    /// The database.
+    pub store: Arc<dyn Store>,
+    /// External data.
+    pub sources: Arc<dyn Sources>,
+    /// Models.
+    pub models: Arc<dyn Models>,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Trace context.
+    pub tracer: Arc<dyn Tracer>,
+}
+
+/// A running worker process: its stages under one supervisor.
+pub struct Engine {
+    supervisor: ActorRef<SupervisorMessage>,
+    ended: JoinHandle<()>,
+}
+
+/// The engine could not start; the message says which stage and why.
+#[derive(Debug, thiserror::Error)]
+#[error("the stages could not start: {0}")]
+pub struct StartError(String);
+
+impl Engine {
+    /// Starts the configured stages.
+    pub async fn start(
+        ports: Ports,
+        settings: EngineSettings,
+        template: PromptTemplate,
+    ) -> Result<Self, StartError> {
+        let failed = |error: ActorProcessingErr| StartError(error.to_string());
+        let (announcer, _) = Announcer::spawn(None, Announcer, Arc::clone(&ports.bus))
+            .await
+            .map_err(|error| failed(error.into()))?;
+        let surroundings = Surroundings {
+            clock: Arc::clone(&ports.clock),
+            entropy: Arc::clone(&ports.entropy),
+            announcer: Some(announcer),
+        };
+        let template = Arc::new(template);
+        let builder = Builder { ports: &ports, settings: &settings, surroundings, template };
+        let stages = settings.stages.iter().map(|(name, stage)| StageArgs {
+            stage: builder.build(*name, stage),
+            bus: Arc::clone(&ports.bus),
+            slots: stage.concurrency.max(1),
+            ack_wait: settings.ack_wait,
+            limits: settings.delivery,
+        });
+        let args = SupervisorArgs { stages: stages.collect(), restart: settings.restart };
+        let (supervisor, ended) =
+            Supervisor::spawn(None, Supervisor, args).await.map_err(|error| failed(error.into()))?;
+        Ok(Self { supervisor, ended })
+    }
+
+    /// Each stage of this process, and whether it is consuming at this moment.
+    pub async fn status(&self) -> Vec<(StageName, bool)> {
+        status(&self.supervisor).await
+    }
+
+    /// A handle that can ask for the [`Engine::status`] from elsewhere.
+    pub fn observer(&self) -> Observer {
+        Observer(self.supervisor.clone())
+    }
+
+    /// Completes when the supervisor has ended by itself, which means that it gave up.
+    pub async fn gave_up(&mut self) {
+        // A supervisor that panicked has given up, too.
+        let _ = (&mut self.ended).await;
+    }
+
+    /// Stops taking work, finishes what is in hand within `grace`, hands back the rest; says what became of it.
+    pub async fn drain(self, grace: Duration) -> Vec<(StageName, Drained)> {
+        let ask = |reply| SupervisorMessage::Drain { grace, reply };
+        match self.supervisor.call(ask, Some(grace + DRAIN_MARGIN)).await {
+            Ok(CallResult::Success(report)) => report,
+            Ok(CallResult::Timeout | CallResult::SenderError) | Err(_) => Vec::new(),
+        }
+    }
+}
+
+/// Asks a running engine how it is.
+#[derive(Clone)]
+pub struct Observer(ActorRef<SupervisorMessage>);
+
+impl Observer {
+    /// See [`Engine::status`].
+    pub async fn status(&self) -> Vec<(StageName, bool)> {
+        status(&self.0).await
+    }
+}
+
+async fn status(supervisor: &ActorRef<SupervisorMessage>) -> Vec<(StageName, bool)> {
+    match supervisor.call(SupervisorMessage::Status, Some(STATUS_TIMEOUT)).await {
+        Ok(CallResult::Success(status)) => status,
+        Ok(CallResult::Timeout | CallResult::SenderError) | Err(_) => Vec::new(),
+    }
+}
+
+struct Builder<'a> {
+    ports: &'a Ports,
+    settings: &'a EngineSettings,
+    surroundings: Surroundings,
+    template: Arc<PromptTemplate>,
+}
+
+impl Builder<'_> {
+    fn build(&self, name: StageName, stage: &StageSettings) -> Arc<dyn Stage> {
+        let ports = self.ports;
+        let database = Dependency::new(name, "database", stage.for_store(), self.surroundings.clone());
+        let closer = Closer {
+            stage: name,
+            bus: Arc::clone(&ports.bus),
+            store: Arc::clone(&ports.store),
+            database: database.clone(),
+            clock: Arc::clone(&ports.clock),
+        };
+        let tracer = Arc::clone(&ports.tracer);
+        match name {
+            StageName::Input => Arc::new(InputStage { closer, limits: self.settings.ingress, tracer }),
+            StageName::Context => {
+                let store = Arc::clone(&ports.store);
+                let step = ContextStep { store, database, recent_turns: self.settings.recent_turns };
+                Arc::new(EventHandler::new(step, closer, tracer))
+            }
+            StageName::External => {
+                let specs = self.settings.sources.iter().map(|spec| {
+                    let dependency =
+                        Dependency::new(name, &spec.name, spec.policy, self.surroundings.clone());
+                    (spec.clone(), dependency)
+                });
+                let step = ExternalStep { sources: Arc::clone(&ports.sources), specs: specs.collect() };
+                Arc::new(EventHandler::new(step, closer, tracer))
+            }
+            StageName::Generation => Arc::new(EventHandler::new(self.generation(stage), closer, tracer)),
+            StageName::Persistence => {
+                let (store, clock) = (Arc::clone(&ports.store), Arc::clone(&ports.clock));
+                Arc::new(EventHandler::new(PersistenceStep { store, database, clock }, closer, tracer))
+            }
+        }
+    }
+
+    fn generation(&self, stage: &StageSettings) -> GenerationStep {
+        let settings = self.settings.generation.clone();
+        let mut providers: Vec<Dependency> = Vec::new();
+        for target in &settings.route {
+            let known = providers.iter().find(|dependency| dependency.name() == target.provider).cloned();
+            let dependency = known.unwrap_or_else(|| {
+                let policy = stage.for_calls();
+                Dependency::new(StageName::Generation, &target.provider, policy, self.surroundings.clone())
+            });
+            providers.push(dependency);
+        }
+        GenerationStep {
+            models: Arc::clone(&self.ports.models),
+            providers,
+            settings,
+            template: Arc::clone(&self.template),
+            clock: Arc::clone(&self.ports.clock),
+        }
+    }
+}
