@@ -1,2 +1,9 @@
-//! x
+//! Throughline: durable, replayable, event-driven LLM workflows over NATS JetStream.
+//!
+//! `throughline-schemas` says what an event is, `throughline-actors` decides, and this crate touches the world:
+//! NATS, HTTP, the database, files and the terminal.
+#![forbid(unsafe_code)]
+
+pub mod app;
 pub mod config;
+pub mod system;

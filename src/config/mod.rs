@@ -159,7 +159,9 @@ impl Config {
             let http = root.section("http", Http::read);
             let limits = root.section("limits", Limits::read);
             let context = root.section("context", Context::read);
-            let sources = Named::read(root, "sources", Source::read, |source| &source.name);
+            let stages = root.section("stages", Stages::read);
+            let external = stages.external;
+            let sources = Named::read(root, "sources", |s| Source::read(s, external), |source| &source.name);
             let providers = Named::read(root, "providers", Provider::read, |provider| &provider.name);
             let models = Named::read(root, "models", Model::read, |model| &model.name);
             let config = Self {
@@ -175,7 +177,7 @@ impl Config {
                 }),
                 models: models.items,
                 prompt: root.section("prompt", Prompt::read),
-                stages: root.section("stages", Stages::read),
+                stages,
                 worker: root.section("worker", Worker::read),
                 log: root.section("log", Log::read),
                 sandbox: root.section("sandbox", Sandbox::read),

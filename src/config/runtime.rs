@@ -13,15 +13,13 @@ use super::tree::Value;
 pub struct Limits {
     /// Of `user_input`, in bytes. Default 32768.
     pub max_input_bytes: usize,
-    /// Of each id, in bytes. Default 256.
-    pub max_id_bytes: usize,
     /// Of `metadata` as JSON, in bytes. Default 8192.
     pub max_metadata_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_input_bytes: 32_768, max_id_bytes: 256, max_metadata_bytes: 8192 }
+        Self { max_input_bytes: 32_768, max_metadata_bytes: 8192 }
     }
 }
 
@@ -31,7 +29,6 @@ impl Limits {
         // A NATS message has at most 1 MiB by default, so more could not arrive.
         Self {
             max_input_bytes: s.within("max_input_bytes", d.max_input_bytes, 1..=(1 << 20)),
-            max_id_bytes: s.within("max_id_bytes", d.max_id_bytes, 1..=4096),
             max_metadata_bytes: s.within("max_metadata_bytes", d.max_metadata_bytes, 0..=(1 << 20)),
         }
     }

@@ -11,7 +11,7 @@ use super::connections::check_token;
 use super::field::Field;
 use super::reader::Section;
 use super::secret::{Secret, SecretError, SecretValue};
-use super::stages::{Breaker, Retry};
+use super::stages::{Breaker, Retry, Stage};
 use super::tree::Value;
 use super::url::{SecretUrl, check_http, names_secret};
 
@@ -46,12 +46,8 @@ pub struct Source {
 }
 
 impl Source {
-    pub(super) fn read(s: &mut Section<'_>) -> Self {
-        let retry = Retry {
-            max_attempts: 2,
-            base_delay: Duration::from_millis(100),
-            max_delay: Duration::from_secs(1),
-        };
+    /// What a source does not say about retries and breaker is as in `[stages.external]`.
+    pub(super) fn read(s: &mut Section<'_>, external: Stage) -> Self {
         let source = Self {
             name: s.required("name", |name: &String| check_token(name, 64)).unwrap_or_default(),
             url: s.required("url", |_| Ok(())).unwrap_or_default(),
@@ -62,8 +58,8 @@ impl Source {
             headers: s.map("headers", check_header),
             timeout: s.millis("timeout_ms", Duration::from_secs(2), 1..=600_000),
             max_bytes: s.within("max_bytes", 65_536, 1..=(16 << 20)),
-            retry: Retry::read(s, retry),
-            breaker: Breaker::read(s, Breaker::default()),
+            retry: Retry::read(s, external.retry),
+            breaker: Breaker::read(s, external.breaker),
         };
         source.check_placeholders(s);
         source

@@ -57,12 +57,16 @@ impl Breaker {
     }
 }
 
+/// An answer is not held up for long by a source that it can do without.
+const SOURCES: Retry =
+    Retry { max_attempts: 2, base_delay: Duration::from_millis(100), max_delay: Duration::from_secs(1) };
+
 /// `[stages.<name>]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stage {
     /// Messages that one process works on at once, 1 to 65536. Default 256 for `input` and `persistence`, else 64.
     pub concurrency: usize,
-    /// Default 4 attempts, 1 s doubling up to 60 s.
+    /// Default 4 attempts, 1 s doubling up to 60 s; for `external` 2 attempts, 100 ms doubling up to 1 s.
     pub retry: Retry,
     /// Default 5 failures, 30 s.
     pub breaker: Breaker,
@@ -104,7 +108,7 @@ impl Default for Stages {
         Self {
             input: Stage::with_concurrency(256),
             context: Stage::with_concurrency(64),
-            external: Stage::with_concurrency(64),
+            external: Stage { retry: SOURCES, ..Stage::with_concurrency(64) },
             generation: Stage::with_concurrency(64),
             persistence: Stage::with_concurrency(256),
         }
