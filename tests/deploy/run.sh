@@ -75,7 +75,7 @@ fake_server() {
 real_pip() {
   local python
   python="$(PATH="$real_path" HOME="$real_home" python3 -c 'import sys; print(sys.executable)' 2>/dev/null)" || ignore "no python3"
-  "$python" -m pip --version >/dev/null 2>&1 || ignore "python3 has no pip"
+  "$python" -c "import pip" >/dev/null 2>&1 || ignore "python3 has no pip"
   mkdir -p "$dir/wheels"
   # Not a link: a Python that is reached by one looks for its library beside the link.
   printf 'exec %q "$@"\n' "$python" | fake python3
