@@ -42,11 +42,11 @@ test_dev_becomes_the_program_so_that_signals_reach_it() {
   local pid status=0
   bare_machine
   fake_cargo
-  # Opening a fifo waits until the program is there to write.
+  # It waits for the signal, but not for ever. Opening a fifo waits until the program is there to write.
   local mkfifo line
   mkfifo="$(PATH="$real_path" type -P mkfifo)" || ignore "no mkfifo"
   "$mkfifo" "$dir/out"
-  THEN='trap "exit 42" TERM; echo ready; while :; do sleep 0.02; done' "$dev" >"$dir/out" 2>/dev/null &
+  THEN='trap "exit 42" TERM; echo ready; for _ in {1..500}; do sleep 0.02; done' "$dev" >"$dir/out" 2>/dev/null &
   pid=$!
   while read -r line; do
     case "$line" in
