@@ -1,0 +1,241 @@
+#!/usr/bin/env bash
+# Every check that this machine can run, or the tiers named as arguments.
+#
+#   ./tests/run.sh                 format clippy unit flow wire live deploy deny
+#   ./tests/run.sh flow wire       these two
+#
+#   format      rustfmt
+#   clippy      clippy on every target, warnings are errors
+#   unit        unit and documentation tests of all packages
+#   flow        whole workflows on an in-memory bus with a paused clock
+#   wire        the real adapters on loopback
+#   live        a real nats-server, real processes, an independent client (nats-py)
+#   deploy      the scripts and configuration in deploy/
+#   deny        licences, sources, duplicates and walls of the dependency tree (cargo-deny)
+#   advisories  known vulnerabilities; only when named: it needs the network and its answer changes without a commit
+#
+# What a tier needs is fetched into a cache (see deploy/nats-server.sh). A tier whose need cannot be met is left out, and
+# the summary says why; a tier that was named, and `live` when CI is set, fails instead.
+# Environment: THROUGHLINE_CORPORA, test material, by default ../shared/corpora where that exists.
+# Exit codes: 0 nothing failed; 1 something failed; 2 wrong usage; 69 no cargo.
+set -uo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
+cd "$root" || exit
+# shellcheck source=deploy/lib.sh
+. deploy/lib.sh
+
+DEFAULT_TIERS="format clippy unit flow wire live deploy deny"
+# Seconds after which a command that hangs is stopped, so that CI ends with a verdict. Not at a terminal: there Ctrl-C does.
+BUILD_LIMIT_S=2400
+TEST_LIMIT_S=900
+
+usage() { sed -nE '2,/^set /{ /^set /d; s/^# ?//; p; }' "$0"; }
+
+tiers=""
+for argument in "$@"; do
+  case "$argument" in
+    -h | --help)
+      usage
+      exit
+      ;;
+    format | clippy | unit | flow | wire | live | deploy | deny | advisories) tiers="$tiers $argument" ;;
+    *)
+      say "there is no tier called '$argument'; ./tests/run.sh --help lists them"
+      exit 2
+      ;;
+  esac
+done
+named="$tiers"
+tiers="${tiers:-$DEFAULT_TIERS}"
+
+scratch="$(mktemp -d)" || exit
+trap 'rm -rf "$scratch"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+summary=""
+passed=0 failed=0 skipped=0
+
+chosen() {
+  local tier
+  for tier in "$@"; do case " $tiers " in *" $tier "*) return 0 ;; esac; done
+  return 1
+}
+
+# limited SECONDS COMMAND...
+limited() {
+  if [ ! -t 0 ] && command -v timeout >/dev/null 2>&1; then
+    timeout -k 10 "$@"
+  else
+    shift
+    "$@"
+  fi
+}
+
+# row TIER SECONDS RESULT
+row() { summary="$summary$(printf '%-11s %7s  %s' "$@")"$'\n'; }
+
+# run TIER HEADING COMMAND...: runs it under a heading and counts what the test runners in it report.
+run() {
+  local tier="$1" heading="$2" log="$scratch/log" began="$SECONDS" status counts tier_passed tier_failed tier_skipped
+  shift 2
+  printf '\n== %s: %s\n' "$tier" "$heading"
+  "$@" 2>&1 | tee "$log"
+  status="${PIPESTATUS[0]}"
+  # Every runner here closes with cargo's line: "test result: ok. 3 passed; 0 failed; 1 ignored; ...".
+  counts="$(sed $'s/\x1b\\[[0-9;]*m//g' "$log" | awk '
+    /^test result: / { for (i = 2; i <= NF; i++) { if ($i ~ /^passed/) p += $(i-1); if ($i ~ /^failed/) f += $(i-1); if ($i ~ /^ignored/) s += $(i-1) } }
+    END { print p + 0, f + 0, s + 0 }')"
+  read -r tier_passed tier_failed tier_skipped <<<"$counts"
+  # A failure that no test reported (a crash, a time limit, a compiler or clippy error) is one failure too.
+  [ "$status" -eq 0 ] || [ "$tier_failed" -gt 0 ] || tier_failed=1
+  passed=$((passed + tier_passed)) failed=$((failed + tier_failed)) skipped=$((skipped + tier_skipped))
+  if [ "$status" -eq 124 ]; then
+    row "$tier" $((SECONDS - began)) "FAILED: stopped at its time limit"
+  elif [ "$tier_failed" -gt 0 ]; then
+    row "$tier" $((SECONDS - began)) "FAILED"
+  elif [ "$((tier_passed + tier_skipped))" -gt 0 ]; then
+    row "$tier" $((SECONDS - began)) "passed: $tier_passed tests, $tier_skipped skipped"
+  else
+    row "$tier" $((SECONDS - began)) "passed"
+  fi
+  [ "$tier_failed" -eq 0 ]
+}
+
+# leave_out TIER REASON
+leave_out() {
+  printf '\n== %s: left out: %s\n' "$1" "$2"
+  case " $named " in
+    *" $1 "*) set -- "$1" "$2" must ;;
+    *) [ "$1" != live ] || [ -z "${CI:-}" ] || set -- "$1" "$2" must ;;
+  esac
+  if [ $# -eq 3 ]; then
+    failed=$((failed + 1))
+    row "$1" "" "FAILED: cannot run: $2"
+  else
+    row "$1" "" "left out: $2"
+  fi
+}
+
+# told NAME COMMAND...: runs it; what it says on stderr is shown and kept in NAME, for the reason of what is left out.
+told() {
+  local name="$1" status=0
+  shift
+  "$@" 2>"$scratch/$name" || status=$?
+  cat "$scratch/$name" >&2
+  return "$status"
+}
+
+# One selection of packages for every call, so that cargo unifies their features once and builds everything once.
+cargo_test() { limited "$TEST_LIMIT_S" cargo test --workspace --locked --no-fail-fast "$@"; }
+
+# Libraries, programs, documentation, and every test target that is not a tier of its own: none is forgotten.
+unit_tests() {
+  local targets=() name status=0
+  while IFS= read -r name; do
+    case "$name" in '' | flow | wire | live) ;; *) targets+=(--test "$name") ;; esac
+  done < <(cargo metadata --format-version 1 --no-deps --locked | grep -oE '"kind":\["test"\],"crate_types":\["bin"\],"name":"[^"]+"' |
+    sed -E 's/.*"name":"([^"]+)"/\1/' | sort -u)
+  # `${targets[@]+...}`: bash 3.2 takes an empty array for an unset one.
+  cargo_test --lib --bins --examples ${targets[@]+"${targets[@]}"} || status=$?
+  cargo_test --doc || status=$?
+  return "$status"
+}
+
+need_cargo || exit
+if [ -n "${CI:-}" ]; then
+  # A fresh clone is built once: what makes the next build faster only costs time and disk.
+  export CARGO_INCREMENTAL="${CARGO_INCREMENTAL:-0}"
+fi
+
+no_server="" no_python="" no_corpora=""
+if chosen wire live deploy; then
+  if NATS_SERVER_BIN="$(told nats-server ./deploy/nats-server.sh)"; then
+    export NATS_SERVER_BIN
+    printf 'nats-server: %s\n' "$NATS_SERVER_BIN"
+  else
+    no_server="no nats-server could be had, see the beginning of this output"
+    unset NATS_SERVER_BIN
+  fi
+fi
+if chosen live && [ -z "$no_server" ]; then
+  if THROUGHLINE_TEST_PYTHON="$(told python ./tests/live/python.sh)"; then
+    export THROUGHLINE_TEST_PYTHON
+    printf 'Python with nats-py: %s\n' "$THROUGHLINE_TEST_PYTHON"
+  else
+    no_python="$(tail -n 1 "$scratch/python")"
+    unset THROUGHLINE_TEST_PYTHON
+  fi
+fi
+if [ -z "${THROUGHLINE_CORPORA:-}" ] && [ -d "$root/../shared/corpora" ]; then
+  THROUGHLINE_CORPORA="$(cd "$root/../shared/corpora" && pwd -P)"
+fi
+if [ -d "${THROUGHLINE_CORPORA:-}" ]; then
+  export THROUGHLINE_CORPORA
+  printf 'corpora: %s\n' "$THROUGHLINE_CORPORA"
+else
+  no_corpora="${THROUGHLINE_CORPORA:-THROUGHLINE_CORPORA is not set} is no folder"
+  [ -n "${THROUGHLINE_CORPORA:-}" ] || no_corpora="THROUGHLINE_CORPORA is not set and ../shared/corpora does not exist"
+  unset THROUGHLINE_CORPORA
+fi
+
+if chosen format; then
+  if cargo fmt --version >/dev/null 2>&1; then
+    run format "cargo fmt --all --check" limited "$TEST_LIMIT_S" cargo fmt --all --check
+  else
+    leave_out format "rustfmt is not installed (rustup component add rustfmt)"
+  fi
+fi
+
+if chosen clippy; then
+  if cargo clippy --version >/dev/null 2>&1; then
+    run clippy "cargo clippy on all targets, warnings are errors" \
+      limited "$BUILD_LIMIT_S" cargo clippy --workspace --all-targets --locked -- -D warnings
+  else
+    leave_out clippy "clippy is not installed (rustup component add clippy)"
+  fi
+fi
+
+if chosen unit flow wire live; then
+  # On its own, so that the tiers' seconds are those of the tests. When it fails, so would every tier.
+  if run build "cargo test --workspace --no-run" limited "$BUILD_LIMIT_S" cargo test --workspace --locked --no-run; then
+    if chosen unit; then run unit "unit and documentation tests" unit_tests; fi
+    if chosen flow; then run flow "in-memory bus, paused clock" cargo_test --test flow; fi
+    if chosen wire; then run wire "real adapters on loopback" cargo_test --test wire; fi
+    if chosen live; then
+      if [ -z "$no_server" ]; then
+        run live "a real nats-server, real processes" cargo_test --test live
+      else
+        leave_out live "$no_server"
+      fi
+    fi
+  else
+    for tier in unit flow wire live; do if chosen "$tier"; then row "$tier" "" "not run: the build failed"; fi; done
+  fi
+fi
+
+if chosen deploy; then
+  run deploy "the scripts and configuration in deploy/" limited "$TEST_LIMIT_S" ./tests/deploy/run.sh
+fi
+
+if chosen deny advisories; then
+  if cargo_deny="$(told deny ./tests/cargo-deny.sh)"; then
+    if chosen deny; then
+      run deny "cargo deny check bans licenses sources" limited "$TEST_LIMIT_S" "$cargo_deny" --locked check bans licenses sources
+    fi
+    if chosen advisories; then
+      run advisories "cargo deny check advisories" limited "$TEST_LIMIT_S" "$cargo_deny" --locked check advisories
+    fi
+  else
+    for tier in deny advisories; do if chosen "$tier"; then leave_out "$tier" "no cargo-deny: $(tail -n 1 "$scratch/deny")"; fi; done
+  fi
+fi
+[ -n "$named" ] || row advisories "" "left out: needs the network; ./tests/run.sh advisories runs it"
+
+printf '\n%-11s %7s  %s\n%s' tier seconds result "$summary"
+printf 'took %d min %02d s on %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$(platform)"
+if chosen live && [ -n "$no_python" ]; then printf 'left out of live: the independent client (nats-py): %s\n' "$no_python"; fi
+if chosen unit flow wire live && [ -n "$no_corpora" ]; then printf 'left out: tests on the corpora: %s\n' "$no_corpora"; fi
+printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+[ "$failed" -eq 0 ]
