@@ -208,13 +208,15 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
 
-    const CHAT: Uri = Uri::from_static("/v1/chat/completions");
+    fn chat() -> Uri {
+        Uri::from_static("/v1/chat/completions")
+    }
 
     #[test]
     fn without_recording_there_are_counts_only() {
         let recorder = Recorder::new(false);
-        recorder.arrived(Endpoint::Model, &CHAT, &Bytes::new()).answered(StatusCode::OK);
-        recorder.arrived(Endpoint::Orders, &CHAT, &Bytes::new()).answered(StatusCode::OK);
+        recorder.arrived(Endpoint::Model, &chat(), &Bytes::new()).answered(StatusCode::OK);
+        recorder.arrived(Endpoint::Orders, &chat(), &Bytes::new()).answered(StatusCode::OK);
         assert_eq!(recorder.counts(), Counts { model: 1, orders: 1, ..Counts::default() });
         assert_eq!(recorder.ledger(), Ledger::default());
     }
@@ -224,7 +226,7 @@ mod tests {
         let recorder = Recorder::new(true);
         for turn in 0..=MAX_ENTRIES_PER_ENDPOINT {
             let body = Bytes::from(format!(r#"{{"messages":[{{"role":"user","content":"{turn}"}}]}}"#));
-            recorder.arrived(Endpoint::Model, &CHAT, &body).answered(StatusCode::OK);
+            recorder.arrived(Endpoint::Model, &chat(), &body).answered(StatusCode::OK);
         }
         let entries = recorder.ledger().model;
         assert_eq!(entries.len(), MAX_ENTRIES_PER_ENDPOINT);
@@ -238,7 +240,7 @@ mod tests {
         let recorder = Recorder::new(true);
         let body = Bytes::from(vec![b'x'; MAX_BODY_BYTES_PER_ENDPOINT / 2 + 1]);
         for _ in 0..2 {
-            recorder.arrived(Endpoint::Model, &CHAT, &body).answered(StatusCode::OK);
+            recorder.arrived(Endpoint::Model, &chat(), &body).answered(StatusCode::OK);
         }
         assert_eq!(recorder.ledger().model.len(), 1);
     }
@@ -246,7 +248,7 @@ mod tests {
     #[test]
     fn a_client_that_left_is_kept_without_a_status() {
         let recorder = Recorder::new(true);
-        drop(recorder.arrived(Endpoint::Model, &CHAT, &Bytes::new()));
+        drop(recorder.arrived(Endpoint::Model, &chat(), &Bytes::new()));
         assert_eq!(recorder.ledger().model[0].status, None);
     }
 }

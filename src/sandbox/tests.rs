@@ -190,7 +190,7 @@ async fn a_cut_answer_breaks_off_after_its_first_half() {
 #[tokio::test]
 async fn stopping_ends_delays_and_frees_the_port() {
     let sandbox = start().await;
-    sandbox.set_fault(Fault::delay(FaultTarget::Model, Duration::from_secs(300))).unwrap();
+    sandbox.set_fault(Fault::delay(FaultTarget::Model, Duration::from_mins(5))).unwrap();
     let url = format!("{}/chat/completions", sandbox.openai_base_url());
     let call = tokio::spawn(client().post(url).json(&question("[]")).send());
     while sandbox.counts().model == 0 {

@@ -61,7 +61,7 @@ pub fn answer(turns: &[Turn<'_>]) -> String {
     let voice = Voice::new(&preferences, &customer);
 
     let question = Question::new(prompt.question);
-    let answer = match question.topic() {
+    let answer = match question.topic {
         Topic::Named => {
             let mut sentences = Vec::new();
             if !question.order_ids.is_empty() {

@@ -52,7 +52,7 @@ fn read(source: Source<'_>) -> Option<Vec<Order<'_>>> {
     let orders = records::orders(json)?;
     // What is no order, an error body say, is no news about orders either.
     let count = orders.len();
-    let orders: Vec<_> = orders.into_iter().filter(|order| order.order_id.is_some()).collect();
+    let orders: Vec<_> = orders.into_iter().filter(|order| order.id.is_some()).collect();
     (count == 0 || !orders.is_empty()).then_some(orders)
 }
 
@@ -135,7 +135,7 @@ pub(super) fn money(amount: &serde_json::Number) -> String {
 }
 
 fn id<'o>(order: &'o Order<'_>) -> &'o str {
-    order.order_id.as_ref().map_or("without a number", |id| &id.0)
+    order.id.as_ref().map_or("without a number", |id| &id.0)
 }
 
 fn status<'o>(order: &'o Order<'_>) -> &'o str {

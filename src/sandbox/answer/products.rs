@@ -11,7 +11,7 @@ pub(super) fn describe(question: &Question<'_>, prompt: &Prompt<'_>) -> String {
         return if source == Source::Failed { unavailable() } else { which_product() };
     };
     let Some(products) = records::products(json) else { return unavailable() };
-    let is_named = |product: &&Product<'_>| match (question.product_id, &product.product_id) {
+    let is_named = |product: &&Product<'_>| match (question.product_id, &product.id) {
         (Some(wanted), Some(id)) => id.0.eq_ignore_ascii_case(wanted),
         (Some(_), None) => false,
         (None, _) => product.name.is_some(),
@@ -34,7 +34,7 @@ fn which_product() -> String {
 
 fn sentence(product: &Product<'_>) -> String {
     let name = product.name.as_ref().map_or("This product", |name| &name.0);
-    let id = product.product_id.as_ref().map_or(String::new(), |id| format!(" ({})", id.0));
+    let id = product.id.as_ref().map_or(String::new(), |id| format!(" ({})", id.0));
     let price = match (&product.price, price_range(product)) {
         (Some(price), _) => format!(" costs {}", money(price)),
         (None, Some((low, high))) if low == high => format!(" costs {low}"),

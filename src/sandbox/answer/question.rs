@@ -29,8 +29,7 @@ pub(super) struct Question<'a> {
     pub(super) about_refund: bool,
     /// Asks for more than the most recent order.
     pub(super) about_all_orders: bool,
-    about_orders: bool,
-    about_products: bool,
+    pub(super) topic: Topic,
 }
 
 impl<'a> Question<'a> {
@@ -45,26 +44,23 @@ impl<'a> Question<'a> {
             }
         }
         let mut phrase = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
-        Self {
-            order_ids,
-            product_id: phrase.find(|word| is_product_id(word)),
-            about_refund: mentions(&REFUND_STEMS),
-            about_all_orders: lower.contains("orders")
-                && ["all ", "list", "how many", "every", "history"].iter().any(|sign| lower.contains(sign)),
-            about_orders: mentions(&ORDER_STEMS),
-            about_products: mentions(&PRODUCT_STEMS),
-        }
-    }
-
-    pub(super) fn topic(&self) -> Topic {
-        if !self.order_ids.is_empty() || self.product_id.is_some() {
+        let product_id = phrase.find(|word| is_product_id(word));
+        let topic = if !order_ids.is_empty() || product_id.is_some() {
             Topic::Named
-        } else if self.about_orders {
+        } else if mentions(&ORDER_STEMS) {
             Topic::Orders
-        } else if self.about_products {
+        } else if mentions(&PRODUCT_STEMS) {
             Topic::Products
         } else {
             Topic::Other
+        };
+        Self {
+            order_ids,
+            product_id,
+            about_refund: mentions(&REFUND_STEMS),
+            about_all_orders: lower.contains("orders")
+                && ["all ", "list", "how many", "every", "history"].iter().any(|sign| lower.contains(sign)),
+            topic,
         }
     }
 }
@@ -103,7 +99,7 @@ mod tests {
             ("", Topic::Other),
         ];
         for (text, topic) in cases {
-            assert_eq!(Question::new(text).topic(), topic, "{text}");
+            assert_eq!(Question::new(text).topic, topic, "{text}");
         }
     }
 

@@ -29,8 +29,8 @@ pub(super) struct Customer<'a> {
 
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Order<'a> {
-    #[serde(borrow)]
-    pub(super) order_id: Option<Text<'a>>,
+    #[serde(borrow, rename = "order_id")]
+    pub(super) id: Option<Text<'a>>,
     #[serde(borrow)]
     pub(super) status: Option<Text<'a>>,
     #[serde(borrow)]
@@ -49,7 +49,7 @@ pub(super) struct Order<'a> {
 
 impl Order<'_> {
     pub(super) fn is(&self, bare_id: &str) -> bool {
-        self.order_id.as_ref().is_some_and(|id| crate::sandbox::dataset::bare_order_id(&id.0) == bare_id)
+        self.id.as_ref().is_some_and(|id| crate::sandbox::dataset::bare_order_id(&id.0) == bare_id)
     }
 }
 
@@ -75,8 +75,8 @@ pub(super) struct Payment<'a> {
 
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Product<'a> {
-    #[serde(borrow)]
-    pub(super) product_id: Option<Text<'a>>,
+    #[serde(borrow, rename = "product_id")]
+    pub(super) id: Option<Text<'a>>,
     #[serde(borrow)]
     pub(super) name: Option<Text<'a>>,
     pub(super) price: Option<Number>,

@@ -41,9 +41,8 @@ impl<'a> Voice<'a> {
     pub(super) fn speak(&self, answer: &str) -> String {
         let first_name = self.name.and_then(|name| name.split_whitespace().next());
         match (self.tone, self.name, first_name) {
-            (Tone::Brief, _, _) => answer.to_owned(),
+            (Tone::Brief, _, _) | (Tone::Formal, None, _) => answer.to_owned(),
             (Tone::Formal, Some(name), _) => format!("{} {name}, {}", self.dear, lower_first(answer)),
-            (Tone::Formal, None, _) => answer.to_owned(),
             (Tone::Friendly, _, Some(first)) => {
                 format!("{} {first}! {answer} Anything else I can do?", self.hello)
             }

@@ -26,6 +26,7 @@ struct PromptDetails {
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the protocol's names")]
 struct CompletionDetails {
     reasoning_tokens: u64,
     audio_tokens: u64,

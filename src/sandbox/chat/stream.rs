@@ -30,7 +30,15 @@ struct Chunk<'a> {
     choices: &'a [Choice<'a>],
     /// Absent unless usage was asked for; then `null` in every chunk but the last.
     #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Option<Usage>>,
+    usage: Option<ChunkUsage>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ChunkUsage {
+    /// `null`
+    Later(()),
+    Total(Usage),
 }
 
 #[derive(Serialize)]
@@ -47,8 +55,9 @@ struct Delta<'a> {
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<&'a str>,
+    /// Absent or `null`: the sandbox never refuses.
     #[serde(skip_serializing_if = "Option::is_none")]
-    refusal: Option<Option<()>>,
+    refusal: Option<()>,
 }
 
 pub(super) fn respond(app: &Arc<App>, reply: &Reply<'_>, include_usage: bool) -> Response {
@@ -86,11 +95,11 @@ fn frames(reply: &Reply<'_>, include_usage: bool) -> Vec<Bytes> {
             service_tier: SERVICE_TIER,
             system_fingerprint: FINGERPRINT,
             choices,
-            usage: include_usage.then_some(usage),
+            usage: include_usage.then_some(usage.map_or(ChunkUsage::Later(()), ChunkUsage::Total)),
         })
     };
     let choice = |delta, finish_reason| [Choice { index: 0, delta, logprobs: None, finish_reason }];
-    let role = Delta { role: Some("assistant"), content: Some(""), refusal: Some(None) };
+    let role = Delta { role: Some("assistant"), content: Some(""), refusal: Some(()) };
     let mut frames = vec![chunk(&choice(role, None), None)];
     frames.extend(deltas(&reply.text).map(|text| {
         let delta = Delta { content: Some(text), ..Delta::default() };

@@ -106,6 +106,9 @@ fn missing(name: &'static str) -> ApiError {
         .code("missing_required_parameter")
 }
 
+/// A parameter, what it has to be, and whether a value is that.
+type Expectation = (&'static str, &'static str, fn(&Value) -> bool);
+
 /// Says what is wrong with a body that is not a chat request. Only called when it is known not to be one, so it
 /// may take its time.
 pub(super) fn diagnose(body: &[u8]) -> ApiError {
@@ -122,7 +125,7 @@ pub(super) fn diagnose(body: &[u8]) -> ApiError {
     if !value.is_object() {
         return ApiError::invalid("The JSON body of your request must be an object.");
     }
-    let expectations: [(&str, &str, fn(&Value) -> bool); 8] = [
+    let expectations: [Expectation; 8] = [
         ("model", "a string", Value::is_string),
         ("messages", "an array of objects", |v| v.as_array().is_some_and(|a| a.iter().all(Value::is_object))),
         ("max_tokens", "an integer", Value::is_i64),
