@@ -90,7 +90,9 @@ async fn faulty(fault: &Fault, endpoint: Endpoint, answer: impl FnOnce() -> Resp
         (None, Some(status)) => error(status, "injected_fault", "this fault was asked for"),
         (None, None) => answer(),
     };
-    response.headers_mut().extend(fault.header_pairs());
+    for (name, value) in fault.header_pairs() {
+        response.headers_mut().insert(name, value);
+    }
     if fault.cut { cut(response).await } else { response }
 }
 

@@ -61,7 +61,8 @@ pub(super) async fn completions(
 }
 
 fn complete(app: &Arc<App>, id: &str, body: &[u8]) -> Result<Response, ApiError> {
-    let request: ChatRequest<'_> = serde_json::from_slice(body).map_err(|_| validate::diagnose(body))?;
+    let request: ChatRequest<'_> =
+        serde_json::from_slice(body).map_err(|error| validate::diagnose(body, &error))?;
     let checked = validate::check(&request, &app.models)?;
     let turns: Vec<Turn<'_>> = checked
         .messages
