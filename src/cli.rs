@@ -1,0 +1,207 @@
+//! The command line. Results go to stdout, logs and progress to stderr; exit codes are in [`Exit`].
+
+mod config_command;
+mod exit;
+mod output;
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use throughline_schemas::StageName;
+
+pub use exit::{Exit, Failure};
+
+/// Durable, replayable, event-driven LLM workflows over NATS JetStream.
+#[derive(Debug, Parser)]
+#[command(name = "throughline", version, max_term_width = 110)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Configuration file [default: throughline.toml, if there is one]
+    #[arg(long, global = true, env = "THROUGHLINE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// NATS server, for example nats://127.0.0.1:4222
+    #[arg(long, global = true, value_name = "URL")]
+    nats_url: Option<String>,
+    /// Database, for example sqlite://throughline.db
+    #[arg(long, global = true, value_name = "URL")]
+    database_url: Option<String>,
+    /// First token of every subject
+    #[arg(long, global = true, value_name = "NAME")]
+    namespace: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run everything in one process: a private nats-server, SQLite, and local stand-ins for sources and model
+    Dev(DevArgs),
+    /// Create or update the streams and consumers that workers use
+    Setup,
+    /// Run stage actors until stopped
+    Worker(WorkerArgs),
+    /// Publish user input
+    Publish(PublishArgs),
+    /// Show events, stored and as they come
+    Events(EventsArgs),
+    /// Check everything that a worker needs, and say what to change
+    Doctor(DoctorArgs),
+    /// Check or show the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// JSON Schemas and AsyncAPI document
+    #[command(subcommand)]
+    Schema(SchemaCommand),
+    /// Drive real workflows through a real nats-server and report figures
+    Bench(BenchArgs),
+}
+
+/// `throughline dev`
+#[derive(Debug, Clone, Args)]
+pub struct DevArgs {
+    /// Address of /healthz, /readyz and /metrics [default: as configured, else a free port]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Where the event store, the database and the effective configuration are kept
+    #[arg(long, value_name = "DIR", default_value = ".throughline")]
+    data_dir: PathBuf,
+    /// Answer this one text, print the answer, and exit
+    #[arg(long, value_name = "TEXT")]
+    once: Option<String>,
+}
+
+/// `throughline worker`
+#[derive(Debug, Clone, Args)]
+pub struct WorkerArgs {
+    /// Stages to run: input, context, external, generation, persistence [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "STAGES")]
+    stages: Vec<StageName>,
+    /// Address of /healthz, /readyz and /metrics
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+}
+
+/// `throughline publish`
+#[derive(Debug, Clone, Args)]
+pub struct PublishArgs {
+    /// Who is asking
+    #[arg(long, required_unless_present = "file")]
+    user: Option<String>,
+    /// The conversation; its workflows run one at a time, in order
+    #[arg(long, required_unless_present = "file")]
+    session: Option<String>,
+    /// Chosen id, which makes publishing idempotent [default: a new one]
+    #[arg(long, conflicts_with = "file")]
+    workflow_id: Option<String>,
+    /// Wait for the end; print the answer, or the failure and exit 1
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait for each workflow, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, requires = "wait")]
+    timeout: u64,
+    /// Print JSON lines
+    #[arg(long)]
+    json: bool,
+    /// Publish a JSON Lines file of {"user_id", "session_id", "user_input", "workflow_id"?, "metadata"?}
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["text", "user", "session"])]
+    file: Option<PathBuf>,
+    /// What the user says; `-` reads stdin
+    #[arg(required_unless_present = "file")]
+    text: Option<String>,
+}
+
+/// `throughline events`
+#[derive(Debug, Clone, Args)]
+pub struct EventsArgs {
+    /// Only this workflow
+    #[arg(long, value_name = "ID")]
+    workflow: Option<String>,
+    /// Only this session
+    #[arg(long, value_name = "ID")]
+    session: Option<String>,
+    /// Only this type, for example response_generated
+    #[arg(long, value_name = "TYPE")]
+    r#type: Option<String>,
+    /// Only events stored in this last span, for example 10m, 2h, 1d
+    #[arg(long, value_name = "SPAN")]
+    since: Option<String>,
+    /// Go on with events as they come
+    #[arg(long, short)]
+    follow: bool,
+    /// Print JSON lines
+    #[arg(long)]
+    json: bool,
+}
+
+/// `throughline doctor`
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// `throughline config`
+#[derive(Debug, Clone, Subcommand)]
+pub enum ConfigCommand {
+    /// Report every mistake at once; exit 64 if there is one
+    Check,
+    /// Print the effective configuration, and where each value comes from
+    Show {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `throughline schema`
+#[derive(Debug, Clone, Subcommand)]
+pub enum SchemaCommand {
+    /// Print the AsyncAPI document, or write it and all JSON Schemas to a folder
+    Export {
+        /// Folder to write to
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+}
+
+/// How the bench's nats-server syncs its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Sync {
+    /// Every two minutes: survives a crash of the server, not of the machine.
+    Default,
+    /// Before each acknowledgement: survives a power cut.
+    Always,
+}
+
+/// `throughline bench`
+#[derive(Debug, Clone, Args)]
+pub struct BenchArgs {
+    /// Workflows to run, after a warm-up of a tenth of them
+    #[arg(long, default_value_t = 5_000)]
+    workflows: usize,
+    /// Workflows in flight
+    #[arg(long, default_value_t = 64)]
+    concurrency: usize,
+    /// How long the model stand-in takes to answer, in milliseconds
+    #[arg(long, default_value_t = 0, value_name = "MS")]
+    model_latency_ms: u64,
+    /// How long each data source stand-in takes to answer, in milliseconds
+    #[arg(long, default_value_t = 0, value_name = "MS")]
+    source_latency_ms: u64,
+    /// Worker processes
+    #[arg(long, default_value_t = 1)]
+    workers: usize,
+    /// How the nats-server syncs its files
+    #[arg(long, value_enum, default_value_t = Sync::Default)]
+    sync: Sync,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}

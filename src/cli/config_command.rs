@@ -1,0 +1,17 @@
+//! `throughline config check|show`.
+
+use super::{ConfigCommand, Failure, output};
+use crate::config::{Config, process_env};
+
+pub fn run(command: &ConfigCommand, config: &Config) -> Result<(), Failure> {
+    match command {
+        ConfigCommand::Check => {
+            for problem in config.missing_secrets(&process_env()) {
+                output::note(&format!("warning: {problem}"));
+            }
+            output::line("the configuration is good")
+        }
+        ConfigCommand::Show { json: false } => output::line(config.show().trim_end()),
+        ConfigCommand::Show { json: true } => output::line(&config.show_json().to_string()),
+    }
+}
