@@ -9,4 +9,5 @@ pub mod cli;
 pub mod config;
 pub mod nats_server;
 pub mod sandbox;
+pub mod storage;
 pub mod system;

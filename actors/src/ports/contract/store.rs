@@ -1,0 +1,68 @@
+//! What every [`Store`] keeps to, as small stories. `store_contract!` makes one test of each.
+
+mod context;
+mod endings;
+mod interleavings;
+mod material;
+mod order;
+
+pub use context::*;
+pub use endings::*;
+pub use interleavings::*;
+pub use order::*;
+
+use serde_json::{Map, Value};
+use throughline_schemas::UserId;
+
+use crate::ports::{memory::store::MemoryStore, store::Store};
+
+/// A store under test, with the one thing that the port itself does not offer.
+#[allow(async_fn_in_trait)] // Nothing here leaves the task of its test.
+pub trait UnderTest: Store {
+    /// Sets these preferences of a user and leaves the others.
+    async fn set_preferences(&self, user: &UserId, preferences: &Map<String, Value>);
+}
+
+impl UnderTest for MemoryStore {
+    async fn set_preferences(&self, user: &UserId, preferences: &Map<String, Value>) {
+        Self::set_preferences(self, user, preferences);
+    }
+}
+
+/// One `#[tokio::test]` for each story. The argument is a future of a fresh, empty store, in anything that
+/// dereferences to it (so that a temporary directory may live as long as the test).
+#[macro_export]
+macro_rules! store_contract {
+    ($make:expr) => {
+        $crate::store_contract! { $make =>
+            a_workflow_id_is_admitted_once
+            a_refused_input_is_recorded_and_takes_no_place
+            the_first_of_two_messages_with_one_workflow_id_wins_within_a_batch
+            a_session_runs_one_turn_at_a_time_in_the_order_of_the_stream
+            a_turn_admitted_late_runs_before_those_that_wait_behind_it
+            sessions_do_not_wait_for_each_other
+            an_empty_batch_is_answered
+            a_saved_turn_stays_saved
+            a_failed_turn_stays_failed_and_is_not_stored
+            a_waiting_turn_that_ends_never_runs
+            the_released_turn_is_named_again_to_whoever_asks_again
+            a_turn_nobody_admitted_can_be_saved
+            a_turn_nobody_admitted_can_be_failed_and_never_runs
+            a_second_answer_does_not_replace_the_first
+            the_latest_turns_come_oldest_first
+            users_who_share_a_session_id_do_not_see_each_other
+            preferences_are_set_one_by_one
+            hostile_ids_and_texts_come_back_as_they_were
+            any_interleaving_keeps_the_order_of_every_session
+        }
+    };
+    ($make:expr => $($story:ident)+) => {
+        $(
+            #[tokio::test]
+            async fn $story() {
+                let subject = $make.await;
+                $crate::ports::contract::store::$story(&*subject).await;
+            }
+        )+
+    };
+}

@@ -1,0 +1,87 @@
+//! How turns end, and what an ending releases.
+
+use super::{UnderTest, material::*};
+use crate::ports::store::Admitted::{Ended, Failed, Running, Waiting};
+
+/// Whoever asks to save it again hears the same; whoever asks to fail it hears that it is too late.
+pub async fn a_saved_turn_stays_saved<S: UnderTest>(store: &S) {
+    admit(store, &[accepted("w", "s", 1)]).await;
+    assert_eq!(save(store, interaction("w", "s", 1)).await, ended(None));
+    assert_eq!(save(store, interaction("w", "s", 1)).await, ended(None));
+    assert_eq!(fail(store, "w", "s").await, ended_otherwise(None));
+    assert_eq!(save(store, interaction("w", "s", 1)).await, ended(None));
+    assert_eq!(recent(store, "ann", "s", 9).await, ["w"]);
+}
+
+/// Its answer, should one still come, is not kept.
+pub async fn a_failed_turn_stays_failed_and_is_not_stored<S: UnderTest>(store: &S) {
+    admit(store, &[accepted("w", "s", 1)]).await;
+    assert_eq!(fail(store, "w", "s").await, ended(None));
+    assert_eq!(save(store, interaction("w", "s", 1)).await, ended_otherwise(None));
+    assert_eq!(fail(store, "w", "s").await, ended(None));
+    assert!(recent(store, "ann", "s", 9).await.is_empty());
+    admit(store, &[refused("bad", "s", 2)]).await;
+    assert_eq!(fail(store, "bad", "s").await, ended(None));
+    assert_eq!(save(store, interaction("bad", "s", 2)).await, ended_otherwise(None));
+}
+
+/// A turn may be failed before it came to its turn.
+pub async fn a_waiting_turn_that_ends_never_runs<S: UnderTest>(store: &S) {
+    let batch = [accepted("a", "s", 1), accepted("b", "s", 2), accepted("c", "s", 3)];
+    admit(store, &batch).await;
+    assert_eq!(fail(store, "b", "s").await, ended(None), "the running turn is not named: it never waited");
+    assert_eq!(admit(store, &batch).await, [Running, Ended, Waiting]);
+    assert_eq!(save(store, interaction("a", "s", 1)).await, ended(Some("c")));
+}
+
+/// A crash after the commit loses nothing: the redelivered message gets the same event to publish. Once that
+/// turn has ended there is nothing left to publish.
+pub async fn the_released_turn_is_named_again_to_whoever_asks_again<S: UnderTest>(store: &S) {
+    admit(store, &[accepted("a", "s", 1), accepted("b", "s", 2), accepted("c", "s", 3)]).await;
+    for _ in 0..2 {
+        assert_eq!(save(store, interaction("a", "s", 1)).await, ended(Some("b")));
+    }
+    assert_eq!(fail(store, "a", "s").await, ended_otherwise(Some("b")));
+    assert_eq!(admit(store, &[accepted("b", "s", 2)]).await, [Running]);
+    assert_eq!(save(store, interaction("a", "s", 1)).await, ended(Some("b")), "admission does not forget it");
+    for _ in 0..2 {
+        assert_eq!(fail(store, "b", "s").await, ended(Some("c")));
+    }
+    assert_eq!(save(store, interaction("c", "s", 3)).await, ended(None));
+    assert_eq!(save(store, interaction("a", "s", 1)).await, ended(None));
+}
+
+/// A database that lost its turns still keeps the answers that come.
+pub async fn a_turn_nobody_admitted_can_be_saved<S: UnderTest>(store: &S) {
+    assert_eq!(save(store, interaction("w", "s", 1)).await, ended(None));
+    assert_eq!(recent(store, "ann", "s", 9).await, ["w"]);
+    assert_eq!(admit(store, &[accepted("w", "s", 1), accepted("v", "s", 2)]).await, [Ended, Running]);
+}
+
+/// An input that no worker could handle is failed before it was admitted; from then on its id is taken,
+/// whichever message comes with it, since nobody knows which message it was.
+pub async fn a_turn_nobody_admitted_can_be_failed_and_never_runs<S: UnderTest>(store: &S) {
+    admit(store, &[accepted("a", "s", 1), accepted("b", "s", 2)]).await;
+    for _ in 0..2 {
+        assert_eq!(fail(store, "poison", "s").await, ended(None));
+    }
+    assert_eq!(admit(store, &[accepted("poison", "s", 3)]).await, [Ended]);
+    assert_eq!(admit(store, &[refused("poison", "s", 4)]).await, [Failed]);
+    assert_eq!(save(store, interaction("poison", "s", 3)).await, ended_otherwise(None));
+    assert_eq!(save(store, interaction("a", "s", 1)).await, ended(Some("b")));
+    assert_eq!(fail(store, "poison", "s").await, ended(Some("b")), "any ending may finish a lost publish");
+}
+
+/// A model that was asked twice answers twice; the user has read the first answer.
+pub async fn a_second_answer_does_not_replace_the_first<S: UnderTest>(store: &S) {
+    admit(store, &[accepted("w", "s", 1)]).await;
+    let first = interaction("w", "s", 1);
+    let mut second = first.clone();
+    second.interaction_id = "another".to_owned();
+    second.response.text = "another answer".to_owned();
+    assert_eq!(save(store, first.clone()).await, ended(None));
+    assert_eq!(save(store, second).await, ended(None));
+    let context = store.context(&first.user_id, &first.session_id, 9).await.expect("the store answers");
+    let texts: Vec<&str> = context.recent_turns.iter().map(|turn| turn.assistant.as_str()).collect();
+    assert_eq!(texts, [first.response.text.as_str()]);
+}

@@ -1,0 +1,57 @@
+//! What the writer is asked to do.
+
+use throughline_actors::ports::store::{Admission, Admitted, Closed, Interaction, StoreError, Verdict};
+use throughline_schemas::{SessionId, Timestamp, WorkflowId};
+use tokio::sync::oneshot;
+
+/// Where the answer goes. The caller may be gone; what it asked for is done all the same.
+pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+
+#[derive(Debug)]
+pub(super) enum Operation {
+    Admit {
+        batch: Vec<Admission>,
+        answer: Answer<Vec<Admitted>>,
+    },
+    Save {
+        interaction: Box<Interaction>,
+        answer: Answer<Closed>,
+    },
+    Fail {
+        workflow: WorkflowId,
+        session: SessionId,
+        at: Timestamp,
+        answer: Answer<Closed>,
+    },
+    /// Do what is queued, then stop.
+    Close(oneshot::Sender<()>),
+}
+
+impl Operation {
+    /// Bytes of text it brings, roughly: what bounds a batch.
+    pub(super) fn weight(&self) -> usize {
+        const OVERHEAD: usize = 512;
+        match self {
+            Self::Admit { batch, .. } => batch
+                .iter()
+                .map(|admission| match &admission.verdict {
+                    Verdict::Accepted { event } => OVERHEAD + event.len(),
+                    Verdict::Refused => OVERHEAD,
+                })
+                .sum(),
+            Self::Save { interaction, .. } => {
+                OVERHEAD + interaction.request.user_input.len() + interaction.response.text.len()
+            }
+            Self::Fail { .. } | Self::Close(_) => OVERHEAD,
+        }
+    }
+
+    pub(super) fn refuse(self, error: StoreError) {
+        // An error means that nobody waits for the answer any more.
+        match self {
+            Self::Admit { answer, .. } => drop(answer.send(Err(error))),
+            Self::Save { answer, .. } | Self::Fail { answer, .. } => drop(answer.send(Err(error))),
+            Self::Close(_) => {}
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The one task that writes.
+
+use std::sync::Arc;
+
+use sqlx::{Connection, SqliteConnection};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    batch::{Batch, Standings},
+    error,
+    file::DatabaseFile,
+    operation::Operation,
+};
+
+/// Operations in one transaction.
+const MAX_BATCH: usize = 256;
+
+/// Bytes after which no further operation joins a transaction.
+const MAX_BATCH_BYTES: usize = 8 << 20;
+
+const WRITING: &str = "writing a batch";
+
+/// Runs until every sender is gone or one of them asked to close.
+pub(super) async fn run(
+    file: DatabaseFile,
+    connection: SqliteConnection,
+    mut queue: mpsc::Receiver<Operation>,
+) {
+    let mut writer = Writer { file, connection: Some(connection) };
+    let mut closing: Option<oneshot::Sender<()>> = None;
+    while let Some(first) = queue.recv().await {
+        let mut operations = Vec::new();
+        let mut bytes = 0;
+        let mut next = Some(first);
+        while let Some(operation) = next {
+            if let Operation::Close(done) = operation {
+                queue.close();
+                closing = Some(done);
+            } else {
+                bytes += operation.weight();
+                operations.push(operation);
+            }
+            let full = operations.len() >= MAX_BATCH || bytes >= MAX_BATCH_BYTES;
+            next = if full { None } else { queue.try_recv().ok() };
+        }
+        writer.write(operations).await;
+    }
+    writer.close().await;
+    if let Some(done) = closing {
+        // An error means that whoever asked no longer waits.
+        let _ = done.send(());
+    }
+}
+
+struct Writer {
+    file: DatabaseFile,
+    /// None after an error: whatever state the connection was in goes with it.
+    connection: Option<SqliteConnection>,
+}
+
+impl Writer {
+    /// Applies and answers all operations.
+    async fn write(&mut self, operations: Vec<Operation>) {
+        if operations.is_empty() {
+            return;
+        }
+        match self.apply(&operations).await {
+            Ok(mut standings) => operations.into_iter().for_each(|operation| standings.answer(operation)),
+            Err(refused) if error::is_refused(&refused) && operations.len() > 1 => {
+                // One of them is at fault; the others need not suffer for it.
+                for operation in operations {
+                    match self.apply(std::slice::from_ref(&operation)).await {
+                        Ok(mut standings) => standings.answer(operation),
+                        Err(error) => operation.refuse(error::from_sqlx(WRITING, error)),
+                    }
+                }
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                for operation in operations {
+                    operation.refuse(error::shared(WRITING, &error));
+                }
+            }
+        }
+    }
+
+    async fn apply(&mut self, operations: &[Operation]) -> Result<Standings, sqlx::Error> {
+        let batch = Batch::of(operations)?;
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.file.connect().await?,
+        };
+        let standings = batch.apply(&mut connection).await?;
+        self.connection = Some(connection);
+        Ok(standings)
+    }
+
+    async fn close(self) {
+        let Some(mut connection) = self.connection else { return };
+        // Neither is needed for what was written to be safe; the next to open the file does the rest.
+        if let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut connection).await {
+            tracing::debug!(%error, "the write-ahead log was not folded in");
+        }
+        if let Err(error) = connection.close().await {
+            tracing::debug!(%error, "the database was not closed");
+        }
+    }
+}
