@@ -1,1 +1,4 @@
 //! One suite per port, which the fake and every real adapter pass.
+
+pub mod model;
+pub mod source;
