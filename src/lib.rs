@@ -7,6 +7,9 @@
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod fetch;
+mod http_client;
+pub mod llm;
 pub mod nats_server;
 pub mod sandbox;
 pub mod storage;

@@ -34,6 +34,8 @@ pub struct CallFacts {
     pub request_id: Option<String>,
     /// How long the provider asked to wait, uncapped.
     pub retry_after: Option<Duration>,
+    /// The provider's own word on trying again (`x-should-retry`), which overrides what its status suggests.
+    pub should_retry: Option<bool>,
 }
 
 /// A complete answer.
@@ -43,11 +45,11 @@ pub struct ModelAnswer {
     pub text: String,
     /// The model, as the provider named it.
     pub model: String,
-    /// Why it stopped.
+    /// Why it stopped. A refusal is [`FinishReason::ContentFilter`], its wording the text.
     pub finish_reason: FinishReason,
-    /// Tokens, if reported.
+    /// Tokens, if reported in a form that makes sense.
     pub usage: Option<Usage>,
-    /// The answer as it came.
+    /// The answer as it came, without the provider's key where it was echoed.
     pub raw: Value,
     /// Besides.
     pub facts: CallFacts,
@@ -58,7 +60,7 @@ pub struct ModelAnswer {
 pub enum Phase {
     /// Connecting; nothing was sent.
     Connect,
-    /// Waiting for the answer to begin.
+    /// Waiting for the answer to begin; connecting counts.
     FirstByte,
     /// Between two pieces of the answer.
     Read,
@@ -66,19 +68,22 @@ pub enum Phase {
     Total,
 }
 
-/// What went wrong with a call.
+/// What went wrong with a call. Texts are the provider's own words, on one line, cut to a few hundred characters,
+/// without its key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ModelError {
     /// 401 or 403.
     #[error("the provider refused the credentials; check the api_key of the provider")]
     Credentials,
-    /// Another 4xx: the request is at fault.
+    /// Another 4xx, a redirect, or an answer that the provider's filter withheld completely: the request or the
+    /// configuration is at fault.
     #[error("the provider refused the request: {0}")]
     BadRequest(String),
-    /// The account has no credit; waiting does not help.
+    /// The account has no credit (402, or a 429 that says so); waiting does not help.
     #[error("the provider's quota is used up: {0}")]
     QuotaExhausted(String),
-    /// The model is unknown to the provider.
+    /// The provider does not know the model (404, or a body that says so), or the provider itself is not
+    /// configured.
     #[error("the provider does not know the model: {0}")]
     UnknownModel(String),
     /// The prompt exceeds the model's window.
@@ -87,13 +92,13 @@ pub enum ModelError {
     /// 429.
     #[error("the provider asked to slow down")]
     RateLimited,
-    /// 408, 409, 5xx.
+    /// 408, 409, 425, 5xx (529 included).
     #[error("the provider failed: {0}")]
     Server(String),
     /// No connection could be made; nothing was sent.
     #[error("the provider cannot be reached: {0}")]
     Unreachable(String),
-    /// The connection broke after the request was sent.
+    /// The connection broke, or carried something that is not HTTP, after the request was sent.
     #[error("the connection broke before the answer was complete: {0}")]
     CutShort(String),
     /// A time limit passed.
@@ -102,7 +107,7 @@ pub enum ModelError {
     /// The answer is larger than allowed.
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
-    /// The answer is not what the protocol promises, or empty.
+    /// A success status with an answer that is not what the protocol promises, or is empty.
     #[error("the provider's answer is not usable: {0}")]
     BadResponse(String),
 }
@@ -119,15 +124,19 @@ pub struct ModelFailure {
 
 impl Classify for ModelFailure {
     fn fault(&self) -> Fault {
+        let transient = Fault::Transient { wait_at_least: self.facts.retry_after };
         match &self.error {
             ModelError::Credentials
-            | ModelError::BadRequest(_)
             | ModelError::QuotaExhausted(_)
             | ModelError::UnknownModel(_)
             | ModelError::ContextTooLong(_) => Fault::Permanent,
-            ModelError::RateLimited | ModelError::Server(_) => {
-                Fault::Transient { wait_at_least: self.facts.retry_after }
+            // Only a status is overridden, never what the body said in so many words.
+            ModelError::BadRequest(_) if self.facts.should_retry == Some(true) => transient,
+            ModelError::BadRequest(_) => Fault::Permanent,
+            ModelError::RateLimited | ModelError::Server(_) if self.facts.should_retry == Some(false) => {
+                Fault::Permanent
             }
+            ModelError::RateLimited | ModelError::Server(_) => transient,
             ModelError::Unreachable(_) | ModelError::TimedOut(Phase::Connect) => {
                 Fault::Transient { wait_at_least: None }
             }
@@ -159,6 +168,7 @@ impl Classify for ModelFailure {
 /// All configured providers.
 #[async_trait]
 pub trait Models: Send + Sync + 'static {
-    /// Makes one call. Dropping the future abandons it; the provider may have charged.
+    /// Makes one call and never a second one: redirects are not followed, nothing is tried again. Dropping the
+    /// future abandons the call and closes its connection; the provider may have charged.
     async fn generate(&self, request: &ModelRequest) -> Result<ModelAnswer, ModelFailure>;
 }

@@ -15,16 +15,16 @@ pub struct FetchCall {
     pub source: String,
     /// The complete URL, values already percent-encoded.
     pub url: String,
-    /// Limit on the whole call.
+    /// Limit on the whole call: connecting, waiting for the answer, reading it.
     pub timeout: Duration,
-    /// Limit on the body, in bytes, after decompression.
+    /// Limit on the body, in bytes. Compression is never asked for, so these are the bytes on the wire.
     pub max_bytes: usize,
     /// Trace context to send along.
     pub traceparent: TraceParent,
 }
 
-/// Why there is no data.
-#[derive(Debug, thiserror::Error)]
+/// Why there is no data. No text of the source's body is repeated, and no URL.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
     /// No complete answer in time.
     #[error("no complete answer within {} ms", .0.as_millis())]
@@ -32,7 +32,7 @@ pub enum FetchError {
     /// No connection, or it broke.
     #[error("cannot be reached: {0}")]
     Unreachable(String),
-    /// 404 or 410: the source has no such document.
+    /// 404 or 410, or a success that has no body by definition (204, 205): the source has no such document.
     #[error("has no such document (HTTP {0})")]
     NotFound(u16),
     /// 429, with the wait that was asked for.
@@ -41,7 +41,7 @@ pub enum FetchError {
         /// Parsed `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// 5xx or 408.
+    /// 5xx, 408 or 425.
     #[error("failed (HTTP {status})")]
     Server {
         /// The status.
@@ -55,9 +55,12 @@ pub enum FetchError {
     /// The body is larger than allowed.
     #[error("answered with more than {0} bytes; raise the source's max_bytes if that is legitimate")]
     TooLarge(usize),
-    /// The body is not JSON.
+    /// The body is not JSON; says where it stops being JSON, not what is there.
     #[error("answered with something that is not JSON: {0}")]
     NotJson(String),
+    /// Nothing was sent: the call names a source that is not configured, or its URL is not one.
+    #[error("cannot be asked: {0}")]
+    Misconfigured(String),
 }
 
 impl FetchError {
@@ -71,6 +74,7 @@ impl FetchError {
             Self::Server { .. } | Self::Refused(_) => "status",
             Self::TooLarge(_) => "too_large",
             Self::NotJson(_) => "not_json",
+            Self::Misconfigured(_) => "misconfigured",
         }
     }
 
@@ -79,7 +83,11 @@ impl FetchError {
         match self {
             Self::NotFound(status) | Self::Refused(status) | Self::Server { status, .. } => Some(*status),
             Self::RateLimited { .. } => Some(429),
-            Self::TimedOut(_) | Self::Unreachable(_) | Self::TooLarge(_) | Self::NotJson(_) => None,
+            Self::TimedOut(_)
+            | Self::Unreachable(_)
+            | Self::TooLarge(_)
+            | Self::NotJson(_)
+            | Self::Misconfigured(_) => None,
         }
     }
 }
@@ -91,14 +99,19 @@ impl Classify for FetchError {
             Self::RateLimited { retry_after } | Self::Server { retry_after, .. } => {
                 Fault::Transient { wait_at_least: *retry_after }
             }
-            Self::NotFound(_) | Self::Refused(_) | Self::TooLarge(_) | Self::NotJson(_) => Fault::Permanent,
+            Self::NotFound(_)
+            | Self::Refused(_)
+            | Self::TooLarge(_)
+            | Self::NotJson(_)
+            | Self::Misconfigured(_) => Fault::Permanent,
         }
     }
 
     fn health(&self) -> Health {
         match self {
             Self::NotFound(_) | Self::Refused(_) => Health::Answered,
-            Self::RateLimited { .. } => Health::Paced,
+            // A call that was never made says nothing about the source.
+            Self::RateLimited { .. } | Self::Misconfigured(_) => Health::Paced,
             // A source that lies about its format or size is as useless as one that is down.
             Self::TimedOut(_)
             | Self::Unreachable(_)
@@ -112,6 +125,7 @@ impl Classify for FetchError {
 /// All configured sources.
 #[async_trait]
 pub trait Sources: Send + Sync + 'static {
-    /// Makes one call. Dropping the future abandons it.
+    /// Makes one call and never a second one: redirects are not followed, nothing is tried again. Dropping the
+    /// future abandons the call and closes its connection.
     async fn fetch(&self, call: &FetchCall) -> Result<Value, FetchError>;
 }

@@ -1,0 +1,123 @@
+//! Models that answer from a script.
+
+use std::ops::Deref;
+
+use async_trait::async_trait;
+use serde_json::json;
+use throughline_schemas::{FinishReason, Usage};
+
+use super::script::{Reply, Script};
+use crate::ports::model::{CallFacts, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models};
+
+/// [`Models`] that answer what they were told to, by the name of the provider; see [`Script`] for how to tell them.
+/// A provider without a script is one that is not configured. Limits are the real adapter's: script the error, or
+/// let a call hang with [`Reply::Never`].
+#[derive(Debug, Default)]
+pub struct ScriptedModels(Script<ModelRequest, Result<ModelAnswer, ModelFailure>>);
+
+impl ScriptedModels {
+    /// What a provider answers, at once, whenever its queue is empty.
+    pub fn always(&self, provider: &str, result: Result<ModelAnswer, ModelFailure>) {
+        self.otherwise(provider, move |_| Reply::Now(result.clone()));
+    }
+}
+
+impl Deref for ScriptedModels {
+    type Target = Script<ModelRequest, Result<ModelAnswer, ModelFailure>>;
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+/// A complete answer with this text: ten tokens in, five out.
+pub fn answer(text: &str) -> ModelAnswer {
+    ModelAnswer {
+        text: text.to_owned(),
+        model: "scripted".to_owned(),
+        finish_reason: FinishReason::Stop,
+        usage: Some(Usage { input_tokens: 10, output_tokens: 5, ..Usage::default() }),
+        raw: json!({"model": "scripted", "choices": [{"message": {"content": text}, "finish_reason": "stop"}]}),
+        facts: CallFacts { http_status: Some(200), ..CallFacts::default() },
+    }
+}
+
+/// A failure about which nothing else is known.
+pub fn failure(error: ModelError) -> ModelFailure {
+    ModelFailure { error, facts: CallFacts::default() }
+}
+
+#[async_trait]
+impl Models for ScriptedModels {
+    async fn generate(&self, request: &ModelRequest) -> Result<ModelAnswer, ModelFailure> {
+        let result = self.0.play(&request.provider, request).await;
+        result.unwrap_or_else(|| {
+            let message = format!("nothing is scripted for the provider {:?}", request.provider);
+            Err(failure(ModelError::UnknownModel(message)))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use throughline_schemas::TraceParent;
+
+    use super::*;
+    use crate::ports::contract::model::{ModelRig, Scene, models_keep_their_contract, request};
+    use crate::ports::model::Phase;
+
+    #[derive(Default)]
+    struct Rig(Arc<ScriptedModels>);
+
+    #[async_trait]
+    impl ModelRig for Rig {
+        fn models(&self) -> Arc<dyn Models> {
+            Arc::clone(&self.0) as _
+        }
+
+        async fn stage(&self, scene: Scene) -> ModelRequest {
+            let words = || "words".to_owned();
+            let facts = |status, retry_after| CallFacts {
+                http_status: Some(status),
+                retry_after,
+                ..CallFacts::default()
+            };
+            let fail = |error, facts| Err(ModelFailure { error, facts });
+            let none = CallFacts::default;
+            self.0.push(
+                "provider",
+                Reply::Now(match scene {
+                    Scene::Answer { text, finish_reason, usage } => {
+                        Ok(ModelAnswer { finish_reason, usage, ..answer(text) })
+                    }
+                    Scene::RateLimited { retry_after } => {
+                        fail(ModelError::RateLimited, facts(429, Some(retry_after)))
+                    }
+                    Scene::Overloaded => fail(ModelError::Server(words()), facts(503, None)),
+                    Scene::BadKey => fail(ModelError::Credentials, facts(401, None)),
+                    Scene::QuotaUsedUp => fail(ModelError::QuotaExhausted(words()), facts(429, None)),
+                    Scene::UnknownModel => fail(ModelError::UnknownModel(words()), facts(404, None)),
+                    Scene::TooLong => fail(ModelError::ContextTooLong(words()), facts(400, None)),
+                    Scene::BadRequest => fail(ModelError::BadRequest(words()), facts(400, None)),
+                    Scene::Empty | Scene::NotJson => fail(ModelError::BadResponse(words()), facts(200, None)),
+                    Scene::Huge => fail(ModelError::TooLarge(1), facts(200, None)),
+                    Scene::CutShort => fail(ModelError::CutShort(words()), facts(200, None)),
+                    Scene::Silent => fail(ModelError::TimedOut(Phase::FirstByte), none()),
+                    Scene::Stalls => fail(ModelError::TimedOut(Phase::Read), facts(200, None)),
+                    Scene::Unreachable => fail(ModelError::Unreachable(words()), none()),
+                }),
+            );
+            request("provider")
+        }
+
+        fn seen(&self) -> Vec<TraceParent> {
+            self.0.requests().iter().map(|request| request.traceparent).collect()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_fake_keeps_the_contract() {
+        models_keep_their_contract(&Rig::default()).await;
+    }
+}
