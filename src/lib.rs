@@ -5,12 +5,15 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+pub mod bus;
 pub mod cli;
 pub mod config;
 pub mod fetch;
+pub mod http;
 mod http_client;
 pub mod llm;
 pub mod nats_server;
 pub mod sandbox;
 pub mod storage;
 pub mod system;
+pub mod telemetry;
