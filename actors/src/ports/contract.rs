@@ -1,1 +1,3 @@
 //! One suite per port, which the fake and every real adapter pass.
+
+pub mod bus;

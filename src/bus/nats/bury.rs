@@ -40,7 +40,8 @@ pub(super) async fn bury(core: &Core, delivery: &Delivery, letter: &DeadLetter) 
         create_only: false,
         body: delivery.body.clone(),
     };
-    let headers_bytes: usize = delivery.headers.iter().map(|(name, value)| name.len() + value.len() + 16).sum();
+    let headers_bytes: usize =
+        delivery.headers.iter().map(|(name, value)| name.len() + value.len() + 16).sum();
     let written = letter.error.len().min(4 * MAX_ERROR_CHARS) + headers_bytes + HEADROOM_BYTES;
     let object = if message.body.len() + written > core.connection.facts().max_payload {
         let name = core.bodies.put(core, delivery.body.clone()).await?;

@@ -79,10 +79,8 @@ impl Bodies {
                 return Err(unavailable("fetching a large body"));
             };
             let store = self.store(core).await?;
-            let object = store
-                .get(name)
-                .await
-                .map_err(|error| unavailable_because("fetching a large body", error))?;
+            let object =
+                store.get(name).await.map_err(|error| unavailable_because("fetching a large body", error))?;
             if object.info().size > MAX_BODY_BYTES {
                 return Err(BusError::TooLarge { bytes: object.info().size });
             }

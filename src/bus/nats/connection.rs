@@ -198,7 +198,10 @@ impl Seen {
                 "closed"
             }
             Event::SlowConsumer(subscription) => {
-                tracing::warn!(subscription, "a subscription's buffer is full; messages were dropped and come again");
+                tracing::warn!(
+                    subscription,
+                    "a subscription's buffer is full; messages were dropped and come again"
+                );
                 "slow_consumer"
             }
             Event::ServerError(error) => {

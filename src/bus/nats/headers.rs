@@ -44,9 +44,8 @@ pub(super) fn one_line(text: &str) -> String {
 /// The name under which a dead letter keeps an original header: control headers are renamed so that neither the
 /// server nor a reader obeys them.
 pub(super) fn kept_name(original: &str) -> std::borrow::Cow<'_, str> {
-    let begins_with = |prefix: &str| {
-        original.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
-    };
+    let begins_with =
+        |prefix: &str| original.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
     if begins_with(SERVER_PREFIX) || begins_with(OWN_PREFIX) {
         format!("{ORIGINAL}{original}").into()
     } else {

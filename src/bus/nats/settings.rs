@@ -95,7 +95,9 @@ impl fmt::Debug for NatsAuth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::None => f.write_str("None"),
-            Self::Password { user, .. } => f.debug_struct("Password").field("user", user).finish_non_exhaustive(),
+            Self::Password { user, .. } => {
+                f.debug_struct("Password").field("user", user).finish_non_exhaustive()
+            }
             Self::Token(_) => f.write_str("Token(..)"),
             Self::NKey(_) => f.write_str("NKey(..)"),
             Self::CredentialsFile(path) => f.debug_tuple("CredentialsFile").field(path).finish(),

@@ -21,7 +21,12 @@ pub struct Drift {
 
 impl Drift {
     pub(super) fn missing(object: &str) -> Self {
-        Self { object: object.to_owned(), setting: None, wanted: "exists".to_owned(), found: "missing".to_owned() }
+        Self {
+            object: object.to_owned(),
+            setting: None,
+            wanted: "exists".to_owned(),
+            found: "missing".to_owned(),
+        }
     }
 
     /// Whether the whole object is missing.
@@ -79,11 +84,7 @@ pub(super) fn of_stream(wanted: &stream::Config, found: &stream::Config) -> Vec<
 /// Settings that setup decides; the server adds others.
 pub(super) fn of_consumer(name: &str, wanted: &pull::Config, found: &pull::Config) -> Vec<Drift> {
     let mut comparison = Comparison { object: name, drifts: Vec::new() };
-    comparison.compare(
-        "version",
-        &wanted.metadata.get(VERSION_KEY),
-        &found.metadata.get(VERSION_KEY),
-    );
+    comparison.compare("version", &wanted.metadata.get(VERSION_KEY), &found.metadata.get(VERSION_KEY));
     comparison.compare("filter_subject", &wanted.filter_subject, &found.filter_subject);
     comparison.compare("filter_subjects", &wanted.filter_subjects, &found.filter_subjects);
     comparison.compare("deliver_policy", &wanted.deliver_policy, &found.deliver_policy);
