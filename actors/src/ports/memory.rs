@@ -4,3 +4,4 @@ pub mod model;
 pub mod script;
 pub mod source;
 pub mod store;
+pub mod bus;
