@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use super::{Cli, Command, Exit, Failure, Global, config_command, exit::with_causes, output, setup, worker};
+use super::{
+    Cli, Command, Exit, Failure, Global, config_command, dev, exit::with_causes, output, sandbox, setup, worker,
+};
 use crate::{
     app::{AdapterError, WorkerError},
     config::{Config, Env, Layers, Override, process_env},
@@ -28,7 +30,8 @@ impl Cli {
             return Ok(());
         }
         let env = process_env();
-        let config = self.load(&env)?;
+        let layers = self.layers(&env);
+        let config = layers.load()?;
         if let Command::Config(command) = &self.command {
             return config_command::run(command, &config);
         }
@@ -37,7 +40,7 @@ impl Cli {
             .build()
             .map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))?;
         let telemetry = runtime.block_on(async { Telemetry::init(&config.log, &env) })?;
-        let result = runtime.block_on(self.perform(&config, &env, &telemetry));
+        let result = runtime.block_on(self.perform(&layers, config, &env, &telemetry));
         runtime.block_on(telemetry.shutdown());
         result
     }
@@ -83,6 +86,7 @@ impl Command {
             | Self::Doctor(_)
             | Self::Config(_)
             | Self::Schema(_)
+            | Self::Sandbox(_)
             | Self::Bench(_) => None,
         };
         listen
