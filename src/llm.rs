@@ -44,9 +44,9 @@ impl Default for CallLimits {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(10),
-            first_token: Duration::from_secs(60),
+            first_token: Duration::from_mins(1),
             read: Duration::from_secs(30),
-            total: Duration::from_secs(120),
+            total: Duration::from_mins(2),
             max_response_bytes: 8 << 20,
         }
     }
