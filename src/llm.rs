@@ -27,7 +27,7 @@ pub enum ProviderKind {
 /// The limits of one call. Each ends the call with the error that names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallLimits {
-    /// Resolving the name, connecting, TLS. Never longer than `first_token`.
+    /// Resolving the name, connecting, TLS. In effect at most nine tenths of `first_token` and of `total`.
     pub connect: Duration,
     /// From the start of the call until the answer begins (its headers), connecting included.
     pub first_token: Duration,

@@ -60,8 +60,9 @@ async fn a_connection_that_is_never_made_is_told_from_an_answer_that_never_comes
     let base_url = format!("http://{addr}/v1");
     for limits in [
         CallLimits { connect: SHORT, ..limits() },
-        // Even if the limit on the first byte is the shorter one.
-        CallLimits { connect: SHORT, first_token: SHORT * 2, ..limits() },
+        // Even if another limit is the shorter one: nothing was sent.
+        CallLimits { first_token: SHORT, ..limits() },
+        CallLimits { total: SHORT, ..limits() },
     ] {
         let failure = models_at(&base_url, limits).generate(&request("provider")).await.unwrap_err();
         assert_eq!(failure.error, ModelError::TimedOut(Phase::Connect));
