@@ -13,7 +13,7 @@ use std::{
 
 use tokio::{
     net::TcpStream,
-    process::{Child, Command},
+    process::{Child, ChildStdin, Command},
     time::{Instant, sleep, timeout},
 };
 
@@ -86,6 +86,8 @@ pub enum SyncInterval {
 #[derive(Debug)]
 pub struct NatsServer {
     keeper: Child,
+    /// The keeper stops the server when this closes. Kept apart from `keeper`, whose `wait` closes its own.
+    leash: Option<ChildStdin>,
     address: SocketAddr,
     pid: Option<u32>,
 }
@@ -105,7 +107,7 @@ impl NatsServer {
 
         let complaints = dir.join("nats-server.err");
         let stderr = std::fs::File::create(&complaints).map_err(io_error("create the log of nats-server"))?;
-        let keeper = Command::new("/bin/sh")
+        let mut keeper = Command::new("/bin/sh")
             .args(["-c", KEEPER, "nats-keeper"])
             .arg(&binary)
             .arg("-c")
@@ -117,7 +119,8 @@ impl NatsServer {
             .process_group(0)
             .spawn()
             .map_err(io_error("start nats-server"))?;
-        let mut server = Self { keeper, address: (Ipv4Addr::LOCALHOST, 0).into(), pid: None };
+        let leash = keeper.stdin.take();
+        let mut server = Self { keeper, leash, address: (Ipv4Addr::LOCALHOST, 0).into(), pid: None };
         let ready = async {
             loop {
                 // The server writes its ports file when it listens.
@@ -159,7 +162,7 @@ impl NatsServer {
 
     /// Stops the server and waits for it, within a limit.
     pub async fn stop(mut self) {
-        drop(self.keeper.stdin.take());
+        drop(self.leash.take());
         if timeout(STOP_TIMEOUT, self.keeper.wait()).await.is_err() {
             tracing::warn!(limit = ?STOP_TIMEOUT, "nats-server does not stop, killing it");
             let _ = self.keeper.kill().await;

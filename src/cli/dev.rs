@@ -67,7 +67,8 @@ async fn prepare(
     data_dir: DataDir,
 ) -> Result<(Config, Surroundings), Failure> {
     let mut overrides = Vec::new();
-    let mut set = |key: &str, value: toml::Value| overrides.push(Override::new("dev", key, value.to_string()));
+    let mut set =
+        |key: &str, value: toml::Value| overrides.push(Override::new("dev", key, value.to_string()));
     let nats = if config.is_set("nats.url") {
         None
     } else {
@@ -138,8 +139,9 @@ async fn serve(
     let mut running = Worker::start(config, env, &StageName::ALL, telemetry.tracer()).await?;
     let http = worker::serve(config, &running, telemetry).await?;
 
+    let store = running.adapters.store.clone();
     let session = async {
-        demo::seed(&running.adapters.store).await?;
+        demo::seed(&store).await?;
         if let Some(text) = &args.once {
             return demo::once(&bus, text).await;
         }
@@ -167,7 +169,8 @@ async fn serve(
 
 /// Says where everything is, and what to type in another terminal.
 fn announce(config: &Config, http: &HttpServer, sandbox: Option<&Sandbox>, data_dir: &DataDir) {
-    let sandbox = sandbox.map_or_else(|| "not used, sources and model are configured".to_owned(), Sandbox::base_url);
+    let sandbox =
+        sandbox.map_or_else(|| "not used, sources and model are configured".to_owned(), Sandbox::base_url);
     let file = data_dir.config_file();
     output::note(&format!(
         "nats       {}\n\

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use super::{
-    Cli, Command, Exit, Failure, Global, config_command, dev, exit::with_causes, output, sandbox, setup, worker,
+    Cli, Command, Exit, Failure, Global, config_command, dev, exit::with_causes, output, sandbox, setup,
+    worker,
 };
 use crate::{
     app::{AdapterError, WorkerError},
@@ -45,17 +46,23 @@ impl Cli {
         result
     }
 
-    fn load(&self, env: &Env) -> Result<Config, Failure> {
+    fn layers(&self, env: &Env) -> Layers {
         let overrides = self.global.overrides().into_iter().chain(self.command.overrides()).collect();
-        let layers =
-            Layers { file: self.global.config.clone(), env: env.clone(), overrides, ..Layers::default() };
-        Ok(layers.load()?)
+        Layers { file: self.global.config.clone(), env: env.clone(), overrides, ..Layers::default() }
     }
 
-    async fn perform(&self, config: &Config, env: &Env, telemetry: &Telemetry) -> Result<(), Failure> {
+    async fn perform(
+        &self,
+        layers: &Layers,
+        config: Config,
+        env: &Env,
+        telemetry: &Telemetry,
+    ) -> Result<(), Failure> {
         match &self.command {
-            Command::Setup => setup::run(config, env).await,
-            Command::Worker(args) => worker::run(args, config, env, telemetry).await,
+            Command::Dev(args) => dev::run(args, layers, config, env, telemetry).await,
+            Command::Setup => setup::run(&config, env).await,
+            Command::Worker(args) => worker::run(args, &config, env, telemetry).await,
+            Command::Sandbox(args) => sandbox::run(args).await,
             _ => Ok(()),
         }
     }

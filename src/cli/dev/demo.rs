@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use throughline_actors::ports::clock::{Clock, Entropy};
+use throughline_actors::ports::{
+    bus::Bus,
+    clock::{Clock, Entropy},
+};
 use throughline_schemas::{
-    Event, EventData, EventType, Meta, SessionId, TraceParent, UserId, WorkflowId, decode, event::UserInputReceived,
+    Event, EventData, EventType, Meta, SessionId, TraceParent, UserId, WorkflowId, decode,
+    event::UserInputReceived,
 };
 
 use crate::{
@@ -28,7 +32,10 @@ pub(super) async fn seed(store: &SqliteStore) -> Result<(), Failure> {
         Value::Object(preferences) => preferences,
         _ => Map::new(),
     };
-    store.set_preferences(&user, &preferences, SystemClock.now()).await.map_err(|error| Failure::unavailable(&error))
+    store
+        .set_preferences(&user, &preferences, SystemClock.now())
+        .await
+        .map_err(|error| Failure::unavailable(&error))
 }
 
 /// Answers one text and prints the answer.
@@ -66,7 +73,9 @@ async fn ask(bus: &NatsBus, text: &str) -> Result<(WorkflowId, String), Failure>
 fn user_input(text: &str) -> Result<Event, Failure> {
     let now = SystemClock.now();
     let mut random = [0; 10];
-    random[..8].copy_from_slice(&SystemEntropy.next_u64().to_be_bytes());
+    for byte in &mut random {
+        *byte = rand::random();
+    }
     let workflow_id = WorkflowId::generate(u64::try_from(now.unix_ms()).unwrap_or(0), random);
     let user_id = UserId::new(USER).map_err(Failure::failed)?;
     let session_id = SessionId::new(USER).map_err(Failure::failed)?;

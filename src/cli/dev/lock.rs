@@ -20,7 +20,8 @@ impl DataDir {
         };
         fs::create_dir_all(path).map_err(|error| failed("create the data folder", &error))?;
         let path = path.canonicalize().map_err(|error| failed("find the data folder", &error))?;
-        let lock = File::create(path.join("lock")).map_err(|error| failed("write to the data folder", &error))?;
+        let lock =
+            File::create(path.join("lock")).map_err(|error| failed("write to the data folder", &error))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path, _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(Failure::failed(format!(
