@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod dead_letter;
+mod duration;
 mod envelope;
 pub mod event;
 mod failure;
@@ -25,6 +26,7 @@ mod traceparent;
 mod usage;
 mod version;
 
+pub use duration::Millis;
 pub use envelope::{DecodeError, EncodeError, Event, Meta, decode, encode, encode_reference};
 pub use event::{EventData, EventType};
 pub use failure::{FailureCode, StageName, UnknownStage, WorkflowFailed};
