@@ -11,6 +11,7 @@ pub mod config;
 pub mod fetch;
 pub mod http;
 mod http_client;
+mod leash;
 pub mod llm;
 pub mod nats_server;
 pub mod sandbox;
