@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use super::{
-    Cli, Command, Exit, Failure, Global, config_command, dev, exit::with_causes, output, sandbox, setup,
-    worker,
+    Cli, Command, Exit, Failure, Global, bench, config_command, dev, exit::with_causes, output, sandbox,
+    setup, worker,
 };
 use crate::{
     app::{AdapterError, WorkerError},
@@ -63,6 +63,7 @@ impl Cli {
             Command::Setup => setup::run(&config, env).await,
             Command::Worker(args) => worker::run(args, &config, env, telemetry).await,
             Command::Sandbox(args) => sandbox::run(args).await,
+            Command::Bench(args) => bench::run(args).await,
             _ => Ok(()),
         }
     }
