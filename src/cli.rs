@@ -3,6 +3,10 @@
 mod config_command;
 mod exit;
 mod output;
+mod run;
+mod setup;
+mod signal;
+mod worker;
 
 use std::{net::SocketAddr, path::PathBuf};
 

@@ -46,8 +46,3 @@ pub enum HttpError {
         source: io::Error,
     },
 }
-
-/// Serves the endpoints from when it returns; `listen` may have port 0.
-pub async fn serve(listen: SocketAddr, state: HttpState) -> Result<HttpServer, HttpError> {
-    HttpServer::start(listen, endpoints::router(state)).await
-}

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+pub mod bus;
 pub mod cli;
 pub mod config;
 pub mod fetch;

@@ -189,9 +189,11 @@ fn configuration(dir: &Path, ports: &Path, sync: SyncInterval) -> String {
 
 /// The server writes `nats-server_<pid>.ports`: `{"nats": ["nats://127.0.0.1:41253"], ...}`.
 fn read_ports(dir: &Path) -> Option<(u32, SocketAddr)> {
-    let file = std::fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path()).find(|path| {
-        path.extension().is_some_and(|extension| extension == "ports")
-    })?;
+    let file = std::fs::read_dir(dir)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "ports"))?;
     let pid = file.file_stem()?.to_str()?.rsplit('_').next()?.parse().ok()?;
     let ports: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).ok()?).ok()?;
     let address = ports["nats"].get(0)?.as_str()?.strip_prefix("nats://")?.parse().ok()?;
@@ -213,7 +215,9 @@ async fn find() -> Result<PathBuf, NatsServerError> {
     for candidate in candidates.filter(|candidate| candidate.is_file()) {
         match version(&candidate).await {
             Some(version) if version >= MIN_VERSION => return Ok(candidate),
-            Some(version) => tracing::info!(path = %candidate.display(), ?version, "nats-server is too old, looking on"),
+            Some(version) => {
+                tracing::info!(path = %candidate.display(), ?version, "nats-server is too old, looking on")
+            }
             None => {}
         }
     }

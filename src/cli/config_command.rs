@@ -3,7 +3,7 @@
 use super::{ConfigCommand, Failure, output};
 use crate::config::{Config, process_env};
 
-pub fn run(command: &ConfigCommand, config: &Config) -> Result<(), Failure> {
+pub(super) fn run(command: &ConfigCommand, config: &Config) -> Result<(), Failure> {
     match command {
         ConfigCommand::Check => {
             for problem in config.missing_secrets(&process_env()) {

@@ -69,7 +69,7 @@ impl From<ConfigErrors> for Failure {
 }
 
 /// An error and its causes, on one line; a cause that the error has said already is not repeated.
-pub fn with_causes(error: &dyn std::error::Error) -> String {
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -5,13 +5,13 @@ use std::io::{self, Write};
 use super::exit::{Exit, Failure};
 
 /// Writes one line to stdout.
-pub fn line(text: &str) -> Result<(), Failure> {
+pub(super) fn line(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| closed(&error))
 }
 
 /// Writes a line to stderr; nobody can be told if that fails.
-pub fn note(text: &str) {
+pub(super) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 

@@ -17,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::HttpError;
+use super::{HttpError, HttpState, endpoints};
 
 /// Connections at once; more wait in the backlog.
 pub(super) const MAX_CONNECTIONS: usize = 256;
@@ -34,27 +34,28 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A running server. Dropping it stops it, too, without waiting.
 #[must_use = "the server stops when it is dropped"]
 pub struct HttpServer {
-    addr: SocketAddr,
+    address: SocketAddr,
     stop: watch::Sender<()>,
     task: JoinHandle<()>,
 }
 
 impl HttpServer {
-    pub(super) async fn start(listen: SocketAddr, router: Router) -> Result<Self, HttpError> {
+    /// Serves the endpoints from when it returns; `listen` may have port 0.
+    pub async fn start(listen: SocketAddr, state: HttpState) -> Result<Self, HttpError> {
         let refused = |source: io::Error| match source.kind() {
             io::ErrorKind::AddrInUse => HttpError::InUse { listen },
             _ => HttpError::Listen { listen, source },
         };
         let listener = TcpListener::bind(listen).await.map_err(refused)?;
-        let addr = listener.local_addr().map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
         let (stop, stopped) = watch::channel(());
-        let task = tokio::spawn(accept(listener, router, stopped));
-        Ok(Self { addr, stop, task })
+        let task = tokio::spawn(accept(listener, endpoints::router(state), stopped));
+        Ok(Self { address, stop, task })
     }
 
     /// Where it listens, with the real port.
-    pub fn addr(&self) -> SocketAddr {
-        self.addr
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Stops listening, finishes the answers under way within two seconds, and closes.

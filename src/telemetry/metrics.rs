@@ -6,7 +6,7 @@ use metrics::{KeyName, Recorder, Unit};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use throughline_actors::{ports::clock::Clock, signals};
 use throughline_schemas::Timestamp;
-use tokio::task::JoinHandle;
+use tokio::{runtime::Handle, task::JoinHandle};
 
 use super::process;
 use crate::system::SystemClock;
@@ -98,6 +98,11 @@ pub enum MetricsError {
     Twice,
 }
 
+/// Makes the recorder that of the whole process.
+pub fn install(recorder: PrometheusRecorder) -> Result<(), MetricsError> {
+    metrics::set_global_recorder(recorder).map_err(|_| MetricsError::Twice)
+}
+
 /// The metrics of this process. Clones are the same metrics; upkeep ends with the last one.
 #[derive(Clone)]
 pub struct Metrics {
@@ -107,15 +112,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Keeps the metrics of the whole process from now on. Call it inside the runtime.
-    pub fn install() -> Result<Self, MetricsError> {
-        let (recorder, metrics) = Self::recorder()?;
-        metrics::set_global_recorder(recorder).map_err(|_| MetricsError::Twice)?;
-        Ok(metrics)
-    }
-
-    /// What [`Metrics::install`] installs, not installed: for a test. Call it inside a runtime.
-    pub fn recorder() -> Result<(PrometheusRecorder, Self), MetricsError> {
+    /// Metrics of whatever uses the recorder; [`install`] makes that the whole process.
+    pub fn recorder(runtime: &Handle) -> Result<(PrometheusRecorder, Self), MetricsError> {
         let mut builder = PrometheusBuilder::new();
         for name in signals::HISTOGRAMS {
             builder = builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), &BUCKETS)?;
@@ -130,7 +128,7 @@ impl Metrics {
             }
         }
         let handle = recorder.handle();
-        let upkeep = Arc::new(Upkeep::start(handle.clone()));
+        let upkeep = Arc::new(Upkeep::start(runtime, handle.clone()));
         Ok((recorder, Self { handle, started: SystemClock.now(), _upkeep: upkeep }))
     }
 
@@ -153,8 +151,8 @@ impl Metrics {
 struct Upkeep(JoinHandle<()>);
 
 impl Upkeep {
-    fn start(handle: PrometheusHandle) -> Self {
-        Self(tokio::spawn(async move {
+    fn start(runtime: &Handle, handle: PrometheusHandle) -> Self {
+        Self(runtime.spawn(async move {
             let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
             loop {
                 interval.tick().await;
@@ -191,7 +189,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_scrape_has_help_types_buckets_version_and_process() {
-        let (recorder, metrics) = Metrics::recorder().unwrap();
+        let (recorder, metrics) = Metrics::recorder(&Handle::current()).unwrap();
         with_local_recorder(&recorder, || {
             counter!(signals::DELIVERIES, "stage" => "input", "outcome" => "acknowledged").increment(3);
             histogram!(signals::STAGE_SECONDS, "stage" => "input").record(0.002);
@@ -216,7 +214,7 @@ mod tests {
 
     #[tokio::test]
     async fn upkeep_ends_with_the_last_clone() {
-        let (_recorder, metrics) = Metrics::recorder().unwrap();
+        let (_recorder, metrics) = Metrics::recorder(&Handle::current()).unwrap();
         let task = metrics._upkeep.0.abort_handle();
         let clone = metrics.clone();
         drop(metrics);

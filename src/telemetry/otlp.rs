@@ -68,9 +68,6 @@ pub enum OtlpError {
         /// Its value.
         value: String,
     },
-    /// A mistake of ours.
-    #[error("the export of traces must be set up inside the tokio runtime that carries it")]
-    NoRuntime(#[source] tokio::runtime::TryCurrentError),
     /// The HTTP client.
     #[error("the HTTP client for the export of traces cannot be made")]
     Client(#[source] reqwest::Error),
@@ -88,16 +85,15 @@ fn setting<'e>(env: &'e Env, names: [&'static str; 2]) -> Option<(&'static str, 
 }
 
 /// What exports traces, if any does.
-pub(super) fn provider(env: &Env) -> Result<Option<SdkTracerProvider>, OtlpError> {
+pub(super) fn provider(env: &Env, runtime: &Handle) -> Result<Option<SdkTracerProvider>, OtlpError> {
     let is = |name: &str, value: &str| env.get(name).is_some_and(|set| set.trim().eq_ignore_ascii_case(value));
     if is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none") {
         return Ok(None);
     }
     let Some(endpoint) = endpoint(env)? else { return Ok(None) };
     check_protocol(env)?;
-    let runtime = Handle::try_current().map_err(OtlpError::NoRuntime)?;
     let limit = timeout(env)?;
-    let client = crate::http_client::client(CONNECT_LIMIT).map_err(OtlpError::Client)?;
+    let client = crate::http_client::client(CONNECT_LIMIT, endpoint.starts_with("https:")).map_err(OtlpError::Client)?;
     let exporter = SpanExporter::builder()
         .with_http()
         .with_protocol(Protocol::HttpBinary)
@@ -107,7 +103,7 @@ pub(super) fn provider(env: &Env) -> Result<Option<SdkTracerProvider>, OtlpError
         .with_http_client(client)
         .build()
         .map_err(OtlpError::Exporter)?;
-    let exporter = OnRuntime::new(exporter, runtime, limit);
+    let exporter = OnRuntime::new(exporter, runtime.clone(), limit);
     let processor = BatchSpanProcessor::builder(exporter).build();
     Ok(Some(SdkTracerProvider::builder().with_span_processor(processor).with_resource(resource(env)).build()))
 }

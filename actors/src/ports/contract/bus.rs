@@ -1,0 +1,312 @@
+//! The contract of [`Bus`], one function per promise. Each wants a bus of its own.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use throughline_schemas::{
+    Event, EventData, EventType, FailureCode, Meta, Namespace, SessionId, StageName, Subject, Timestamp,
+    TraceParent, UserId, WorkflowFailed, WorkflowId, dead_letter,
+};
+use tokio::{sync::mpsc, time::timeout};
+
+use crate::ports::{
+    bus::{Bus, DeadLetter, Delivery, Inbox, Published, Settlement},
+    memory::bus::Stored,
+};
+
+/// Within this something that must happen has happened. Generous, because real servers share machines.
+const SOON: Duration = Duration::from_secs(10);
+
+/// A bus with what a test needs to look at it from outside.
+#[async_trait]
+pub trait Bench: Send + Sync {
+    /// The bus.
+    fn bus(&self) -> &dyn Bus;
+    /// Its namespace.
+    fn namespace(&self) -> &Namespace;
+    /// After how long an unanswered delivery comes again.
+    fn ack_wait(&self) -> Duration;
+    /// Publishes as any NATS client might.
+    async fn publish_raw(&self, subject: &str, headers: &[(&str, &str)], body: Bytes);
+    /// Every dead letter so far.
+    async fn dead_letters(&self) -> Vec<Stored>;
+    /// Announcements of a topic from now on.
+    async fn listen(&self, topic: &str) -> mpsc::UnboundedReceiver<Bytes>;
+}
+
+/// An event without much in it, of a type that a stage publishes.
+pub fn sample_event(workflow: &str, session: &str, message: &str) -> Event {
+    let workflow_id = id(WorkflowId::new(workflow));
+    Event {
+        meta: Meta {
+            id: format!("{}.workflow_failed", workflow_id.token()),
+            source: "throughline/contract".to_owned(),
+            time: Timestamp::from_unix_ms(1_750_000_000_000),
+            workflow_id,
+            session_id: id(SessionId::new(session)),
+            user_id: id(UserId::new("u")),
+            causation_id: None,
+            traceparent: TraceParent::root(7, 8),
+            attempt: 1,
+        },
+        data: EventData::WorkflowFailed(WorkflowFailed {
+            code: FailureCode::Internal,
+            stage: StageName::Input,
+            message: message.to_owned(),
+            attempts: 1,
+            retryable: false,
+            may_have_happened: false,
+            attempt_log: Vec::new(),
+        }),
+    }
+}
+
+fn id<T, E: std::fmt::Debug>(made: Result<T, E>) -> T {
+    made.unwrap_or_else(|error| unreachable!("an id of the contract suite: {error:?}"))
+}
+
+async fn input(bench: &dyn Bench, n: usize) {
+    let body = format!(r#"{{"user_id":"u","session_id":"s","user_input":"{n}"}}"#);
+    bench.publish_raw(&bench.namespace().bare_input(), &[], body.into()).await;
+}
+
+async fn open(bench: &dyn Bench, granted: usize) -> Box<dyn Inbox> {
+    let opened = bench.bus().open(StageName::Input).await;
+    let mut inbox = opened.unwrap_or_else(|error| unreachable!("open: {error}"));
+    granted_more(inbox.as_mut(), granted).await;
+    inbox
+}
+
+async fn granted_more(inbox: &mut dyn Inbox, n: usize) {
+    assert!(inbox.grant(n).await.is_ok(), "grant");
+}
+
+async fn next(inbox: &mut dyn Inbox) -> Delivery {
+    match timeout(SOON, inbox.next()).await {
+        Ok(Ok(delivery)) => delivery,
+        Ok(Err(error)) => unreachable!("next: {error}"),
+        Err(_) => unreachable!("nothing was delivered within {SOON:?}"),
+    }
+}
+
+async fn nothing(inbox: &mut dyn Inbox, within: Duration, why: &str) {
+    if let Ok(delivered) = timeout(within, inbox.next()).await {
+        unreachable!("{why}, but there is {delivered:?}");
+    }
+}
+
+async fn settle(delivery: &Delivery, settlement: Settlement) {
+    assert!(delivery.receipt.settle(settlement).await.is_ok(), "settle");
+}
+
+/// The same event may be published any number of times; one is stored, and it exists.
+pub async fn publishing_is_idempotent(bench: &dyn Bench) {
+    let event = sample_event("w-1", "s-1", "first");
+    let bus = bench.bus();
+    assert!(matches!(bus.exists(&event.subject()).await, Ok(false)));
+    assert!(matches!(bus.publish(&event).await, Ok(Published::New)));
+    assert!(matches!(bus.exists(&event.subject()).await, Ok(true)));
+    assert!(matches!(bus.publish(&event).await, Ok(Published::Already)));
+    // Same workflow and type, other content and id: the address decides.
+    let mut other = sample_event("w-1", "s-1", "second");
+    other.meta.id = "another-id".to_owned();
+    assert!(matches!(bus.publish(&other).await, Ok(Published::Already)));
+    let another_workflow = sample_event("w-2", "s-1", "third");
+    assert!(matches!(bus.publish(&another_workflow).await, Ok(Published::New)));
+}
+
+/// A message id chosen by somebody who publishes input cannot keep an event of ours out of the stream.
+pub async fn a_foreign_message_id_hides_no_event(bench: &dyn Bench) {
+    let event = sample_event("w-1", "s-1", "wanted");
+    bench
+        .publish_raw(
+            &bench.namespace().bare_input(),
+            &[("Nats-Msg-Id", &event.meta.id)],
+            Bytes::from_static(b"{}"),
+        )
+        .await;
+    assert!(matches!(bench.bus().publish(&event).await, Ok(Published::New)));
+    assert!(matches!(bench.bus().exists(&event.subject()).await, Ok(true)));
+}
+
+/// Deliveries come in the order of the stream, with what was published.
+pub async fn deliveries_arrive_in_stream_order(bench: &dyn Bench) {
+    for n in 0..20 {
+        input(bench, n).await;
+    }
+    let with_tokens =
+        Subject::new(EventType::UserInputReceived, &id(SessionId::new("s")), &id(WorkflowId::new("w")))
+            .live(bench.namespace());
+    bench.publish_raw(&with_tokens, &[("X-Kind", "tokens")], Bytes::from_static(b"\x00\xff not JSON")).await;
+    let mut inbox = open(bench, 64).await;
+    let mut last = 0;
+    for n in 0..20 {
+        let delivery = next(inbox.as_mut()).await;
+        assert!(delivery.sequence > last, "{} after {last}", delivery.sequence);
+        last = delivery.sequence;
+        assert_eq!(delivery.delivered, 1);
+        assert_eq!(delivery.subject, bench.namespace().bare_input());
+        assert!(delivery.body.ends_with(format!("\"{n}\"}}").as_bytes()), "{:?}", delivery.body);
+        settle(&delivery, Settlement::Acknowledged).await;
+    }
+    let delivery = next(inbox.as_mut()).await;
+    assert_eq!(delivery.subject, with_tokens);
+    assert_eq!(delivery.header("x-kind"), Some("tokens"));
+    assert_eq!(&delivery.body[..], b"\x00\xff not JSON");
+}
+
+/// An inbox hands out what was granted and no more, however much there is.
+pub async fn never_more_than_granted(bench: &dyn Bench) {
+    for n in 0..30 {
+        input(bench, n).await;
+    }
+    let mut inbox = open(bench, 0).await;
+    let short = bench.ack_wait() / 4;
+    nothing(inbox.as_mut(), short, "nothing was granted").await;
+    let mut held = Vec::new();
+    for granted in [3, 1, 7] {
+        granted_more(inbox.as_mut(), granted).await;
+        for _ in 0..granted {
+            held.push(next(inbox.as_mut()).await);
+        }
+        nothing(inbox.as_mut(), short / 4, "all that was granted is handed out").await;
+        for delivery in held.drain(..) {
+            settle(&delivery, Settlement::Acknowledged).await;
+        }
+    }
+    // Granted before anything is published, too.
+    granted_more(inbox.as_mut(), 40).await;
+    for n in 11..30 {
+        let delivery = next(inbox.as_mut()).await;
+        assert_eq!(delivery.sequence, n + 1);
+        settle(&delivery, Settlement::Acknowledged).await;
+    }
+    nothing(inbox.as_mut(), short, "everything is delivered").await;
+    input(bench, 30).await;
+    assert_eq!(next(inbox.as_mut()).await.sequence, 31);
+}
+
+/// A delivery that nobody answers comes again after the ack wait, counted, and can still be acknowledged.
+pub async fn what_is_not_settled_comes_again(bench: &dyn Bench) {
+    input(bench, 0).await;
+    let mut inbox = open(bench, 4).await;
+    let first = next(inbox.as_mut()).await;
+    assert_eq!(first.delivered, 1);
+    nothing(inbox.as_mut(), bench.ack_wait() / 2, "the ack wait is not over").await;
+    let second = next(inbox.as_mut()).await;
+    assert_eq!((second.sequence, second.delivered), (first.sequence, 2));
+    assert_eq!(second.body, first.body);
+    // A late answer for the first delivery counts for the message.
+    settle(&first, Settlement::Acknowledged).await;
+    nothing(inbox.as_mut(), bench.ack_wait() * 2, "it is acknowledged").await;
+}
+
+/// A returned delivery comes again after its delay, counted; a terminated one never.
+pub async fn a_returned_delivery_waits_for_its_delay(bench: &dyn Bench) {
+    input(bench, 0).await;
+    let mut inbox = open(bench, 4).await;
+    let delay = bench.ack_wait() / 2;
+    settle(&next(inbox.as_mut()).await, Settlement::Retried { after: delay }).await;
+    nothing(inbox.as_mut(), delay / 2, "its delay is not over").await;
+    let second = next(inbox.as_mut()).await;
+    assert_eq!(second.delivered, 2);
+    settle(&second, Settlement::Retried { after: Duration::ZERO }).await;
+    let third = next(inbox.as_mut()).await;
+    assert_eq!(third.delivered, 3);
+    settle(&third, Settlement::Terminated { reason: "no\r\nmore".to_owned() }).await;
+    nothing(inbox.as_mut(), bench.ack_wait() * 2, "it is terminated").await;
+}
+
+/// Progress restarts the redelivery timer, as often as it is reported.
+pub async fn progress_keeps_a_delivery_alive(bench: &dyn Bench) {
+    input(bench, 0).await;
+    let mut inbox = open(bench, 4).await;
+    let delivery = next(inbox.as_mut()).await;
+    for _ in 0..5 {
+        nothing(inbox.as_mut(), bench.ack_wait() / 2, "progress is reported").await;
+        assert!(delivery.receipt.progress().await.is_ok());
+    }
+    let again = next(inbox.as_mut()).await;
+    assert_eq!(again.delivered, 2);
+}
+
+/// A dead letter keeps bytes and headers, says what was wrong, and is stored once.
+pub async fn a_dead_letter_keeps_everything(bench: &dyn Bench) {
+    let body = Bytes::from_static(b"\x00\xfe{ not json \r\n");
+    let headers = [("X-Kept", "yes"), ("Nats-Msg-Id", "m-1")];
+    bench.publish_raw(&bench.namespace().bare_input(), &headers, body.clone()).await;
+    let mut inbox = open(bench, 4).await;
+    let delivery = next(inbox.as_mut()).await;
+    let letter = DeadLetter {
+        subject: None,
+        stage: StageName::Input,
+        code: FailureCode::UnreadableEvent,
+        error: "line one\r\nInjected: header".to_owned(),
+        at: Timestamp::from_unix_ms(1_750_000_000_000),
+    };
+    for _ in 0..2 {
+        let buried = bench.bus().bury(&delivery, &letter).await;
+        assert!(buried.is_ok(), "{buried:?}");
+    }
+    let dead = bench.dead_letters().await;
+    assert_eq!(dead.len(), 1, "{dead:?}");
+    let dead = &dead[0];
+    assert_eq!(dead.body, body);
+    let ns = bench.namespace();
+    assert_eq!(dead.subject, format!("{ns}.dead.v1.user_input_received.unknown.{}", delivery.sequence));
+    for (name, value) in [
+        (dead_letter::STAGE, "input"),
+        (dead_letter::CODE, "unreadable_event"),
+        (dead_letter::ERROR, "line one  Injected: header"),
+        (dead_letter::ATTEMPTS, "1"),
+        (dead_letter::SUBJECT, ns.bare_input().as_str()),
+        (dead_letter::SEQUENCE, delivery.sequence.to_string().as_str()),
+        (dead_letter::TIME, "2025-06-15T15:06:40Z"),
+        ("X-Kept", "yes"),
+        ("Original-Nats-Msg-Id", "m-1"),
+    ] {
+        assert_eq!(dead.header(name), Some(value), "{name} of {dead:?}");
+    }
+    assert_eq!(dead.header("Injected"), None);
+}
+
+/// Several inboxes of one stage share its deliveries; each message goes to one of them.
+pub async fn a_stage_is_shared_by_its_inboxes(bench: &dyn Bench) {
+    const MESSAGES: usize = 40;
+    let stage = StageName::Persistence;
+    let ns = bench.namespace();
+    for n in 0..MESSAGES {
+        let workflow = id(WorkflowId::new(format!("w-{n}")));
+        let subject = Subject::new(EventType::ResponseGenerated, &id(SessionId::new("s")), &workflow);
+        bench.publish_raw(&subject.live(ns), &[], Bytes::from_static(b"{}")).await;
+    }
+    let mut inboxes = Vec::new();
+    for _ in 0..2 {
+        let opened = bench.bus().open(stage).await;
+        let mut inbox = opened.unwrap_or_else(|error| unreachable!("open: {error}"));
+        granted_more(inbox.as_mut(), MESSAGES / 2).await;
+        inboxes.push(inbox);
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    for inbox in &mut inboxes {
+        for _ in 0..MESSAGES / 2 {
+            let delivery = next(inbox.as_mut()).await;
+            assert!(seen.insert(delivery.sequence), "{} came twice", delivery.sequence);
+            settle(&delivery, Settlement::Acknowledged).await;
+        }
+    }
+    assert_eq!(seen.len(), MESSAGES);
+}
+
+/// What is announced reaches whoever listens to that topic; nobody listening is no error.
+pub async fn announcements_reach_listeners(bench: &dyn Bench) {
+    let bus = bench.bus();
+    assert!(bus.announce("breaker", Bytes::from_static(b"unheard")).await.is_ok());
+    let mut heard = bench.listen("breaker").await;
+    assert!(bus.announce("other", Bytes::from_static(b"not this")).await.is_ok());
+    assert!(bus.announce("breaker", Bytes::from_static(b"open")).await.is_ok());
+    let announcement = timeout(SOON, heard.recv()).await;
+    assert_eq!(announcement.ok().flatten().as_deref(), Some(b"open".as_slice()));
+    assert!(bus.is_connected());
+}

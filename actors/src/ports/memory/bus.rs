@@ -1,0 +1,332 @@
+//! The event bus in memory: one log, any number of workers, on tokio's clock.
+//!
+//! Differs from the real one in that the input stage is not pinned: several open inboxes of one stage share its
+//! deliveries, which is the harder case.
+
+mod inbox;
+mod log;
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use throughline_schemas::{
+    Event, EventType, MAJOR, Namespace, StageName, Subject, Timestamp, WorkflowId, dead_letter, decode,
+    encode,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+
+use crate::ports::bus::{Bus, BusError, DeadLetter, Delivery, Inbox, Published, consumed_by};
+use inbox::MemoryInbox;
+use log::Log;
+pub use log::Stored;
+
+/// What the real consumers have by default.
+const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(30);
+/// The wall clock at the fake's start: tests see the same times in every run.
+const EPOCH_UNIX_MS: i64 = 1_750_000_000_000;
+
+/// See the module. Clones share everything.
+#[derive(Clone)]
+pub struct MemoryBus {
+    shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    ns: Namespace,
+    ack_wait: Duration,
+    started: Instant,
+    state: Mutex<State>,
+    /// Counts changes, for whoever waits for one.
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    log: Log,
+    dead: Vec<Stored>,
+    buried: Vec<(StageName, u64)>,
+    announcements: Vec<(String, Bytes)>,
+    listeners: Vec<(String, mpsc::UnboundedSender<Bytes>)>,
+    faults: VecDeque<PublishFault>,
+    offline: bool,
+}
+
+/// What happens to a publish that is made to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublishFault {
+    /// It does not reach the stream.
+    Lost,
+    /// It reaches the stream, and its acknowledgement is lost.
+    Unacknowledged,
+    /// The stream is full.
+    Full,
+}
+
+impl MemoryBus {
+    /// An empty bus; unanswered deliveries come again after 30 s.
+    pub fn new(ns: Namespace) -> Self {
+        Self::with_ack_wait(ns, DEFAULT_ACK_WAIT)
+    }
+
+    /// An empty bus; unanswered deliveries come again after `ack_wait`.
+    pub fn with_ack_wait(ns: Namespace, ack_wait: Duration) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                ns,
+                ack_wait,
+                started: Instant::now(),
+                state: Mutex::default(),
+                changes: watch::Sender::new(0),
+            }),
+        }
+    }
+
+    /// The namespace.
+    pub fn namespace(&self) -> &Namespace {
+        &self.shared.ns
+    }
+
+    /// Stores a message as any NATS client might publish it, and returns its sequence.
+    pub fn publish_raw(&self, subject: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> u64 {
+        let headers = headers.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let now = self.shared.now();
+        let sequence = self.shared.lock().log.append(subject.to_owned(), headers, body.into(), now);
+        self.shared.changed();
+        sequence
+    }
+
+    /// Stores a bare JSON input on the bare input subject.
+    pub fn publish_input(&self, user: &str, session: &str, workflow: &str, text: &str) -> u64 {
+        let body = serde_json::json!({
+            "user_id": user, "session_id": session, "workflow_id": workflow, "user_input": text,
+        });
+        self.publish_raw(&self.shared.ns.bare_input(), &[], body.to_string())
+    }
+
+    /// Everything stored so far.
+    pub fn stored(&self) -> Vec<Stored> {
+        self.shared.lock().log.all().to_vec()
+    }
+
+    /// The stored events that our own stages published, in order. Inputs and whatever cannot be read are left out.
+    pub fn events(&self) -> Vec<Event> {
+        self.stored()
+            .iter()
+            .filter(|stored| Subject::parse(&self.shared.ns, &stored.subject).is_some())
+            .filter_map(|stored| decode(&stored.body).ok())
+            .collect()
+    }
+
+    /// The stored event of this type and workflow.
+    pub fn event(&self, event_type: EventType, workflow: &WorkflowId) -> Option<Event> {
+        self.events()
+            .into_iter()
+            .find(|event| event.event_type() == event_type && event.meta.workflow_id == *workflow)
+    }
+
+    /// Every dead letter so far.
+    pub fn dead_letters(&self) -> Vec<Stored> {
+        self.shared.lock().dead.clone()
+    }
+
+    /// Every announcement so far: topic and body.
+    pub fn announcements(&self) -> Vec<(String, Bytes)> {
+        self.shared.lock().announcements.clone()
+    }
+
+    /// Hears announcements of a topic from now on.
+    pub fn listen(&self, topic: &str) -> mpsc::UnboundedReceiver<Bytes> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.shared.lock().listeners.push((topic.to_owned(), sender));
+        receiver
+    }
+
+    /// Waits for the workflow's end and returns it. The caller limits the wait.
+    pub async fn ended(&self, workflow: &WorkflowId) -> Event {
+        let is_end = |event: &Event| event.event_type().is_end() && event.meta.workflow_id == *workflow;
+        self.wait_until(|bus| bus.events().into_iter().find(|event| is_end(event))).await
+    }
+
+    /// Waits until there are so many dead letters. The caller limits the wait.
+    pub async fn buried(&self, count: usize) -> Vec<Stored> {
+        self.wait_until(|bus| Some(bus.dead_letters()).filter(|dead| dead.len() >= count)).await
+    }
+
+    /// Waits until `probe` finds something, looking again after every change. The caller limits the wait.
+    pub async fn wait_until<T>(&self, probe: impl Fn(&Self) -> Option<T>) -> T {
+        let mut changes = self.shared.changes.subscribe();
+        loop {
+            changes.mark_unchanged();
+            if let Some(found) = probe(self) {
+                return found;
+            }
+            // The sender lives as long as `self`.
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// How many deliveries of a stage are out and neither settled nor due again.
+    pub fn in_hand(&self, stage: StageName) -> usize {
+        self.shared.lock().log.in_hand(stage)
+    }
+
+    /// Makes the next publishes fail, one for each fault.
+    pub fn fail_publishes(&self, faults: impl IntoIterator<Item = PublishFault>) {
+        self.shared.lock().faults.extend(faults);
+    }
+
+    /// Cuts or restores the connection. While it is cut nothing is delivered, publishes are unavailable, and
+    /// answers for deliveries are lost.
+    pub fn set_connected(&self, connected: bool) {
+        self.shared.lock().offline = !connected;
+        self.shared.changed();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|n| *n += 1);
+    }
+
+    fn now(&self) -> Timestamp {
+        let elapsed = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
+        Timestamp::from_unix_ms(EPOCH_UNIX_MS.saturating_add(elapsed))
+    }
+}
+
+fn unavailable(context: &str) -> BusError {
+    BusError::Unavailable { context: context.to_owned(), source: None }
+}
+
+#[async_trait]
+impl Bus for MemoryBus {
+    async fn open(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
+        if self.shared.lock().offline {
+            return Err(unavailable("opening an inbox"));
+        }
+        Ok(Box::new(MemoryInbox::new(Arc::clone(&self.shared), stage)))
+    }
+
+    async fn publish(&self, event: &Event) -> Result<Published, BusError> {
+        let body = Bytes::from(encode(event)?);
+        let subject = event.subject().live(&self.shared.ns);
+        let headers = vec![
+            ("Nats-Msg-Id".to_owned(), event.meta.id.clone()),
+            ("Content-Type".to_owned(), "application/cloudevents+json".to_owned()),
+            ("traceparent".to_owned(), event.meta.traceparent.to_string()),
+        ];
+        let now = self.shared.now();
+        let published = {
+            let mut state = self.shared.lock();
+            if state.offline {
+                return Err(unavailable("publishing"));
+            }
+            let fault = state.faults.pop_front();
+            match fault {
+                Some(PublishFault::Lost) => return Err(unavailable("publishing")),
+                Some(PublishFault::Full) => return Err(BusError::Full("maximum bytes exceeded".to_owned())),
+                Some(PublishFault::Unacknowledged) | None => {}
+            }
+            let published = if state.log.has(&subject) {
+                Published::Already
+            } else {
+                state.log.append(subject, headers, body, now);
+                Published::New
+            };
+            if fault.is_some() { Err(unavailable("publishing")) } else { Ok(published) }
+        };
+        self.shared.changed();
+        published
+    }
+
+    async fn exists(&self, subject: &Subject) -> Result<bool, BusError> {
+        let state = self.shared.lock();
+        if state.offline {
+            return Err(unavailable("looking up an event"));
+        }
+        Ok(state.log.has(&subject.live(&self.shared.ns)))
+    }
+
+    async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
+        let ns = &self.shared.ns;
+        let subject = match &letter.subject {
+            Some(subject) => subject.dead(ns),
+            None => {
+                format!("{ns}.dead.v{MAJOR}.{}.unknown.{}", consumed_by(letter.stage), delivery.sequence)
+            }
+        };
+        let ours = [
+            (dead_letter::STAGE, letter.stage.to_string()),
+            (dead_letter::CODE, letter.code.to_string()),
+            (dead_letter::ERROR, letter.error.replace(char::is_control, " ")),
+            (dead_letter::ATTEMPTS, delivery.delivered.to_string()),
+            (dead_letter::SUBJECT, delivery.subject.clone()),
+            (dead_letter::SEQUENCE, delivery.sequence.to_string()),
+            (dead_letter::TIME, letter.at.to_string()),
+        ];
+        let theirs = delivery.headers.iter().map(|(name, value)| (kept_name(name), value.clone()));
+        let headers = ours.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(theirs).collect();
+        let stored_at = self.shared.now();
+        {
+            let mut state = self.shared.lock();
+            if state.offline {
+                return Err(unavailable("storing a dead letter"));
+            }
+            let key = (letter.stage, delivery.sequence);
+            if !state.buried.contains(&key) {
+                state.buried.push(key);
+                let sequence = state.dead.len() as u64 + 1;
+                state.dead.push(Stored {
+                    sequence,
+                    subject,
+                    headers,
+                    body: delivery.body.clone(),
+                    stored_at,
+                });
+            }
+        }
+        self.shared.changed();
+        Ok(())
+    }
+
+    async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError> {
+        let mut state = self.shared.lock();
+        if state.offline {
+            return Err(unavailable("announcing"));
+        }
+        state.announcements.push((topic.to_owned(), body.clone()));
+        state.listeners.retain(|(of, listener)| of != topic || listener.send(body.clone()).is_ok());
+        drop(state);
+        self.shared.changed();
+        Ok(())
+    }
+
+    fn is_connected(&self) -> bool {
+        !self.shared.lock().offline
+    }
+}
+
+/// As the real bus does: headers that somebody would obey are renamed.
+fn kept_name(original: &str) -> String {
+    let lower = original.to_ascii_lowercase();
+    if lower.starts_with("nats-") || lower.starts_with("throughline-") {
+        format!("Original-{original}")
+    } else {
+        original.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+//! The log, and each stage's place in it.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use throughline_schemas::{StageName, Timestamp};
+use tokio::time::Instant;
+
+/// One stored message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its place in its log, from 1.
+    pub sequence: u64,
+    /// Subject it was published on.
+    pub subject: String,
+    /// Headers, as published.
+    pub headers: Vec<(String, String)>,
+    /// Body, as published.
+    pub body: Bytes,
+    /// When it was stored, by the fake's clock.
+    pub stored_at: Timestamp,
+}
+
+impl Stored {
+    /// The value of a header, by its name in any case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(of, _)| of.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Log {
+    messages: Vec<Stored>,
+    subjects: HashSet<String>,
+    stages: HashMap<StageName, Cursor>,
+}
+
+/// A stage's place.
+#[derive(Default)]
+struct Cursor {
+    /// How many messages of the log have been looked at.
+    looked_at: usize,
+    /// Delivered and neither acknowledged nor terminated, by sequence.
+    pending: BTreeMap<u64, Pending>,
+}
+
+struct Pending {
+    delivered: u32,
+    due: Instant,
+    /// Given back; it waits for its delay, in nobody's hand.
+    returned: bool,
+}
+
+/// What there is for a stage now.
+pub(super) enum Next {
+    /// A message, delivered for the so-manieth time.
+    Message(Stored, u32),
+    /// Nothing before this instant.
+    At(Instant),
+    /// Nothing until something is published or answered.
+    Nothing,
+}
+
+impl Log {
+    pub(super) fn append(
+        &mut self,
+        subject: String,
+        headers: Vec<(String, String)>,
+        body: Bytes,
+        stored_at: Timestamp,
+    ) -> u64 {
+        let sequence = self.messages.len() as u64 + 1;
+        self.subjects.insert(subject.clone());
+        self.messages.push(Stored { sequence, subject, headers, body, stored_at });
+        sequence
+    }
+
+    pub(super) fn all(&self) -> &[Stored] {
+        &self.messages
+    }
+
+    pub(super) fn has(&self, subject: &str) -> bool {
+        self.subjects.contains(subject)
+    }
+
+    /// Takes the next message of a stage: what is due again first, as the server does, then the log.
+    pub(super) fn next(
+        &mut self,
+        stage: StageName,
+        wants: impl Fn(&str) -> bool,
+        now: Instant,
+        ack_wait: Duration,
+    ) -> Next {
+        let cursor = self.stages.entry(stage).or_default();
+        let due = now + ack_wait;
+        if let Some((&sequence, pending)) = cursor.pending.iter_mut().find(|(_, pending)| pending.due <= now)
+            && let Some(message) = at(&self.messages, sequence)
+        {
+            pending.delivered += 1;
+            pending.due = due;
+            pending.returned = false;
+            return Next::Message(message.clone(), pending.delivered);
+        }
+        while let Some(message) = self.messages.get(cursor.looked_at) {
+            cursor.looked_at += 1;
+            if wants(&message.subject) {
+                cursor.pending.insert(message.sequence, Pending { delivered: 1, due, returned: false });
+                return Next::Message(message.clone(), 1);
+            }
+        }
+        match cursor.pending.values().map(|pending| pending.due).min() {
+            Some(at) => Next::At(at),
+            None => Next::Nothing,
+        }
+    }
+
+    /// It must not come again.
+    pub(super) fn finish(&mut self, stage: StageName, sequence: u64) {
+        self.stages.entry(stage).or_default().pending.remove(&sequence);
+    }
+
+    /// It must come at this instant and not before; with `returned`, it is in nobody's hand until then.
+    pub(super) fn postpone(&mut self, stage: StageName, sequence: u64, due: Instant, returned: bool) {
+        if let Some(pending) = self.stages.entry(stage).or_default().pending.get_mut(&sequence) {
+            pending.due = due;
+            pending.returned = returned;
+        }
+    }
+
+    pub(super) fn in_hand(&self, stage: StageName) -> usize {
+        let pending = self.stages.get(&stage).map(|cursor| cursor.pending.values());
+        pending.map_or(0, |all| all.filter(|pending| !pending.returned).count())
+    }
+}
+
+fn at(messages: &[Stored], sequence: u64) -> Option<&Stored> {
+    messages.get(usize::try_from(sequence).ok()?.checked_sub(1)?)
+}

@@ -1,0 +1,243 @@
+//! The adapters that the configuration asks for.
+
+use std::{sync::Arc, time::Duration};
+
+use reqwest::header::HeaderName;
+use throughline_actors::{
+    engine::Ports,
+    ports::{clock::Clock, store::StoreError, trace::Tracer},
+};
+use throughline_schemas::{Namespace, NamespaceError, StageName};
+
+use crate::{
+    bus::nats::{ConnectError, NatsAuth, NatsBus, NatsSettings, Url, topology},
+    config::{self, Config, Env, Generation, Provider, ProviderKind, SecretError, Source, SourceHeader},
+    fetch::{Credential, HeaderText, HttpSource, HttpSources, HttpSourcesError},
+    llm::{self, CallLimits, ModelProviders, ModelProvidersError, ProviderSpec},
+    storage::sqlite::SqliteStore,
+    system::{SystemClock, SystemEntropy},
+};
+
+/// How long closing a connection may take.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Why an adapter cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum AdapterError {
+    /// The namespace cannot stand in a subject.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// A secret cannot be read.
+    #[error("{key} cannot be read")]
+    Secret {
+        /// The configuration key that names the secret.
+        key: String,
+        /// Why not.
+        #[source]
+        source: SecretError,
+    },
+    /// No NATS.
+    #[error(transparent)]
+    Nats(#[from] ConnectError),
+    /// No database.
+    #[error("the database {url} cannot be opened")]
+    Store {
+        /// Which one, without its password.
+        url: String,
+        /// Why not.
+        #[source]
+        source: StoreError,
+    },
+    /// The database is of a kind that this version does not speak.
+    #[error(
+        "the database {0} is not SQLite, which is the only kind this version can use; set database.url to sqlite://FILE"
+    )]
+    StoreKind(String),
+    /// The data sources' client cannot be made.
+    #[error(transparent)]
+    Sources(#[from] HttpSourcesError),
+    /// A header's name is not one.
+    #[error("sources: {0:?} is not a header name")]
+    HeaderName(String),
+    /// The providers' clients cannot be made.
+    #[error(transparent)]
+    Models(#[from] ModelProvidersError),
+}
+
+impl AdapterError {
+    /// Whether a service could not be reached, rather than the configuration being wrong.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Nats(_) | Self::Store { .. } => true,
+            Self::Namespace(_)
+            | Self::Secret { .. }
+            | Self::StoreKind(_)
+            | Self::Sources(_)
+            | Self::HeaderName(_)
+            | Self::Models(_) => false,
+        }
+    }
+}
+
+/// Connects to NATS. `role` is part of the connection's name in the server's monitoring.
+pub async fn connect_bus(config: &Config, env: &Env, role: &str) -> Result<NatsBus, AdapterError> {
+    Ok(NatsBus::connect(nats_settings(config, env, role)?).await?)
+}
+
+fn nats_settings(config: &Config, env: &Env, role: &str) -> Result<NatsSettings, AdapterError> {
+    let nats = &config.nats;
+    let mut settings = NatsSettings::new(String::new(), Namespace::new(&nats.namespace)?);
+    settings.url = Url(nats.url.expose().to_owned());
+    settings.name = format!("throughline-{role}-{}", std::process::id());
+    settings.auth = match (&nats.credentials_file, &nats.token, &nats.user, &nats.password) {
+        (Some(file), _, _, _) => NatsAuth::CredentialsFile(file.clone()),
+        (None, Some(token), _, _) => NatsAuth::Token(secret("nats.token", token, env)?),
+        (None, None, Some(user), password) => {
+            let password =
+                password.as_ref().map(|password| secret("nats.password", password, env)).transpose()?;
+            NatsAuth::Password { user: user.clone(), password: password.unwrap_or_default() }
+        }
+        (None, None, None, _) => NatsAuth::None,
+    };
+    settings.root_certificates.clone_from(&nats.tls_ca_file);
+    settings.request_timeout = nats.request_timeout;
+    settings.ack_wait = config.worker.ack_wait;
+    settings.max_deliver = config.worker.max_deliver;
+    Ok(settings)
+}
+
+fn secret(key: &str, secret: &config::Secret, env: &Env) -> Result<String, AdapterError> {
+    let value = secret.resolve(env).map_err(|source| AdapterError::Secret { key: key.to_owned(), source })?;
+    Ok(value.expose().to_owned())
+}
+
+/// The limits that streams are made with.
+pub fn stream_limits(config: &Config) -> topology::Limits {
+    topology::Limits {
+        max_age: config.nats.max_age,
+        max_bytes: config.nats.max_bytes,
+        replicas: u8::try_from(config.nats.replicas).unwrap_or(u8::MAX),
+    }
+}
+
+/// Opens the database, creating and migrating it as needed.
+pub async fn open_store(config: &Config) -> Result<SqliteStore, AdapterError> {
+    let url = config.database.url.expose();
+    if !url.starts_with("sqlite:") {
+        return Err(AdapterError::StoreKind(config.database.url.to_string()));
+    }
+    SqliteStore::open(url, config.database.max_connections)
+        .await
+        .map_err(|source| AdapterError::Store { url: config.database.url.to_string(), source })
+}
+
+/// Everything a worker uses, opened.
+pub struct Adapters {
+    /// NATS.
+    pub bus: Arc<NatsBus>,
+    /// The database.
+    pub store: Arc<SqliteStore>,
+    sources: Arc<HttpSources>,
+    models: Arc<ModelProviders>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Adapters {
+    /// Connects to NATS and the database, and prepares the clients that `stages` need for sources and models, which
+    /// connect when used.
+    pub async fn open(
+        config: &Config,
+        env: &Env,
+        role: &str,
+        stages: &[StageName],
+    ) -> Result<Self, AdapterError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        // A stage that does not run here needs no secrets here.
+        let runs = |stage| stages.contains(&stage);
+        let sources = if runs(StageName::External) { config.sources.as_slice() } else { &[] };
+        let providers = if runs(StageName::Generation) { config.providers.as_slice() } else { &[] };
+        let sources = http_sources(sources, env, Arc::clone(&clock))?;
+        let models = model_providers(providers, &config.generation, env, &clock)?;
+        let bus = connect_bus(config, env, role).await?;
+        let store = open_store(config).await?;
+        Ok(Self {
+            bus: Arc::new(bus),
+            store: Arc::new(store),
+            sources: Arc::new(sources),
+            models: Arc::new(models),
+            clock,
+        })
+    }
+
+    /// The same, as the engine wants it.
+    pub fn ports(&self, tracer: Arc<dyn Tracer>) -> Ports {
+        Ports {
+            bus: self.bus.clone(),
+            store: self.store.clone(),
+            sources: self.sources.clone(),
+            models: self.models.clone(),
+            clock: Arc::clone(&self.clock),
+            entropy: Arc::new(SystemEntropy),
+            tracer,
+        }
+    }
+
+    /// Flushes and closes, within a limit.
+    pub async fn close(&self) {
+        self.bus.close(CLOSE_LIMIT).await;
+        if tokio::time::timeout(CLOSE_LIMIT, self.store.close()).await.is_err() {
+            tracing::warn!(limit = ?CLOSE_LIMIT, "the database did not close in time");
+        }
+    }
+}
+
+fn http_sources(sources: &[Source], env: &Env, clock: Arc<dyn Clock>) -> Result<HttpSources, AdapterError> {
+    let mut specs = Vec::with_capacity(sources.len());
+    for source in sources {
+        let mut headers = Vec::with_capacity(source.headers.len());
+        for (name, value) in &source.headers {
+            let key = format!("sources.{}.headers.{name}", source.name);
+            let value = match value {
+                SourceHeader::Plain(text) => HeaderText::Plain(text.clone()),
+                SourceHeader::Secret { prefix, secret: hidden } => HeaderText::Secret {
+                    prefix: prefix.clone(),
+                    secret: Credential::new(secret(&key, hidden, env)?),
+                },
+            };
+            let name = HeaderName::try_from(name).map_err(|_| AdapterError::HeaderName(name.clone()))?;
+            headers.push((name, value));
+        }
+        specs.push(HttpSource { name: source.name.clone(), headers });
+    }
+    Ok(HttpSources::new(specs, clock)?)
+}
+
+fn model_providers(
+    providers: &[Provider],
+    generation: &Generation,
+    env: &Env,
+    clock: &Arc<dyn Clock>,
+) -> Result<ModelProviders, AdapterError> {
+    let limits = CallLimits {
+        connect: generation.connect_timeout,
+        first_token: generation.first_token_timeout,
+        read: generation.read_timeout,
+        total: generation.total_timeout,
+        max_response_bytes: generation.max_response_bytes,
+    };
+    let mut specs = Vec::with_capacity(providers.len());
+    for provider in providers {
+        let key = format!("providers.{}.api_key", provider.name);
+        let api_key = provider.api_key.as_ref().map(|hidden| secret(&key, hidden, env)).transpose()?;
+        specs.push(ProviderSpec {
+            name: provider.name.clone(),
+            kind: match provider.kind {
+                ProviderKind::Openai => llm::ProviderKind::OpenAi,
+            },
+            base_url: provider.base_url.expose().to_owned(),
+            api_key: api_key.map(Credential::new),
+            limits,
+        });
+    }
+    Ok(ModelProviders::new(specs, clock)?)
+}

@@ -1,0 +1,3 @@
+//! The event bus on NATS `JetStream`.
+
+pub mod nats;

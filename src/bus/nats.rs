@@ -1,0 +1,189 @@
+//! `JetStream` behind the [`Bus`] port.
+//!
+//! One limits-retention stream per namespace is the log; one durable pull consumer per stage is that stage's
+//! cursor. [`topology::setup`] creates them, everything else only binds to them.
+
+mod bury;
+mod claim_check;
+mod connection;
+mod error;
+mod headers;
+mod names;
+mod publish;
+mod pull;
+mod reader;
+mod receipt;
+mod requests;
+mod settings;
+pub mod topology;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use throughline_actors::ports::bus::{Bus, BusError, DeadLetter, Delivery, Inbox, Published};
+use throughline_schemas::{Event, Namespace, StageName, Subject, WorkflowId};
+
+pub use connection::{MIN_SERVER, ServerFacts};
+pub use error::ConnectError;
+pub use names::Names;
+pub use reader::{Ends, EventReader, Log, ReadRequest, StoredEvent};
+pub use settings::{NatsAuth, NatsSettings, Url};
+
+use connection::Connection;
+
+/// A connection to NATS, with what every part of the adapter shares. Cheap to clone.
+#[derive(Clone)]
+pub struct NatsBus {
+    core: Arc<Core>,
+}
+
+/// What inboxes, receipts and readers share.
+struct Core {
+    settings: NatsSettings,
+    names: Names,
+    connection: Connection,
+    bodies: claim_check::Bodies,
+    /// Inboxes that were dropped and are still giving back what they hold.
+    closing: tokio_count::Count,
+}
+
+/// Counts running tasks, and lets one wait until there are none.
+mod tokio_count {
+    use tokio::sync::watch;
+
+    #[derive(Clone)]
+    pub(super) struct Count(watch::Sender<usize>);
+
+    /// Counts as one running task until dropped.
+    pub(super) struct Counted(watch::Sender<usize>);
+
+    impl Count {
+        pub(super) fn new() -> Self {
+            Self(watch::Sender::new(0))
+        }
+
+        pub(super) fn enter(&self) -> Counted {
+            self.0.send_modify(|n| *n += 1);
+            Counted(self.0.clone())
+        }
+
+        pub(super) async fn wait_for_none(&self) {
+            // The error would mean that the sender is gone, but `self` holds it.
+            let _ = self.0.subscribe().wait_for(|n| *n == 0).await;
+        }
+    }
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.0.send_modify(|n| *n = n.saturating_sub(1));
+        }
+    }
+}
+
+impl NatsBus {
+    /// Connects, for at most `settings.connect_within`, and checks that the server is new enough and has
+    /// `JetStream`. Streams and consumers need not exist yet.
+    pub async fn connect(settings: NatsSettings) -> Result<Self, ConnectError> {
+        let connection = Connection::open(&settings).await?;
+        let names = Names::new(&settings.namespace);
+        Ok(Self {
+            core: Arc::new(Core {
+                bodies: claim_check::Bodies::new(names.bodies().to_owned()),
+                names,
+                connection,
+                settings,
+                closing: tokio_count::Count::new(),
+            }),
+        })
+    }
+
+    /// The namespace that every subject of this bus begins with.
+    pub fn namespace(&self) -> &Namespace {
+        &self.core.settings.namespace
+    }
+
+    /// Names of streams, consumers and the bucket.
+    pub fn names(&self) -> &Names {
+        &self.core.names
+    }
+
+    /// What the server says of itself.
+    pub fn server(&self) -> ServerFacts {
+        self.core.connection.facts()
+    }
+
+    /// The client, for what is not the bus's business (live tokens, requests to the server's monitoring).
+    pub fn client(&self) -> &async_nats::Client {
+        &self.core.connection.client
+    }
+
+    /// Reads stored events or dead letters in the order of the stream.
+    pub async fn read(&self, request: ReadRequest) -> Result<EventReader, BusError> {
+        EventReader::open(Arc::clone(&self.core), request).await
+    }
+
+    /// How this workflow ended or will end: stored ends first, then those to come. Open it before publishing and
+    /// nothing is missed, not even over reconnects.
+    pub async fn ends_of(&self, workflow: &WorkflowId) -> Result<EventReader, BusError> {
+        EventReader::open(Arc::clone(&self.core), ReadRequest::ends_of(self.namespace(), workflow)).await
+    }
+
+    /// Ends of all workflows of the namespace as they are published, at the price of a plain subscription. Sees a
+    /// repeated publish of the same end again, and nothing while the connection is down.
+    pub async fn all_ends(&self) -> Result<Ends, BusError> {
+        Ends::open(Arc::clone(&self.core)).await
+    }
+
+    /// The last stored event of an address, with its body.
+    pub async fn last(&self, subject: &Subject) -> Result<Option<StoredEvent>, BusError> {
+        reader::last(&self.core, subject).await
+    }
+
+    /// Waits, for at most `limit`, until dropped inboxes have given back what they held and everything written is
+    /// with the server; then closes the connection.
+    pub async fn close(&self, limit: Duration) {
+        let orderly = async {
+            self.core.closing.wait_for_none().await;
+            let client = &self.core.connection.client;
+            if let Err(error) = client.flush().await {
+                tracing::debug!(%error, "flush before closing failed");
+            }
+            if let Err(error) = client.drain().await {
+                tracing::debug!(%error, "drain failed");
+            }
+            self.core.connection.closed().await;
+        };
+        if tokio::time::timeout(limit, orderly).await.is_err() {
+            tracing::warn!(?limit, "the NATS connection did not close in time");
+        }
+    }
+}
+
+#[async_trait]
+impl Bus for NatsBus {
+    async fn open(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
+        Ok(Box::new(pull::NatsInbox::open(Arc::clone(&self.core), stage).await?))
+    }
+
+    async fn publish(&self, event: &Event) -> Result<Published, BusError> {
+        publish::event(&self.core, event).await
+    }
+
+    async fn exists(&self, subject: &Subject) -> Result<bool, BusError> {
+        let subject = subject.live(self.namespace());
+        Ok(requests::last_of_subject(&self.core, self.core.names.events(), &subject).await?.is_some())
+    }
+
+    async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
+        bury::bury(&self.core, delivery, letter).await
+    }
+
+    async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError> {
+        requests::send(&self.core, self.namespace().control(topic).into(), body).await
+    }
+
+    fn is_connected(&self) -> bool {
+        self.core.connection.is_up()
+    }
+}

@@ -1,0 +1,143 @@
+//! Large bodies live in an object store bucket under the SHA-256 of their bytes; the event carries the name.
+
+use std::time::Duration;
+
+use async_nats::jetstream::object_store::{InfoErrorKind, ObjectMetadata, ObjectStore};
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use throughline_actors::ports::bus::BusError;
+use tokio::{
+    io::AsyncReadExt,
+    sync::{OnceCell, Semaphore},
+};
+
+use super::{
+    Core,
+    error::{unavailable, unavailable_because},
+};
+
+/// Events up to this size travel in the message itself.
+pub(super) const INLINE_BYTES: usize = 64 * 1024;
+/// Largest body that is stored or fetched.
+pub(super) const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+/// How long storing or fetching one body may take.
+const TRANSFER_LIMIT: Duration = Duration::from_secs(10);
+/// How many bodies are fetched at once; bounds memory at this many times [`MAX_BODY_BYTES`].
+const TRANSFERS: usize = 8;
+/// Length of a SHA-256 in hex.
+const NAME_BYTES: usize = 64;
+
+/// The bucket.
+pub(super) struct Bodies {
+    bucket: String,
+    store: OnceCell<ObjectStore>,
+    transfers: Semaphore,
+}
+
+impl Bodies {
+    pub(super) fn new(bucket: String) -> Self {
+        Self { bucket, store: OnceCell::new(), transfers: Semaphore::new(TRANSFERS) }
+    }
+
+    /// What an event's `dataref` says of a body.
+    pub(super) fn uri(&self, name: &str) -> String {
+        format!("nats-object://{}/{name}", self.bucket)
+    }
+
+    /// Stores a body and returns its name. Idempotent.
+    pub(super) async fn put(&self, core: &Core, body: Bytes) -> Result<String, BusError> {
+        if body.len() > MAX_BODY_BYTES {
+            return Err(BusError::TooLarge { bytes: body.len() });
+        }
+        let name = hex(&Sha256::digest(&body));
+        let stored = async {
+            let store = self.store(core).await?;
+            match store.info(&name).await {
+                // The size guards against nothing but a bucket that somebody else wrote to.
+                Ok(info) if !info.deleted && info.size == body.len() => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == InfoErrorKind::NotFound => {}
+                Err(error) => return Err(unavailable_because("looking for a stored body", error)),
+            }
+            let metadata = ObjectMetadata { name: name.clone(), ..ObjectMetadata::default() };
+            store
+                .put(metadata, &mut body.as_ref())
+                .await
+                .map(|_| ())
+                .map_err(|error| unavailable_because("storing a large body", error))
+        };
+        within(stored, "storing a large body").await?;
+        Ok(name)
+    }
+
+    /// Fetches a body by its name and checks that it is what the name says.
+    pub(super) async fn fetch(&self, core: &Core, name: &str) -> Result<Bytes, BusError> {
+        let fetched = async {
+            let failed = |error| unavailable_because("fetching a large body", error);
+            // Never closed.
+            let Ok(_permit) = self.transfers.acquire().await else {
+                return Err(unavailable("fetching a large body"));
+            };
+            let store = self.store(core).await?;
+            let object =
+                store.get(name).await.map_err(|error| unavailable_because("fetching a large body", error))?;
+            if object.info().size > MAX_BODY_BYTES {
+                return Err(BusError::TooLarge { bytes: object.info().size });
+            }
+            let mut body = Vec::with_capacity(object.info().size);
+            let limit = u64::try_from(MAX_BODY_BYTES).unwrap_or(u64::MAX);
+            object.take(limit).read_to_end(&mut body).await.map_err(failed)?;
+            if hex(&Sha256::digest(&body)) != name {
+                return Err(unavailable(format!("the stored body {name} is not what its name says")));
+            }
+            Ok(Bytes::from(body))
+        };
+        within(fetched, "fetching a large body").await
+    }
+
+    async fn store(&self, core: &Core) -> Result<&ObjectStore, BusError> {
+        self.store
+            .get_or_try_init(|| core.connection.jetstream.get_object_store(self.bucket.as_str()))
+            .await
+            .map_err(|error| {
+                tracing::debug!(%error, "cannot bind to the bucket");
+                BusError::NotSetUp(format!("the object store {} cannot be used", self.bucket))
+            })
+    }
+}
+
+async fn within<T>(
+    work: impl Future<Output = Result<T, BusError>>,
+    what: &'static str,
+) -> Result<T, BusError> {
+    match tokio::time::timeout(TRANSFER_LIMIT, work).await {
+        Ok(done) => done,
+        Err(_) => Err(unavailable(format!("{what} took longer than {TRANSFER_LIMIT:?}"))),
+    }
+}
+
+/// Whether a header's value can be the name of a body: nothing but a lower-case hex SHA-256.
+pub(super) fn is_name(text: &str) -> bool {
+    text.len() == NAME_BYTES && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn hex(digest: &[u8]) -> String {
+    digest
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .filter_map(|nibble| char::from_digit(u32::from(nibble), 16))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_hash_is_a_name() {
+        assert!(is_name(&hex(&Sha256::digest(b"x"))));
+        for bad in ["", "../../etc/passwd", &"A".repeat(64), &"0".repeat(63), &"*".repeat(64)] {
+            assert!(!is_name(bad), "{bad}");
+        }
+    }
+}

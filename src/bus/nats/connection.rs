@@ -1,0 +1,238 @@
+//! The connection: opening it within a time limit, and knowing how it is.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, connection::State, jetstream};
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    error::ConnectError,
+    settings::{NatsAuth, NatsSettings},
+};
+
+/// The oldest server that will do: pinned consumers and per-message limits came with 2.11, and older servers
+/// ignore both silently.
+pub const MIN_SERVER: (i64, i64, i64) = (2, 11, 0);
+const MIN_SERVER_TEXT: &str = "2.11";
+/// Two unanswered pings end a connection that is open but dead, so such an outage is noticed within 45 s.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
+/// How long one attempt to connect may take, handshake included.
+const CONNECT_ATTEMPT: Duration = Duration::from_secs(5);
+/// Between attempts to connect at start.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);
+/// First delay of a reconnect; it doubles with each failed attempt.
+const RECONNECT_BASE: Duration = Duration::from_millis(50);
+/// Longest delay of a reconnect.
+const RECONNECT_CAP: Duration = Duration::from_secs(4);
+/// How many of the server's complaints are remembered.
+const REMEMBERED_COMPLAINTS: usize = 16;
+
+/// What the server says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerFacts {
+    /// Its version, for example `2.15.1`.
+    pub version: String,
+    /// Its name.
+    pub name: String,
+    /// Largest message it accepts, headers included, in bytes.
+    pub max_payload: usize,
+}
+
+/// An open connection.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    pub(super) jetstream: jetstream::Context,
+    seen: Arc<Seen>,
+}
+
+/// What the connection's events said so far.
+struct Seen {
+    /// How often it was made; changes tell that subscriptions and requests of before may be lost.
+    generation: watch::Sender<u64>,
+    closed: watch::Sender<bool>,
+    /// The server tells of a forbidden publish only in an event, long before the publish times out.
+    complaints: Mutex<VecDeque<String>>,
+}
+
+impl Connection {
+    pub(super) async fn open(settings: &NatsSettings) -> Result<Self, ConnectError> {
+        let seen = Arc::new(Seen {
+            generation: watch::Sender::new(0),
+            closed: watch::Sender::new(false),
+            complaints: Mutex::new(VecDeque::new()),
+        });
+        let url = settings.url.to_string();
+        let deadline = Instant::now() + settings.connect_within;
+        let mut last = None;
+        let client = loop {
+            let options = options(settings, Arc::clone(&seen)).await?;
+            match tokio::time::timeout_at(deadline, options.connect(settings.url.0.as_str())).await {
+                Ok(Ok(client)) => break client,
+                Ok(Err(source)) if refused(source.kind()) => {
+                    return Err(ConnectError::Refused { url, source });
+                }
+                Ok(Err(source)) if source.kind() == ConnectErrorKind::ServerParse => {
+                    return Err(ConnectError::Settings {
+                        what: format!("{url} is not a server URL"),
+                        source: Some(Box::new(source)),
+                    });
+                }
+                Ok(Err(source)) => last = Some(source),
+                Err(_) => {}
+            }
+            if Instant::now() + BETWEEN_ATTEMPTS >= deadline {
+                return Err(ConnectError::Unreachable { url, within: settings.connect_within, source: last });
+            }
+            tokio::time::sleep(BETWEEN_ATTEMPTS).await;
+        };
+        let (major, minor, patch) = MIN_SERVER;
+        let info = client.server_info();
+        if !client.is_server_compatible(major, minor, patch) {
+            return Err(ConnectError::TooOld { url, found: info.version, needed: MIN_SERVER_TEXT });
+        }
+        if !info.jetstream {
+            return Err(ConnectError::NoJetStream { url });
+        }
+        let jetstream =
+            jetstream::ContextBuilder::new().timeout(settings.request_timeout).build(client.clone());
+        Ok(Self { client, jetstream, seen })
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// Changes whenever the connection was made anew.
+    pub(super) fn generation(&self) -> watch::Receiver<u64> {
+        self.seen.generation.subscribe()
+    }
+
+    pub(super) async fn closed(&self) {
+        // The error would mean that the sender is gone, but `self` holds it.
+        let _ = self.seen.closed.subscribe().wait_for(|closed| *closed).await;
+    }
+
+    pub(super) fn facts(&self) -> ServerFacts {
+        let info = self.client.server_info();
+        ServerFacts { version: info.version, name: info.server_name, max_payload: info.max_payload }
+    }
+
+    /// What the server complained about a subject, if it did lately.
+    pub(super) fn complaint_about(&self, subject: &str) -> Option<String> {
+        let complaints = self.seen.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+        complaints.iter().rev().find(|text| text.contains(subject)).cloned()
+    }
+}
+
+fn refused(kind: ConnectErrorKind) -> bool {
+    match kind {
+        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => true,
+        ConnectErrorKind::ServerParse
+        | ConnectErrorKind::Dns
+        | ConnectErrorKind::TimedOut
+        | ConnectErrorKind::Tls
+        | ConnectErrorKind::Io
+        | ConnectErrorKind::MaxReconnects => false,
+    }
+}
+
+async fn options(settings: &NatsSettings, seen: Arc<Seen>) -> Result<ConnectOptions, ConnectError> {
+    let options = match &settings.auth {
+        NatsAuth::None => ConnectOptions::new(),
+        NatsAuth::Password { user, password } => {
+            ConnectOptions::with_user_and_password(user.clone(), password.clone())
+        }
+        NatsAuth::Token(token) => ConnectOptions::with_token(token.clone()),
+        NatsAuth::NKey(seed) => ConnectOptions::with_nkey(seed.clone()),
+        NatsAuth::CredentialsFile(path) => {
+            ConnectOptions::with_credentials_file(path).await.map_err(|source| ConnectError::Settings {
+                what: format!("cannot read the credentials file {}", path.display()),
+                source: Some(Box::new(source)),
+            })?
+        }
+    };
+    let options = match &settings.root_certificates {
+        Some(path) => options.add_root_certificates(path.clone()),
+        None => options,
+    };
+    // TCP_NODELAY needs no asking: async-nats sets it on every socket.
+    Ok(options
+        .name(&settings.name)
+        .require_tls(settings.require_tls)
+        .ping_interval(PING_INTERVAL)
+        .connection_timeout(CONNECT_ATTEMPT)
+        .request_timeout(Some(settings.request_timeout))
+        .reconnect_delay_callback(reconnect_delay)
+        .event_callback(move |event| {
+            let seen = Arc::clone(&seen);
+            async move { seen.note(event) }
+        }))
+}
+
+/// Exponential with full jitter, so that the workers of a restarted server do not come back all at once.
+fn reconnect_delay(attempt: usize) -> Duration {
+    let doublings = u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX).min(10);
+    let ceiling = RECONNECT_BASE.saturating_mul(1 << doublings).min(RECONNECT_CAP);
+    if attempt == 0 { Duration::ZERO } else { ceiling.mul_f64(rand::random::<f64>()) }
+}
+
+impl Seen {
+    fn note(&self, event: Event) {
+        let name = match event {
+            Event::Connected => {
+                self.generation.send_modify(|generation| *generation += 1);
+                "connected"
+            }
+            Event::Disconnected => {
+                tracing::warn!("the connection to NATS is down; reconnecting");
+                "disconnected"
+            }
+            Event::LameDuckMode => "lame_duck_mode",
+            Event::Draining => "draining",
+            Event::Closed => {
+                self.closed.send_replace(true);
+                "closed"
+            }
+            Event::SlowConsumer(subscription) => {
+                tracing::warn!(
+                    subscription,
+                    "a subscription's buffer is full; messages were dropped and come again"
+                );
+                "slow_consumer"
+            }
+            Event::ServerError(error) => {
+                let text = error.to_string();
+                tracing::warn!(error = %text, "the NATS server complains");
+                let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
+                if complaints.len() == REMEMBERED_COMPLAINTS {
+                    complaints.pop_front();
+                }
+                complaints.push_back(text);
+                "server_error"
+            }
+            Event::ClientError(error) => {
+                tracing::warn!(%error, "the NATS client complains");
+                "client_error"
+            }
+        };
+        metrics::counter!("throughline_nats_connection_events_total", "event" => name).increment(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reconnects_are_immediate_once_then_spread_and_bounded() {
+        assert_eq!(reconnect_delay(0), Duration::ZERO);
+        for attempt in [1, 2, 5, 20, 1_000_000, usize::MAX] {
+            assert!(reconnect_delay(attempt) <= RECONNECT_CAP);
+        }
+        assert!(reconnect_delay(1) <= RECONNECT_BASE);
+    }
+}

@@ -1,0 +1,202 @@
+//! Publishing once: the message id de-duplicates within the stream's window, create-if-absent on the exact subject
+//! for as long as the event is retained.
+
+use std::time::Duration;
+
+use async_nats::{HeaderMap, header};
+use bytes::Bytes;
+use serde::Deserialize;
+use throughline_actors::ports::bus::{BusError, Published};
+use throughline_schemas::{Event, encode, encode_reference};
+use tokio::time::Instant;
+
+use super::{
+    Core, claim_check,
+    error::{unavailable, unavailable_because},
+    headers,
+    requests::{self, ApiError, NoAnswer},
+};
+
+/// How often one publish is sent before it is reported as unavailable.
+const ATTEMPTS: usize = 4;
+/// Waits between the attempts. After them the caller's own retry policy takes over.
+const DELAYS: [Duration; ATTEMPTS - 1] =
+    [Duration::from_millis(50), Duration::from_millis(250), Duration::from_millis(1000)];
+/// No attempt begins later than this after the first.
+const LIMIT: Duration = Duration::from_secs(12);
+/// De-duplicates within the stream's window.
+const MESSAGE_ID: &str = "Nats-Msg-Id";
+/// Structured-mode CloudEvents.
+const CONTENT_TYPE: &str = "application/cloudevents+json";
+
+/// Publishes an event on its own subject; a large one by reference.
+pub(super) async fn event(core: &Core, event: &Event) -> Result<Published, BusError> {
+    let body = Bytes::from(encode(event)?);
+    let traceparent = event.meta.traceparent.to_string();
+    let object = if body.len() > claim_check::INLINE_BYTES {
+        Some(core.bodies.put(core, body.clone()).await?)
+    } else {
+        None
+    };
+    let body = match &object {
+        Some(name) => Bytes::from(encode_reference(event, &core.bodies.uri(name))?),
+        None => body,
+    };
+    let message = Outgoing {
+        stream: core.names.events(),
+        subject: event.subject().live(&core.settings.namespace),
+        message_id: &event.meta.id,
+        create_only: true,
+        body,
+    };
+    publish(core, &message, |map| {
+        map.insert("Content-Type", CONTENT_TYPE);
+        map.insert("traceparent", traceparent.as_str());
+        if let Some(name) = &object {
+            map.insert(headers::BODY, name.as_str());
+        }
+    })
+    .await
+}
+
+/// A message for a stream.
+pub(super) struct Outgoing<'a> {
+    pub(super) stream: &'a str,
+    pub(super) subject: String,
+    pub(super) message_id: &'a str,
+    /// Refuse it if the subject has a message.
+    pub(super) create_only: bool,
+    pub(super) body: Bytes,
+}
+
+/// Sends a message until the stream has it or has had it.
+pub(super) async fn publish(
+    core: &Core,
+    message: &Outgoing<'_>,
+    fill: impl Fn(&mut HeaderMap),
+) -> Result<Published, BusError> {
+    let mut waits = DELAYS.into_iter();
+    let deadline = Instant::now() + LIMIT;
+    let mut use_message_id = true;
+    loop {
+        let mut map = HeaderMap::new();
+        if use_message_id {
+            headers::append(&mut map, MESSAGE_ID, message.message_id);
+        }
+        if message.create_only {
+            map.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
+        }
+        fill(&mut map);
+        let answer = requests::request(
+            core,
+            message.subject.as_str().into(),
+            Some(map),
+            message.body.clone(),
+            core.settings.request_timeout,
+        )
+        .await;
+        let failure = match answer {
+            Ok(answer) => match verdict(&answer.payload) {
+                // Ids are compared within the whole stream, and anybody who may publish input may choose one: only
+                // what stands on the subject itself proves that the event is there.
+                Verdict::Stored(Published::Already) if use_message_id && message.create_only => {
+                    if requests::last_of_subject(core, message.stream, &message.subject).await?.is_some() {
+                        return Ok(Published::Already);
+                    }
+                    use_message_id = false;
+                    continue;
+                }
+                Verdict::Stored(published) => return Ok(published),
+                Verdict::Full(error) => return Err(BusError::Full(error.to_string())),
+                Verdict::TooLarge => return Err(BusError::TooLarge { bytes: message.body.len() }),
+                Verdict::Again(source) => unavailable_because(context(message), source),
+            },
+            Err(NoAnswer::TooLarge) => return Err(BusError::TooLarge { bytes: message.body.len() }),
+            Err(no_answer) => {
+                if let Some(complaint) = core.connection.complaint_about(&message.subject) {
+                    return Err(BusError::Forbidden(complaint));
+                }
+                if matches!(no_answer, NoAnswer::NoResponders) && waits.len() > 0 {
+                    unavailable(context(message))
+                } else {
+                    requests::explain(core, no_answer, message.stream, context(message)).await
+                }
+            }
+        };
+        let Some(wait) = waits.next() else { return Err(failure) };
+        if matches!(failure, BusError::NotSetUp(_)) || Instant::now() + wait >= deadline {
+            return Err(failure);
+        }
+        tokio::time::sleep(wait).await;
+    }
+}
+
+fn context(message: &Outgoing<'_>) -> String {
+    format!("publishing on {}", message.subject)
+}
+
+/// What an answer to a publish means.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Stored(Published),
+    Full(ApiError),
+    TooLarge,
+    Again(ApiError),
+}
+
+fn verdict(payload: &[u8]) -> Verdict {
+    #[derive(Deserialize)]
+    struct Ack {
+        #[serde(default)]
+        duplicate: bool,
+        #[serde(default)]
+        error: Option<ApiError>,
+    }
+    let error = match serde_json::from_slice::<Ack>(payload) {
+        Ok(Ack { error: Some(error), .. }) => error,
+        Ok(Ack { duplicate: true, .. }) => return Verdict::Stored(Published::Already),
+        Ok(Ack { .. }) => return Verdict::Stored(Published::New),
+        Err(error) => ApiError { code: 0, err_code: 0, description: format!("unreadable answer: {error}") },
+    };
+    match error.err_code {
+        // Wrong last sequence: the subject has a message already.
+        10_071 => Verdict::Stored(Published::Already),
+        // Insufficient resources, memory or storage of the account used up, store failed (which is what reaching
+        // max_bytes or max_msgs with discard new is called).
+        10_023 | 10_028 | 10_047 | 10_077 => Verdict::Full(error),
+        10_054 => Verdict::TooLarge,
+        // Everything else may pass, notably 10158 and 10164 of clusters: a publish of this id or subject is under
+        // way, and whether it will be stored is not known yet. The codes are an open set of numbers.
+        _ => Verdict::Again(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_of_a_real_server_are_understood() {
+        let cases: [(&str, Verdict); 4] = [
+            (r#"{"stream":"t_EVENTS","seq":7}"#, Verdict::Stored(Published::New)),
+            (r#"{"stream":"t_EVENTS","seq":7,"duplicate":true}"#, Verdict::Stored(Published::Already)),
+            (
+                r#"{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 3"},"stream":"t_EVENTS","seq":0}"#,
+                Verdict::Stored(Published::Already),
+            ),
+            (
+                r#"{"error":{"code":400,"err_code":10054,"description":"message size exceeds maximum allowed"},"stream":"x","seq":0}"#,
+                Verdict::TooLarge,
+            ),
+        ];
+        for (payload, expected) in cases {
+            assert_eq!(verdict(payload.as_bytes()), expected, "{payload}");
+        }
+        let full = r#"{"error":{"code":503,"err_code":10077,"description":"maximum bytes exceeded"},"stream":"x","seq":0}"#;
+        assert!(matches!(verdict(full.as_bytes()), Verdict::Full(_)));
+        for odd in ["", "null", "[]", r#"{"error":{"err_code":10158}}"#] {
+            let is_success = matches!(verdict(odd.as_bytes()), Verdict::Stored(_));
+            assert!(!is_success, "{odd}");
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! A stage's deliveries, with exact flow control.
+//!
+//! Not async-nats' own `messages()`: that prefetches up to one and a half batches, which then sit in this process
+//! with their redelivery timers running. Here the server is asked for exactly what was granted.
+//!
+//! Book-keeping: every granted delivery is in exactly one place, `credit = requested + arrived + to_request`.
+
+mod arrived;
+mod request;
+mod status;
+
+use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+
+use async_nats::{Message, Subject, Subscriber};
+use async_trait::async_trait;
+use futures_util::{FutureExt, StreamExt};
+use throughline_actors::ports::bus::{BusError, Delivery, Inbox, Settlement};
+use throughline_schemas::{EventType, StageName};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, Sleep},
+};
+
+use super::{Core, Names, error::unavailable_because, receipt, requests, topology};
+use arrived::{Arrived, Opened};
+use request::Request;
+use status::Meaning;
+
+/// How long to wait before asking again after the server said that it cannot serve.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
+/// After this many refusals in a row, the server is asked whether the consumer still exists.
+const SUSPICIOUS_REFUSALS: u32 = 8;
+/// How long a dropped inbox waits for what is still on its way, to give it back.
+const GIVE_BACK_LIMIT: Duration = Duration::from_secs(2);
+/// A waiting request is topped up when this fraction of the window is free; fewer requests, and never none.
+const TOP_UP_FRACTION: usize = 4;
+
+/// See [`Inbox`].
+pub(super) struct NatsInbox {
+    core: Arc<Core>,
+    stage: StageName,
+    request: Request,
+    generation: watch::Receiver<u64>,
+    /// `None` only while being dropped.
+    subscriber: Option<Subscriber>,
+    /// Where the server sends messages; changes when a connection or request is given up, so that what was asked
+    /// for there cannot arrive beyond what is granted.
+    reply: Subject,
+    /// Granted and not handed out.
+    credit: usize,
+    /// Asked of the server and not arrived.
+    requested: usize,
+    /// The most that was ever granted at once.
+    window: usize,
+    arrived: VecDeque<Message>,
+    /// Bodies on their way from the object store.
+    fetching: JoinSet<Opened>,
+    last_heard: Instant,
+    /// Fires when the server was silent for too long, or when asking again is allowed.
+    timer: Pin<Box<Sleep>>,
+    not_before: Option<Instant>,
+    /// What was asked for is void; start over, asking again after this.
+    start_over_after: Option<Duration>,
+    /// How often in a row the server could not serve.
+    refusals: u32,
+}
+
+impl NatsInbox {
+    pub(super) async fn open(core: Arc<Core>, stage: StageName) -> Result<Self, BusError> {
+        topology::bind(&core, stage).await?;
+        let request = Request::new(core.names.events(), stage);
+        let generation = core.connection.generation();
+        let (subscriber, reply) = subscribe(&core).await?;
+        Ok(Self {
+            request,
+            generation,
+            subscriber: Some(subscriber),
+            reply,
+            credit: 0,
+            requested: 0,
+            window: 0,
+            arrived: VecDeque::new(),
+            fetching: JoinSet::new(),
+            last_heard: Instant::now(),
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            not_before: None,
+            start_over_after: None,
+            refusals: 0,
+            core,
+            stage,
+        })
+    }
+
+    /// Granted, and in none of the other places.
+    fn to_request(&self) -> usize {
+        self.credit.saturating_sub(self.requested + self.arrived.len() + self.fetching.len())
+    }
+
+    /// Asks for more if that is worth a request: at once when none is waiting, else when enough has come together.
+    async fn ask(&mut self) -> Result<(), BusError> {
+        let free = self.to_request();
+        let worthwhile = self.requested == 0 || free * TOP_UP_FRACTION >= self.window;
+        if free == 0 || !worthwhile || !self.core.connection.is_up() {
+            return Ok(());
+        }
+        if let Some(not_before) = self.not_before {
+            if Instant::now() < not_before {
+                return Ok(());
+            }
+            self.not_before = None;
+        }
+        let sent = self.core.connection.client.publish_with_reply(
+            self.request.subject(),
+            self.reply.clone(),
+            self.request.body(free),
+        );
+        sent.await.map_err(|error| unavailable_because("asking for deliveries", error))?;
+        // No await from here on: a cancelled call has either sent and counted or done neither.
+        if self.requested == 0 {
+            self.last_heard = Instant::now();
+        }
+        self.requested += free;
+        Ok(())
+    }
+
+    /// Gives up what was asked for and starts over on a new reply subject; what has arrived stays.
+    async fn start_over(&mut self, after: Duration) -> Result<(), BusError> {
+        let (subscriber, reply) = subscribe(&self.core).await?;
+        if let Some(mut old) = self.subscriber.replace(subscriber) {
+            while let Some(Some(message)) = old.next().now_or_never() {
+                if message.status.is_none() {
+                    self.arrived.push_back(message);
+                }
+            }
+        }
+        self.reply = reply;
+        self.requested = 0;
+        self.request.forget_pin();
+        self.not_before = (!after.is_zero()).then(|| Instant::now() + after);
+        self.start_over_after = None;
+        Ok(())
+    }
+
+    /// Takes in one message of the subscription.
+    fn take(&mut self, message: Message) -> Result<(), BusError> {
+        self.last_heard = Instant::now();
+        let Some(status) = message.status else {
+            self.requested = self.requested.saturating_sub(1);
+            self.refusals = 0;
+            self.request.note_pin(&message);
+            self.arrived.push_back(message);
+            return Ok(());
+        };
+        match status::meaning(status, &message) {
+            Meaning::Alive => {}
+            Meaning::Returned(unused) => self.requested = self.requested.saturating_sub(unused),
+            Meaning::PinLost => self.start_over_after = Some(Duration::ZERO),
+            Meaning::Refused(why) => {
+                tracing::debug!(stage = %self.stage, why, "the server cannot deliver now; asking again");
+                self.refusals = self.refusals.saturating_add(1);
+                self.start_over_after = Some(ASK_AGAIN);
+            }
+            Meaning::Gone(why) => return Err(BusError::NotSetUp(why)),
+        }
+        Ok(())
+    }
+
+    /// Does what a message or the connection made necessary. Cancel-safe: it is remembered until it is done.
+    async fn attend(&mut self) -> Result<(), BusError> {
+        let Some(after) = self.start_over_after else { return Ok(()) };
+        if self.refusals >= SUSPICIOUS_REFUSALS {
+            let consumer = Names::consumer(self.stage);
+            if requests::consumer_is_missing(&self.core, self.core.names.events(), consumer).await {
+                return Err(BusError::NotSetUp(format!("the consumer {consumer} does not exist")));
+            }
+            self.refusals = 0;
+        }
+        self.start_over(after).await
+    }
+
+    /// The next delivery that is here already. Starts fetching bodies that are kept elsewhere.
+    fn ready(&mut self) -> Option<Delivery> {
+        while self.credit > self.fetching.len() {
+            let message = self.arrived.pop_front()?;
+            match arrived::read(&self.core, self.stage, message) {
+                Some(Arrived::Whole(delivery)) => {
+                    self.credit -= 1;
+                    return Some(delivery);
+                }
+                Some(Arrived::Elsewhere { delivery, name }) => {
+                    self.fetching.spawn(arrived::fetch(Arc::clone(&self.core), delivery, name));
+                }
+                None => {}
+            }
+        }
+        None
+    }
+
+    /// When to wake up without having heard anything.
+    fn alarm(&self) -> Option<Instant> {
+        let silence = (self.requested > 0).then(|| self.last_heard + self.request.silence());
+        match (self.not_before, silence) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Waits until something happens, and notes it. Cancel-safe: noting does not wait.
+    async fn wait(&mut self) -> Result<Option<Delivery>, BusError> {
+        let alarm = self.alarm();
+        // The timer is moved only when it fired or is late: setting it for each message would cost more than
+        // reading the message.
+        if let Some(at) = alarm
+            && (self.timer.is_elapsed() || at < self.timer.deadline())
+        {
+            self.timer.as_mut().reset(at);
+        }
+        let Some(subscriber) = self.subscriber.as_mut() else { return Ok(None) };
+        tokio::select! {
+            biased;
+            changed = self.generation.changed() => {
+                changed.map_err(|error| unavailable_because("waiting for deliveries", error))?;
+                self.start_over_after = Some(Duration::ZERO);
+            }
+            Some(opened) = self.fetching.join_next(), if !self.fetching.is_empty() => {
+                if let Ok(Opened::Whole(delivery)) = opened {
+                    self.credit = self.credit.saturating_sub(1);
+                    return Ok(Some(delivery));
+                }
+            }
+            message = subscriber.next() => match message {
+                Some(message) => self.take(message)?,
+                None => self.start_over_after = Some(ASK_AGAIN),
+            },
+            () = self.timer.as_mut(), if alarm.is_some() => {
+                if self.requested > 0 && self.last_heard.elapsed() >= self.request.silence() {
+                    tracing::debug!(stage = %self.stage, "no heartbeat from the consumer; asking again");
+                    self.start_over_after = Some(Duration::ZERO);
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+async fn subscribe(core: &Core) -> Result<(Subscriber, Subject), BusError> {
+    let client = &core.connection.client;
+    let reply = Subject::from(client.new_inbox());
+    let subscriber = client
+        .subscribe(reply.clone())
+        .await
+        .map_err(|error| unavailable_because("subscribing for deliveries", error))?;
+    Ok((subscriber, reply))
+}
+
+#[async_trait]
+impl Inbox for NatsInbox {
+    async fn grant(&mut self, n: usize) -> Result<(), BusError> {
+        self.credit += n;
+        self.window = self.window.max(self.credit);
+        self.ask().await
+    }
+
+    async fn next(&mut self) -> Result<Delivery, BusError> {
+        loop {
+            // What is here already is handed out without looking at timers.
+            if let Some(delivery) = self.ready() {
+                return Ok(delivery);
+            }
+            let here = self.subscriber.as_mut().and_then(|subscriber| subscriber.next().now_or_never());
+            if let Some(Some(message)) = here {
+                self.take(message)?;
+                continue;
+            }
+            self.attend().await?;
+            self.ask().await?;
+            if let Some(delivery) = self.wait().await? {
+                return Ok(delivery);
+            }
+        }
+    }
+}
+
+impl Drop for NatsInbox {
+    /// Gives back what was delivered and not handed out, so that another worker has it at once instead of after the
+    /// ack wait.
+    fn drop(&mut self) {
+        let (Some(mut subscriber), Ok(runtime)) =
+            (self.subscriber.take(), tokio::runtime::Handle::try_current())
+        else {
+            return;
+        };
+        let core = Arc::clone(&self.core);
+        let mut arrived = std::mem::take(&mut self.arrived);
+        let counted = core.closing.enter();
+        runtime.spawn(async move {
+            let _counted = counted;
+            // After draining, the stream ends behind the last message that the server had sent.
+            let drained = async {
+                if subscriber.drain().await.is_ok() {
+                    while let Some(message) = subscriber.next().await {
+                        arrived.push_back(message);
+                    }
+                }
+            };
+            let in_time = tokio::time::timeout(GIVE_BACK_LIMIT, drained).await.is_ok();
+            let unhandled = arrived.into_iter().filter(|message| message.status.is_none());
+            for reply in unhandled.filter_map(|message| message.reply) {
+                let again = receipt::answer(&Settlement::Retried { after: Duration::ZERO });
+                if requests::send(&core, reply, again).await.is_err() {
+                    return;
+                }
+            }
+            if !in_time {
+                tracing::debug!("an inbox was not drained in time; what it missed comes again");
+            }
+        });
+    }
+}
+
+/// Whether a type's publishers are ourselves. References in anybody else's messages are not followed, or a header
+/// could make us read arbitrary objects.
+fn is_ours(event_type: EventType) -> bool {
+    event_type != EventType::UserInputReceived
+}

@@ -1,0 +1,126 @@
+//! From a message on the wire to a delivery.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::Message;
+use throughline_actors::ports::bus::{Delivery, Settlement, consumed_by};
+use throughline_schemas::{StageName, Timestamp};
+
+use crate::bus::nats::{Core, claim_check, headers, receipt::NatsReceipt};
+
+/// A delivery whose body could not be fetched comes again after this.
+const FETCH_AGAIN: Duration = Duration::from_secs(2);
+
+/// A message as it arrived.
+pub(super) enum Arrived {
+    /// All of it.
+    Whole(Delivery),
+    /// The body is in the object store.
+    Elsewhere { delivery: Delivery, name: String },
+}
+
+/// A delivery whose body was elsewhere.
+pub(super) enum Opened {
+    Whole(Delivery),
+    /// It was given back.
+    Returned,
+}
+
+/// Reads a message; `None` if it is no delivery of a consumer.
+pub(super) fn read(core: &Arc<Core>, stage: StageName, message: Message) -> Option<Arrived> {
+    let Some(reply) = message.reply else {
+        tracing::warn!(subject = %message.subject, "a message that is no delivery arrived in an inbox");
+        return None;
+    };
+    let Some(info) = Place::parse(&reply) else {
+        tracing::warn!(%reply, "a delivery cannot be told apart by its reply subject");
+        return None;
+    };
+    let headers = headers::pairs(message.headers.as_ref());
+    let delivery = Delivery {
+        subject: message.subject.into_string(),
+        headers,
+        body: message.payload,
+        sequence: info.sequence,
+        delivered: info.delivered,
+        published_at: info.published_at,
+        receipt: Arc::new(NatsReceipt::new(Arc::clone(core), reply)),
+    };
+    if !super::is_ours(consumed_by(stage)) {
+        return Some(Arrived::Whole(delivery));
+    }
+    let name = delivery.header(headers::BODY).filter(|name| claim_check::is_name(name)).map(str::to_owned);
+    Some(match name {
+        Some(name) => Arrived::Elsewhere { delivery, name },
+        None => Arrived::Whole(delivery),
+    })
+}
+
+/// Fetches the body of a delivery, or gives the delivery back.
+pub(super) async fn fetch(core: Arc<Core>, mut delivery: Delivery, name: String) -> Opened {
+    match core.bodies.fetch(&core, &name).await {
+        Ok(body) => {
+            delivery.body = body;
+            Opened::Whole(delivery)
+        }
+        Err(error) => {
+            tracing::warn!(sequence = delivery.sequence, %error, "a delivery's body cannot be fetched; it comes again");
+            let again = Settlement::Retried { after: FETCH_AGAIN };
+            if let Err(error) = delivery.receipt.settle(again).await {
+                tracing::debug!(%error, "it comes again after the ack wait");
+            }
+            Opened::Returned
+        }
+    }
+}
+
+/// What a delivery's reply subject tells.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    sequence: u64,
+    delivered: u32,
+    published_at: Timestamp,
+}
+
+impl Place {
+    /// Reads `$JS.ACK.{stream}.{consumer}.{delivered}.{sequence}.{consumer sequence}.{nanoseconds}.{pending}`, or
+    /// the longer form with a domain and an account before the stream.
+    fn parse(reply: &str) -> Option<Self> {
+        const SHORT_TOKENS: usize = 7;
+        const DOMAIN_AND_ACCOUNT: usize = 2;
+        let rest = reply.strip_prefix("$JS.ACK.")?;
+        let count = rest.bytes().filter(|&b| b == b'.').count() + 1;
+        let stream_at = if count > SHORT_TOKENS { DOMAIN_AND_ACCOUNT } else { 0 };
+        let mut tokens = rest.split('.').skip(stream_at + 2);
+        let delivered = tokens.next()?.parse().ok()?;
+        let sequence = tokens.next()?.parse().ok()?;
+        let _consumer_sequence = tokens.next()?;
+        let nanos: i128 = tokens.next()?.parse().ok()?;
+        let published_at = time::OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?.into();
+        Some(Self { sequence, delivered, published_at })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_the_reply_subject_tell_the_same() {
+        let expected = Some(Place {
+            sequence: 41,
+            delivered: 3,
+            published_at: Timestamp::from_unix_ms(1_795_308_666_763),
+        });
+        for reply in [
+            "$JS.ACK.t_EVENTS.stage_input.3.41.7.1795308666763000000.12",
+            "$JS.ACK._.hash.t_EVENTS.stage_input.3.41.7.1795308666763000000.12",
+            "$JS.ACK.hub.hash.t_EVENTS.stage_input.3.41.7.1795308666763000000.12.random",
+        ] {
+            assert_eq!(Place::parse(reply), expected, "{reply}");
+        }
+        for bad in ["", "_INBOX.x", "$JS.ACK.a.b.c.d.e.f.g", "$JS.ACK.a.b.1"] {
+            assert_eq!(Place::parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Reading what is stored, in the order of the stream.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{
+    HeaderMap, Message,
+    jetstream::consumer::{
+        DeliverPolicy, ReplayPolicy,
+        pull::{Ordered, OrderedConfig},
+    },
+};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use throughline_actors::ports::bus::BusError;
+use throughline_schemas::{EventType, MAJOR, Namespace, Subject, Timestamp, WorkflowId};
+
+use super::{
+    Core, claim_check,
+    error::{unavailable, unavailable_because},
+    headers, requests,
+};
+
+/// How long reading stored messages may stall before it is given up.
+const STALL_LIMIT: Duration = Duration::from_secs(30);
+
+/// Which log to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Log {
+    /// The events.
+    Events,
+    /// The dead letters.
+    Dead,
+}
+
+/// What to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadRequest {
+    /// Which log.
+    pub log: Log,
+    /// Subjects to read, with wildcards; see [`Namespace`] for making them.
+    pub filters: Vec<String>,
+    /// Only what was stored at this time or later.
+    pub since: Option<Timestamp>,
+    /// Go on with what is stored later, instead of ending.
+    pub follow: bool,
+}
+
+impl ReadRequest {
+    /// Every event of a namespace from the beginning, without following.
+    pub fn all_events(ns: &Namespace) -> Self {
+        Self::events(ns.all_events())
+    }
+
+    /// Events of one filter from the beginning, without following.
+    pub fn events(filter: String) -> Self {
+        Self { log: Log::Events, filters: vec![filter], since: None, follow: false }
+    }
+
+    /// Every dead letter of a namespace, without following.
+    pub fn all_dead(ns: &Namespace) -> Self {
+        Self { log: Log::Dead, filters: vec![ns.all_dead()], since: None, follow: false }
+    }
+
+    /// The ends of one workflow, past and to come.
+    pub fn ends_of(ns: &Namespace, workflow: &WorkflowId) -> Self {
+        let filters = EventType::ALL
+            .into_iter()
+            .filter(|event_type| event_type.is_end())
+            .map(|event_type| ns.events_of_workflow(Some(event_type), workflow))
+            .collect();
+        Self { log: Log::Events, filters, since: None, follow: true }
+    }
+
+    /// The same, going on with what is stored later.
+    #[must_use]
+    pub fn following(self) -> Self {
+        Self { follow: true, ..self }
+    }
+
+    /// The same, leaving out what was stored before.
+    #[must_use]
+    pub fn since(self, since: Timestamp) -> Self {
+        Self { since: Some(since), ..self }
+    }
+}
+
+/// One stored message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// Its sequence in its stream.
+    pub sequence: u64,
+    /// The subject it is stored under.
+    pub subject: String,
+    /// When it was stored.
+    pub stored_at: Timestamp,
+    /// Its headers.
+    pub headers: Vec<(String, String)>,
+    /// Its body; a body kept in the object store has been fetched.
+    pub body: Bytes,
+}
+
+/// Stored messages in the order of the stream. Reading disturbs no stage.
+pub struct EventReader {
+    core: Arc<Core>,
+    messages: Ordered,
+    follow: bool,
+    done: bool,
+    /// Read, but its body is not fetched yet: kept so that a cancelled `next` loses nothing.
+    pending: Option<StoredEvent>,
+}
+
+impl EventReader {
+    pub(super) async fn open(core: Arc<Core>, request: ReadRequest) -> Result<Self, BusError> {
+        let stream_name = match request.log {
+            Log::Events => core.names.events(),
+            Log::Dead => core.names.dead(),
+        };
+        let failed = |error: async_nats::Error| unavailable_because("opening a reader", error);
+        let config = OrderedConfig {
+            filter_subjects: request.filters,
+            deliver_policy: match request.since {
+                Some(since) => DeliverPolicy::ByStartTime { start_time: since.into() },
+                None => DeliverPolicy::All,
+            },
+            replay_policy: ReplayPolicy::Instant,
+            ..OrderedConfig::default()
+        };
+        let created = core.connection.jetstream.create_consumer_on_stream(config, stream_name).await;
+        let consumer = match created {
+            Ok(consumer) => consumer,
+            Err(_) if requests::stream_is_missing(&core, stream_name).await => {
+                return Err(BusError::NotSetUp(format!("the stream {stream_name} does not exist")));
+            }
+            Err(error) => return Err(failed(error.into())),
+        };
+        let empty = consumer.cached_info().num_pending == 0;
+        let messages = consumer.messages().await.map_err(|error| failed(error.into()))?;
+        Ok(Self { core, messages, follow: request.follow, done: empty && !request.follow, pending: None })
+    }
+
+    /// The next stored message; `None` after the last one unless following. Cancel-safe.
+    pub async fn next(&mut self) -> Result<Option<StoredEvent>, BusError> {
+        loop {
+            if let Some(event) = &self.pending {
+                let body = whole_body(&self.core, event).await?;
+                return Ok(self.pending.take().map(|event| StoredEvent { body, ..event }));
+            }
+            if self.done {
+                return Ok(None);
+            }
+            let next = if self.follow {
+                self.messages.next().await
+            } else {
+                tokio::time::timeout(STALL_LIMIT, self.messages.next())
+                    .await
+                    .map_err(|_| unavailable("reading stored events: the server sends nothing"))?
+            };
+            let message = match next {
+                Some(Ok(message)) => message,
+                Some(Err(error)) => return Err(unavailable_because("reading stored events", error)),
+                None => return Ok(None),
+            };
+            let info = message.info().map_err(|error| unavailable_because("reading stored events", error))?;
+            self.done = info.pending == 0 && !self.follow;
+            self.pending = Some(StoredEvent {
+                sequence: info.stream_sequence,
+                stored_at: info.published.into(),
+                headers: headers::pairs(message.headers.as_ref()),
+                subject: message.subject.to_string(),
+                body: message.payload.clone(),
+            });
+        }
+    }
+}
+
+/// Ends of workflows as they are published.
+pub struct Ends {
+    messages: stream::SelectAll<async_nats::Subscriber>,
+}
+
+impl Ends {
+    pub(super) async fn open(core: Arc<Core>) -> Result<Self, BusError> {
+        let client = &core.connection.client;
+        let ns = &core.settings.namespace;
+        let mut messages = stream::SelectAll::new();
+        for event_type in EventType::ALL.into_iter().filter(|event_type| event_type.is_end()) {
+            let subscriber = client
+                .subscribe(ns.events_of(event_type))
+                .await
+                .map_err(|error| unavailable_because("subscribing to ends", error))?;
+            messages.push(subscriber);
+        }
+        // Only then is the server known to have the subscriptions.
+        let flushed = tokio::time::timeout(core.settings.request_timeout, client.flush()).await;
+        flushed
+            .map_err(|_| unavailable("subscribing to ends"))?
+            .map_err(|error| unavailable_because("subscribing to ends", error))?;
+        Ok(Self { messages })
+    }
+
+    /// The next end: its type and its workflow's token. `None` when the connection is closed. Cancel-safe.
+    pub async fn next(&mut self) -> Option<(EventType, String)> {
+        loop {
+            let message = self.messages.next().await?;
+            let mut tokens = message.subject.split('.').skip(2);
+            let event_type = tokens.next().and_then(|name| name.parse().ok());
+            if let (Some(event_type), Some(workflow)) = (event_type, tokens.nth(1)) {
+                return Some((event_type, workflow.to_owned()));
+            }
+        }
+    }
+}
+
+/// See [`super::NatsBus::last`].
+pub(super) async fn last(core: &Core, subject: &Subject) -> Result<Option<StoredEvent>, BusError> {
+    let ns = &core.settings.namespace;
+    let found = requests::last_of_subject(core, core.names.events(), &subject.live(ns)).await?;
+    let Some(event) = found.and_then(direct) else { return Ok(None) };
+    let body = whole_body(core, &event).await?;
+    Ok(Some(StoredEvent { body, ..event }))
+}
+
+/// Reads the answer of a direct get, whose headers tell what a stored message's own do not.
+fn direct(message: Message) -> Option<StoredEvent> {
+    let of = |map: &HeaderMap, name: &'static str| map.get(name).map(|value| value.as_str().to_owned());
+    let map = message.headers.as_ref()?;
+    let stored_at = of(map, "Nats-Time-Stamp")?;
+    let stored_at = time::OffsetDateTime::parse(&stored_at, &time::format_description::well_known::Rfc3339);
+    Some(StoredEvent {
+        sequence: of(map, "Nats-Sequence")?.parse().ok()?,
+        subject: of(map, "Nats-Subject")?,
+        stored_at: stored_at.ok()?.into(),
+        headers: headers::pairs(Some(map)),
+        body: message.payload,
+    })
+}
+
+/// The body, fetched if it is kept elsewhere. References in what others published are not followed.
+async fn whole_body(core: &Core, event: &StoredEvent) -> Result<Bytes, BusError> {
+    let ns = &core.settings.namespace;
+    let input = format!("{ns}.v{MAJOR}.{}", EventType::UserInputReceived);
+    let name = event
+        .headers
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(headers::BODY))
+        .map(|(_, value)| value.as_str())
+        .filter(|name| claim_check::is_name(name) && !event.subject.starts_with(&input));
+    match name {
+        Some(name) => core.bodies.fetch(core, name).await,
+        None => Ok(event.body.clone()),
+    }
+}

@@ -1,0 +1,151 @@
+//! Small requests to the server, each within the request timeout.
+
+use std::time::Duration;
+
+use async_nats::{HeaderMap, Message, RequestErrorKind, StatusCode, Subject, client::Request};
+use bytes::Bytes;
+use serde::Deserialize;
+use throughline_actors::ports::bus::BusError;
+
+use super::{
+    Core,
+    error::{unavailable, unavailable_because},
+};
+
+/// The server's words for what went wrong in its API.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, thiserror::Error)]
+#[error("{description} (error {err_code})")]
+pub(super) struct ApiError {
+    /// HTTP-like class.
+    #[serde(default)]
+    pub(super) code: u16,
+    /// Exactly what.
+    #[serde(default)]
+    pub(super) err_code: u64,
+    /// In words.
+    #[serde(default)]
+    pub(super) description: String,
+}
+
+/// Why a request has no answer.
+#[derive(Debug)]
+pub(super) enum NoAnswer {
+    /// It was sent or not, and nothing came back in time.
+    TimedOut,
+    /// The connection was made anew meanwhile; what was sent before may be lost.
+    Reconnected,
+    /// Nobody listens: no such stream, or `JetStream` is not up yet.
+    NoResponders,
+    /// The message is larger than the server accepts.
+    TooLarge,
+    /// The client cannot send it at all.
+    Client(async_nats::RequestError),
+}
+
+/// Sends a request and waits for its answer, for at most `limit`.
+pub(super) async fn request(
+    core: &Core,
+    subject: Subject,
+    headers: Option<HeaderMap>,
+    payload: Bytes,
+    limit: Duration,
+) -> Result<Message, NoAnswer> {
+    let mut request = Request::new().payload(payload).timeout(None);
+    if let Some(headers) = headers {
+        request = request.headers(headers);
+    }
+    let mut generation = core.connection.generation();
+    // One timer for all of it: the client's own would not cover the wait for its command queue.
+    let answer = tokio::time::timeout(limit, async {
+        tokio::select! {
+            biased;
+            answer = core.connection.client.send_request(subject, request) => answer.map_err(Some),
+            _ = generation.changed() => Err(None),
+        }
+    })
+    .await;
+    match answer {
+        Ok(Ok(message)) => Ok(message),
+        Ok(Err(None)) => Err(NoAnswer::Reconnected),
+        Ok(Err(Some(error))) => Err(match error.kind() {
+            RequestErrorKind::TimedOut => NoAnswer::TimedOut,
+            RequestErrorKind::NoResponders => NoAnswer::NoResponders,
+            RequestErrorKind::MaxPayloadExceeded => NoAnswer::TooLarge,
+            RequestErrorKind::InvalidSubject | RequestErrorKind::Other => NoAnswer::Client(error),
+        }),
+        Err(_) => Err(NoAnswer::TimedOut),
+    }
+}
+
+/// Hands a message to the connection; what happens to it there is not known.
+pub(super) async fn send(core: &Core, subject: Subject, payload: Bytes) -> Result<(), BusError> {
+    let sent = core.connection.client.publish(subject, payload);
+    match tokio::time::timeout(core.settings.request_timeout, sent).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(source)) => Err(unavailable_because("sending", source)),
+        Err(_) => Err(unavailable("sending: there is no connection and its queue is full")),
+    }
+}
+
+/// The last stored message of a subject, which may contain wildcards. Its headers say where and when.
+pub(super) async fn last_of_subject(
+    core: &Core,
+    stream: &str,
+    subject: &str,
+) -> Result<Option<Message>, BusError> {
+    let address = format!("$JS.API.DIRECT.GET.{stream}.{subject}");
+    let asked = request(core, address.into(), None, Bytes::new(), core.settings.request_timeout).await;
+    let context = || format!("looking up {subject}");
+    match asked {
+        Ok(message) => match message.status {
+            None => Ok(Some(message)),
+            Some(StatusCode::NOT_FOUND) => Ok(None),
+            Some(other) => Err(unavailable(format!(
+                "{}: status {other} {}",
+                context(),
+                message.description.as_deref().unwrap_or_default()
+            ))),
+        },
+        Err(no_answer) => Err(explain(core, no_answer, stream, context()).await),
+    }
+}
+
+/// What the lack of an answer means for the caller.
+pub(super) async fn explain(core: &Core, no_answer: NoAnswer, stream: &str, context: String) -> BusError {
+    match no_answer {
+        NoAnswer::TimedOut | NoAnswer::Reconnected => unavailable(context),
+        NoAnswer::Client(source) => unavailable_because(context, source),
+        NoAnswer::TooLarge => BusError::TooLarge { bytes: core.connection.facts().max_payload },
+        NoAnswer::NoResponders => {
+            if stream_is_missing(core, stream).await {
+                BusError::NotSetUp(format!("the stream {stream} does not exist"))
+            } else {
+                unavailable(format!("{context}: the server has no JetStream at this moment"))
+            }
+        }
+    }
+}
+
+/// Whether the server says that there is no such stream. Not being told counts as no.
+pub(super) async fn stream_is_missing(core: &Core, stream: &str) -> bool {
+    is_missing(core, format!("$JS.API.STREAM.INFO.{stream}")).await
+}
+
+/// Whether the server says that there is no such consumer. Not being told counts as no.
+pub(super) async fn consumer_is_missing(core: &Core, stream: &str, consumer: &str) -> bool {
+    is_missing(core, format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}")).await
+}
+
+async fn is_missing(core: &Core, subject: String) -> bool {
+    /// HTTP's "not found", which the API uses for streams and consumers alike.
+    const NOT_FOUND: u16 = 404;
+    #[derive(Deserialize)]
+    struct Answer {
+        error: Option<ApiError>,
+    }
+    match request(core, subject.into(), None, Bytes::new(), core.settings.request_timeout).await {
+        Ok(message) => serde_json::from_slice::<Answer>(&message.payload)
+            .is_ok_and(|answer| answer.error.is_some_and(|error| error.code == NOT_FOUND)),
+        Err(_) => false,
+    }
+}

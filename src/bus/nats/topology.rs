@@ -1,0 +1,193 @@
+//! Streams, consumers and the bucket: making them as they should be, and saying how they differ.
+
+mod drift;
+mod wanted;
+
+use std::{fmt, time::Duration};
+
+use async_nats::jetstream::{
+    self,
+    consumer::{FromConsumer, pull},
+    context::{CreateStreamError, GetStreamErrorKind},
+};
+use throughline_actors::ports::bus::BusError;
+use throughline_schemas::StageName;
+
+use super::{Core, Names, NatsBus, error::unavailable_because, requests};
+
+pub use drift::Drift;
+pub(super) use wanted::{PIN_GROUP, is_pinned};
+
+/// How much the streams may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How long events are kept.
+    pub max_age: Duration,
+    /// How many bytes of events are kept; beyond that the stream refuses new ones until old ones expire. As much
+    /// again is allowed for large bodies, and an eighth of it for dead letters. The server sets all of it aside at
+    /// once, and refuses if its store is smaller.
+    pub max_bytes: u64,
+    /// Copies in a cluster: 1, 3 or 5.
+    pub replicas: u8,
+}
+
+impl Default for Limits {
+    /// 7 days, 4 GiB of events, one copy.
+    fn default() -> Self {
+        const GIB: u64 = 1024 * 1024 * 1024;
+        Self { max_age: Duration::from_secs(7 * 24 * 60 * 60), max_bytes: 4 * GIB, replicas: 1 }
+    }
+}
+
+/// What setting up did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Did not exist.
+    pub created: Vec<String>,
+    /// Were different, and how.
+    pub updated: Vec<Drift>,
+    /// Were as they should be.
+    pub unchanged: Vec<String>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for name in &self.created {
+            writeln!(f, "created {name}")?;
+        }
+        for drift in &self.updated {
+            writeln!(f, "updated {drift}")?;
+        }
+        for name in &self.unchanged {
+            writeln!(f, "unchanged {name}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Creates what is missing and updates what differs. Idempotent; may run while workers do.
+pub async fn setup(bus: &NatsBus, limits: &Limits) -> Result<Report, BusError> {
+    let core = &bus.core;
+    let jetstream = &core.connection.jetstream;
+    let mut report = Report::default();
+    for wanted in wanted::streams(&core.settings, &core.names, limits) {
+        let found = stream_config(core, &wanted.name).await?;
+        match &found {
+            None => {
+                jetstream.create_stream(wanted.clone()).await.map_err(|e| refused(&wanted.name, e))?;
+                report.created.push(wanted.name);
+            }
+            Some(found) => {
+                let drifts = drift::of_stream(&wanted, found);
+                if drifts.is_empty() {
+                    report.unchanged.push(wanted.name);
+                } else {
+                    jetstream.update_stream(&wanted).await.map_err(|e| refused(&wanted.name, e))?;
+                    report.updated.extend(drifts);
+                }
+            }
+        }
+    }
+    for stage in StageName::ALL {
+        let wanted = wanted::consumer(&core.settings, stage);
+        let name = Names::consumer(stage).to_owned();
+        let found = consumer_config(core, stage).await?;
+        let drifts = found.as_ref().map(|found| drift::of_consumer(&name, &wanted, found));
+        if drifts.as_ref().is_some_and(Vec::is_empty) {
+            report.unchanged.push(name);
+            continue;
+        }
+        jetstream
+            .create_consumer_on_stream(wanted, core.names.events())
+            .await
+            .map_err(|error| unavailable_because(format!("creating the consumer {name}"), error))?;
+        match drifts {
+            Some(drifts) => report.updated.extend(drifts),
+            None => report.created.push(name),
+        }
+    }
+    Ok(report)
+}
+
+/// What is missing or differs from what [`setup`] with these limits would make; nothing if all is well.
+pub async fn check(bus: &NatsBus, limits: &Limits) -> Result<Vec<Drift>, BusError> {
+    let core = &bus.core;
+    let mut drifts = Vec::new();
+    for wanted in wanted::streams(&core.settings, &core.names, limits) {
+        match stream_config(core, &wanted.name).await? {
+            None => drifts.push(Drift::missing(&wanted.name)),
+            Some(found) => drifts.extend(drift::of_stream(&wanted, &found)),
+        }
+    }
+    if drifts.iter().any(|drift| drift.is_missing() && drift.object == core.names.events()) {
+        return Ok(drifts);
+    }
+    for stage in StageName::ALL {
+        let name = Names::consumer(stage);
+        match consumer_config(core, stage).await? {
+            None => drifts.push(Drift::missing(name)),
+            Some(found) => {
+                drifts.extend(drift::of_consumer(name, &wanted::consumer(&core.settings, stage), &found));
+            }
+        }
+    }
+    Ok(drifts)
+}
+
+/// Checks that a stage's consumer is there and was made by a version that this one agrees with.
+pub(super) async fn bind(core: &Core, stage: StageName) -> Result<(), BusError> {
+    let name = Names::consumer(stage);
+    let Some(found) = consumer_config(core, stage).await? else {
+        return Err(BusError::NotSetUp(format!("the consumer {name} does not exist")));
+    };
+    let wanted = wanted::consumer(&core.settings, stage);
+    if found.metadata.get(wanted::VERSION_KEY) != wanted.metadata.get(wanted::VERSION_KEY) {
+        return Err(BusError::NotSetUp(format!("the consumer {name} was made by another version")));
+    }
+    for drift in drift::of_consumer(name, &wanted, &found) {
+        tracing::warn!(%drift, "a consumer is not as the settings say; `throughline setup` changes it");
+    }
+    Ok(())
+}
+
+async fn stream_config(core: &Core, name: &str) -> Result<Option<jetstream::stream::Config>, BusError> {
+    match core.connection.jetstream.get_stream(name).await {
+        Ok(stream) => Ok(Some(stream.cached_info().config.clone())),
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(told)
+                if told.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND =>
+            {
+                Ok(None)
+            }
+            GetStreamErrorKind::JetStream(_)
+            | GetStreamErrorKind::EmptyName
+            | GetStreamErrorKind::Request
+            | GetStreamErrorKind::InvalidStreamName => {
+                Err(unavailable_because(format!("looking up the stream {name}"), error))
+            }
+        },
+    }
+}
+
+async fn consumer_config(core: &Core, stage: StageName) -> Result<Option<pull::Config>, BusError> {
+    let name = Names::consumer(stage);
+    let stream = core.names.events();
+    match core.connection.jetstream.get_consumer_from_stream::<pull::Config, _, _>(name, stream).await {
+        Ok(consumer) => Ok(Some(
+            pull::Config::try_from_consumer_config(consumer.cached_info().config.clone())
+                .map_err(|error| unavailable_because(format!("looking up the consumer {name}"), error))?,
+        )),
+        Err(error) => {
+            if requests::stream_is_missing(core, stream).await
+                || requests::consumer_is_missing(core, stream, name).await
+            {
+                return Ok(None);
+            }
+            Err(unavailable_because(format!("looking up the consumer {name}"), error))
+        }
+    }
+}
+
+fn refused(name: &str, error: CreateStreamError) -> BusError {
+    unavailable_because(format!("creating the stream {name}"), error)
+}

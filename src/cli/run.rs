@@ -1,0 +1,110 @@
+//! From parsed arguments to an exit code.
+
+use std::process::ExitCode;
+
+use super::{Cli, Command, Exit, Failure, Global, config_command, exit::with_causes, output, setup, worker};
+use crate::{
+    app::{AdapterError, WorkerError},
+    config::{Config, Env, Layers, Override, process_env},
+    telemetry::Telemetry,
+};
+
+impl Cli {
+    /// Runs the command; says on stderr what went wrong.
+    pub fn run(self) -> ExitCode {
+        match self.dispatch() {
+            Ok(()) => Exit::Done.into(),
+            Err(failure) => {
+                if !failure.message.is_empty() {
+                    output::note(&format!("throughline: {}", failure.message));
+                }
+                failure.exit.into()
+            }
+        }
+    }
+
+    fn dispatch(self) -> Result<(), Failure> {
+        if let Command::Schema(command) = &self.command {
+            return Ok(());
+        }
+        let env = process_env();
+        let config = self.load(&env)?;
+        if let Command::Config(command) = &self.command {
+            return config_command::run(command, &config);
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))?;
+        let telemetry = runtime.block_on(async { Telemetry::init(&config.log, &env) })?;
+        let result = runtime.block_on(self.perform(&config, &env, &telemetry));
+        runtime.block_on(telemetry.shutdown());
+        result
+    }
+
+    fn load(&self, env: &Env) -> Result<Config, Failure> {
+        let overrides = self.global.overrides().into_iter().chain(self.command.overrides()).collect();
+        let layers =
+            Layers { file: self.global.config.clone(), env: env.clone(), overrides, ..Layers::default() };
+        Ok(layers.load()?)
+    }
+
+    async fn perform(&self, config: &Config, env: &Env, telemetry: &Telemetry) -> Result<(), Failure> {
+        match &self.command {
+            Command::Setup => setup::run(config, env).await,
+            Command::Worker(args) => worker::run(args, config, env, telemetry).await,
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Global {
+    fn overrides(&self) -> Vec<Override> {
+        let given = [
+            ("--nats-url", "nats.url", &self.nats_url),
+            ("--database-url", "database.url", &self.database_url),
+            ("--namespace", "nats.namespace", &self.namespace),
+        ];
+        given
+            .into_iter()
+            .filter_map(|(flag, key, value)| Some(Override::new(flag, key, value.clone()?)))
+            .collect()
+    }
+}
+
+impl Command {
+    fn overrides(&self) -> Vec<Override> {
+        let listen = match self {
+            Self::Dev(args) => args.listen,
+            Self::Worker(args) => args.listen,
+            Self::Setup
+            | Self::Publish(_)
+            | Self::Events(_)
+            | Self::Doctor(_)
+            | Self::Config(_)
+            | Self::Schema(_)
+            | Self::Bench(_) => None,
+        };
+        listen
+            .map(|listen| Override::new("--listen", "http.listen", listen.to_string()))
+            .into_iter()
+            .collect()
+    }
+}
+
+impl From<AdapterError> for Failure {
+    fn from(error: AdapterError) -> Self {
+        let exit = if error.is_unavailable() { Exit::Unavailable } else { Exit::BadConfiguration };
+        Self { exit, message: with_causes(&error) }
+    }
+}
+
+impl From<WorkerError> for Failure {
+    fn from(error: WorkerError) -> Self {
+        match error {
+            WorkerError::Adapter(error) => error.into(),
+            WorkerError::Route(_) | WorkerError::Prompt(_) => Self::configuration(&error),
+            WorkerError::Start(_) => Self::unavailable(&error),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! `throughline worker`.
+
+use std::time::Duration;
+
+use throughline_schemas::StageName;
+
+use super::{Exit, Failure, WorkerArgs, signal::Signals};
+use crate::{
+    app::Worker,
+    config::{Config, Env},
+    http::{HttpServer, HttpState},
+    telemetry::Telemetry,
+};
+
+pub(super) async fn run(
+    args: &WorkerArgs,
+    config: &Config,
+    env: &Env,
+    telemetry: &Telemetry,
+) -> Result<(), Failure> {
+    let stages = if args.stages.is_empty() { StageName::ALL.to_vec() } else { args.stages.clone() };
+    let mut signals = Signals::install()?;
+    let mut worker = Worker::start(config, env, &stages, telemetry.tracer()).await?;
+    let http = serve(config, &worker, telemetry).await?;
+    tracing::info!(address = %http.address(), stages = ?stages, "worker ready");
+    let ended = until_stopped(&mut signals, &mut worker).await;
+    let finished = stop(signals, worker, config.worker.drain_grace).await;
+    http.shutdown().await;
+    ended.and(finished)
+}
+
+/// Serves a worker's endpoints.
+pub(super) async fn serve(
+    config: &Config,
+    worker: &Worker,
+    telemetry: &Telemetry,
+) -> Result<HttpServer, Failure> {
+    let state = HttpState {
+        observer: Some(worker.observer()),
+        store: worker.adapters.store.clone(),
+        bus: worker.adapters.bus.clone(),
+        metrics: telemetry.metrics(),
+    };
+    HttpServer::start(config.http.listen, state).await.map_err(|error| Failure::unavailable(&error))
+}
+
+/// Waits for a signal, or for the engine to give up.
+pub(super) async fn until_stopped(signals: &mut Signals, worker: &mut Worker) -> Result<(), Failure> {
+    tokio::select! {
+        name = signals.next() => {
+            tracing::info!(signal = name, "stopping; a second signal stops at once");
+            Ok(())
+        }
+        () = worker.gave_up() => Err(Failure::failed("a stage kept failing; the log says why")),
+    }
+}
+
+/// Drains the worker; a second signal ends the grace period.
+pub(super) async fn stop(mut signals: Signals, worker: Worker, grace: Duration) -> Result<(), Failure> {
+    tokio::select! {
+        _ = worker.stop(grace) => Ok(()),
+        name = signals.next() => Err(Failure {
+            exit: Exit::Failed,
+            message: format!("stopped at once by a second {name}; work in hand comes again after the ack wait"),
+        }),
+    }
+}
