@@ -27,7 +27,7 @@ pub enum ProviderKind {
 /// The limits of one call. Each ends the call with the error that names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallLimits {
-    /// Resolving the name, connecting, TLS. Never longer than `first_token`.
+    /// Resolving the name, connecting, TLS. In effect at most nine tenths of `first_token` and of `total`.
     pub connect: Duration,
     /// From the start of the call until the answer begins (its headers), connecting included.
     pub first_token: Duration,
@@ -44,9 +44,9 @@ impl Default for CallLimits {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(10),
-            first_token: Duration::from_secs(60),
+            first_token: Duration::from_mins(1),
             read: Duration::from_secs(30),
-            total: Duration::from_secs(120),
+            total: Duration::from_mins(2),
             max_response_bytes: 8 << 20,
         }
     }

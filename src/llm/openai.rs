@@ -47,14 +47,15 @@ impl OpenAi {
                 .map_err(|source| ModelProvidersError::ApiKey { provider: provider(), source })?;
             headers.insert(AUTHORIZATION, value);
         }
+        let url = completions_url(&spec.base_url)
+            .map_err(|source| ModelProvidersError::BaseUrl { provider: provider(), source })?;
         let limits = spec.limits;
-        // Otherwise the limit on the first byte would fire while nothing has been sent, and say that something was.
-        let connect = limits.connect.min(limits.first_token).min(limits.total);
+        // A tenth earlier than the others: they say that a request may have been sent, which while connecting is wrong.
+        let connect = limits.connect.min(limits.first_token.min(limits.total).saturating_mul(9) / 10);
         Ok(Self {
-            client: http_client::client(connect)
+            client: http_client::client(connect, url.scheme() == "https")
                 .map_err(|source| ModelProvidersError::Client { provider: provider(), source })?,
-            url: completions_url(&spec.base_url)
-                .map_err(|source| ModelProvidersError::BaseUrl { provider: provider(), source })?,
+            url,
             headers,
             redactor: Redactor::new(&spec.api_key),
             limits,

@@ -124,19 +124,19 @@ pub struct ModelFailure {
 
 impl Classify for ModelFailure {
     fn fault(&self) -> Fault {
-        let transient = Fault::Transient { wait_at_least: self.facts.retry_after };
         match &self.error {
             ModelError::Credentials
             | ModelError::QuotaExhausted(_)
             | ModelError::UnknownModel(_)
             | ModelError::ContextTooLong(_) => Fault::Permanent,
-            // Only a status is overridden, never what the body said in so many words.
-            ModelError::BadRequest(_) if self.facts.should_retry == Some(true) => transient,
-            ModelError::BadRequest(_) => Fault::Permanent,
+            // The provider's word overrides its status, never what its body said in so many words.
+            ModelError::BadRequest(_) if self.facts.should_retry != Some(true) => Fault::Permanent,
             ModelError::RateLimited | ModelError::Server(_) if self.facts.should_retry == Some(false) => {
                 Fault::Permanent
             }
-            ModelError::RateLimited | ModelError::Server(_) => transient,
+            ModelError::BadRequest(_) | ModelError::RateLimited | ModelError::Server(_) => {
+                Fault::Transient { wait_at_least: self.facts.retry_after }
+            }
             ModelError::Unreachable(_) | ModelError::TimedOut(Phase::Connect) => {
                 Fault::Transient { wait_at_least: None }
             }

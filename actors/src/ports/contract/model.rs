@@ -79,7 +79,10 @@ pub fn request(provider: &str) -> ModelRequest {
     }
 }
 
-/// Runs the suite; panics where the contract is broken.
+/// Runs the suite.
+///
+/// # Panics
+/// Where the contract is broken.
 pub async fn models_keep_their_contract(rig: &dyn ModelRig) {
     answers_arrive_whole(rig).await;
     failures_say_what_happened(rig).await;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde_json::{Value, json};
+use serde_json::json;
 use throughline_schemas::TraceParent;
 use tokio::time::{Duration, Instant};
 
@@ -39,11 +39,6 @@ impl Scene {
         Self { reachable: false, ..Self::silent() }
     }
 
-    /// The body as a document; `Null` if it is not JSON.
-    pub fn document(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_default()
-    }
-
     fn asking_to_wait(mut self, seconds: u64) -> Self {
         self.retry_after = Some(Duration::from_secs(seconds));
         self
@@ -62,7 +57,10 @@ pub trait SourceRig: Send + Sync {
     fn seen(&self) -> Vec<TraceParent>;
 }
 
-/// Runs the suite; panics where the contract is broken.
+/// Runs the suite.
+///
+/// # Panics
+/// Where the contract is broken.
 pub async fn sources_keep_their_contract(rig: &dyn SourceRig) {
     let sources = rig.sources();
     let transient = Fault::Transient { wait_at_least: None };

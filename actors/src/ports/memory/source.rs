@@ -76,21 +76,17 @@ mod tests {
 
         async fn stage(&self, scene: Scene) -> FetchCall {
             let retry_after = scene.retry_after;
-            let reply = match scene.status {
-                Some(200) => Reply::Now(Ok(scene.document())),
-                Some(status @ (204 | 404 | 410)) => Reply::Now(Err(FetchError::NotFound(status))),
-                Some(429) => Reply::Now(Err(FetchError::RateLimited { retry_after })),
-                Some(status @ (408 | 425 | 500..)) => {
-                    Reply::Now(Err(FetchError::Server { status, retry_after }))
-                }
-                Some(status) => Reply::Now(Err(FetchError::Refused(status))),
-                None if scene.reachable => Reply::Never,
-                None => Reply::Now(Err(FetchError::Unreachable("refused".to_owned()))),
+            let not_json = || FetchError::NotJson("line 1".to_owned());
+            let result = match scene.status {
+                Some(200) => serde_json::from_str(&scene.body).map_err(|_| not_json()),
+                Some(status @ (204 | 404 | 410)) => Err(FetchError::NotFound(status)),
+                Some(429) => Err(FetchError::RateLimited { retry_after }),
+                Some(status @ (408 | 425 | 500..)) => Err(FetchError::Server { status, retry_after }),
+                Some(status) => Err(FetchError::Refused(status)),
+                None => Err(FetchError::Unreachable("refused".to_owned())),
             };
-            let reply = match reply {
-                Reply::Now(Ok(Value::Null)) => Reply::Now(Err(FetchError::NotJson("at 1:1".to_owned()))),
-                reply => reply,
-            };
+            let silent = scene.reachable && scene.status.is_none();
+            let reply = if silent { Reply::Never } else { Reply::Now(result) };
             self.0.push("source", reply);
             call()
         }

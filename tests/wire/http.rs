@@ -1,0 +1,26 @@
+//! The HTTP adapters against servers that behave in every way that servers behave.
+
+mod corpora;
+mod models;
+mod models_hostile;
+mod server;
+mod sources;
+mod sources_hostile;
+
+use std::sync::Arc;
+
+use throughline_actors::ports::clock::Clock;
+use throughline_schemas::Timestamp;
+
+/// 1994-11-06T08:49:37Z, for ever.
+struct Fixed;
+
+impl Clock for Fixed {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix_ms(784_111_777_000)
+    }
+}
+
+fn clock() -> Arc<dyn Clock> {
+    Arc::new(Fixed)
+}
