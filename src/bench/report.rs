@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use comfy_table::{ContentArrangement, Table, TableStyle};
+use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -162,7 +162,7 @@ impl fmt::Display for Report {
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
-        .load_style(TableStyle::default())
+        .load_style(UTF8_FULL_CONDENSED)
         .set_content_arrangement(ContentArrangement::Disabled)
         .set_header(header);
     table

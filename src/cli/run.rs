@@ -9,7 +9,7 @@ use super::{
 use crate::{
     app::{AdapterError, WorkerError},
     config::{Config, Env, Layers, Override, process_env},
-    telemetry::Telemetry,
+    telemetry::{Telemetry, TelemetryError},
 };
 
 impl Cli {
@@ -108,6 +108,12 @@ impl From<AdapterError> for Failure {
     fn from(error: AdapterError) -> Self {
         let exit = if error.is_unavailable() { Exit::Unavailable } else { Exit::BadConfiguration };
         Self { exit, message: with_causes(&error) }
+    }
+}
+
+impl From<TelemetryError> for Failure {
+    fn from(error: TelemetryError) -> Self {
+        Self::configuration(&error)
     }
 }
 
