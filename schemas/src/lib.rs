@@ -14,6 +14,7 @@
 pub mod dead_letter;
 mod envelope;
 pub mod event;
+pub mod export;
 mod failure;
 mod ids;
 mod ingress;
