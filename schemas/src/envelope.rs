@@ -1,4 +1,4 @@
-//! The envelope: CloudEvents 1.0, structured JSON, with Throughline's extension attributes.
+//! The envelope: `CloudEvents` 1.0, structured JSON, with Throughline's extension attributes.
 //! Format: <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md>.
 
 use schemars::JsonSchema;
@@ -13,7 +13,7 @@ use crate::{
 /// Everything about an event but its data.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Meta {
-    /// CloudEvents id. Deterministic, `{workflow token}.{event type}`, for everything a stage publishes.
+    /// `CloudEvents` id. Deterministic, `{workflow token}.{event type}`, for everything a stage publishes.
     pub id: String,
     /// Who published it, for example `throughline/generation`.
     pub source: String,
@@ -76,7 +76,7 @@ pub enum DecodeError {
 /// An event as it is written. The generated JSON Schemas are derived from it, so the comments speak to users.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct Written<'a, D> {
-    /// Version of the CloudEvents specification.
+    /// Version of the `CloudEvents` specification.
     #[schemars(extend("const" = "1.0"))]
     specversion: &'static str,
     /// Id of the event, unique with `source`. What a stage publishes has `{workflow token}.{event type}`, so that
@@ -89,7 +89,7 @@ pub(crate) struct Written<'a, D> {
     /// Type of the event.
     #[schemars(with = "String")]
     r#type: EventType,
-    /// The workflow id again, where CloudEvents tools look for what an event is about.
+    /// The workflow id again, where `CloudEvents` tools look for what an event is about.
     #[schemars(with = "String")]
     subject: &'a str,
     /// When it was published.
@@ -109,7 +109,7 @@ pub(crate) struct Written<'a, D> {
     /// The user that the session belongs to.
     #[schemars(with = "UserId")]
     userid: &'a str,
-    /// The session id again: the CloudEvents partitioning extension. Events of one key belong in one order.
+    /// The session id again: the `CloudEvents` partitioning extension. Events of one key belong in one order.
     #[schemars(with = "String")]
     partitionkey: &'a str,
     /// Id of the event that caused this one.
@@ -158,7 +158,7 @@ fn write<D: Serialize>(
     })?)
 }
 
-/// Writes an event as structured-mode CloudEvents JSON.
+/// Writes an event as structured-mode `CloudEvents` JSON.
 pub fn encode(event: &Event) -> Result<Vec<u8>, EncodeError> {
     let r#type = event.event_type();
     match &event.data {
@@ -172,7 +172,7 @@ pub fn encode(event: &Event) -> Result<Vec<u8>, EncodeError> {
     }
 }
 
-/// Writes the envelope of an event whose data is stored elsewhere, with the CloudEvents `dataref` extension.
+/// Writes the envelope of an event whose data is stored elsewhere, with the `CloudEvents` `dataref` extension.
 pub fn encode_reference(event: &Event, dataref: &str) -> Result<Vec<u8>, EncodeError> {
     write::<()>(&event.meta, event.event_type(), None, Some(dataref))
 }

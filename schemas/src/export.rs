@@ -1,4 +1,4 @@
-//! What the types say, for readers in other languages: a JSON Schema for each event and an AsyncAPI document.
+//! What the types say, for readers in other languages: a JSON Schema for each event and an `AsyncAPI` document.
 //! Everything is generated from the types and their comments; `schemas/json` holds the result and a test compares.
 
 mod asyncapi;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::EventType;
 
-/// File name of the AsyncAPI document.
+/// File name of the `AsyncAPI` document.
 pub const ASYNCAPI_FILE: &str = "asyncapi.json";
 
 /// A generated document.
@@ -22,7 +22,7 @@ pub struct Document {
     pub text: String,
 }
 
-/// Every document: the AsyncAPI document, `{event_type}.schema.json` for each event type, and
+/// Every document: the `AsyncAPI` document, `{event_type}.schema.json` for each event type, and
 /// `user_input_received.bare.schema.json` for the bare form of input.
 pub fn documents() -> Vec<Document> {
     let events = EventType::ALL.into_iter().map(|event_type| {
@@ -40,7 +40,7 @@ pub fn documents() -> Vec<Document> {
     std::iter::once(asyncapi()).chain(events).chain([bare]).collect()
 }
 
-/// The AsyncAPI 3 document alone: servers, subjects, who sends and receives, and every message with its schema.
+/// The `AsyncAPI` 3 document alone: servers, subjects, who sends and receives, and every message with its schema.
 /// It refers to no other file.
 pub fn asyncapi() -> Document {
     document(ASYNCAPI_FILE.to_owned(), asyncapi::document())
@@ -57,12 +57,13 @@ fn unwrap_lines(json: &mut Value) {
     match json {
         Value::Object(object) => {
             for (key, value) in object {
-                match value {
-                    Value::String(text) if key == "description" || key == "summary" => {
+                if let Value::String(text) = value {
+                    if key == "description" || key == "summary" {
                         let paragraphs: Vec<_> = text.split("\n\n").map(|p| p.replace('\n', " ")).collect();
                         *text = paragraphs.join("\n\n");
                     }
-                    other => unwrap_lines(other),
+                } else {
+                    unwrap_lines(value);
                 }
             }
         }

@@ -24,7 +24,9 @@ use throughline_schemas::{
 };
 
 /// Ends of the names of golden files that only the input stage reads: what publishers may send.
-const PUBLISHED: [&str; 2] = [".bare", ".cloudevent"];
+const PUBLISHED: [&str; 2] = [BARE, ".cloudevent"];
+/// The form without an envelope.
+const BARE: &str = ".bare";
 /// End of the name of a golden file whose data is stored elsewhere.
 const BY_REFERENCE: &str = ".by_reference";
 
@@ -52,7 +54,7 @@ impl Golden {
 
     /// Name of the schema that it keeps to.
     fn schema(&self) -> String {
-        let form = if self.name.ends_with(".bare") { ".bare" } else { "" };
+        let form = if self.name.ends_with(BARE) { BARE } else { "" };
         format!("{}{form}.schema.json", self.event_type)
     }
 }
@@ -86,13 +88,13 @@ static VALIDATOR: LazyLock<Validator> = LazyLock::new(Validator::new);
 /// The generated JSON Schemas, ready to validate.
 struct Validator {
     schemas: Schemas,
-    compiled: Vec<(String, SchemaIndex)>,
+    by_name: Vec<(String, SchemaIndex)>,
 }
 
 impl Validator {
     fn new() -> Self {
         let mut schemas = Schemas::new();
-        let mut compiled = Vec::new();
+        let mut by_name = Vec::new();
         for Document { name, text } in export::documents() {
             if name == export::ASYNCAPI_FILE {
                 continue;
@@ -104,18 +106,22 @@ impl Validator {
             compiler.add_resource(&id, schema).unwrap();
             let index =
                 compiler.compile(&id, &mut schemas).unwrap_or_else(|error| panic!("{name}: {error:#}"));
-            compiled.push((name, index));
+            by_name.push((name, index));
         }
-        Self { schemas, compiled }
+        Self { schemas, by_name }
     }
 
     fn check(&self, schema: &str, json: &Value) -> Result<(), String> {
-        let (_, index) = self.compiled.iter().find(|(name, _)| name == schema).expect("a generated schema");
-        self.schemas.validate(json, *index).map_err(|error| format!("{error:#}"))
+        self.schemas.validate(json, self.index(schema)).map_err(|error| format!("{error:#}"))
     }
 
     fn accepts(&self, schema: &str, json: &Value) -> bool {
-        self.check(schema, json).is_ok()
+        self.schemas.validate(json, self.index(schema)).is_ok()
+    }
+
+    fn index(&self, schema: &str) -> SchemaIndex {
+        let (_, index) = self.by_name.iter().find(|(name, _)| name == schema).expect("a generated schema");
+        *index
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::{SessionId, Timestamp, UserId, WorkflowId};
 
-/// `user_input_received`: a user said something. Published bare, or as the data of a CloudEvent.
+/// `user_input_received`: a user said something. Published bare, or as the data of a `CloudEvent`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UserInputReceived {
     /// Who is asking.
@@ -16,7 +16,7 @@ pub struct UserInputReceived {
     /// What the user said: not blank, at most `limits.max_input_bytes`.
     #[schemars(extend("pattern" = r"\S"))]
     pub user_input: String,
-    /// Chosen by the publisher to make publishing idempotent; else the CloudEvent's `id`, else the `Nats-Msg-Id`
+    /// Chosen by the publisher to make publishing idempotent; else the `CloudEvent`'s `id`, else the `Nats-Msg-Id`
     /// header, else a new one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow_id: Option<WorkflowId>,

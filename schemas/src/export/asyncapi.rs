@@ -1,8 +1,8 @@
-//! The AsyncAPI 3.0 document. It describes Throughline as one application: `receive` is what its stages take from
+//! The `AsyncAPI` 3.0 document. It describes Throughline as one application: `receive` is what its stages take from
 //! the bus, `send` what they put there.
 //!
-//! AsyncAPI's NATS binding knows queue groups only and forbids everything else, so what concerns `JetStream` stands in
-//! `x-jetstream`. Schemas are in draft 7, which is what tools for AsyncAPI understand without being told.
+//! `AsyncAPI`'s NATS binding knows queue groups only and forbids everything else, so what concerns `JetStream` stands in
+//! `x-jetstream`. Schemas are in draft 7, which is what tools for `AsyncAPI` understand without being told.
 
 mod messages;
 

@@ -25,11 +25,11 @@ const REQUIRED_OF_STAGES: [&str; 10] = [
     "traceparent",
     "attempt",
 ];
-/// What a publisher's CloudEvent must have.
+/// What a publisher's `CloudEvent` must have.
 const REQUIRED_OF_PUBLISHERS: [&str; 5] = ["specversion", "id", "source", "type", "data"];
-/// What is not read from a publisher's CloudEvent.
+/// What is not read from a publisher's `CloudEvent`.
 const IGNORED_OF_PUBLISHERS: [&str; 5] = ["workflowid", "partitionkey", "causationid", "attempt", "dataref"];
-/// What `id` means in a publisher's CloudEvent.
+/// What `id` means in a publisher's `CloudEvent`.
 const PUBLISHERS_ID: &str = "Id of the event. It is the workflow id unless `data` names one; publishing the same \
                              workflow id twice runs it once.";
 

@@ -39,8 +39,12 @@ fn every_reference_in_the_asyncapi_document_leads_somewhere_inside_it() {
 fn collect<'a>(json: &'a serde_json::Value, references: &mut Vec<&'a str>) {
     if let Some(object) = json.as_object() {
         references.extend(object.get("$ref").and_then(serde_json::Value::as_str));
-        object.values().for_each(|value| collect(value, references));
+        for value in object.values() {
+            collect(value, references);
+        }
     } else if let Some(items) = json.as_array() {
-        items.iter().for_each(|value| collect(value, references));
+        for value in items {
+            collect(value, references);
+        }
     }
 }

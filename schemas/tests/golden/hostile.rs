@@ -9,7 +9,7 @@ use throughline_schemas::{
     encode,
 };
 
-use crate::{VALIDATOR, goldens, here};
+use crate::{Golden, VALIDATOR, goldens, here};
 
 /// Tried even where there is no corpus.
 const ALWAYS: [&str; 12] = [
@@ -30,7 +30,9 @@ const ALWAYS: [&str; 12] = [
 #[test]
 fn hostile_ids_and_texts_survive_the_wire_in_every_event_type() {
     let ns = Namespace::new("t").unwrap();
-    let events: Vec<Event> = goldens().iter().filter_map(|golden| decode(&golden.bytes).ok()).collect();
+    let plain = |golden: &&Golden| golden.name == golden.event_type.as_str();
+    let events: Vec<Event> =
+        goldens().iter().filter(plain).map(|golden| decode(&golden.bytes).unwrap()).collect();
     let (mut carried, mut not_ids) = (0, 0);
     for text in texts() {
         for event in &events {

@@ -1,4 +1,4 @@
-//! The reusable parts of the AsyncAPI document: messages, schemas, parameters.
+//! The reusable parts of the `AsyncAPI` document: messages, schemas, parameters.
 
 use schemars::{
     JsonSchema, SchemaGenerator,
@@ -38,7 +38,7 @@ pub(super) fn components() -> Value {
     messages.insert("breaker_moved".to_owned(), breaker_moved(&mut generator));
     schemas.extend(generator.take_definitions(false));
 
-    // Draft 7 ignores what stands beside a `$ref`; references of AsyncAPI's own have nothing beside them.
+    // Draft 7 ignores what stands beside a `$ref`; references of `AsyncAPI`'s own have nothing beside them.
     let mut transform = RemoveRefSiblings::default();
     for schema in schemas.values_mut() {
         if let Ok(schema) = schema.try_into() {
