@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
-use sqlx::{SqlitePool, sqlite::SqliteConnectOptions};
+use sqlx::SqlitePool;
 use throughline_actors::ports::store::{Admission, Admitted, Closed, Interaction, Store, StoreError};
 use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId, event::context::Context};
 use tokio::{
@@ -110,20 +110,14 @@ impl SqliteStore {
         &self,
         user: &UserId,
         preferences: &Map<String, Value>,
-        at: Timestamp,
     ) -> Result<(), StoreError> {
-        let set = self.file.set_preferences(user, preferences, at);
+        let set = self.file.set_preferences(user, preferences);
         timeout(self.limits.request, set).await.map_err(|_| error::too_slow("setting preferences"))?
     }
 
     /// The user's preferences.
     pub async fn preferences(&self, user: &UserId) -> Result<Map<String, Value>, StoreError> {
         Ok(self.ask(user.as_str(), "", 0).await?.preferences)
-    }
-
-    /// How this database is opened, for tools that look at it.
-    pub fn options(&self) -> &SqliteConnectOptions {
-        self.file.options()
     }
 
     async fn write<T>(
