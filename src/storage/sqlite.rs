@@ -77,11 +77,11 @@ impl SqliteStore {
     /// As [`Self::open`], with limits of one's own.
     pub async fn open_with(url: &str, max_connections: u32, limits: Limits) -> Result<Self, StoreError> {
         let file = DatabaseFile::new(url, limits)?;
-        let writer = file.prepare().await?;
+        let connection = file.prepare().await?;
         let readers = file.readers(max_connections);
         let (writes, operations) = mpsc::channel(QUEUE);
         let (reads, questions) = mpsc::channel(QUEUE);
-        tokio::spawn(writer::run(file.clone(), writer, operations));
+        tokio::spawn(writer::run(file.clone(), connection, operations));
         tokio::spawn(reader::run(readers.clone(), questions));
         Ok(Self { file, writes, reads, readers, limits })
     }

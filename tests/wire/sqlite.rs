@@ -1,6 +1,8 @@
 //! The SQLite store: the contract of every store, and what only a file can do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod measure;
+
 use std::{
     ops::Deref,
     path::Path,
@@ -29,7 +31,7 @@ const READERS: u32 = 2;
 
 /// Stores on one file, called in turn, in a directory that goes away with them.
 struct Stores {
-    stores: Vec<SqliteStore>,
+    all: Vec<SqliteStore>,
     calls: AtomicUsize,
     directory: TempDir,
 }
@@ -37,11 +39,11 @@ struct Stores {
 impl Stores {
     async fn new(count: usize) -> Box<Self> {
         let directory = tempfile::tempdir().unwrap();
-        let mut stores = Vec::new();
+        let mut all = Vec::new();
         for _ in 0..count {
-            stores.push(open(directory.path()).await);
+            all.push(open(directory.path()).await);
         }
-        Box::new(Self { stores, calls: AtomicUsize::new(0), directory })
+        Box::new(Self { all, calls: AtomicUsize::new(0), directory })
     }
 
     async fn look(&self) -> SqliteConnection {
@@ -52,7 +54,7 @@ impl Stores {
 impl Deref for Stores {
     type Target = SqliteStore;
     fn deref(&self) -> &SqliteStore {
-        &self.stores[self.calls.fetch_add(1, Ordering::Relaxed) % self.stores.len()]
+        &self.all[self.calls.fetch_add(1, Ordering::Relaxed) % self.all.len()]
     }
 }
 
