@@ -21,12 +21,12 @@ use super::{
 const ATTEMPTS: usize = 4;
 /// Waits between the attempts. After them the caller's own retry policy takes over.
 const DELAYS: [Duration; ATTEMPTS - 1] =
-    [Duration::from_millis(50), Duration::from_millis(250), Duration::from_millis(1000)];
+    [Duration::from_millis(50), Duration::from_millis(250), Duration::from_secs(1)];
 /// No attempt begins later than this after the first.
 const LIMIT: Duration = Duration::from_secs(12);
 /// De-duplicates within the stream's window.
 const MESSAGE_ID: &str = "Nats-Msg-Id";
-/// Structured-mode CloudEvents.
+/// Structured-mode `CloudEvents`.
 const CONTENT_TYPE: &str = "application/cloudevents+json";
 
 /// Publishes an event on its own subject; a large one by reference.

@@ -39,7 +39,7 @@ async fn relay() {
         eprintln!("left out: measuring takes a minute (set THROUGHLINE_MEASURE=1)");
         return;
     }
-    println!("variant in_flight workflows/s p50_ms p99_ms client_us/wf server_us/wf pulls/wf");
+    println!("variant in_flight workflows/s p50_ms p99_ms client_us/wf server_us/wf");
     for round in 0..2 {
         for in_flight in [1, 64, 256] {
             for variant in [Variant::Ours, Variant::Client] {
@@ -65,19 +65,19 @@ async fn run(server: &NatsServer, variant: Variant, in_flight: usize) -> String 
             Variant::Client => tokio::spawn(theirs(bus, stage, done)),
         });
     }
-    let mut begun: HashMap<String, Instant> = HashMap::new();
+    let mut started: HashMap<String, Instant> = HashMap::new();
     let mut took = Vec::new();
     let mut next_id = 0u64;
     let mut publishing = FuturesUnordered::new();
-    let start = |begun: &mut HashMap<String, Instant>, next_id: &mut u64| {
+    let start = |started: &mut HashMap<String, Instant>, next_id: &mut u64| {
         let workflow = format!("wf-{next_id:08}");
         *next_id += 1;
-        begun.insert(workflow.clone(), Instant::now());
+        started.insert(workflow.clone(), Instant::now());
         let bus = bus.clone();
         async move { assert_eq!(bus.publish(&input(&workflow)).await.unwrap(), Published::New) }
     };
     for _ in 0..in_flight {
-        publishing.push(start(&mut begun, &mut next_id));
+        publishing.push(start(&mut started, &mut next_id));
     }
     let (client_before, server_before) = (cpu("self"), cpu(&server.pid().unwrap().to_string()));
     let began = Instant::now();
@@ -86,21 +86,21 @@ async fn run(server: &NatsServer, variant: Variant, in_flight: usize) -> String 
             Some(()) = publishing.next(), if !publishing.is_empty() => {}
             Some(workflow) = ended.recv() => {
                 let workflow: String = workflow;
-                took.push(begun.remove(&workflow).expect("once each").elapsed());
-                publishing.push(start(&mut begun, &mut next_id));
+                took.push(started.remove(&workflow).expect("once each").elapsed());
+                publishing.push(start(&mut started, &mut next_id));
             }
         }
     }
     let seconds = began.elapsed().as_secs_f64();
-    let count = took.len() as f64;
+    let count = f64::from(u32::try_from(took.len()).unwrap());
     let client = (cpu("self") - client_before) * 1e6 / count;
-    let served = (cpu(&server.pid().unwrap().to_string()) - server_before) * 1e6 / count;
+    let serving = (cpu(&server.pid().unwrap().to_string()) - server_before) * 1e6 / count;
     for stage in stages {
         stage.abort();
     }
     took.sort_unstable();
-    let at = |q: f64| took[((took.len() - 1) as f64 * q) as usize].as_secs_f64() * 1e3;
-    format!("{:.0} {:.2} {:.2} {client:.0} {served:.0}", count / seconds, at(0.5), at(0.99))
+    let at = |percent: usize| took[(took.len() - 1) * percent / 100].as_secs_f64() * 1e3;
+    format!("{:.0} {:.2} {:.2} {client:.0} {serving:.0}", count / seconds, at(50), at(99))
 }
 
 async fn ours(bus: NatsBus, stage: StageName, done: mpsc::UnboundedSender<String>) {

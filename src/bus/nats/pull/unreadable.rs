@@ -32,7 +32,7 @@ pub(super) async fn bury_all(core: &Core, stage: StageName) {
     match tokio::time::timeout(LIMIT, look(core, stage)).await {
         Ok(Ok(0)) => {}
         Ok(Ok(buried)) => {
-            tracing::warn!(%stage, buried, "messages with unreadable headers are dead letters now")
+            tracing::warn!(%stage, buried, "messages with unreadable headers are dead letters now");
         }
         // If there is one, it cuts the connection again, and this is tried again.
         Ok(Err(error)) => tracing::debug!(%stage, %error, "cannot look for unreadable messages"),
@@ -43,21 +43,21 @@ pub(super) async fn bury_all(core: &Core, stage: StageName) {
 async fn look(core: &Core, stage: StageName) -> Result<usize, BusError> {
     let stream = core.names.events();
     let consumer = Names::consumer(stage);
-    let state: ConsumerState =
+    let consumer_state: ConsumerState =
         ask(core, format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}"), Bytes::new()).await?;
-    if state.num_ack_pending == 0 {
+    if consumer_state.num_ack_pending == 0 {
         return Ok(0);
     }
     let all = core.settings.namespace.events_of(consumed_by(stage));
     let bare = all.trim_end_matches(".>").to_owned();
     let mut buried = 0;
     for filter in [bare, all] {
-        let mut sequence = state.ack_floor.stream_seq + 1;
+        let mut sequence = consumer_state.ack_floor.stream_seq + 1;
         for _ in 0..LOOK_AT_MOST {
             let request = format!(r#"{{"seq":{sequence},"next_by_subj":"{filter}"}}"#);
             let address = format!("$JS.API.STREAM.MSG.GET.{stream}");
             let Ok(Found { message }) = ask::<Found>(core, address, request.into()).await else { break };
-            if message.seq > state.delivered.stream_seq {
+            if message.seq > consumer_state.delivered.stream_seq {
                 break;
             }
             let raw = decode_base64(&message.hdrs);
