@@ -147,6 +147,9 @@ enum Verdict {
 fn verdict(payload: &[u8]) -> Verdict {
     #[derive(Deserialize)]
     struct Ack {
+        /// Where it is; an acknowledgement without it is none.
+        #[serde(default)]
+        seq: u64,
         #[serde(default)]
         duplicate: bool,
         #[serde(default)]
@@ -154,9 +157,11 @@ fn verdict(payload: &[u8]) -> Verdict {
     }
     let error = match serde_json::from_slice::<Ack>(payload) {
         Ok(Ack { error: Some(error), .. }) => error,
-        Ok(Ack { duplicate: true, .. }) => return Verdict::Stored(Published::Already),
-        Ok(Ack { .. }) => return Verdict::Stored(Published::New),
-        Err(error) => ApiError { code: 0, err_code: 0, description: format!("unreadable answer: {error}") },
+        Ok(Ack { seq: 1.., duplicate, .. }) => {
+            return Verdict::Stored(if duplicate { Published::Already } else { Published::New });
+        }
+        Ok(Ack { .. }) => ApiError { description: "an empty answer".to_owned(), ..ApiError::default() },
+        Err(error) => ApiError { description: format!("unreadable answer: {error}"), ..ApiError::default() },
     };
     match error.err_code {
         // Wrong last sequence: the subject has a message already.
