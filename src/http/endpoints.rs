@@ -37,9 +37,10 @@ async fn health() -> Response {
 
 async fn readiness(State(state): State<HttpState>) -> Response {
     let checks = readiness::check(&state).await;
-    let (status, word) = match checks.all_good() {
-        true => (StatusCode::OK, "ready"),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
+    let (status, word) = if checks.all_good() {
+        (StatusCode::OK, "ready")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not_ready")
     };
     fresh((status, Json(json!({"status": word, "checks": checks}))))
 }
@@ -55,7 +56,8 @@ async fn unknown() -> Response {
 
 async fn only_get() -> Response {
     let error = "only GET is answered here";
-    (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")], Json(json!({"error": error}))).into_response()
+    (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")], Json(json!({"error": error})))
+        .into_response()
 }
 
 /// An answer that is true now and not to be kept.

@@ -3,7 +3,9 @@
 use std::{fmt::Write, sync::Arc, time::Duration};
 
 use metrics::{KeyName, Recorder, Unit};
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 use throughline_actors::{ports::clock::Clock, signals};
 use throughline_schemas::Timestamp;
 use tokio::{runtime::Handle, task::JoinHandle};
@@ -83,7 +85,12 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 15] = {
         ),
         (signals::TOKENS, Counter, Unit::Count, "Tokens of model calls, by model and type (input, output)."),
         (signals::RESTARTS, Counter, Unit::Count, "Restarts of a stage actor, by stage."),
-        (signals::WORKER_DEATHS, Counter, Unit::Count, "Workers that died with a delivery in hand, by stage."),
+        (
+            signals::WORKER_DEATHS,
+            Counter,
+            Unit::Count,
+            "Workers that died with a delivery in hand, by stage.",
+        ),
     ]
 };
 
@@ -106,9 +113,27 @@ pub fn install(recorder: PrometheusRecorder) -> Result<(), MetricsError> {
 /// The metrics of this process. Clones are the same metrics; upkeep ends with the last one.
 #[derive(Clone)]
 pub struct Metrics {
-    handle: PrometheusHandle,
+    kept: Arc<Kept>,
     started: Timestamp,
-    _upkeep: Arc<Upkeep>,
+}
+
+struct Kept {
+    handle: PrometheusHandle,
+    upkeep: JoinHandle<()>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.upkeep.abort();
+    }
+}
+
+async fn upkeep(handle: PrometheusHandle) {
+    let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
+    loop {
+        interval.tick().await;
+        handle.run_upkeep();
+    }
 }
 
 impl Metrics {
@@ -128,13 +153,13 @@ impl Metrics {
             }
         }
         let handle = recorder.handle();
-        let upkeep = Arc::new(Upkeep::start(runtime, handle.clone()));
-        Ok((recorder, Self { handle, started: SystemClock.now(), _upkeep: upkeep }))
+        let upkeep = runtime.spawn(upkeep(handle.clone()));
+        Ok((recorder, Self { kept: Arc::new(Kept { handle, upkeep }), started: SystemClock.now() }))
     }
 
     /// Everything, in Prometheus' text format ([`CONTENT_TYPE`]).
     pub fn render(&self) -> String {
-        let mut text = self.handle.render();
+        let mut text = self.kept.handle.render();
         // Writing to a string does not fail.
         let _ = write!(
             text,
@@ -145,26 +170,6 @@ impl Metrics {
         );
         text.push_str(&process::render(self.started));
         text
-    }
-}
-
-struct Upkeep(JoinHandle<()>);
-
-impl Upkeep {
-    fn start(runtime: &Handle, handle: PrometheusHandle) -> Self {
-        Self(runtime.spawn(async move {
-            let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
-            loop {
-                interval.tick().await;
-                handle.run_upkeep();
-            }
-        }))
-    }
-}
-
-impl Drop for Upkeep {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 
@@ -180,7 +185,9 @@ mod tests {
         let source = include_str!("../../actors/src/signals.rs");
         let named: Vec<&str> = source
             .lines()
-            .filter_map(|line| line.strip_prefix("pub const ")?.split_once(": &str = \"")?.1.strip_suffix("\";"))
+            .filter_map(|line| {
+                line.strip_prefix("pub const ")?.split_once(": &str = \"")?.1.strip_suffix("\";")
+            })
             .collect();
         assert_eq!(named, DESCRIPTIONS.map(|(name, ..)| name));
         let histograms = DESCRIPTIONS.iter().filter(|(_, kind, ..)| *kind == Kind::Histogram);
@@ -215,7 +222,7 @@ mod tests {
     #[tokio::test]
     async fn upkeep_ends_with_the_last_clone() {
         let (_recorder, metrics) = Metrics::recorder(&Handle::current()).unwrap();
-        let task = metrics._upkeep.0.abort_handle();
+        let task = metrics.kept.upkeep.abort_handle();
         let clone = metrics.clone();
         drop(metrics);
         tokio::task::yield_now().await;

@@ -7,11 +7,15 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use opentelemetry_sdk::{
+    error::{OTelSdkError, OTelSdkResult},
+    trace::{SpanData, SpanExporter},
+};
 use serde_json::{Value, json};
 use throughline_schemas::TraceParent;
 use tracing::dispatcher::with_default;
 
-use super::*;
+use super::{exporter::OnRuntime, *};
 use crate::config::LogFormat;
 
 /// What was logged so far.
@@ -65,7 +69,9 @@ fn a_line_for_people_names_the_workflow_and_leaves_attributes_to_the_trace() {
         delivery(|| tracing::warn!(attempts = 3, "the model did not answer"));
     });
     assert_eq!(text.lines().count(), 1, "{text}");
-    for part in ["WARN", "the model did not answer", "attempts=3", "generation", "wf-1", "error.type=\"timed_out\""] {
+    for part in
+        ["WARN", "the model did not answer", "attempts=3", "generation", "wf-1", "error.type=\"timed_out\""]
+    {
         assert!(text.contains(part), "{part} is missing in {text}");
     }
     for part in ["otel.name", "messaging.system", "gen_ai.request.model", "\u{1b}"] {
@@ -81,7 +87,10 @@ fn a_line_for_machines_is_one_object_whatever_it_says() {
     });
     assert_eq!(text.lines().count(), 1, "{text}");
     let line: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!((&line["level"], &line["reason"], &line["message"]), (&json!("WARN"), &json!(hostile), &json!(hostile)));
+    assert_eq!(
+        (&line["level"], &line["reason"], &line["message"]),
+        (&json!("WARN"), &json!(hostile), &json!(hostile))
+    );
     assert_eq!(
         line["spans"],
         json!([
@@ -95,8 +104,13 @@ fn a_line_for_machines_is_one_object_whatever_it_says() {
 fn fields_recorded_later_keep_the_object_whole() {
     let text = logged(LogFormat::Json, "info", false, || {
         let empty = || tracing::field::Empty;
-        let span =
-            tracing::info_span!("work", first = 1, second = empty(), gen_ai.usage.input_tokens = empty(), third = empty());
+        let span = tracing::info_span!(
+            "work",
+            first = 1,
+            second = empty(),
+            gen_ai.usage.input_tokens = empty(),
+            third = empty()
+        );
         span.record("gen_ai.usage.input_tokens", 7);
         span.record("second", "two").record("third", true);
         let _inside = span.enter();
@@ -179,4 +193,50 @@ fn without_export_the_context_is_handed_on() {
     let (one, other) = (adopt(None), adopt(None));
     assert_ne!(one.trace_id(), other.trace_id());
     assert_eq!(one.flags(), 1);
+}
+
+/// Fails as often as it is told to, then works.
+#[derive(Debug)]
+struct Failing(Mutex<usize>);
+
+impl SpanExporter for Failing {
+    async fn export(&self, _: Vec<SpanData>) -> OTelSdkResult {
+        let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if *left == 0 {
+            return Ok(());
+        }
+        *left -= 1;
+        Err(OTelSdkError::InternalFailure("HTTP export failed with status code: 503".to_owned()))
+    }
+}
+
+#[tokio::test]
+async fn a_collector_that_is_down_for_long_is_worth_two_lines() {
+    let lines = Lines::default();
+    let to = lines.clone();
+    let layer = log::layer(&Log::default(), false, move || to.clone()).unwrap();
+    let _in_use = tracing::dispatcher::set_default(&registry(layer, None));
+    let exporter = OnRuntime::new(Failing(Mutex::new(100)), Handle::current(), FLUSH_LIMIT);
+    for _ in 0..200 {
+        let _ = exporter.export(Vec::new()).await;
+    }
+    let text = lines.text();
+    assert_eq!(text.lines().count(), 2, "{text}");
+    assert!(text.contains("503") && text.contains("traces are exported again"), "{text}");
+}
+
+/// Hangs for ever.
+#[derive(Debug)]
+struct Hanging;
+
+impl SpanExporter for Hanging {
+    async fn export(&self, _: Vec<SpanData>) -> OTelSdkResult {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_export_has_a_limit() {
+    let exporter = OnRuntime::new(Hanging, Handle::current(), FLUSH_LIMIT);
+    assert!(matches!(exporter.export(Vec::new()).await, Err(OTelSdkError::Timeout(FLUSH_LIMIT))));
 }
