@@ -1,9 +1,13 @@
 //! The command line. Results go to stdout, logs and progress to stderr; exit codes are in [`Exit`].
 
+mod bench;
 mod config_command;
+mod dev;
 mod exit;
 mod output;
 mod run;
+mod sandbox;
+mod schema;
 mod setup;
 mod signal;
 mod worker;
@@ -62,6 +66,8 @@ enum Command {
     /// JSON Schemas and AsyncAPI document
     #[command(subcommand)]
     Schema(SchemaCommand),
+    /// Run only the stand-ins for data sources and model
+    Sandbox(sandbox::SandboxArgs),
     /// Drive real workflows through a real nats-server and report figures
     Bench(BenchArgs),
 }

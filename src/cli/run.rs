@@ -2,7 +2,10 @@
 
 use std::process::ExitCode;
 
-use super::{Cli, Command, Exit, Failure, Global, config_command, exit::with_causes, output, setup, worker};
+use super::{
+    Cli, Command, Exit, Failure, Global, SchemaCommand, bench, config_command, dev, exit::with_causes,
+    output, sandbox, schema, setup, worker,
+};
 use crate::{
     app::{AdapterError, WorkerError},
     config::{Config, Env, Layers, Override, process_env},
@@ -24,11 +27,15 @@ impl Cli {
     }
 
     fn dispatch(self) -> Result<(), Failure> {
-        if let Command::Schema(command) = &self.command {
+        if let Command::Schema(SchemaCommand::Export { out }) = &self.command {
+            let written =
+                schema::run(out.as_deref()).map_err(|error| Failure::failed(with_causes(&error)))?;
+            written.iter().for_each(|path| output::note(&format!("wrote {}", path.display())));
             return Ok(());
         }
         let env = process_env();
-        let config = self.load(&env)?;
+        let layers = self.layers(&env);
+        let config = layers.load()?;
         if let Command::Config(command) = &self.command {
             return config_command::run(command, &config);
         }
@@ -37,22 +44,29 @@ impl Cli {
             .build()
             .map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))?;
         let telemetry = runtime.block_on(async { Telemetry::init(&config.log, &env) })?;
-        let result = runtime.block_on(self.perform(&config, &env, &telemetry));
+        let result = runtime.block_on(self.perform(&layers, config, &env, &telemetry));
         runtime.block_on(telemetry.shutdown());
         result
     }
 
-    fn load(&self, env: &Env) -> Result<Config, Failure> {
+    fn layers(&self, env: &Env) -> Layers {
         let overrides = self.global.overrides().into_iter().chain(self.command.overrides()).collect();
-        let layers =
-            Layers { file: self.global.config.clone(), env: env.clone(), overrides, ..Layers::default() };
-        Ok(layers.load()?)
+        Layers { file: self.global.config.clone(), env: env.clone(), overrides, ..Layers::default() }
     }
 
-    async fn perform(&self, config: &Config, env: &Env, telemetry: &Telemetry) -> Result<(), Failure> {
+    async fn perform(
+        &self,
+        layers: &Layers,
+        config: Config,
+        env: &Env,
+        telemetry: &Telemetry,
+    ) -> Result<(), Failure> {
         match &self.command {
-            Command::Setup => setup::run(config, env).await,
-            Command::Worker(args) => worker::run(args, config, env, telemetry).await,
+            Command::Dev(args) => dev::run(args, layers, config, env, telemetry).await,
+            Command::Setup => setup::run(&config, env).await,
+            Command::Worker(args) => worker::run(args, &config, env, telemetry).await,
+            Command::Sandbox(args) => sandbox::run(args).await,
+            Command::Bench(args) => bench::run(args).await,
             _ => Ok(()),
         }
     }
@@ -83,6 +97,7 @@ impl Command {
             | Self::Doctor(_)
             | Self::Config(_)
             | Self::Schema(_)
+            | Self::Sandbox(_)
             | Self::Bench(_) => None,
         };
         listen

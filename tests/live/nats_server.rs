@@ -31,7 +31,8 @@ impl NatsServer {
     /// The same, with further arguments for the server.
     pub fn start_with(extra: &[&str]) -> Option<Self> {
         let Some(binary) = find() else {
-            let why = "left out: no nats-server in NATS_SERVER_BIN or PATH (deploy/nats-server.sh fetches one)";
+            let why =
+                "left out: no nats-server in NATS_SERVER_BIN or PATH (deploy/nats-server.sh fetches one)";
             assert!(std::env::var_os("CI").is_none(), "{why}");
             eprintln!("{why}");
             return None;

@@ -1,6 +1,6 @@
 //! One suite per port, which the fake and every real adapter pass.
 
+pub mod bus;
 pub mod model;
 pub mod source;
 pub mod store;
-pub mod bus;

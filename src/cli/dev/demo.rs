@@ -1,0 +1,101 @@
+//! The demo user, and the messages that `dev` sends itself.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use throughline_actors::ports::{
+    bus::Bus,
+    clock::{Clock, Entropy},
+};
+use throughline_schemas::{
+    Event, EventData, EventType, Meta, SessionId, TraceParent, UserId, WorkflowId, decode,
+    event::UserInputReceived,
+};
+
+use crate::{
+    bus::nats::NatsBus,
+    cli::{Failure, output},
+    storage::sqlite::SqliteStore,
+    system::{SystemClock, SystemEntropy},
+};
+
+const USER: &str = "demo";
+const FIRST_MESSAGE: &str = "What is the status of my recent order?";
+
+/// How long `dev` waits for the end of a message that it sent itself. Real models take their time.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Gives the demo user preferences, as an application would have stored them.
+pub(super) async fn seed(store: &SqliteStore) -> Result<(), Failure> {
+    let user = UserId::new(USER).map_err(Failure::failed)?;
+    let preferences = match json!({"tone": "friendly"}) {
+        Value::Object(preferences) => preferences,
+        _ => Map::new(),
+    };
+    store
+        .set_preferences(&user, &preferences, SystemClock.now())
+        .await
+        .map_err(|error| Failure::unavailable(&error))
+}
+
+/// Answers one text and prints the answer.
+pub(super) async fn once(bus: &NatsBus, text: &str) -> Result<(), Failure> {
+    output::line(&ask(bus, text).await?.1)
+}
+
+/// Sends the first message and prints its answer.
+pub(super) async fn first_message(bus: &NatsBus) -> Result<(), Failure> {
+    output::line(&format!("> {FIRST_MESSAGE}"))?;
+    let (_, answer) = ask(bus, FIRST_MESSAGE).await?;
+    output::line(&answer)
+}
+
+/// Publishes `text` as the demo user and waits for the answer.
+async fn ask(bus: &NatsBus, text: &str) -> Result<(WorkflowId, String), Failure> {
+    let event = user_input(text)?;
+    let workflow = event.meta.workflow_id.clone();
+    let mut ends = bus.ends_of(&workflow).await.map_err(|error| Failure::unavailable(&error))?;
+    bus.publish(&event).await.map_err(|error| Failure::unavailable(&error))?;
+    let end = tokio::time::timeout(PATIENCE, ends.next())
+        .await
+        .map_err(|_| Failure::failed(format!("no answer to workflow {workflow} within {PATIENCE:?}")))?
+        .map_err(|error| Failure::unavailable(&error))?
+        .ok_or_else(|| Failure::failed("the event log ended"))?;
+    match decode(&end.body).map_err(Failure::failed)?.data {
+        EventData::InteractionSaved(saved) => Ok((workflow, saved.response.text)),
+        EventData::WorkflowFailed(failed) => {
+            Err(Failure::failed(format!("workflow {workflow} failed: {}: {}", failed.code, failed.message)))
+        }
+        other => Err(Failure::failed(format!("{} is not an end", other.event_type()))),
+    }
+}
+
+fn user_input(text: &str) -> Result<Event, Failure> {
+    let now = SystemClock.now();
+    let mut random = [0; 10];
+    for byte in &mut random {
+        *byte = rand::random();
+    }
+    let workflow_id = WorkflowId::generate(u64::try_from(now.unix_ms()).unwrap_or(0), random);
+    let user_id = UserId::new(USER).map_err(Failure::failed)?;
+    let session_id = SessionId::new(USER).map_err(Failure::failed)?;
+    let meta = Meta {
+        id: format!("{}.{}", workflow_id.token(), EventType::UserInputReceived),
+        source: "throughline/dev".to_owned(),
+        time: now,
+        workflow_id: workflow_id.clone(),
+        session_id: session_id.clone(),
+        user_id: user_id.clone(),
+        causation_id: None,
+        traceparent: TraceParent::root(rand::random(), SystemEntropy.next_u64()),
+        attempt: 1,
+    };
+    let data = EventData::UserInputReceived(UserInputReceived {
+        user_id,
+        session_id,
+        user_input: text.to_owned(),
+        workflow_id: Some(workflow_id),
+        metadata: Map::new(),
+    });
+    Ok(Event { meta, data })
+}

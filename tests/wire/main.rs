@@ -1,0 +1,5 @@
+//! Real adapters on loopback, with the real clock.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+mod http;
+mod sqlite;
