@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use super::{
-    Cli, Command, Exit, Failure, Global, config_command, dev, exit::with_causes, output, sandbox, setup,
-    worker,
+    Cli, Command, Exit, Failure, Global, config_command, dev, doctor, events, exit::with_causes, output,
+    publish, sandbox, setup, worker,
 };
 use crate::{
     app::{AdapterError, WorkerError},
@@ -63,6 +63,9 @@ impl Cli {
             Command::Setup => setup::run(&config, env).await,
             Command::Worker(args) => worker::run(args, &config, env, telemetry).await,
             Command::Sandbox(args) => sandbox::run(args).await,
+            Command::Publish(args) => publish::run(args, &config, env).await,
+            Command::Events(args) => events::run(args, &config, env).await,
+            Command::Doctor(args) => doctor::run(args, &config, env).await,
             _ => Ok(()),
         }
     }
