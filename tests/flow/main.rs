@@ -7,7 +7,11 @@ mod harness;
 mod walls;
 
 mod breaker;
+mod crash;
+mod database;
 mod journey;
 mod model;
+mod poison;
 mod sessions;
 mod sources;
+mod supervision;
