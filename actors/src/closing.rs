@@ -18,7 +18,7 @@ use crate::{
     },
     ports::{
         Classify, Fault,
-        bus::{Bus, BusError, Published},
+        bus::{Bus, BusError, DeadLetter, Delivery, Published},
         clock::Clock,
         store::{Closed, Ending, Store, StoreError},
     },
@@ -65,6 +65,11 @@ impl Closer {
     /// Whether an event of this address is stored; as patient as [`Closer::publish`].
     pub async fn exists(&self, subject: &Subject) -> Result<bool, PublishFailed> {
         self.patiently(|| self.bus.exists(subject)).await
+    }
+
+    /// Stores a dead letter; as patient as [`Closer::publish`].
+    pub async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), Outcome> {
+        self.patiently(|| self.bus.bury(delivery, letter)).await.map_err(PublishFailed::outcome)
     }
 
     async fn patiently<T, Fut>(&self, mut ask: impl FnMut() -> Fut) -> Result<T, PublishFailed>

@@ -1,7 +1,7 @@
 //! A dependency as one stage sees it: its breaker, its pace and its retry policy.
 //!
 //! The state is shared by the stage's workers, behind a lock that is held for a few instructions and never across
-//! an await. It belongs to the stage, not to a worker: a worker that dies gives its permit back as a failure.
+//! an await. It belongs to the stage, not to a worker: a worker that dies gives its permit back.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -133,7 +133,7 @@ impl Dependency {
     ///
     /// `made` attempts were made before (by earlier deliveries); `op` gets the number of its attempt, from
     /// `made + 1`. An attempt that a breaker or a pace prevents counts as made, so that a dependency that stays
-    /// down ends the loop. Dropping the future gives a permit under way back as a failure.
+    /// down ends the loop. Dropping the future gives a permit under way back.
     pub async fn call<T, E, F, Fut>(&self, made: u32, op: F) -> Result<T, GaveUp<E>>
     where
         E: Classify,
@@ -263,7 +263,8 @@ impl Dependency {
     }
 }
 
-/// Leave for one call. Dropped without an outcome, it counts as a failure.
+/// Leave for one call. Dropped without an outcome (its worker panicked, or was stopped), it says nothing about the
+/// dependency: a message that panics must not open the breaker for everybody.
 struct Pass<'a> {
     dependency: &'a Dependency,
     permit: Option<Permit>,
@@ -304,7 +305,7 @@ impl Drop for Pass<'_> {
                 "abandoned",
                 self.started.elapsed(),
             );
-            self.dependency.settle(permit, CallOutcome::Failure, None);
+            self.dependency.settle(permit, CallOutcome::Neutral, None);
         }
     }
 }

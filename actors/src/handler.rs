@@ -183,7 +183,7 @@ impl<S: Step> Stage for EventHandler<S> {
             error: error.to_owned(),
             at: self.closer.clock.now(),
         };
-        self.closer.bus.bury(delivery, &letter).await.map_err(|error| PublishFailed::Now(error).outcome())?;
+        self.closer.bury(delivery, &letter).await?;
         // A workflow that can still be named ends as failed, so that its session goes on.
         let Some(event) = event else { return Ok(()) };
         let failed = WorkflowFailed {

@@ -25,7 +25,7 @@ use throughline_actors::{
             model::{ScriptedModels, answer},
             script::Reply,
             source::ScriptedSources,
-            store::MemoryStore,
+            store::{MemoryStore, TurnState},
         },
         model::ModelRequest,
         trace::Tracer,
@@ -135,7 +135,13 @@ impl Rig {
 
     /// The event that ends a workflow.
     pub async fn ended(&self, workflow: &WorkflowId) -> Event {
-        match tokio::time::timeout(PATIENCE, self.bus.ended(workflow)).await {
+        // The database knows first, and asking it is cheaper than reading all events after each change.
+        let ended = self.bus.wait_until(|bus| {
+            let over = matches!(self.store.turn(workflow), Some(TurnState::Saved | TurnState::Failed));
+            let is_end = |event: &Event| event.event_type().is_end() && event.meta.workflow_id == *workflow;
+            if over { bus.events().into_iter().find(is_end) } else { None }
+        });
+        match tokio::time::timeout(PATIENCE, ended).await {
             Ok(event) => event,
             Err(_) => panic!("{workflow} did not end; it has {:?}", self.types(workflow)),
         }

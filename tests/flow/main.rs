@@ -12,6 +12,7 @@ mod database;
 mod journey;
 mod model;
 mod poison;
+mod schedule;
 mod sessions;
 mod sources;
 mod supervision;

@@ -16,7 +16,7 @@ async fn isolates(at: Op, stage: StageName) {
     panics(&worker, at, "poison");
     let before: Vec<_> = (0..10).map(|n| rig.publish(&format!("a{n}"), &format!("s{n}"), "hello")).collect();
     let poison = rig.publish("poison", "sick-poison", "poison");
-    let behind = rig.publish("behind", "sick-poison", "after the poisonous one");
+    let behind = rig.publish("behind", "sick-poison", "what about me?");
     let after: Vec<_> = (0..10).map(|n| rig.publish(&format!("b{n}"), &format!("s{n}"), "hello")).collect();
     for workflow in before.iter().chain(&after) {
         rig.saved(workflow).await;
@@ -140,6 +140,20 @@ async fn what_panics_even_while_it_is_buried_comes_again_at_its_pace_and_holds_n
 }
 
 #[tokio::test(start_paused = true)]
+async fn panics_of_ours_say_nothing_about_the_provider() {
+    let (rig, worker) = Rig::running().await;
+    panics(&worker, Op::Generate, "poison");
+    let sick: Vec<_> = (0..5).map(|n| rig.publish(&format!("p{n}"), &format!("s{n}"), "poison")).collect();
+    for workflow in &sick {
+        assert_eq!(rig.failed(workflow).await.code, FailureCode::Poison);
+    }
+    assert_eq!(rig.meters.count("throughline_breaker_transitions_total", &[]), 0);
+    let before = rig.seconds();
+    rig.saved(&rig.publish("w1", "s1", "hello")).await;
+    assert!(rig.seconds() - before < 0.1, "it did not have to wait for a breaker");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_burial_that_the_bus_refuses_is_repeated() {
     let (rig, worker) = Rig::running().await;
     let start = tokio::time::Instant::now();
@@ -154,4 +168,6 @@ async fn a_burial_that_the_bus_refuses_is_repeated() {
     assert_eq!(rig.types(&poison).last(), Some(&EventType::WorkflowFailed));
     rig.saved(&behind).await;
     assert_eq!(rig.bus.dead_letters().len(), 1);
+    let deaths = rig.meters.count("throughline_worker_deaths_total", &[("stage", "generation")]);
+    assert_eq!(deaths, 3, "it is not handled again while its dead letter waits for the bus");
 }

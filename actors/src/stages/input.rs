@@ -110,7 +110,7 @@ impl Stage for InputStage {
             error: error.to_owned(),
             at: self.closer.clock.now(),
         };
-        self.closer.bus.bury(delivery, &letter).await.map_err(|error| PublishFailed::Now(error).outcome())?;
+        self.closer.bury(delivery, &letter).await?;
         // A workflow that can be named ends as failed: it may have been admitted, and its session goes on then.
         let Ok(read) = self.read(delivery) else { return Ok(()) };
         let cause = caused(read.event.meta);
