@@ -70,8 +70,7 @@ async fn a_panic_after_admission_does_not_block_the_session() {
     // Admitted as the session's running turn, then its publish panics, every time.
     let (rig, worker) = Rig::running().await;
     worker.gate.on(|op, about| {
-        let hit =
-            op == Op::Publish && about.contains(r#""type":"input_validated""#) && about.contains("poison");
+        let hit = op == Op::Publish && about.contains("input_validated") && about.contains("poison");
         if hit { Act::Panic } else { Act::Go }
     });
     let poison = rig.publish("w1", "s1", "poison");
