@@ -1,6 +1,7 @@
 //! Real NATS, real database, real processes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+mod bad_input;
 mod bus;
 mod harness;
 mod independent_client;
