@@ -4,5 +4,6 @@
 mod bad_input;
 mod bus;
 mod harness;
+mod hostile_corpora;
 mod independent_client;
 mod nats_server;
