@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod bus;
+mod crashes;
 mod faults;
 mod harness;
 mod hostile_corpora;
