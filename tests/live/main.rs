@@ -4,6 +4,7 @@
 mod bad_input;
 mod bus;
 mod crashes;
+mod dev;
 mod faults;
 mod harness;
 mod hostile_corpora;
