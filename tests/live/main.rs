@@ -10,3 +10,4 @@ mod harness;
 mod hostile_corpora;
 mod independent_client;
 mod nats_server;
+mod support_corpus;
