@@ -1,5 +1,6 @@
 //! The command line. Results go to stdout, logs and progress to stderr; exit codes are in [`Exit`].
 
+mod bench;
 mod config_command;
 mod dev;
 mod exit;

@@ -135,7 +135,7 @@ mod tests {
 
     use serde_json::json;
     use throughline_schemas::{
-        Timestamp, WorkflowId,
+        Millis, Timestamp, WorkflowId,
         event::{
             context::{Context, Turn},
             input::Request,
@@ -153,10 +153,15 @@ mod tests {
             data: Some(order),
             error: None,
             calls: 1,
-            duration_ms: 1,
+            duration_ms: Millis::default(),
         };
-        let skipped =
-            SourceResult { status: SourceStatus::Skipped, data: None, error: None, calls: 0, duration_ms: 0 };
+        let skipped = SourceResult {
+            status: SourceStatus::Skipped,
+            data: None,
+            error: None,
+            calls: 0,
+            duration_ms: Millis::default(),
+        };
         let turn = |n: usize| Turn {
             workflow_id: WorkflowId::new(format!("w{n}")).unwrap(),
             user: format!("question {n}"),

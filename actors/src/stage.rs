@@ -94,7 +94,8 @@ pub struct StageActor;
 
 struct Busy {
     worker: ActorRef<Work>,
-    batch: Vec<Delivery>,
+    /// Shared with the worker, which may not live to give it back.
+    batch: Arc<[Delivery]>,
     since: Instant,
 }
 
@@ -221,7 +222,7 @@ impl StageState {
                 Some(first) if suspect(first) => 1,
                 _ => self.queue.iter().take(limit).take_while(|delivery| !suspect(delivery)).count(),
             };
-            let batch: Vec<Delivery> = self.queue.drain(..take).collect();
+            let batch = self.queue.drain(..take).collect();
             self.give(myself, batch, Work::Handle).await?;
         }
         signals::in_flight(self.args.stage.name(), self.in_hand());
@@ -231,14 +232,14 @@ impl StageState {
     async fn give(
         &mut self,
         myself: &ActorRef<StageMessage>,
-        batch: Vec<Delivery>,
-        work: impl FnOnce(Vec<Delivery>) -> Work,
+        batch: Arc<[Delivery]>,
+        work: impl FnOnce(Arc<[Delivery]>) -> Work,
     ) -> Result<(), ActorProcessingErr> {
         let worker = match self.idle.pop() {
             Some(worker) => worker,
             None => self.hire(myself).await?,
         };
-        worker.cast(work(batch.clone()))?;
+        worker.cast(work(Arc::clone(&batch)))?;
         self.busy.insert(worker.get_id(), Busy { worker, batch, since: Instant::now() });
         Ok(())
     }
@@ -269,7 +270,7 @@ impl StageState {
         let held: Vec<Arc<dyn Receipt>> = self
             .queue
             .iter()
-            .chain(self.busy.values().flat_map(|busy| &busy.batch))
+            .chain(self.busy.values().flat_map(|busy| busy.batch.iter()))
             .map(|delivery| Arc::clone(&delivery.receipt))
             .collect();
         let under_way = self.progress.as_ref().is_some_and(|task| !task.is_finished());
@@ -313,7 +314,7 @@ impl StageState {
         let mut left: Vec<Delivery> = self.queue.drain(..).collect();
         for (_, busy) in self.busy.drain() {
             busy.worker.kill();
-            left.extend(busy.batch);
+            left.extend(busy.batch.iter().cloned());
         }
         let (mut drained, _) = self.draining.take().unwrap_or_default();
         drained.handed_back += left.len();

@@ -112,7 +112,7 @@ impl fmt::Display for FailureCode {
     }
 }
 
-/// `workflow_failed`: the other end of a workflow.
+/// `workflow_failed`: a typed failure; the workflow is over.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkflowFailed {
     /// What kind of failure it is.

@@ -12,8 +12,10 @@
 #![forbid(unsafe_code)]
 
 pub mod dead_letter;
+mod duration;
 mod envelope;
 pub mod event;
+pub mod export;
 mod failure;
 mod ids;
 mod ingress;
@@ -25,6 +27,7 @@ mod traceparent;
 mod usage;
 mod version;
 
+pub use duration::Millis;
 pub use envelope::{DecodeError, EncodeError, Event, Meta, decode, encode, encode_reference};
 pub use event::{EventData, EventType};
 pub use failure::{FailureCode, StageName, UnknownStage, WorkflowFailed};

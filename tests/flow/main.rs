@@ -1,4 +1,13 @@
-//! The engine on an in-memory bus, with a paused clock and no sockets.
+//! The engine on in-memory ports, with a paused clock and no sockets.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+// A test binary exports nothing; `pub` says what a module offers to its siblings.
+#![allow(unreachable_pub)]
 
+mod harness;
 mod walls;
+
+mod breaker;
+mod journey;
+mod model;
+mod sessions;
+mod sources;

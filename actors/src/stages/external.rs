@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use serde_json::{Map, Value};
 use throughline_schemas::{
-    Event, EventData, StageName,
+    Event, EventData, Millis, StageName,
     event::{
         ExternalDataFetched,
         context::Context,
@@ -69,7 +69,7 @@ impl ExternalStep {
         let many = spec.max_matches > 1;
         let answers = join_all(urls.into_iter().map(|url| self.fetch(spec, dependency, url, run))).await;
         let calls = answers.iter().map(|answer| answer.calls).sum();
-        let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let duration_ms = started.elapsed().into();
         let mut data = Vec::new();
         let mut error = None;
         for answer in answers {
@@ -109,7 +109,13 @@ struct Answer {
 }
 
 fn skipped() -> SourceResult {
-    SourceResult { status: SourceStatus::Skipped, data: None, error: None, calls: 0, duration_ms: 0 }
+    SourceResult {
+        status: SourceStatus::Skipped,
+        data: None,
+        error: None,
+        calls: 0,
+        duration_ms: Millis::default(),
+    }
 }
 
 fn source_error(source: &str, gave_up: GaveUp<FetchError>) -> SourceError {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use throughline_schemas::{
-    Event, EventData, FailureCode, StageName, Usd, WorkflowFailed,
+    Event, EventData, FailureCode, Millis, StageName, Usd, WorkflowFailed,
     event::{
         ExternalDataFetched, ResponseGenerated,
         generation::{Attempt, ErrorClass, Prompt, Response},
@@ -21,7 +21,7 @@ use crate::{
     ports::{
         Classify, Fault,
         clock::Clock,
-        model::{ModelAnswer, ModelError, ModelFailure, ModelRequest, Models},
+        model::{ModelAnswer, ModelError, ModelFailure, ModelRequest, Models, Phase},
     },
     prompt::PromptTemplate,
     settings::{GenerationSettings, ModelTarget},
@@ -115,10 +115,9 @@ impl GenerationStep {
                 let call = self.models.generate(&request);
                 async move {
                     let result = call.await;
-                    let took = started.elapsed().as_millis();
                     let mut attempt = Attempt {
                         started_at,
-                        duration_ms: u64::try_from(took).unwrap_or(u64::MAX),
+                        duration_ms: started.elapsed().into(),
                         ..unsent(target, started_at)
                     };
                     describe(&mut attempt, &result, target);
@@ -209,7 +208,7 @@ fn unsent(target: &ModelTarget, started_at: throughline_schemas::Timestamp) -> A
         provider: target.provider.clone(),
         model: target.model.clone(),
         started_at,
-        duration_ms: 0,
+        duration_ms: Millis::default(),
         sent: false,
         http_status: None,
         request_id: None,
@@ -222,7 +221,12 @@ fn unsent(target: &ModelTarget, started_at: throughline_schemas::Timestamp) -> A
 }
 
 fn describe(attempt: &mut Attempt, result: &Result<ModelAnswer, ModelFailure>, target: &ModelTarget) {
-    attempt.sent = true;
+    attempt.sent = match result {
+        Ok(_) => true,
+        Err(failed) => {
+            !matches!(failed.error, ModelError::Unreachable(_) | ModelError::TimedOut(Phase::Connect))
+        }
+    };
     let facts = match result {
         Ok(answer) => {
             attempt.usage = answer.usage;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{context::Context, input::Request};
+use crate::Millis;
 
 /// How fetching from one source went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -25,7 +26,7 @@ pub enum SourceStatus {
 pub struct SourceError {
     /// `timed_out`, `unreachable`, `status`, `not_found`, `too_large`, `not_json`, `breaker_open` or `internal`.
     pub code: String,
-    /// For a person.
+    /// What went wrong, for a person.
     pub message: String,
     /// The HTTP status, where there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,9 +47,9 @@ pub struct SourceResult {
     /// Calls made, retries included.
     #[serde(default)]
     pub calls: u32,
-    /// Milliseconds from the first call to the last answer, waits included.
+    /// From the first call to the last answer, waits included.
     #[serde(default)]
-    pub duration_ms: u64,
+    pub duration_ms: Millis,
 }
 
 /// `external_data_fetched`: what each configured source answered, or why it did not.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::input::Request;
-use crate::{FinishReason, Timestamp, Usage, Usd};
+use crate::{FinishReason, Millis, Timestamp, Usage, Usd};
 
 /// Who speaks in a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -66,8 +66,8 @@ pub struct Attempt {
     pub model: String,
     /// When the call began.
     pub started_at: Timestamp,
-    /// How long it took, in milliseconds.
-    pub duration_ms: u64,
+    /// How long it took.
+    pub duration_ms: Millis,
     /// Whether a request was sent at all.
     pub sent: bool,
     /// The HTTP status, where there was one.

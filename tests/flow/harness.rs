@@ -1,0 +1,287 @@
+//! A world in memory, and worker processes in it.
+//!
+//! The [`Rig`] is what outlives a process: the bus, the database, the sources and the models. A [`Worker`] is one
+//! process; what it does to the world passes a [`Gate`], where a test can make it fail, panic or die.
+
+pub mod defaults;
+pub mod gate;
+pub mod meters;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::json;
+use throughline_actors::{
+    engine::{Engine, Ports, StartError},
+    ports::{
+        clock::{Clock, Entropy},
+        memory::{
+            bus::MemoryBus,
+            model::{ScriptedModels, answer},
+            script::Reply,
+            source::ScriptedSources,
+            store::MemoryStore,
+        },
+        model::ModelRequest,
+        trace::Tracer,
+    },
+    settings::EngineSettings,
+    stage::Drained,
+};
+use throughline_schemas::{
+    Event, EventData, EventType, Namespace, SessionId, StageName, Timestamp, TraceParent, UserId,
+    WorkflowFailed, WorkflowId,
+    event::{ExternalDataFetched, InteractionSaved, ResponseGenerated},
+};
+use tokio::time::Instant;
+
+pub use defaults::{ACK_WAIT, PROVIDER};
+pub use gate::{Act, Gate, Op};
+pub use meters::Meters;
+
+/// A test waits no longer than this (of the paused clock) for anything.
+const PATIENCE: Duration = Duration::from_secs(6 * 3600);
+/// The wall clock at the start, as [`MemoryBus`] has it.
+const EPOCH_UNIX_MS: i64 = 1_750_000_000_000;
+
+pub struct Rig {
+    pub bus: MemoryBus,
+    pub store: Arc<MemoryStore>,
+    pub sources: Arc<ScriptedSources>,
+    pub models: Arc<ScriptedModels>,
+    pub settings: EngineSettings,
+    pub meters: Meters,
+    local: Arc<Local>,
+}
+
+pub struct Worker {
+    pub engine: Engine,
+    pub gate: Gate,
+}
+
+impl Rig {
+    /// A world without a worker: sources and model answer at once, and everything is as configured by default.
+    pub fn new() -> Self {
+        Self::seeded(1)
+    }
+
+    pub fn seeded(seed: u64) -> Self {
+        let settings = defaults::settings();
+        let sources = Arc::new(ScriptedSources::default());
+        sources.always("user_profile", Ok(json!({"name": "Ada", "preferences": {"tone": "brief"}})));
+        sources.always("order_history", Ok(json!({"orders": [{"id": "W-7", "status": "shipped"}]})));
+        sources.always("product_info", Ok(json!({"name": "Headphones", "stock": 3})));
+        let models = Arc::new(ScriptedModels::default());
+        models.otherwise(PROVIDER, |request| Reply::Now(Ok(answer(&reply_to(request)))));
+        let namespace = Namespace::new("throughline").unwrap();
+        let local = Local { started: Instant::now(), random: AtomicU64::new(seed), spans: AtomicU64::new(1) };
+        Self {
+            bus: MemoryBus::with_ack_wait(namespace, settings.ack_wait),
+            store: Arc::new(MemoryStore::new()),
+            sources,
+            models,
+            settings,
+            meters: Meters::install(),
+            local: Arc::new(local),
+        }
+    }
+
+    /// A world with one worker.
+    pub async fn running() -> (Self, Worker) {
+        let rig = Self::new();
+        let worker = rig.worker().await;
+        (rig, worker)
+    }
+
+    pub async fn worker(&self) -> Worker {
+        self.try_worker(self.gate()).await.expect("the engine should start")
+    }
+
+    /// For a worker that misbehaves from its first breath.
+    pub fn gate(&self) -> Gate {
+        let (store, sources) = (Arc::clone(&self.store), Arc::clone(&self.sources));
+        Gate::new(self.bus.clone(), store, sources, Arc::clone(&self.models))
+    }
+
+    pub async fn try_worker(&self, gate: Gate) -> Result<Worker, StartError> {
+        let ports = Ports {
+            bus: Arc::new(gate.clone()),
+            store: Arc::new(gate.clone()),
+            sources: Arc::new(gate.clone()),
+            models: Arc::new(gate.clone()),
+            clock: Arc::clone(&self.local) as _,
+            entropy: Arc::clone(&self.local) as _,
+            tracer: Arc::clone(&self.local) as _,
+        };
+        let engine = Engine::start(ports, self.settings.clone(), defaults::template()).await?;
+        Ok(Worker { engine, gate })
+    }
+
+    /// Publishes a bare input under a workflow id.
+    pub fn publish(&self, workflow: &str, session: &str, text: &str) -> WorkflowId {
+        self.bus.publish_input("ada", session, workflow, text);
+        id(workflow)
+    }
+
+    /// Publishes anything on the bare input subject.
+    pub fn publish_raw(&self, headers: &[(&str, &str)], body: &str) -> u64 {
+        self.bus.publish_raw(&self.bus.namespace().bare_input(), headers, body.to_owned())
+    }
+
+    /// The event that ends a workflow.
+    pub async fn ended(&self, workflow: &WorkflowId) -> Event {
+        match tokio::time::timeout(PATIENCE, self.bus.ended(workflow)).await {
+            Ok(event) => event,
+            Err(_) => panic!("{workflow} did not end; it has {:?}", self.types(workflow)),
+        }
+    }
+
+    /// The end of a workflow that must be saved.
+    pub async fn saved(&self, workflow: &WorkflowId) -> InteractionSaved {
+        match self.ended(workflow).await.data {
+            EventData::InteractionSaved(saved) => saved,
+            other => panic!("{workflow} should be saved, but: {other:#?}"),
+        }
+    }
+
+    /// The end of a workflow that must fail.
+    pub async fn failed(&self, workflow: &WorkflowId) -> WorkflowFailed {
+        match self.ended(workflow).await.data {
+            EventData::WorkflowFailed(failed) => failed,
+            other => panic!("{workflow} should fail, but: {other:#?}"),
+        }
+    }
+
+    /// All events of a workflow that stages published, in the order of the log.
+    pub fn events(&self, workflow: &WorkflowId) -> Vec<Event> {
+        let all = self.bus.events();
+        all.into_iter()
+            .filter(|event| event.meta.workflow_id == *workflow)
+            .filter(|event| event.event_type() != EventType::UserInputReceived)
+            .collect()
+    }
+
+    pub fn types(&self, workflow: &WorkflowId) -> Vec<EventType> {
+        self.events(workflow).iter().map(Event::event_type).collect()
+    }
+
+    pub fn generated(&self, workflow: &WorkflowId) -> ResponseGenerated {
+        match self.bus.event(EventType::ResponseGenerated, workflow).map(|event| event.data) {
+            Some(EventData::ResponseGenerated(generated)) => *generated,
+            other => panic!("{workflow} should have an answer, but: {other:?}"),
+        }
+    }
+
+    pub fn fetched(&self, workflow: &WorkflowId) -> ExternalDataFetched {
+        match self.bus.event(EventType::ExternalDataFetched, workflow).map(|event| event.data) {
+            Some(EventData::ExternalDataFetched(fetched)) => fetched,
+            other => panic!("{workflow} should have external data, but: {other:?}"),
+        }
+    }
+
+    /// Lets every task come to rest, then some time pass.
+    pub async fn pass(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+
+    /// Seconds since the start.
+    pub fn seconds(&self) -> f64 {
+        self.local.started.elapsed().as_secs_f64()
+    }
+
+    /// Nothing is in hand or waiting for a redelivery, and no credit was lost: a second wave gets through as well.
+    pub fn assert_idle(&self) {
+        for stage in StageName::ALL {
+            assert_eq!(self.bus.in_hand(stage), 0, "{stage} should have nothing in hand");
+        }
+    }
+}
+
+impl Worker {
+    /// The process dies: nothing that it was doing has an effect from now on.
+    pub fn crash(self) {
+        self.gate.die();
+    }
+
+    /// Drains; the stages' counts, added up.
+    pub async fn drain(self, grace: Duration) -> Drained {
+        let report = self.engine.drain(grace).await;
+        assert_eq!(report.len(), StageName::ALL.len(), "every stage reports: {report:?}");
+        report.iter().fold(Drained::default(), |sum, (_, one)| Drained {
+            finished: sum.finished + one.finished,
+            handed_back: sum.handed_back + one.handed_back,
+        })
+    }
+}
+
+/// Every event of a workflow that goes well.
+pub const JOURNEY: [EventType; 5] = [
+    EventType::InputValidated,
+    EventType::ContextRetrieved,
+    EventType::ExternalDataFetched,
+    EventType::ResponseGenerated,
+    EventType::InteractionSaved,
+];
+
+pub fn id(workflow: &str) -> WorkflowId {
+    WorkflowId::new(workflow).unwrap()
+}
+
+pub fn user(user: &str) -> UserId {
+    UserId::new(user).unwrap()
+}
+
+pub fn session(session: &str) -> SessionId {
+    SessionId::new(session).unwrap()
+}
+
+/// What the user said, as the model sees it.
+pub fn question(request: &ModelRequest) -> String {
+    request.messages.last().expect("a prompt has a question").content.clone()
+}
+
+/// What the model answers unless told otherwise.
+pub fn reply_to(request: &ModelRequest) -> String {
+    format!("re: {}", question(request))
+}
+
+/// The machine: its clock follows tokio's, its chance and its span ids are counted.
+struct Local {
+    started: Instant,
+    random: AtomicU64,
+    spans: AtomicU64,
+}
+
+impl Clock for Local {
+    fn now(&self) -> Timestamp {
+        let elapsed = i64::try_from(self.started.elapsed().as_millis()).unwrap();
+        Timestamp::from_unix_ms(EPOCH_UNIX_MS + elapsed)
+    }
+}
+
+impl Entropy for Local {
+    fn next_u64(&self) -> u64 {
+        splitmix(&self.random)
+    }
+}
+
+impl Tracer for Local {
+    fn adopt(&self, _: &tracing::Span, parent: Option<TraceParent>) -> TraceParent {
+        let span = self.spans.fetch_add(1, Ordering::Relaxed);
+        parent.map_or_else(|| TraceParent::root(u128::from(span), span), |parent| parent.child(span))
+    }
+}
+
+/// Splitmix64 (<https://prng.di.unimi.it/splitmix64.c>): small, and good enough to shake things with.
+pub fn splitmix(state: &AtomicU64) -> u64 {
+    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut z = state.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

@@ -1,0 +1,87 @@
+//! A small shop: three sources, one model, production's retry settings.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use regex::Regex;
+use throughline_actors::{
+    cost::Price,
+    dependency::{DependencyPolicy, Patience},
+    policy::{breaker::BreakerPolicy, limits::DeliveryLimits, retry::RetryPolicy},
+    prompt::PromptTemplate,
+    settings::{EngineSettings, GenerationSettings, ModelTarget, StageSettings},
+    source_plan::SourceSpec,
+    supervisor::RestartPolicy,
+};
+use throughline_schemas::{IngressLimits, StageName};
+
+pub const ACK_WAIT: Duration = Duration::from_secs(30);
+pub const PROVIDER: &str = "openai";
+
+pub fn settings() -> EngineSettings {
+    EngineSettings {
+        stages: StageName::ALL.into_iter().map(|stage| (stage, StageSettings::default())).collect(),
+        ingress: IngressLimits { max_input_bytes: 4_000, max_metadata_bytes: 1_000 },
+        recent_turns: 5,
+        sources: vec![
+            source("user_profile", "http://crm/profile/{user_id}", &[]),
+            source("order_history", "http://orders/{user_id}", &["order", "purchase"]),
+            SourceSpec {
+                extract: BTreeMap::from([(
+                    "product_id".to_owned(),
+                    Regex::new(r"(?i)\b(PROD-\d+)\b").unwrap(),
+                )]),
+                defaults: BTreeMap::from([("product_id".to_owned(), "PROD-001".to_owned())]),
+                ..source("product_info", "http://inventory/{product_id}", &["product", "headphone"])
+            },
+        ],
+        generation: GenerationSettings {
+            route: vec![target("small", PROVIDER)],
+            max_tokens: 100,
+            temperature_milli: 700,
+            max_history_chars: 10_000,
+            config_id: "test".to_owned(),
+        },
+        ack_wait: ACK_WAIT,
+        delivery: DeliveryLimits::default(),
+        restart: RestartPolicy::default(),
+    }
+}
+
+pub fn target(name: &str, provider: &str) -> ModelTarget {
+    let price = Price { input: "1.00".parse().unwrap(), cached_input: None, output: "2.00".parse().unwrap() };
+    ModelTarget {
+        name: name.to_owned(),
+        provider: provider.to_owned(),
+        model: format!("{name}-v1"),
+        price: Some(price),
+    }
+}
+
+/// As the configuration makes it by default.
+pub fn source(name: &str, url: &str, keywords: &[&str]) -> SourceSpec {
+    let retry = RetryPolicy {
+        max_attempts: 2,
+        base_delay: Duration::from_millis(100),
+        max_delay: Duration::from_secs(1),
+    };
+    let timeout = Duration::from_secs(2);
+    let patience =
+        Patience { longest_wait: retry.max_delay, total: (timeout + retry.max_delay) * retry.max_attempts };
+    SourceSpec {
+        name: name.to_owned(),
+        url: url.to_owned(),
+        keywords: keywords.iter().map(|&keyword| keyword.to_owned()).collect(),
+        extract: BTreeMap::new(),
+        defaults: BTreeMap::new(),
+        max_matches: 1,
+        timeout,
+        max_bytes: 10_000,
+        policy: DependencyPolicy { retry, breaker: BreakerPolicy::default(), patience },
+    }
+}
+
+pub fn template() -> PromptTemplate {
+    let system = include_str!("../../../deploy/prompts/assistant/system.j2");
+    let data = include_str!("../../../deploy/prompts/assistant/data.j2");
+    PromptTemplate::new("assistant", system, data).unwrap()
+}

@@ -1,0 +1,285 @@
+//! Ports that can be told to misbehave, one process at a time: they fail, panic, take their time, or die with the
+//! whole process. A dead process is one whose calls never return and no longer reach anything.
+
+use std::{
+    future::pending,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde_json::Value;
+use throughline_actors::ports::{
+    bus::{Bus, BusError, DeadLetter, Delivery, Inbox, Published, Receipt, Settlement},
+    memory::{bus::MemoryBus, model::ScriptedModels, source::ScriptedSources, store::MemoryStore},
+    model::{CallFacts, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models},
+    source::{FetchCall, FetchError, Sources},
+    store::{Admission, Admitted, Closed, Interaction, Store, StoreError},
+};
+use throughline_schemas::{
+    Event, SessionId, StageName, Subject, Timestamp, UserId, WorkflowId, encode, event::context::Context,
+};
+use tokio::sync::watch;
+
+/// Which call passes the gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    Open,
+    Next,
+    Publish,
+    Exists,
+    Bury,
+    Settle,
+    Progress,
+    Admit,
+    Context,
+    Save,
+    Fail,
+    Generate,
+    Fetch,
+}
+
+/// What becomes of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    Go,
+    Slow(Duration),
+    /// It fails without an effect.
+    Lost,
+    /// It has its effect, and its answer is lost.
+    Unanswered,
+    Panic,
+    /// The process dies before the call has its effect.
+    Die,
+    /// The process dies after the call had its effect.
+    DieAfter,
+}
+
+type Rule = Arc<dyn Fn(Op, &str) -> Act + Send + Sync>;
+
+/// Between one process and the world.
+#[derive(Clone)]
+pub struct Gate {
+    dead: Arc<watch::Sender<bool>>,
+    rule: Arc<Mutex<Option<Rule>>>,
+    refused: Arc<Mutex<Option<&'static str>>>,
+    bus: MemoryBus,
+    store: Arc<MemoryStore>,
+    sources: Arc<ScriptedSources>,
+    models: Arc<ScriptedModels>,
+}
+
+impl Gate {
+    pub fn new(
+        bus: MemoryBus,
+        store: Arc<MemoryStore>,
+        sources: Arc<ScriptedSources>,
+        models: Arc<ScriptedModels>,
+    ) -> Self {
+        Self {
+            dead: Arc::new(watch::Sender::new(false)),
+            rule: Arc::default(),
+            refused: Arc::default(),
+            bus,
+            store,
+            sources,
+            models,
+        }
+    }
+
+    /// Asks `rule` about every call from now on. It sees the call's arguments as text.
+    pub fn on(&self, rule: impl Fn(Op, &str) -> Act + Send + Sync + 'static) {
+        *self.rule.lock().unwrap() = Some(Arc::new(rule));
+    }
+
+    /// Does `act` to the first call of this kind that mentions `marker`.
+    pub fn once(&self, op: Op, marker: &'static str, act: Act) {
+        let done = Mutex::new(false);
+        self.on(move |called, about| {
+            let mut done = done.lock().unwrap();
+            if *done || called != op || !about.contains(marker) {
+                return Act::Go;
+            }
+            *done = true;
+            act
+        });
+    }
+
+    /// Refuses for ever to publish what mentions `marker`, unless it is a failure: the server finds it too large.
+    pub fn refuse(&self, marker: &'static str) {
+        *self.refused.lock().unwrap() = Some(marker);
+    }
+
+    /// The process ends here and now.
+    pub fn die(&self) {
+        self.dead.send_replace(true);
+    }
+
+    pub fn is_dead(&self) -> bool {
+        *self.dead.borrow()
+    }
+
+    /// Completes when the process has died.
+    pub async fn died(&self) {
+        let mut dead = self.dead.subscribe();
+        dead.wait_for(|dead| *dead).await.expect("the gate holds the sender");
+    }
+
+    async fn pass<T, E>(
+        &self,
+        op: Op,
+        about: String,
+        lost: fn() -> E,
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let rule = self.rule.lock().unwrap().clone();
+        let act = rule.map_or(Act::Go, |rule| rule(op, &about));
+        let acted = async {
+            match act {
+                Act::Go => call.await,
+                Act::Slow(wait) => {
+                    tokio::time::sleep(wait).await;
+                    call.await
+                }
+                Act::Lost => Err(lost()),
+                Act::Unanswered => call.await.and_then(|_| Err(lost())),
+                Act::Panic => panic!("injected into {op:?}"),
+                Act::Die => {
+                    self.die();
+                    pending().await
+                }
+                Act::DieAfter => {
+                    let _ = call.await;
+                    self.die();
+                    pending().await
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.died() => pending().await,
+            answer = acted => answer,
+        }
+    }
+}
+
+fn no_bus() -> BusError {
+    BusError::Unavailable { context: "injected".to_owned(), source: None }
+}
+
+fn no_store() -> StoreError {
+    StoreError::Unavailable { context: "injected", source: None }
+}
+
+#[async_trait]
+impl Bus for Gate {
+    async fn open(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
+        let inbox = self.pass(Op::Open, stage.to_string(), no_bus, self.bus.open(stage)).await?;
+        Ok(Box::new(GatedInbox { inbox, stage, gate: self.clone() }))
+    }
+    async fn publish(&self, event: &Event) -> Result<Published, BusError> {
+        let text = String::from_utf8(encode(event)?).expect("events are UTF-8");
+        if self.refused.lock().unwrap().is_some_and(|marker| text.contains(marker)) {
+            return Err(BusError::TooLarge { bytes: text.len() });
+        }
+        self.pass(Op::Publish, text, no_bus, self.bus.publish(event)).await
+    }
+    async fn exists(&self, subject: &Subject) -> Result<bool, BusError> {
+        self.pass(Op::Exists, format!("{subject:?}"), no_bus, self.bus.exists(subject)).await
+    }
+    async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
+        let text = String::from_utf8_lossy(&delivery.body).into_owned();
+        self.pass(Op::Bury, text, no_bus, self.bus.bury(delivery, letter)).await
+    }
+    async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError> {
+        if self.is_dead() { pending().await } else { self.bus.announce(topic, body).await }
+    }
+    fn is_connected(&self) -> bool {
+        self.bus.is_connected()
+    }
+}
+
+struct GatedInbox {
+    inbox: Box<dyn Inbox>,
+    stage: StageName,
+    gate: Gate,
+}
+
+#[async_trait]
+impl Inbox for GatedInbox {
+    async fn grant(&mut self, n: usize) -> Result<(), BusError> {
+        self.inbox.grant(n).await
+    }
+    async fn next(&mut self) -> Result<Delivery, BusError> {
+        let gate = self.gate.clone();
+        let next = gate.pass(Op::Next, self.stage.to_string(), no_bus, self.inbox.next());
+        let delivery = next.await?;
+        let about = format!("{} {}", self.stage, String::from_utf8_lossy(&delivery.body));
+        let receipt = GatedReceipt { inner: Arc::clone(&delivery.receipt), about, gate };
+        Ok(Delivery { receipt: Arc::new(receipt), ..delivery })
+    }
+}
+
+struct GatedReceipt {
+    inner: Arc<dyn Receipt>,
+    about: String,
+    gate: Gate,
+}
+
+#[async_trait]
+impl Receipt for GatedReceipt {
+    async fn settle(&self, settlement: Settlement) -> Result<(), BusError> {
+        let about = format!("{settlement:?} {}", self.about);
+        self.gate.pass(Op::Settle, about, no_bus, self.inner.settle(settlement)).await
+    }
+    async fn progress(&self) -> Result<(), BusError> {
+        self.gate.pass(Op::Progress, self.about.clone(), no_bus, self.inner.progress()).await
+    }
+}
+
+#[async_trait]
+impl Store for Gate {
+    async fn admit(&self, batch: Vec<Admission>) -> Result<Vec<Admitted>, StoreError> {
+        let ids: Vec<_> = batch.iter().map(|admission| admission.workflow_id.to_string()).collect();
+        self.pass(Op::Admit, ids.join(" "), no_store, self.store.admit(batch)).await
+    }
+    async fn context(&self, user: &UserId, session: &SessionId, turns: usize) -> Result<Context, StoreError> {
+        let call = self.store.context(user, session, turns);
+        self.pass(Op::Context, format!("{user} {session}"), no_store, call).await
+    }
+    async fn save(&self, interaction: Interaction) -> Result<Closed, StoreError> {
+        self.pass(Op::Save, interaction.workflow_id.to_string(), no_store, self.store.save(interaction)).await
+    }
+    async fn fail(
+        &self,
+        workflow: &WorkflowId,
+        session: &SessionId,
+        at: Timestamp,
+    ) -> Result<Closed, StoreError> {
+        let call = self.store.fail(workflow, session, at);
+        self.pass(Op::Fail, workflow.to_string(), no_store, call).await
+    }
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.store.ping().await
+    }
+}
+
+#[async_trait]
+impl Models for Gate {
+    async fn generate(&self, request: &ModelRequest) -> Result<ModelAnswer, ModelFailure> {
+        let lost = || ModelFailure {
+            error: ModelError::CutShort("injected".to_owned()),
+            facts: CallFacts::default(),
+        };
+        self.pass(Op::Generate, format!("{:?}", request.messages), lost, self.models.generate(request)).await
+    }
+}
+
+#[async_trait]
+impl Sources for Gate {
+    async fn fetch(&self, call: &FetchCall) -> Result<Value, FetchError> {
+        let lost = || FetchError::Unreachable("injected".to_owned());
+        self.pass(Op::Fetch, call.url.clone(), lost, self.sources.fetch(call)).await
+    }
+}

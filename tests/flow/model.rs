@@ -1,0 +1,214 @@
+//! The model: what is retried, what is not, and what is written down about it.
+
+use std::time::Duration;
+
+use throughline_actors::ports::{
+    memory::{
+        model::{answer, failure},
+        script::Reply,
+    },
+    model::{CallFacts, ModelError, ModelFailure, Phase},
+};
+use throughline_schemas::{FailureCode, StageName, event::generation::ErrorClass};
+
+use crate::harness::{ACK_WAIT, PROVIDER, Rig, defaults::target, reply_to};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn rate_limited(secs: u64) -> ModelFailure {
+    ModelFailure {
+        error: ModelError::RateLimited,
+        facts: CallFacts {
+            http_status: Some(429),
+            request_id: Some("req-1".to_owned()),
+            retry_after: Some(Duration::from_secs(secs)),
+            should_retry: None,
+        },
+    }
+}
+
+fn server() -> ModelFailure {
+    ModelFailure {
+        error: ModelError::Server("overloaded".to_owned()),
+        facts: CallFacts { http_status: Some(503), ..CallFacts::default() },
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_passes_is_retried_and_every_attempt_is_on_record() {
+    let (rig, _worker) = Rig::running().await;
+    rig.models.push(PROVIDER, Reply::After(SECOND * 2, Err(server())));
+    rig.models.push(PROVIDER, Reply::After(SECOND * 3, Ok(answer("at last"))));
+    let workflow = rig.publish("w1", "s1", "hello");
+    assert_eq!(rig.saved(&workflow).await.response.text, "at last");
+
+    let generated = rig.generated(&workflow);
+    let [failed, answered] = &generated.attempts[..] else {
+        panic!("two attempts: {:#?}", generated.attempts)
+    };
+    assert_eq!((failed.duration_ms, failed.http_status), (2_000, Some(503)));
+    assert_eq!(failed.error_class, Some(ErrorClass::Transient));
+    assert!(failed.sent && failed.cost_usd.is_none());
+    assert!(failed.error.as_ref().is_some_and(|error| error.contains("overloaded")), "{failed:?}");
+    assert_eq!((answered.duration_ms, answered.http_status), (3_000, Some(200)));
+    assert_eq!((answered.error_class, &answered.error), (None, &None));
+    let waited = answered.started_at.ms_since(failed.started_at) - 2_000;
+    assert!((500..=1_000).contains(&waited), "backoff of half to one second, not {waited} ms");
+    // 10 tokens in at $1 and 5 out at $2 per million.
+    assert_eq!(generated.cost_usd.map(|cost| cost.to_string()).as_deref(), Some("0.00002"));
+    assert_eq!(answered.cost_usd, generated.cost_usd);
+    assert_eq!(rig.events(&workflow)[3].meta.attempt, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_get_better_is_asked_once() {
+    let (rig, _worker) = Rig::running().await;
+    let cases = [
+        ModelError::Credentials,
+        ModelError::BadRequest("no such field".to_owned()),
+        ModelError::QuotaExhausted("no credit".to_owned()),
+        ModelError::UnknownModel("gpt-0".to_owned()),
+        ModelError::ContextTooLong("9000 tokens".to_owned()),
+    ];
+    for (n, error) in cases.into_iter().enumerate() {
+        rig.models.push(PROVIDER, Reply::Now(Err(failure(error.clone()))));
+        let workflow = rig.publish(&format!("w{n}"), "s1", "hello");
+        let failed = rig.failed(&workflow).await;
+        assert_eq!(
+            (failed.code, failed.stage),
+            (FailureCode::ModelRejected, StageName::Generation),
+            "{error:?}"
+        );
+        assert_eq!(failed.attempts, 1, "{error:?}");
+        assert!(!failed.retryable && !failed.may_have_happened, "{error:?}: {failed:?}");
+        assert_eq!(failed.message, error.to_string());
+        assert_eq!(failed.attempt_log.len(), 1);
+        assert_eq!(failed.attempt_log[0].error_class, Some(ErrorClass::Permanent));
+    }
+    assert_eq!(rig.models.calls(PROVIDER), 5);
+    assert!(rig.seconds() < 1.0, "nobody waited");
+    assert_eq!(rig.meters.count("throughline_workflows_failed_total", &[("code", "model_rejected")]), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_may_have_been_billed_and_the_failure_says_so() {
+    let (rig, _worker) = Rig::running().await;
+    let timeout = || Reply::After(SECOND * 60, Err(failure(ModelError::TimedOut(Phase::Total))));
+    rig.models.otherwise(PROVIDER, move |_| timeout());
+    let failed = rig.failed(&rig.publish("w1", "s1", "hello")).await;
+    assert_eq!(failed.code, FailureCode::TimedOut);
+    assert_eq!((failed.attempts, rig.models.calls(PROVIDER)), (4, 4), "max_attempts");
+    assert!(failed.retryable && failed.may_have_happened, "{failed:?}");
+    let classes: Vec<_> = failed.attempt_log.iter().map(|attempt| attempt.error_class).collect();
+    assert_eq!(classes, [Some(ErrorClass::Unknown); 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_that_stays_down_fails_with_a_reason_after_all_attempts() {
+    let (rig, _worker) = Rig::running().await;
+    rig.models.always(PROVIDER, Err(server()));
+    let failed = rig.failed(&rig.publish("w1", "s1", "hello")).await;
+    assert_eq!((failed.code, failed.attempts), (FailureCode::ModelUnavailable, 4));
+    assert!(failed.retryable && !failed.may_have_happened, "{failed:?}");
+    assert_eq!(rig.models.calls(PROVIDER), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_obeyed_by_everyone_who_asks_this_provider() {
+    let (rig, _worker) = Rig::running().await;
+    rig.models.push(PROVIDER, Reply::Now(Err(rate_limited(20))));
+    let first = rig.publish("w1", "s1", "hello");
+    rig.pass(SECOND).await;
+    let second = rig.publish("w2", "s2", "hello");
+    rig.pass(SECOND * 18).await;
+    assert_eq!(rig.models.calls(PROVIDER), 1, "nobody calls within the 20 s");
+    rig.saved(&first).await;
+    rig.saved(&second).await;
+    assert!((20.0..22.0).contains(&rig.seconds()), "both right after: {} s", rig.seconds());
+    let attempts = rig.generated(&first).attempts;
+    assert_eq!(attempts[0].retry_after_ms, Some(20_000));
+    assert_eq!(attempts[0].request_id.as_deref(), Some("req-1"));
+    assert!(rig.meters.count("throughline_calls_refused_total", &[("dependency", PROVIDER)]) >= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_too_long_to_hold_goes_back_to_the_server() {
+    let (rig, _worker) = Rig::running().await;
+    rig.models.push(PROVIDER, Reply::Now(Err(rate_limited(50))));
+    let workflow = rig.publish("w1", "s1", "hello");
+    rig.pass(SECOND * 10).await;
+    assert_eq!(rig.bus.in_hand(StageName::Generation), 0, "the slot is free meanwhile");
+    rig.saved(&workflow).await;
+    assert!((50.0..53.0).contains(&rig.seconds()), "after {} s", rig.seconds());
+    assert_eq!(rig.models.calls(PROVIDER), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rate_limits_are_weather_and_do_not_open_the_breaker() {
+    let (rig, _worker) = Rig::running().await;
+    for _ in 0..20 {
+        rig.models.push(PROVIDER, Reply::Now(Err(failure(ModelError::RateLimited))));
+    }
+    let workflows: Vec<_> =
+        (0..10).map(|n| rig.publish(&format!("w{n}"), &format!("s{n}"), "hello")).collect();
+    for workflow in &workflows {
+        rig.saved(workflow).await;
+    }
+    assert_eq!(rig.models.calls(PROVIDER), 30);
+    assert_eq!(rig.meters.count("throughline_breaker_transitions_total", &[]), 0);
+    assert!(rig.bus.announcements().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_keeps_asking_to_slow_down_fails_as_rate_limited() {
+    let (rig, _worker) = Rig::running().await;
+    rig.models.always(PROVIDER, Err(rate_limited(10)));
+    let workflows: Vec<_> =
+        (0..3).map(|n| rig.publish(&format!("w{n}"), &format!("s{n}"), "hello")).collect();
+    for workflow in &workflows {
+        let failed = rig.failed(workflow).await;
+        assert_eq!(
+            failed.code,
+            FailureCode::RateLimited,
+            "also if the pace of others used up its attempts: {failed:?}"
+        );
+        assert!(failed.retryable);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_fallback_answers_when_the_first_gives_up() {
+    let mut rig = Rig::new();
+    rig.settings.generation.route.push(target("large", "anthropic"));
+    rig.models.always("anthropic", Ok(answer("from the fallback")));
+    rig.models.always(PROVIDER, Err(failure(ModelError::Credentials)));
+    let _worker = rig.worker().await;
+    let workflow = rig.publish("w1", "s1", "hello");
+    assert_eq!(rig.saved(&workflow).await.response.text, "from the fallback");
+    let generated = rig.generated(&workflow);
+    assert_eq!(generated.response.provider, "anthropic");
+    let models: Vec<_> = generated.attempts.iter().map(|attempt| attempt.model.as_str()).collect();
+    assert_eq!(models, ["small-v1", "large-v1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_model_asks_for_patience_and_the_other_refuses_then_patience_it_is() {
+    let mut rig = Rig::new();
+    rig.settings.generation.route.push(target("large", "anthropic"));
+    rig.models.push(PROVIDER, Reply::Now(Err(rate_limited(50))));
+    rig.models.always("anthropic", Err(failure(ModelError::Credentials)));
+    let _worker = rig.worker().await;
+    let workflow = rig.publish("w1", "s1", "hello");
+    assert_eq!(rig.saved(&workflow).await.response.text, "re: hello", "the first model was only busy");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_five_minutes_is_made_once() {
+    let (rig, _worker) = Rig::running().await;
+    rig.models.otherwise(PROVIDER, |request| Reply::After(SECOND * 300, Ok(answer(&reply_to(request)))));
+    let workflow = rig.publish("w1", "s1", "hello");
+    rig.saved(&workflow).await;
+    rig.pass(ACK_WAIT * 2).await;
+    assert_eq!(rig.models.calls(PROVIDER), 1, "progress keeps the delivery alive over {ACK_WAIT:?}");
+    assert_eq!(rig.meters.count("throughline_redeliveries_total", &[]), 0);
+}

@@ -1,0 +1,139 @@
+//! External data degrades and never fails a workflow; each source has its own breaker.
+
+use std::time::Duration;
+
+use serde_json::json;
+use throughline_actors::ports::{memory::script::Reply, source::FetchError};
+use throughline_schemas::event::external::{SourceResult, SourceStatus};
+
+use crate::harness::{PROVIDER, Rig};
+
+const ORDERS: &str = "order_history";
+const SECOND: Duration = Duration::from_secs(1);
+
+async fn ask(rig: &Rig, workflow: &str) -> SourceResult {
+    let workflow = rig.publish(workflow, "s1", "where is my order?");
+    rig.saved(&workflow).await;
+    let fetched = rig.fetched(&workflow);
+    assert_eq!(fetched.external["user_profile"].status, SourceStatus::Ok, "the others are not affected");
+    fetched.external[ORDERS].clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_down_slow_or_lying_is_reported_and_the_workflow_goes_on() {
+    let server = || FetchError::Server { status: 503, retry_after: None };
+    let now = |error| Reply::Now(Err(error));
+    // What the source does, what is reported, and how many calls that takes.
+    let cases = [
+        ("down", vec![now(server()), now(server())], "status", Some(503), 2),
+        (
+            "unreachable",
+            vec![
+                now(FetchError::Unreachable("refused".to_owned())),
+                now(FetchError::Unreachable("refused".to_owned())),
+            ],
+            "unreachable",
+            None,
+            2,
+        ),
+        ("slow", vec![Reply::Never, Reply::Never], "timed_out", None, 2),
+        ("html", vec![now(FetchError::NotJson("line 1".to_owned()))], "not_json", None, 1),
+        ("huge", vec![Reply::Now(Ok(json!("x".repeat(20_000))))], "too_large", None, 1),
+        ("unknown user", vec![now(FetchError::NotFound(404))], "not_found", Some(404), 1),
+        ("forbidden", vec![now(FetchError::Refused(403))], "status", Some(403), 1),
+    ];
+    for (name, replies, code, http_status, calls) in cases {
+        let (rig, _worker) = Rig::running().await;
+        for reply in replies {
+            rig.sources.push(ORDERS, reply);
+        }
+        let result = ask(&rig, "w1").await;
+        let error = result.error.unwrap_or_else(|| panic!("{name} should be reported"));
+        assert_eq!((result.status, result.data), (SourceStatus::Failed, None), "{name}");
+        assert_eq!((error.code.as_str(), error.http_status), (code, http_status), "{name}");
+        assert_eq!((result.calls, rig.sources.calls(ORDERS)), (calls, calls as usize), "{name}");
+        assert!(error.message.starts_with("order_history "), "{name}: {}", error.message);
+        let again = ask(&rig, "w2").await;
+        assert_eq!(again.status, SourceStatus::Ok, "{name}: the next one is served");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_source_holds_the_answer_up_for_its_own_limits_only() {
+    let (rig, _worker) = Rig::running().await;
+    rig.sources.otherwise(ORDERS, |_| Reply::Never);
+    let result = ask(&rig, "w1").await;
+    assert!(rig.seconds() < 4.2, "two timeouts of 2 s and a wait between them: {} s", rig.seconds());
+    assert!((4_000..4_200).contains(&result.duration_ms), "{}", result.duration_ms);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_passes_is_retried() {
+    let (rig, _worker) = Rig::running().await;
+    rig.sources.push(ORDERS, Reply::Now(Err(FetchError::Server { status: 500, retry_after: None })));
+    let result = ask(&rig, "w1").await;
+    assert_eq!((result.status, result.calls, result.error), (SourceStatus::Ok, 2, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_its_own_breaker_opens_and_recovery_needs_no_restart() {
+    let (rig, _worker) = Rig::running().await;
+    rig.sources.always(ORDERS, Err(FetchError::Unreachable("refused".to_owned())));
+    for n in 0..3 {
+        ask(&rig, &format!("a{n}")).await;
+    }
+    assert_eq!(rig.sources.calls(ORDERS), 5, "the fifth failure opened it");
+    let refused = ask(&rig, "b").await;
+    assert_eq!((refused.calls, refused.status), (0, SourceStatus::Failed));
+    assert_eq!(refused.error.expect("a reason").code, "breaker_open");
+    assert_eq!(rig.sources.calls(ORDERS), 5);
+    assert!(rig.seconds() < 5.0, "an open breaker is not waited for: {} s", rig.seconds());
+    let gauge =
+        |name| rig.meters.gauge("throughline_breaker_state", &[("dependency", name), ("stage", "external")]);
+    assert_eq!(["user_profile", ORDERS, "product_info"].map(gauge), [Some(0.0), Some(2.0), Some(0.0)]);
+    assert_eq!(rig.models.calls(PROVIDER), 4, "all were answered");
+
+    rig.sources.always(ORDERS, Ok(json!({"orders": []})));
+    rig.pass(SECOND * 31).await;
+    assert_eq!(ask(&rig, "c").await.status, SourceStatus::Ok);
+    assert_eq!(gauge(ORDERS), Some(0.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_asks_to_slow_down_is_reported_as_such_and_left_alone() {
+    let (rig, _worker) = Rig::running().await;
+    let retry_after = Some(SECOND * 20);
+    rig.sources.push(ORDERS, Reply::Now(Err(FetchError::RateLimited { retry_after })));
+    rig.sources.push(ORDERS, Reply::Now(Err(FetchError::RateLimited { retry_after })));
+    for workflow in ["w1", "w2", "w3"] {
+        let result = ask(&rig, workflow).await;
+        if let Some(error) = result.error {
+            assert_eq!(error.code, "rate_limited", "{workflow}: {error:?}");
+        }
+    }
+    assert_eq!(rig.meters.count("throughline_breaker_transitions_total", &[]), 0, "429 does not trip");
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_values_of_one_text_are_fetched_side_by_side() {
+    let mut rig = Rig::new();
+    rig.settings.sources[2].max_matches = 3;
+    rig.sources.otherwise("product_info", |call| {
+        let known = !call.url.ends_with("PROD-2");
+        Reply::After(
+            SECOND,
+            if known { Ok(json!({"url": call.url})) } else { Err(FetchError::NotFound(404)) },
+        )
+    });
+    let _worker = rig.worker().await;
+    let workflow = rig.publish("w1", "s1", "compare product PROD-1, PROD-2, PROD-3 and PROD-4");
+    rig.saved(&workflow).await;
+    let result = &rig.fetched(&workflow).external["product_info"];
+    assert_eq!(
+        result.data,
+        Some(json!([{"url": "http://inventory/PROD-1"}, {"url": "http://inventory/PROD-3"}]))
+    );
+    assert_eq!(result.error.as_ref().expect("one is missing").code, "not_found");
+    assert_eq!((result.status, result.calls), (SourceStatus::Ok, 3));
+    assert_eq!(result.duration_ms, 1_000);
+}
