@@ -44,19 +44,23 @@ async fn every_order_that_is_named_is_in_the_prompt_and_the_answer_is_stored() {
     let rows = cluster.rows();
     let rows: BTreeMap<_, _> = rows.iter().map(|row| (row["workflow_id"].as_str().unwrap(), row)).collect();
     assert_eq!(rows.len(), cases.len());
+    let order_of = |id: &str| orders.get(&format!("#{}", id.trim_start_matches('#')));
+    let pattern = regex::Regex::new(r"#?W\d{7}").unwrap();
     let mut named = 0;
     let mut fetched = BTreeSet::new();
     for (case, id) in cases.iter().zip(&workflows) {
         let question = text(case).trim().to_owned();
-        let ids: Vec<_> =
-            case["order_ids"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
+        // Two of the requests leave out the #, which the corpus's own list does not count as naming an order.
+        let ids: BTreeSet<_> = pattern.find_iter(&question).map(|found| found.as_str()).collect();
+        let mut listed = case["order_ids"].as_array().unwrap().iter().map(|id| id.as_str().unwrap());
+        assert!(listed.all(|listed| ids.contains(listed)), "{id}");
         let prompts =
             prompts.get(&question).unwrap_or_else(|| panic!("{id}: the question is not in a prompt"));
         assert!(ids.len() <= MAX_ORDERS, "{id}");
         for order in &ids {
             named += 1;
             fetched.insert(format!("/orders/{}", order.replace('#', "%23")));
-            let Some(known) = orders.get(*order) else { continue };
+            let Some(known) = order_of(order) else { continue };
             for prompt in prompts {
                 // The data message stands right before the question.
                 let messages = prompt.as_array().unwrap();
@@ -67,7 +71,7 @@ async fn every_order_that_is_named_is_in_the_prompt_and_the_answer_is_stored() {
             }
         }
         let answer = log.answer(id);
-        for order in ids.iter().filter(|order| orders.contains_key(**order)) {
+        for order in ids.iter().filter(|order| order_of(order).is_some()) {
             assert!(answer.contains(*order), "{id}: {answer}");
         }
         let row = rows[id.as_str()];
