@@ -1,6 +1,11 @@
 //! Processes are killed in the middle of their work, and nothing that was accepted is lost.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::BufRead,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use futures_util::StreamExt;
 use serde_json::json;
@@ -9,11 +14,14 @@ use tokio::time::Instant;
 use crate::harness::{
     Cluster, Log, SOON, Settings,
     cluster::{BARE, said},
-    eventually,
+    eventually, reaper,
 };
 
 const SESSIONS: usize = 10;
 const TURNS: usize = 5;
+/// Longer than the acknowledgement wait (3 s, see `Settings`) and the time after which a silent worker that admits
+/// is replaced (5 s).
+const PAUSE: Duration = Duration::from_secs(7);
 
 fn workflow(session: usize, turn: usize) -> String {
     format!("s{session}-t{turn}")
@@ -167,6 +175,89 @@ async fn acknowledged_input_survives_a_crash_of_nats() {
     assert_ordered(&log);
     assert_one_row_each(&cluster, &workflows);
     assert_eq!(log.dead().count(), 0);
+    cluster.assert_workers_run();
+}
+
+/// A process that stands still is the worst: it comes back and believes that it still has its work.
+#[tokio::test]
+async fn a_worker_that_was_paused_does_nothing_twice_when_it_wakes() {
+    let settings = Settings::new("");
+    let latency = ["--model-latency-ms", "200"];
+    let Some(mut cluster) = Cluster::start_with(2, &settings, &latency).await else { return };
+    let mut log = cluster.log().await;
+    let (workflows, messages): (Vec<_>, Vec<_>) = conversation().into_iter().unzip();
+    cluster.publish_all(messages).await;
+    eventually("calls are under way", async || {
+        (cluster.stand_ins.count("model").await >= SESSIONS as u64).then_some(())
+    })
+    .await;
+    cluster.workers[0].signal("STOP");
+    // Long enough for its deliveries to be given to the other, and for the other to admit in its place.
+    tokio::time::sleep(PAUSE).await;
+    cluster.workers[0].signal("CONT");
+    log.until_ended(&workflows).await;
+    // What it held is settled before it can stop.
+    let mut woken = cluster.workers.remove(0);
+    woken.signal("TERM");
+    let status = woken.ended(Duration::from_secs(12)).await;
+    assert_eq!(status.code(), Some(0), "{}", woken.stderr());
+    cluster.say("last", "demo", "other", "Hello").await;
+    log.until_ended(&["last"]).await;
+    assert_ordered(&log);
+    assert_one_row_each(&cluster, &[workflows, vec!["last".to_owned()]].concat());
+    assert_eq!(log.dead().count(), 0);
+    cluster.assert_workers_run();
+}
+
+/// Somebody with the database open in another program must not cost anybody an answer.
+#[tokio::test]
+async fn a_locked_database_is_waited_for() {
+    let Some(mut cluster) = Cluster::start(2, &Settings::new("")).await else { return };
+    let mut log = cluster.log().await;
+    cluster.say("before", "demo", "s", "Hello").await;
+    log.until_ended(&["before"]).await;
+    let mut holder = Command::new("python3")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/live/client/hold.py"))
+        .arg(cluster.database())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    reaper::watch(holder.id());
+    let mut line = String::new();
+    std::io::BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line.trim(), "held");
+    let workflows: Vec<_> = (0..20).map(|n| format!("w{n}")).collect();
+    cluster.publish_all(workflows.iter().map(|id| said(id, "demo", id, "Hello")).collect()).await;
+    // Longer than SQLite's own patience, which is five seconds.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
+    reaper::forget(holder.id());
+    log.until_ended(&workflows).await;
+    let all = [vec!["before".to_owned()], workflows].concat();
+    for workflow in &all {
+        log.answer(workflow);
+    }
+    assert_one_row_each(&cluster, &all);
+    assert_eq!(cluster.stand_ins.count("model").await, all.len() as u64);
+    cluster.assert_workers_run();
+}
+
+/// Every stage may have processes of its own.
+#[tokio::test]
+async fn stages_may_be_spread_over_processes() {
+    let Some(mut cluster) = Cluster::start(0, &Settings::new("")).await else { return };
+    let mut log = cluster.log().await;
+    for stages in ["input,persistence", "context", "external", "generation"] {
+        let worker = cluster.run(stages, &["worker", "--stages", stages]);
+        cluster.workers.push(worker);
+    }
+    let (workflows, messages): (Vec<_>, Vec<_>) = conversation().into_iter().unzip();
+    cluster.publish_all(messages).await;
+    log.until_ended(&workflows).await;
+    assert_ordered(&log);
+    assert_one_row_each(&cluster, &workflows);
     cluster.assert_workers_run();
 }
 
