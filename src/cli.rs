@@ -7,6 +7,7 @@ mod exit;
 mod output;
 mod run;
 mod sandbox;
+mod schema;
 mod setup;
 mod signal;
 mod worker;

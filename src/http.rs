@@ -32,13 +32,17 @@ pub struct HttpState {
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// The address is in use.
-    #[error("{listen} is in use by another process; set http.listen to a free address (port 0 takes any free port)")]
+    #[error(
+        "{listen} is in use by another process; set http.listen to a free address (port 0 takes any free port)"
+    )]
     InUse {
         /// The address asked for.
         listen: SocketAddr,
     },
     /// The address is not ours, or not for us.
-    #[error("cannot listen on {listen}; set http.listen to an address of this machine and a port that is permitted")]
+    #[error(
+        "cannot listen on {listen}; set http.listen to an address of this machine and a port that is permitted"
+    )]
     Listen {
         /// The address asked for.
         listen: SocketAddr,

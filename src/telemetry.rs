@@ -21,9 +21,7 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use throughline_actors::ports::trace::Tracer;
 use tokio::runtime::{Handle, TryCurrentError};
 use tracing::{Dispatch, level_filters::LevelFilter};
-use tracing_subscriber::{
-    Layer, Registry, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt,
-};
+use tracing_subscriber::{Layer, Registry, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::config::{Env, Log};
 

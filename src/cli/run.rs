@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use super::{
-    Cli, Command, Exit, Failure, Global, bench, config_command, dev, exit::with_causes, output, sandbox,
-    setup, worker,
+    Cli, Command, Exit, Failure, Global, SchemaCommand, bench, config_command, dev, exit::with_causes,
+    output, sandbox, schema, setup, worker,
 };
 use crate::{
     app::{AdapterError, WorkerError},
@@ -27,7 +27,10 @@ impl Cli {
     }
 
     fn dispatch(self) -> Result<(), Failure> {
-        if let Command::Schema(command) = &self.command {
+        if let Command::Schema(SchemaCommand::Export { out }) = &self.command {
+            let written =
+                schema::run(out.as_deref()).map_err(|error| Failure::failed(with_causes(&error)))?;
+            written.iter().for_each(|path| output::note(&format!("wrote {}", path.display())));
             return Ok(());
         }
         let env = process_env();

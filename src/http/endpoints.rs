@@ -55,7 +55,8 @@ async fn unknown() -> Response {
 
 async fn only_get() -> Response {
     let error = "only GET is answered here";
-    (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")], Json(json!({"error": error}))).into_response()
+    (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")], Json(json!({"error": error})))
+        .into_response()
 }
 
 /// An answer that is true now and not to be kept.

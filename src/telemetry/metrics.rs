@@ -3,7 +3,9 @@
 use std::{fmt::Write, sync::Arc, time::Duration};
 
 use metrics::{KeyName, Recorder, Unit};
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 use throughline_actors::{ports::clock::Clock, signals};
 use throughline_schemas::Timestamp;
 use tokio::{runtime::Handle, task::JoinHandle};
@@ -83,7 +85,12 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 15] = {
         ),
         (signals::TOKENS, Counter, Unit::Count, "Tokens of model calls, by model and type (input, output)."),
         (signals::RESTARTS, Counter, Unit::Count, "Restarts of a stage actor, by stage."),
-        (signals::WORKER_DEATHS, Counter, Unit::Count, "Workers that died with a delivery in hand, by stage."),
+        (
+            signals::WORKER_DEATHS,
+            Counter,
+            Unit::Count,
+            "Workers that died with a delivery in hand, by stage.",
+        ),
     ]
 };
 
@@ -180,7 +187,9 @@ mod tests {
         let source = include_str!("../../actors/src/signals.rs");
         let named: Vec<&str> = source
             .lines()
-            .filter_map(|line| line.strip_prefix("pub const ")?.split_once(": &str = \"")?.1.strip_suffix("\";"))
+            .filter_map(|line| {
+                line.strip_prefix("pub const ")?.split_once(": &str = \"")?.1.strip_suffix("\";")
+            })
             .collect();
         assert_eq!(named, DESCRIPTIONS.map(|(name, ..)| name));
         let histograms = DESCRIPTIONS.iter().filter(|(_, kind, ..)| *kind == Kind::Histogram);

@@ -86,14 +86,16 @@ fn setting<'e>(env: &'e Env, names: [&'static str; 2]) -> Option<(&'static str, 
 
 /// What exports traces, if any does.
 pub(super) fn provider(env: &Env, runtime: &Handle) -> Result<Option<SdkTracerProvider>, OtlpError> {
-    let is = |name: &str, value: &str| env.get(name).is_some_and(|set| set.trim().eq_ignore_ascii_case(value));
+    let is =
+        |name: &str, value: &str| env.get(name).is_some_and(|set| set.trim().eq_ignore_ascii_case(value));
     if is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none") {
         return Ok(None);
     }
     let Some(endpoint) = endpoint(env)? else { return Ok(None) };
     check_protocol(env)?;
     let limit = timeout(env)?;
-    let client = crate::http_client::client(CONNECT_LIMIT, endpoint.starts_with("https:")).map_err(OtlpError::Client)?;
+    let client = crate::http_client::client(CONNECT_LIMIT, endpoint.starts_with("https:"))
+        .map_err(OtlpError::Client)?;
     let exporter = SpanExporter::builder()
         .with_http()
         .with_protocol(Protocol::HttpBinary)
@@ -114,7 +116,8 @@ fn endpoint(env: &Env) -> Result<Option<String>, OtlpError> {
         return Ok(None);
     };
     let wrong = OtlpError::Endpoint { variable };
-    let text = if variable == WHOLE { text.to_owned() } else { format!("{}/{PATH}", text.trim_end_matches('/')) };
+    let text =
+        if variable == WHOLE { text.to_owned() } else { format!("{}/{PATH}", text.trim_end_matches('/')) };
     match Url::parse(&text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(Some(url.into())),
         Ok(_) | Err(_) => Err(wrong),
@@ -161,7 +164,8 @@ fn resource(env: &Env) -> Resource {
         KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
         KeyValue::new("service.instance.id", uuid::Uuid::now_v7().to_string()),
     ]);
-    let names = |attributes: &String| attributes.split(',').any(|pair| pair.trim().starts_with("service.name="));
+    let names =
+        |attributes: &String| attributes.split(',').any(|pair| pair.trim().starts_with("service.name="));
     if let Some(name) = env.get("OTEL_SERVICE_NAME").filter(|name| !name.is_empty()) {
         resource = resource.with_service_name(name.clone());
     } else if !env.get("OTEL_RESOURCE_ATTRIBUTES").is_some_and(names) {

@@ -9,7 +9,13 @@ use throughline_schemas::Timestamp;
 pub(super) fn render(started: Timestamp) -> String {
     let mut text = String::new();
     let at = Seconds { hundredths: started.unix_ms() / 10 };
-    family(&mut text, "process_start_time_seconds", "gauge", "Start time, in seconds since the Unix epoch.", at);
+    family(
+        &mut text,
+        "process_start_time_seconds",
+        "gauge",
+        "Start time, in seconds since the Unix epoch.",
+        at,
+    );
     #[cfg(target_os = "linux")]
     linux::render(&mut text);
     text
@@ -44,9 +50,16 @@ mod linux {
     pub(super) fn render(text: &mut String) {
         if let Some(hundredths) = fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(cpu_ticks) {
             let seconds = Seconds { hundredths: hundredths * TICKS_ARE_HUNDREDTHS };
-            family(text, "process_cpu_seconds_total", "counter", "CPU time, user and system, in seconds.", seconds);
+            family(
+                text,
+                "process_cpu_seconds_total",
+                "counter",
+                "CPU time, user and system, in seconds.",
+                seconds,
+            );
         }
-        if let Some(bytes) = fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident_bytes) {
+        if let Some(bytes) = fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident_bytes)
+        {
             family(text, "process_resident_memory_bytes", "gauge", "Resident memory, in bytes.", bytes);
         }
         if let Ok(open) = fs::read_dir("/proc/self/fd") {

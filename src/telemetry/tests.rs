@@ -65,7 +65,9 @@ fn a_line_for_people_names_the_workflow_and_leaves_attributes_to_the_trace() {
         delivery(|| tracing::warn!(attempts = 3, "the model did not answer"));
     });
     assert_eq!(text.lines().count(), 1, "{text}");
-    for part in ["WARN", "the model did not answer", "attempts=3", "generation", "wf-1", "error.type=\"timed_out\""] {
+    for part in
+        ["WARN", "the model did not answer", "attempts=3", "generation", "wf-1", "error.type=\"timed_out\""]
+    {
         assert!(text.contains(part), "{part} is missing in {text}");
     }
     for part in ["otel.name", "messaging.system", "gen_ai.request.model", "\u{1b}"] {
@@ -81,7 +83,10 @@ fn a_line_for_machines_is_one_object_whatever_it_says() {
     });
     assert_eq!(text.lines().count(), 1, "{text}");
     let line: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!((&line["level"], &line["reason"], &line["message"]), (&json!("WARN"), &json!(hostile), &json!(hostile)));
+    assert_eq!(
+        (&line["level"], &line["reason"], &line["message"]),
+        (&json!("WARN"), &json!(hostile), &json!(hostile))
+    );
     assert_eq!(
         line["spans"],
         json!([
@@ -95,8 +100,13 @@ fn a_line_for_machines_is_one_object_whatever_it_says() {
 fn fields_recorded_later_keep_the_object_whole() {
     let text = logged(LogFormat::Json, "info", false, || {
         let empty = || tracing::field::Empty;
-        let span =
-            tracing::info_span!("work", first = 1, second = empty(), gen_ai.usage.input_tokens = empty(), third = empty());
+        let span = tracing::info_span!(
+            "work",
+            first = 1,
+            second = empty(),
+            gen_ai.usage.input_tokens = empty(),
+            third = empty()
+        );
         span.record("gen_ai.usage.input_tokens", 7);
         span.record("second", "two").record("third", true);
         let _inside = span.enter();

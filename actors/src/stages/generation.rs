@@ -289,7 +289,8 @@ fn failure(code: FailureCode, message: String, attempts: u32, attempt_log: Vec<A
         | FailureCode::ModelRejected
         | FailureCode::UnreadableEvent
         | FailureCode::Poison
-        | FailureCode::Internal => false,
+        | FailureCode::Internal
+        | FailureCode::Unrecognised => false,
     };
     let may_have_happened =
         attempt_log.iter().any(|attempt| attempt.error_class == Some(ErrorClass::Unknown));
