@@ -33,7 +33,7 @@ pub(super) async fn seed(store: &SqliteStore) -> Result<(), Failure> {
         _ => Map::new(),
     };
     store
-        .set_preferences(&user, &preferences, SystemClock.now())
+        .set_preferences(&user, &preferences)
         .await
         .map_err(|error| Failure::unavailable(&error))
 }
