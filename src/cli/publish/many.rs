@@ -218,7 +218,7 @@ impl Run<'_> {
                 self.tally.unpublished += 1;
                 let failure = bus_error::failure(&error);
                 let message = format!(
-                    "line {} was not acknowledged, and no line after it was read: {}",
+                    "line {} was not acknowledged, so the rest was not read: {}",
                     job.line, failure.message
                 );
                 self.stop.get_or_insert(Failure { message, ..failure });

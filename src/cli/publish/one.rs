@@ -75,7 +75,7 @@ pub(super) async fn publish(
     let sent = sent.map_err(|error| bus_error::failure(&error))?;
     match ends {
         None => announce(&message, sent, args.json),
-        Some(ends) => wait(ends, &message.workflow, started, args).await,
+        Some(ends) => Box::pin(wait(ends, &message.workflow, started, args)).await,
     }
 }
 
