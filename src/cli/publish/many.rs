@@ -122,7 +122,11 @@ pub(super) async fn publish(
                 break;
             }
             () = tokio::time::sleep_until(last_news + patience), if waiting && !publishing => {
-                let why = format!("nothing ended for {} s; what is published goes on", patience.as_secs());
+                let why = format!(
+                    "nothing ended for {} s (is a worker running? `throughline doctor` tells); what is published \
+                     goes on",
+                    patience.as_secs()
+                );
                 run.stop = Some(Failure::failed(why));
                 break;
             }
