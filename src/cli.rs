@@ -105,6 +105,8 @@ pub struct WorkerArgs {
     listen: Option<SocketAddr>,
 }
 
+const FILE_HELP: &str = r#"Publish each line of a JSON Lines file: {"user_id", "session_id", "user_input", "workflow_id"?, "metadata"?}; `-` reads stdin"#;
+
 /// `throughline publish`
 #[derive(Debug, Clone, Args)]
 pub struct PublishArgs {
@@ -126,8 +128,8 @@ pub struct PublishArgs {
     /// Print JSON lines
     #[arg(long)]
     json: bool,
-    /// Publish a JSON Lines file of {"user_id", "session_id", "user_input", "workflow_id"?, "metadata"?}; `-` reads stdin
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["text", "user", "session"])]
+    /// Publish each line of a JSON Lines file; `-` reads stdin
+    #[arg(long, value_name = "FILE", help = FILE_HELP, conflicts_with_all = ["text", "user", "session"])]
     file: Option<PathBuf>,
     /// What the user says; `-` reads stdin
     #[arg(required_unless_present = "file")]

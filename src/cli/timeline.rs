@@ -68,8 +68,9 @@ pub(super) fn header(moments: &[Moment], style: Style) -> String {
         }
     }
     if let Some(first) = moments.first() {
-        let _ =
-            write!(text, "  {}", style.paint(Tone::Faint, &first.started.unwrap_or(first.at).to_string()));
+        // Whole milliseconds: as a point in time nobody reads more digits.
+        let began = Timestamp::from_unix_ms(first.started.unwrap_or(first.at).unix_ms());
+        let _ = write!(text, "  {}", style.paint(Tone::Faint, &began.to_string()));
     }
     text.push('\n');
     text

@@ -233,3 +233,76 @@ pub(super) async fn stored(bus: &NatsBus, workflow: &WorkflowId) -> Result<Optio
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use bytes::Bytes;
+    use serde_json::json;
+    use throughline_schemas::Timestamp;
+
+    use super::*;
+
+    fn stored(kind: &str, data: &Value) -> StoredEvent {
+        StoredEvent {
+            sequence: 1,
+            subject: format!("t.v1.{kind}.s.w"),
+            stored_at: Timestamp::from_unix_ms(0),
+            headers: Vec::new(),
+            body: Bytes::from(json!({"specversion": "1.0", "data": data}).to_string()),
+        }
+    }
+
+    fn failure(code: &str, retryable: bool) -> Value {
+        json!({"code": code, "stage": "generation", "message": "first\nsecond \u{1b}[31m", "attempts": 1,
+               "retryable": retryable, "may_have_happened": true, "attempt_log": []})
+    }
+
+    #[test]
+    fn a_failure_says_what_happened_and_what_to_do_even_if_its_code_is_new() {
+        let workflow = WorkflowId::new("w").unwrap();
+        let End::Failed(failed) =
+            End::read(&stored("workflow_failed", &failure("out_of_budget", true))).unwrap()
+        else {
+            panic!("it failed");
+        };
+        assert_eq!(
+            failed.explain(&workflow).to_string(),
+            "workflow w failed: out_of_budget in generation, after 1 attempt\n  first\n  second \\u{1b}[31m\n  \
+             The call may have been made, and may have been billed.\n  \
+             What to do: publish it again later, under a new workflow id.\n  \
+             What happened: throughline events --workflow w"
+        );
+        let hostile = WorkflowId::new("$(rm -rf ~)").unwrap();
+        assert!(!look_at(&hostile).contains("rm"), "never a command that does something else");
+    }
+
+    #[test]
+    fn records_have_what_a_script_looks_for() {
+        let data = json!({"interaction_id": "i", "response": {"text": "hi", "model": "m"},
+                          "usage": {"input_tokens": 1}, "cost_usd": "0.1"});
+        let end = End::read(&stored("interaction_saved", &data)).unwrap();
+        let record: Value =
+            serde_json::from_str(&Record::new("w", Some(&end), Duration::from_millis(12)).json()).unwrap();
+        assert_eq!(
+            record,
+            json!({"workflow_id": "w", "status": "saved", "response": {"text": "hi", "model": "m"},
+                   "usage": {"input_tokens": 1}, "cost_usd": "0.1", "elapsed_ms": 12})
+        );
+        let end = End::read(&stored("workflow_failed", &failure("poison", false))).unwrap();
+        let record: Value =
+            serde_json::from_str(&Record::new("w", Some(&end), Duration::ZERO).json()).unwrap();
+        assert_eq!((&record["status"], &record["failure"]["code"]), (&json!("failed"), &json!("poison")));
+        let record: Value = serde_json::from_str(&Record::new("w", None, Duration::ZERO).json()).unwrap();
+        assert_eq!(record, json!({"workflow_id": "w", "status": "unfinished", "elapsed_ms": 0}));
+    }
+
+    #[test]
+    fn what_is_no_end_is_not_taken_for_one() {
+        assert!(matches!(End::read(&stored("context_retrieved", &json!({}))), Err(EndError::NotAnEnd(_))));
+        assert!(matches!(
+            End::read(&stored("workflow_failed", &json!({}))),
+            Err(EndError::Unreadable { .. })
+        ));
+    }
+}

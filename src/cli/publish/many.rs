@@ -122,7 +122,11 @@ pub(super) async fn publish(
                 break;
             }
             () = tokio::time::sleep_until(last_news + patience), if waiting && !publishing => {
-                let why = format!("nothing ended for {} s; what is published goes on", patience.as_secs());
+                let why = format!(
+                    "nothing ended for {} s (is a worker running? `throughline doctor` tells); what is published \
+                     goes on",
+                    patience.as_secs()
+                );
                 run.stop = Some(Failure::failed(why));
                 break;
             }
@@ -218,7 +222,7 @@ impl Run<'_> {
                 self.tally.unpublished += 1;
                 let failure = bus_error::failure(&error);
                 let message = format!(
-                    "line {} was not acknowledged, and no line after it was read: {}",
+                    "line {} was not acknowledged, so the rest was not read: {}",
                     job.line, failure.message
                 );
                 self.stop.get_or_insert(Failure { message, ..failure });

@@ -75,7 +75,7 @@ pub(super) async fn publish(
     let sent = sent.map_err(|error| bus_error::failure(&error))?;
     match ends {
         None => announce(&message, sent, args.json),
-        Some(ends) => wait(ends, &message.workflow, started, args).await,
+        Some(ends) => Box::pin(wait(ends, &message.workflow, started, args)).await,
     }
 }
 
@@ -116,7 +116,10 @@ async fn wait(
         end = ends.next() => end.map_err(|error| bus_error::failure(&error))?,
         name = signals.next() => return unfinished(format!("stopped waiting by {name}")),
         () = tokio::time::sleep_until(started + limit) => {
-            return unfinished(format!("no end within {} s", limit.as_secs()));
+            return unfinished(format!(
+                "no end within {} s (is a worker running? `throughline doctor` tells)",
+                limit.as_secs()
+            ));
         }
     };
     let event = event.ok_or_else(|| Failure::failed("the event log ended"))?;

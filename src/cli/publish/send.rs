@@ -54,11 +54,14 @@ impl Sender {
     /// subject be empty, let the stream keep one of it.
     pub(super) async fn send(&self, message: &Message) -> Result<Sent, BusError> {
         let mut delays = DELAYS.into_iter();
+        let mut is_first = true;
         loop {
             let error = match self.attempt(message).await? {
-                Ok(sent) => return Ok(sent),
+                // What an attempt without an answer stored is no duplicate of somebody else's.
+                Ok(sent) => return Ok(Sent { duplicate: sent.duplicate && is_first, ..sent }),
                 Err(error) => error,
             };
+            is_first = false;
             let Some(delay) = delays.next() else { return Err(error) };
             tokio::time::sleep(delay).await;
         }

@@ -197,7 +197,7 @@ mod tests {
         let mut tally = Tally { lines: 6, published: 5, duplicates: 1, bad: 1, ..Tally::default() };
         tally.end(&saved(), Duration::from_millis(10));
         tally.end(&saved(), Duration::from_millis(20));
-        tally.end(&failed("rate_limited"), Duration::from_millis(3000));
+        tally.end(&failed("rate_limited"), Duration::from_secs(3));
         let summary = tally.summary(Duration::from_secs(2), 1, true);
         assert!(!summary.is_good());
         let text = summary.to_string();

@@ -150,3 +150,15 @@ fn durations_have_as_many_digits_as_people_read() {
     assert_eq!(said(125_000_000), "2 min 5 s");
     assert_eq!(said(7_260_000_000), "2 h 1 min");
 }
+
+#[test]
+fn workflows_that_never_end_do_not_fill_the_memory() {
+    let mut groups = Groups::default();
+    let mut given_out = 0;
+    for n in 0..10_100 {
+        let event = stored(n, 0, &format!("t.v1.context_retrieved.s.w{n}"), &json!({}));
+        given_out += groups.add(Moment::of(&event, Style::plain())).len();
+    }
+    assert_eq!(given_out, 100);
+    assert_eq!(groups.finish().len(), 10_000);
+}

@@ -104,3 +104,29 @@ impl Expectations {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use throughline_schemas::IngressLimits;
+
+    use super::*;
+
+    fn job(line: u64, workflow: &str) -> Job {
+        let content =
+            format!(r#"{{"user_id":"u","session_id":"s","user_input":"x","workflow_id":"{workflow}"}}"#);
+        let limits = IngressLimits { max_input_bytes: 100, max_metadata_bytes: 100 };
+        Job::read(line, content.as_bytes(), &limits).unwrap()
+    }
+
+    #[test]
+    fn a_workflow_counts_once_however_many_lines_name_it_and_whenever_they_do() {
+        let mut expected = Expectations::default();
+        expected.expect(&job(1, "w"));
+        expected.expect(&job(2, "w"));
+        assert_eq!(expected.open.len(), 1);
+        assert_eq!(expected.open.remove("w").unwrap().line, 1);
+        expected.expect(&job(3, "w"));
+        assert!(expected.open.is_empty(), "it has ended and been counted");
+    }
+}
