@@ -1,11 +1,13 @@
 //! The command line. Results go to stdout, logs and progress to stderr; exit codes are in [`Exit`].
 
+mod bench;
 mod config_command;
 mod dev;
 mod exit;
 mod output;
 mod run;
 mod sandbox;
+mod schema;
 mod setup;
 mod signal;
 mod worker;

@@ -1,24 +1,52 @@
-//! stub
-#![allow(missing_docs)]
-use std::net::SocketAddr;
-use std::sync::Arc;
+//! What a worker process answers over HTTP: `/healthz`, `/readyz` and `/metrics`.
+
+mod endpoints;
+mod readiness;
+mod server;
+
+use std::{io, net::SocketAddr, sync::Arc};
+
 use throughline_actors::{
     engine::Observer,
     ports::{bus::Bus, store::Store},
 };
+
+use crate::telemetry::metrics::Metrics;
+
+pub use server::HttpServer;
+
+/// What the endpoints look at.
+#[derive(Clone)]
 pub struct HttpState {
+    /// The stages of this process; `None` if it has none and never will, which then does not keep it from being ready.
     pub observer: Option<Observer>,
+    /// The database.
     pub store: Arc<dyn Store>,
+    /// The event bus.
     pub bus: Arc<dyn Bus>,
-    pub metrics: (),
+    /// The metrics.
+    pub metrics: Metrics,
 }
-pub struct HttpServer(SocketAddr);
-impl HttpServer {
-    pub async fn start(a: SocketAddr, _: HttpState) -> std::io::Result<Self> {
-        Ok(Self(a))
-    }
-    pub fn address(&self) -> SocketAddr {
-        self.0
-    }
-    pub async fn shutdown(self) {}
+
+/// Why nothing is served.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// The address is in use.
+    #[error(
+        "{listen} is in use by another process; set http.listen to a free address (port 0 takes any free port)"
+    )]
+    InUse {
+        /// The address asked for.
+        listen: SocketAddr,
+    },
+    /// The address is not ours, or not for us.
+    #[error(
+        "cannot listen on {listen}; set http.listen to an address of this machine and a port that is permitted"
+    )]
+    Listen {
+        /// The address asked for.
+        listen: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
 }

@@ -5,12 +5,14 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+pub mod bench;
 pub mod bus;
 pub mod cli;
 pub mod config;
 pub mod fetch;
 pub mod http;
 mod http_client;
+mod leash;
 pub mod llm;
 pub mod nats_server;
 pub mod sandbox;

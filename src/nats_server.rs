@@ -1,19 +1,19 @@
 //! A private nats-server as a child process, for `throughline dev` and `bench`.
-//!
-//! The server must not outlive us, however we end. It is started by a small shell that holds the read end of a
-//! pipe: when our end closes, because we stopped it or because we were killed, the shell stops the server.
 
 use std::{
-    env, io,
-    net::{Ipv4Addr, SocketAddr},
+    env,
+    ffi::OsStr,
+    io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
+use crate::leash::Leashed;
 use tokio::{
     net::TcpStream,
-    process::{Child, ChildStdin, Command},
+    process::Command,
     time::{Instant, sleep, timeout},
 };
 
@@ -23,28 +23,11 @@ pub const MIN_VERSION: (u32, u32, u32) = (2, 11, 0);
 /// How long the server may take to open its port: recovering a large store takes a while.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long the server may take to stop by itself.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How long asking a binary for its version may take.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Wait between looks at files and ports.
 const POLL: Duration = Duration::from_millis(10);
-
-/// Runs "$@" until it ends or our stdin closes. The server gets its own stdin, so that it cannot read ours.
-const KEEPER: &str = r#"
-exec 3<&0
-"$@" </dev/null 3<&- &
-server=$!
-( exec >/dev/null 2>&1; cat <&3; kill -TERM $server ) &
-keeper=$!
-exec 3<&-
-wait $server
-code=$?
-kill $keeper 2>/dev/null
-exit $code
-"#;
 
 /// Why there is no server.
 #[derive(Debug, thiserror::Error)]
@@ -85,11 +68,9 @@ pub enum SyncInterval {
 /// A running server. Dropping it stops it, without waiting.
 #[derive(Debug)]
 pub struct NatsServer {
-    keeper: Child,
-    /// The keeper stops the server when this closes. Kept apart from `keeper`, whose `wait` closes its own.
-    leash: Option<ChildStdin>,
+    child: Leashed,
     address: SocketAddr,
-    pid: Option<u32>,
+    pid: u32,
 }
 
 impl NatsServer {
@@ -107,20 +88,9 @@ impl NatsServer {
 
         let complaints = dir.join("nats-server.err");
         let stderr = std::fs::File::create(&complaints).map_err(io_error("create the log of nats-server"))?;
-        let mut keeper = Command::new("/bin/sh")
-            .args(["-c", KEEPER, "nats-keeper"])
-            .arg(&binary)
-            .arg("-c")
-            .arg(&config)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(stderr)
-            // Ctrl-C in the terminal is for us; the server goes when we say so.
-            .process_group(0)
-            .spawn()
+        let arguments = [OsStr::new("-c"), config.as_os_str()];
+        let mut child = Leashed::spawn(binary.as_os_str(), &arguments, &[], Stdio::null(), stderr.into())
             .map_err(io_error("start nats-server"))?;
-        let leash = keeper.stdin.take();
-        let mut server = Self { keeper, leash, address: (Ipv4Addr::LOCALHOST, 0).into(), pid: None };
         let ready = async {
             loop {
                 // The server writes its ports file when it listens.
@@ -129,7 +99,7 @@ impl NatsServer {
                 {
                     return Ok((pid, address));
                 }
-                if let Ok(Some(status)) = server.keeper.try_wait() {
+                if let Some(status) = child.ended_with() {
                     let complaint = std::fs::read_to_string(&complaints).unwrap_or_default();
                     let complaint = complaint.trim();
                     return Err(NatsServerError::NotReady(format!("it ended with {status}; {complaint}")));
@@ -140,9 +110,7 @@ impl NatsServer {
         let (pid, address) = timeout(START_TIMEOUT, ready)
             .await
             .map_err(|_| NatsServerError::NotReady(format!("no open port within {START_TIMEOUT:?}")))??;
-        server.pid = Some(pid);
-        server.address = address;
-        Ok(server)
+        Ok(Self { child, address, pid })
     }
 
     /// Where clients connect.
@@ -151,22 +119,18 @@ impl NatsServer {
     }
 
     /// The server's process id.
-    pub fn pid(&self) -> Option<u32> {
+    pub fn pid(&self) -> u32 {
         self.pid
     }
 
     /// Completes when the server has ended by itself.
     pub async fn ended(&mut self) {
-        let _ = self.keeper.wait().await;
+        self.child.ended().await;
     }
 
     /// Stops the server and waits for it, within a limit.
-    pub async fn stop(mut self) {
-        drop(self.leash.take());
-        if timeout(STOP_TIMEOUT, self.keeper.wait()).await.is_err() {
-            tracing::warn!(limit = ?STOP_TIMEOUT, "nats-server does not stop, killing it");
-            let _ = self.keeper.kill().await;
-        }
+    pub async fn stop(self) {
+        self.child.stop().await;
     }
 }
 

@@ -20,9 +20,9 @@ use crate::{
 /// What a worker is asked to do.
 pub enum Work {
     /// Handle these.
-    Handle(Vec<Delivery>),
+    Handle(Arc<[Delivery]>),
     /// Settle these, whose worker died.
-    Aftermath(Vec<Delivery>, String),
+    Aftermath(Arc<[Delivery]>, String),
 }
 
 /// What a worker needs.

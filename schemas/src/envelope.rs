@@ -1,6 +1,7 @@
-//! The envelope: CloudEvents 1.0, structured JSON, with Throughline's extension attributes.
+//! The envelope: `CloudEvents` 1.0, structured JSON, with Throughline's extension attributes.
 //! Format: <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md>.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -12,7 +13,7 @@ use crate::{
 /// Everything about an event but its data.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Meta {
-    /// CloudEvents id. Deterministic, `{workflow token}.{event type}`, for everything a stage publishes.
+    /// `CloudEvents` id. Deterministic, `{workflow token}.{event type}`, for everything a stage publishes.
     pub id: String,
     /// Who published it, for example `throughline/generation`.
     pub source: String,
@@ -72,28 +73,61 @@ pub enum DecodeError {
     NoData(EventType),
 }
 
-#[derive(Serialize)]
-struct Written<'a, D> {
+/// An event as it is written. The generated JSON Schemas are derived from it, so the comments speak to users.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Written<'a, D> {
+    /// Version of the `CloudEvents` specification.
+    #[schemars(extend("const" = "1.0"))]
     specversion: &'static str,
+    /// Id of the event, unique with `source`. What a stage publishes has `{workflow token}.{event type}`, so that
+    /// publishing the same event twice is publishing it once.
+    #[schemars(length(min = 1))]
     id: &'a str,
+    /// Who published it, for example `throughline/generation`.
+    #[schemars(length(min = 1), extend("format" = "uri-reference"))]
     source: &'a str,
+    /// Type of the event.
+    #[schemars(with = "String")]
     r#type: EventType,
+    /// The workflow id again, where `CloudEvents` tools look for what an event is about.
+    #[schemars(with = "String")]
     subject: &'a str,
+    /// When it was published.
     time: Timestamp,
+    /// Media type of `data`.
+    #[schemars(with = "String", extend("const" = "application/json"))]
     datacontenttype: &'static str,
+    /// Type and major version of `data`. A version that a reader does not know is refused, never guessed at.
+    #[schemars(with = "String")]
     dataschema: String,
+    /// The workflow it belongs to.
+    #[schemars(with = "WorkflowId")]
     workflowid: &'a str,
+    /// The session that the workflow belongs to.
+    #[schemars(with = "SessionId")]
     sessionid: &'a str,
+    /// The user that the session belongs to.
+    #[schemars(with = "UserId")]
     userid: &'a str,
-    /// The CloudEvents partitioning extension: events of one key belong in one order.
+    /// The session id again: the `CloudEvents` partitioning extension. Events of one key belong in one order.
+    #[schemars(with = "String")]
     partitionkey: &'a str,
+    /// Id of the event that caused this one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
     causationid: Option<&'a str>,
+    /// The workflow's trace, with the publishing span as the parent.
     traceparent: TraceParent,
+    /// Which attempt of the stage produced it, from 1.
+    #[schemars(range(min = 1))]
     attempt: u32,
+    /// Where the whole event is stored, for events over 64 KiB; they have no `data`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", extend("format" = "uri-reference"))]
     dataref: Option<&'a str>,
+    /// What happened.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "D")]
     data: Option<&'a D>,
 }
 
@@ -124,7 +158,7 @@ fn write<D: Serialize>(
     })?)
 }
 
-/// Writes an event as structured-mode CloudEvents JSON.
+/// Writes an event as structured-mode `CloudEvents` JSON.
 pub fn encode(event: &Event) -> Result<Vec<u8>, EncodeError> {
     let r#type = event.event_type();
     match &event.data {
@@ -138,7 +172,7 @@ pub fn encode(event: &Event) -> Result<Vec<u8>, EncodeError> {
     }
 }
 
-/// Writes the envelope of an event whose data is stored elsewhere, with the CloudEvents `dataref` extension.
+/// Writes the envelope of an event whose data is stored elsewhere, with the `CloudEvents` `dataref` extension.
 pub fn encode_reference(event: &Event, dataref: &str) -> Result<Vec<u8>, EncodeError> {
     write::<()>(&event.meta, event.event_type(), None, Some(dataref))
 }

@@ -62,7 +62,7 @@ impl FromStr for StageName {
     }
 }
 
-/// Why a workflow failed. The set grows within a major version; readers keep codes they do not know as text.
+/// Why a workflow failed. The set grows within a major version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureCode {
@@ -86,6 +86,9 @@ pub enum FailureCode {
     Poison,
     /// A bug in Throughline; the message and the log say where.
     Internal,
+    /// A code of a later version; never written.
+    #[serde(other)]
+    Unrecognised,
 }
 
 impl FailureCode {
@@ -102,6 +105,7 @@ impl FailureCode {
             Self::UnreadableEvent => "unreadable_event",
             Self::Poison => "poison",
             Self::Internal => "internal",
+            Self::Unrecognised => "unrecognised",
         }
     }
 }
@@ -112,7 +116,7 @@ impl fmt::Display for FailureCode {
     }
 }
 
-/// `workflow_failed`: the other end of a workflow.
+/// `workflow_failed`: a typed failure; the workflow is over.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkflowFailed {
     /// What kind of failure it is.

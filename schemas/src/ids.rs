@@ -53,8 +53,8 @@ fn check(id: &str) -> Result<(), IdError> {
 }
 
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
+    ($(#[doc = $doc:literal])+ $name:ident) => {
+        $(#[doc = $doc])+
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
@@ -83,7 +83,12 @@ macro_rules! id {
             }
         }
 
-        crate::string_schema::string_schema!($name, {"minLength": 1, "maxLength": MAX_ID_BYTES});
+        crate::string_schema::string_schema!(
+            $name,
+            concat!($($doc,)+ " 1 to 256 bytes of UTF-8 without U+0000."),
+            // Keywords count characters, of which there are never more than bytes.
+            {"minLength": 1, "maxLength": MAX_ID_BYTES}
+        );
 
         impl TryFrom<String> for $name {
             type Error = IdError;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::{EventType, SessionId, TraceParent, UserId, WorkflowId, version};
+use crate::{EventType, SessionId, TraceParent, UserId, WorkflowId, ids::MAX_ID_BYTES, version};
 
 /// How large an input may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct Refused {
     pub user_id: UserId,
     /// The publisher's trace, if it sent one.
     pub traceparent: Option<TraceParent>,
+    /// The CloudEvents `id` of the message, if it is a CloudEvent: what its workflow's first event was caused by.
+    pub event_id: Option<String>,
     /// Everything that is wrong, for a person.
     pub message: String,
 }
@@ -57,6 +59,8 @@ pub struct Ingress {
     pub metadata: Map<String, Value>,
     /// The publisher's trace, if it sent one.
     pub traceparent: Option<TraceParent>,
+    /// The CloudEvents `id` of the message, if it is a CloudEvent: what its workflow's first event was caused by.
+    pub event_id: Option<String>,
 }
 
 impl Ingress {
@@ -196,6 +200,7 @@ impl Form {
         fallback: WorkflowId,
         limits: &IngressLimits,
     ) -> Result<Ingress, Refused> {
+        let event_id = self.id.clone().filter(|id| (1..=MAX_ID_BYTES).contains(&id.len()));
         let workflow = self.text(data, "workflow_id");
         let workflow = match (workflow, self.id.take(), header("nats-msg-id")) {
             (Some(id), _, _) => self.id("workflow_id", Some(id)),
@@ -222,13 +227,14 @@ impl Form {
         let workflow_id = workflow.unwrap_or(fallback);
         match (user, session) {
             (Some(user_id), Some(session_id)) if self.problems.is_empty() => {
-                Ok(Ingress { workflow_id, session_id, user_id, user_input, metadata, traceparent })
+                Ok(Ingress { workflow_id, session_id, user_id, user_input, metadata, traceparent, event_id })
             }
             (user, session) => Err(Refused {
                 workflow_id,
                 session_id: session.unwrap_or_else(SessionId::unknown),
                 user_id: user.unwrap_or_else(UserId::unknown),
                 traceparent,
+                event_id,
                 message: self.problems.join("; "),
             }),
         }
@@ -346,8 +352,10 @@ mod tests {
         ];
         let bare = read(bare, &[]).unwrap().unwrap();
         assert_eq!(bare.user_input, "hi\nthere");
-        assert_eq!(read(structured, &[]).unwrap().unwrap(), bare);
-        assert_eq!(read(data, &headers).unwrap().unwrap(), bare);
+        assert_eq!(bare.event_id, None);
+        let event = Ingress { event_id: Some("w".to_owned()), ..bare };
+        assert_eq!(read(structured, &[]).unwrap().unwrap(), event);
+        assert_eq!(read(data, &headers).unwrap().unwrap(), event);
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod dead_letter;
 mod duration;
 mod envelope;
 pub mod event;
+pub mod export;
 mod failure;
 mod ids;
 mod ingress;

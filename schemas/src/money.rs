@@ -30,4 +30,4 @@ impl fmt::Display for Usd {
     }
 }
 
-string_schema!(Usd, {"pattern": r"^-?\d+(\.\d+)?$"});
+string_schema!(Usd, "An amount of US dollars, exact.", {"examples": ["0.000195"], "pattern": r"^-?\d+(\.\d+)?$"});

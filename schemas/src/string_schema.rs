@@ -1,15 +1,18 @@
 //! JSON Schemas of types that are written as strings.
 
-/// Implements `JsonSchema` for a type written as a string, with further keywords.
+/// Implements `JsonSchema` for a type written as a string, with its description and further keywords.
 macro_rules! string_schema {
-    ($name:ident, {$($keyword:literal: $value:expr),*}) => {
+    ($name:ident, $description:expr, {$($keyword:literal: $value:expr),*}) => {
         impl schemars::JsonSchema for $name {
             fn schema_name() -> std::borrow::Cow<'static, str> {
                 stringify!($name).into()
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({"type": "string", $($keyword: $value),*})
+                let description: &str = $description;
+                schemars::json_schema!({
+                    "description": description.trim(), "type": "string", $($keyword: $value),*
+                })
             }
         }
     };

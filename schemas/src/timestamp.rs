@@ -49,4 +49,4 @@ impl fmt::Display for Timestamp {
     }
 }
 
-string_schema!(Timestamp, {"format": "date-time"});
+string_schema!(Timestamp, "An instant in UTC, RFC 3339.", {"format": "date-time"});

@@ -106,7 +106,7 @@ impl From<TraceParent> for String {
     }
 }
 
-string_schema!(TraceParent, {"pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"});
+string_schema!(TraceParent, "W3C Trace Context: version, trace id, parent span id, flags.", {"pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"});
 
 #[cfg(test)]
 mod tests {

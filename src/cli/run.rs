@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use super::{
-    Cli, Command, Exit, Failure, Global, config_command, dev, exit::with_causes, output, sandbox, setup,
-    worker,
+    Cli, Command, Exit, Failure, Global, SchemaCommand, bench, config_command, dev, exit::with_causes,
+    output, sandbox, schema, setup, worker,
 };
 use crate::{
     app::{AdapterError, WorkerError},
     config::{Config, Env, Layers, Override, process_env},
-    telemetry::Telemetry,
+    telemetry::{Telemetry, TelemetryError},
 };
 
 impl Cli {
@@ -27,7 +27,10 @@ impl Cli {
     }
 
     fn dispatch(self) -> Result<(), Failure> {
-        if let Command::Schema(command) = &self.command {
+        if let Command::Schema(SchemaCommand::Export { out }) = &self.command {
+            let written =
+                schema::run(out.as_deref()).map_err(|error| Failure::failed(with_causes(&error)))?;
+            written.iter().for_each(|path| output::note(&format!("wrote {}", path.display())));
             return Ok(());
         }
         let env = process_env();
@@ -63,6 +66,7 @@ impl Cli {
             Command::Setup => setup::run(&config, env).await,
             Command::Worker(args) => worker::run(args, &config, env, telemetry).await,
             Command::Sandbox(args) => sandbox::run(args).await,
+            Command::Bench(args) => bench::run(args).await,
             _ => Ok(()),
         }
     }
@@ -107,6 +111,12 @@ impl From<AdapterError> for Failure {
     fn from(error: AdapterError) -> Self {
         let exit = if error.is_unavailable() { Exit::Unavailable } else { Exit::BadConfiguration };
         Self { exit, message: with_causes(&error) }
+    }
+}
+
+impl From<TelemetryError> for Failure {
+    fn from(error: TelemetryError) -> Self {
+        Self::configuration(&error)
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
-use sqlx::{SqlitePool, sqlite::SqliteConnectOptions};
+use sqlx::SqlitePool;
 use throughline_actors::ports::store::{Admission, Admitted, Closed, Interaction, Store, StoreError};
 use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId, event::context::Context};
 use tokio::{
@@ -77,11 +77,11 @@ impl SqliteStore {
     /// As [`Self::open`], with limits of one's own.
     pub async fn open_with(url: &str, max_connections: u32, limits: Limits) -> Result<Self, StoreError> {
         let file = DatabaseFile::new(url, limits)?;
-        let writer = file.prepare().await?;
+        let connection = file.prepare().await?;
         let readers = file.readers(max_connections);
         let (writes, operations) = mpsc::channel(QUEUE);
         let (reads, questions) = mpsc::channel(QUEUE);
-        tokio::spawn(writer::run(file.clone(), writer, operations));
+        tokio::spawn(writer::run(file.clone(), connection, operations));
         tokio::spawn(reader::run(readers.clone(), questions));
         Ok(Self { file, writes, reads, readers, limits })
     }
@@ -110,20 +110,14 @@ impl SqliteStore {
         &self,
         user: &UserId,
         preferences: &Map<String, Value>,
-        at: Timestamp,
     ) -> Result<(), StoreError> {
-        let set = self.file.set_preferences(user, preferences, at);
+        let set = self.file.set_preferences(user, preferences);
         timeout(self.limits.request, set).await.map_err(|_| error::too_slow("setting preferences"))?
     }
 
     /// The user's preferences.
     pub async fn preferences(&self, user: &UserId) -> Result<Map<String, Value>, StoreError> {
         Ok(self.ask(user.as_str(), "", 0).await?.preferences)
-    }
-
-    /// How this database is opened, for tools that look at it.
-    pub fn options(&self) -> &SqliteConnectOptions {
-        self.file.options()
     }
 
     async fn write<T>(

@@ -26,7 +26,7 @@ use crate::harness::{ACK_WAIT, Act, Gate, JOURNEY, Op, PROVIDER, Rig, Worker, qu
 
 const SEEDS: u64 = 200;
 /// Faults stop after this; everything must end then.
-const STORM: Duration = Duration::from_secs(120);
+const STORM: Duration = Duration::from_mins(2);
 
 /// Chance, shared by everything that happens in one schedule.
 #[derive(Clone)]

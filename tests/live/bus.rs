@@ -1,27 +1,25 @@
 //! The `JetStream` bus against a real server: the port's contract, and what only a real server can show.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::print_stdout)]
 
-use std::{collections::BTreeSet, time::Duration};
+mod bodies;
+mod contract;
+mod faults;
+mod ids;
+mod measure;
+mod pin;
+mod poison;
+mod setup;
 
-use async_trait::async_trait;
+use std::time::Duration;
+
 use bytes::Bytes;
-use futures_util::StreamExt;
 use throughline::bus::nats::{
-    ConnectError, NatsBus, NatsSettings, ReadRequest,
+    NatsBus, NatsSettings, ReadRequest, StoredEvent,
     topology::{self, Limits},
 };
-use throughline_actors::ports::{
-    bus::{Bus, BusError, Delivery, Inbox, Published, Settlement},
-    contract::bus::{self as contract, Bench, sample_event},
-    memory::bus::Stored,
-};
-use throughline_schemas::{
-    Event, EventType, Namespace, SessionId, StageName, Subject, Timestamp, WorkflowId, decode, token,
-};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep, timeout},
-};
+use throughline_actors::ports::bus::{Bus, Delivery, Inbox, Settlement};
+use throughline_schemas::{Namespace, StageName};
+use tokio::time::timeout;
 
 use crate::nats_server::NatsServer;
 
@@ -64,80 +62,27 @@ async fn ack(delivery: &Delivery) {
     delivery.receipt.settle(Settlement::Acknowledged).await.unwrap();
 }
 
-struct Live {
-    bus: NatsBus,
-    // Ends when the test does.
-    _server: NatsServer,
+/// Publishes as any client might, and waits until it is stored.
+async fn publish_raw(
+    bus: &NatsBus,
+    subject: String,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> u64 {
+    let mut map = async_nats::HeaderMap::new();
+    for &(name, value) in headers {
+        map.append(name, value);
+    }
+    let jetstream = async_nats::jetstream::new(bus.client().clone());
+    let stored = jetstream.publish_with_headers(subject, map, body.into()).await.unwrap().await.unwrap();
+    stored.sequence
 }
 
-#[async_trait]
-impl Bench for Live {
-    fn bus(&self) -> &dyn Bus {
-        &self.bus
+async fn read(bus: &NatsBus, request: ReadRequest) -> Vec<StoredEvent> {
+    let mut reader = bus.read(request).await.unwrap();
+    let mut all = Vec::new();
+    while let Some(stored) = timeout(SOON, reader.next()).await.expect("a stored event in time").unwrap() {
+        all.push(stored);
     }
-    fn namespace(&self) -> &Namespace {
-        self.bus.namespace()
-    }
-    fn ack_wait(&self) -> Duration {
-        ACK_WAIT
-    }
-    async fn publish_raw(&self, subject: &str, headers: &[(&str, &str)], body: Bytes) {
-        let mut map = async_nats::HeaderMap::new();
-        for &(name, value) in headers {
-            map.append(name, value);
-        }
-        let jetstream = async_nats::jetstream::new(self.bus.client().clone());
-        jetstream.publish_with_headers(subject.to_owned(), map, body).await.unwrap().await.unwrap();
-    }
-    async fn dead_letters(&self) -> Vec<Stored> {
-        let mut reader = self.bus.read(ReadRequest::all_dead(self.namespace())).await.unwrap();
-        let mut dead = Vec::new();
-        while let Some(stored) = reader.next().await.unwrap() {
-            dead.push(Stored {
-                sequence: stored.sequence,
-                subject: stored.subject,
-                headers: stored.headers,
-                body: stored.body,
-                stored_at: stored.stored_at,
-            });
-        }
-        dead
-    }
-    async fn listen(&self, topic: &str) -> mpsc::UnboundedReceiver<Bytes> {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let mut subscriber = self.bus.client().subscribe(self.namespace().control(topic)).await.unwrap();
-        self.bus.client().flush().await.unwrap();
-        tokio::spawn(async move {
-            while let Some(message) = subscriber.next().await {
-                if sender.send(message.payload).is_err() {
-                    return;
-                }
-            }
-        });
-        receiver
-    }
+    all
 }
-
-macro_rules! keeps {
-    ($($promise:ident),* $(,)?) => {
-        $(#[tokio::test]
-        async fn $promise() {
-            let Some(server) = NatsServer::start() else { return };
-            let bus = set_up(&server).await;
-            contract::$promise(&Live { bus, _server: server }).await;
-        })*
-    };
-}
-
-keeps!(
-    publishing_is_idempotent,
-    a_foreign_message_id_hides_no_event,
-    deliveries_arrive_in_stream_order,
-    never_more_than_granted,
-    what_is_not_settled_comes_again,
-    a_returned_delivery_waits_for_its_delay,
-    progress_keeps_a_delivery_alive,
-    a_dead_letter_keeps_everything,
-    a_stage_is_shared_by_its_inboxes,
-    announcements_reach_listeners,
-);

@@ -157,11 +157,15 @@ pub struct Closed {
 pub trait Store: Send + Sync + 'static {
     /// Opens turns, all or none, in one transaction; the answers are in the order of the questions.
     async fn admit(&self, batch: Vec<Admission>) -> Result<Vec<Admitted>, StoreError>;
-    /// The user's preferences, and the latest `turns` saved turns of this user in this session, oldest first.
+    /// The user's preferences, and the latest `turns` saved turns of this user in this session in the order of
+    /// their inputs, oldest first.
     async fn context(&self, user: &UserId, session: &SessionId, turns: usize) -> Result<Context, StoreError>;
-    /// Stores the interaction and ends its turn as saved, in one transaction.
+    /// Stores the interaction and ends its turn as saved, in one transaction. A turn that was never admitted is
+    /// stored all the same; one that failed, or whose interaction was stored before, is not stored again.
     async fn save(&self, interaction: Interaction) -> Result<Closed, StoreError>;
-    /// Ends a turn as failed.
+    /// Ends a turn as failed. A turn that was never admitted is recorded as failed in `session` (an input that no
+    /// worker could handle): whichever message comes with that workflow id later has ended, since nobody knows
+    /// which message it was.
     async fn fail(
         &self,
         workflow: &WorkflowId,

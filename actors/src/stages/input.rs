@@ -155,7 +155,9 @@ impl InputStage {
                 received_at: delivery.published_at,
             },
         });
-        let event = self.event(ingress.workflow_id, ingress.session_id, ingress.user_id, data, traceparent);
+        let cause = ingress.event_id;
+        let event =
+            self.event(ingress.workflow_id, ingress.session_id, ingress.user_id, data, traceparent, cause);
         let encoded = encode(&event)
             .map_err(|error| Outcome::Unusable { code: FailureCode::Internal, error: error.to_string() })?;
         Ok(Read { admission: admission(&event, delivery, Verdict::Accepted { event: encoded }), event })
@@ -172,7 +174,9 @@ impl InputStage {
             may_have_happened: false,
             attempt_log: Vec::new(),
         });
-        let event = self.event(refused.workflow_id, refused.session_id, refused.user_id, data, traceparent);
+        let cause = refused.event_id;
+        let event =
+            self.event(refused.workflow_id, refused.session_id, refused.user_id, data, traceparent, cause);
         Read { admission: admission(&event, delivery, Verdict::Refused), event }
     }
 
@@ -198,12 +202,16 @@ impl InputStage {
         user_id: UserId,
         data: EventData,
         traceparent: TraceParent,
+        cause: Option<String>,
     ) -> Event {
+        // A bare message has no id of its own; it gets the one that it would have as an event of ours.
+        let cause =
+            cause.unwrap_or_else(|| format!("{}.{}", workflow_id.token(), EventType::UserInputReceived));
         let meta = Meta {
             id: format!("{}.{}", workflow_id.token(), data.event_type()),
             source: format!("throughline/{}", StageName::Input),
             time: self.closer.clock.now(),
-            causation_id: Some(format!("{}.{}", workflow_id.token(), EventType::UserInputReceived)),
+            causation_id: Some(cause),
             workflow_id,
             session_id,
             user_id,

@@ -26,7 +26,7 @@ pub enum SourceStatus {
 pub struct SourceError {
     /// `timed_out`, `unreachable`, `status`, `not_found`, `too_large`, `not_json`, `breaker_open` or `internal`.
     pub code: String,
-    /// For a person.
+    /// What went wrong, for a person.
     pub message: String,
     /// The HTTP status, where there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -6,19 +6,22 @@ use serde_json::{Map, Value};
 
 use crate::{SessionId, Timestamp, UserId, WorkflowId};
 
-/// `user_input_received`: what publishers send. Accepted bare, or as the data of a CloudEvent.
+/// `user_input_received`: a user said something. Published bare, or as the data of a `CloudEvent`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UserInputReceived {
     /// Who is asking.
     pub user_id: UserId,
     /// The conversation; its workflows run one at a time, in order.
     pub session_id: SessionId,
-    /// What the user said.
+    /// What the user said: not blank, at most `limits.max_input_bytes`.
+    #[schemars(extend("pattern" = r"\S"))]
     pub user_input: String,
-    /// Chosen by the publisher to make publishing idempotent; else taken from the message or generated.
+    /// Chosen by the publisher to make publishing idempotent; else the `CloudEvent`'s `id`, else the `Nats-Msg-Id`
+    /// header, else a new one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow_id: Option<WorkflowId>,
-    /// Passed through to later events and the stored interaction; never interpreted.
+    /// Passed through to later events and the stored interaction; never interpreted. At most
+    /// `limits.max_metadata_bytes` of JSON.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub metadata: Map<String, Value>,
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, connection::State, jetstream};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, connection::State, jetstream};
 use tokio::{sync::watch, time::Instant};
 
 use super::{
@@ -66,20 +66,16 @@ impl Connection {
             complaints: Mutex::new(VecDeque::new()),
         });
         let url = settings.url.to_string();
+        let servers = servers(settings)?;
+        let auth = auth(settings, &servers);
         let deadline = Instant::now() + settings.connect_within;
         let mut last = None;
         let client = loop {
-            let options = options(settings, Arc::clone(&seen)).await?;
-            match tokio::time::timeout_at(deadline, options.connect(settings.url.0.as_str())).await {
+            let options = options(settings, &auth, Arc::clone(&seen)).await?;
+            match tokio::time::timeout_at(deadline, options.connect(servers.clone())).await {
                 Ok(Ok(client)) => break client,
                 Ok(Err(source)) if refused(source.kind()) => {
                     return Err(ConnectError::Refused { url, source });
-                }
-                Ok(Err(source)) if source.kind() == ConnectErrorKind::ServerParse => {
-                    return Err(ConnectError::Settings {
-                        what: format!("{url} is not a server URL"),
-                        source: Some(Box::new(source)),
-                    });
                 }
                 Ok(Err(source)) => last = Some(source),
                 Err(_) => {}
@@ -140,14 +136,41 @@ fn refused(kind: ConnectErrorKind) -> bool {
     }
 }
 
-async fn options(settings: &NatsSettings, seen: Arc<Seen>) -> Result<ConnectOptions, ConnectError> {
-    let options = match &settings.auth {
+fn servers(settings: &NatsSettings) -> Result<Vec<ServerAddr>, ConnectError> {
+    let parsed = settings.url.0.split(',').map(|url| url.trim().parse()).collect::<Result<Vec<_>, _>>();
+    parsed.map_err(|source| ConnectError::Settings {
+        what: format!("nats.url = \"{}\" is not a server URL such as nats://127.0.0.1:4222", settings.url),
+        source: Some(Box::new(source)),
+    })
+}
+
+/// Credentials in the URL count where no others are given; the client itself would ignore them.
+fn auth(settings: &NatsSettings, servers: &[ServerAddr]) -> NatsAuth {
+    let decode = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let Some(server) = servers.iter().find(|server| server.has_user_pass()) else {
+        return settings.auth.clone();
+    };
+    match (&settings.auth, server.username(), server.password()) {
+        (NatsAuth::None, Some(user), Some(password)) => {
+            NatsAuth::Password { user: decode(user), password: decode(password) }
+        }
+        (NatsAuth::None, Some(token), None) => NatsAuth::Token(decode(token)),
+        (given, _, _) => given.clone(),
+    }
+}
+
+async fn options(
+    settings: &NatsSettings,
+    auth: &NatsAuth,
+    seen: Arc<Seen>,
+) -> Result<ConnectOptions, ConnectError> {
+    let options = match auth {
         NatsAuth::None => ConnectOptions::new(),
         NatsAuth::Password { user, password } => {
             ConnectOptions::with_user_and_password(user.clone(), password.clone())
         }
         NatsAuth::Token(token) => ConnectOptions::with_token(token.clone()),
-        NatsAuth::NKey(seed) => ConnectOptions::with_nkey(seed.clone()),
+        NatsAuth::NKey(secret) => ConnectOptions::with_nkey(secret.clone()),
         NatsAuth::CredentialsFile(path) => {
             ConnectOptions::with_credentials_file(path).await.map_err(|source| ConnectError::Settings {
                 what: format!("cannot read the credentials file {}", path.display()),

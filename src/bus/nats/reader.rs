@@ -93,7 +93,7 @@ pub struct StoredEvent {
     pub subject: String,
     /// When it was stored.
     pub stored_at: Timestamp,
-    /// Its headers.
+    /// Its headers, by name.
     pub headers: Vec<(String, String)>,
     /// Its body; a body kept in the object store has been fetched.
     pub body: Bytes,
@@ -102,7 +102,8 @@ pub struct StoredEvent {
 /// Stored messages in the order of the stream. Reading disturbs no stage.
 pub struct EventReader {
     core: Arc<Core>,
-    messages: Ordered,
+    // Boxed, or every future that reads would carry its 16 KiB.
+    messages: Box<Ordered>,
     follow: bool,
     done: bool,
     /// Read, but its body is not fetched yet: kept so that a cancelled `next` loses nothing.
@@ -134,7 +135,7 @@ impl EventReader {
             Err(error) => return Err(failed(error.into())),
         };
         let empty = consumer.cached_info().num_pending == 0;
-        let messages = consumer.messages().await.map_err(|error| failed(error.into()))?;
+        let messages = Box::new(Box::pin(consumer.messages()).await.map_err(|error| failed(error.into()))?);
         Ok(Self { core, messages, follow: request.follow, done: empty && !request.follow, pending: None })
     }
 
@@ -165,7 +166,7 @@ impl EventReader {
             self.pending = Some(StoredEvent {
                 sequence: info.stream_sequence,
                 stored_at: info.published.into(),
-                headers: headers::pairs(message.headers.as_ref()),
+                headers: sorted(headers::pairs(message.headers.as_ref())),
                 subject: message.subject.to_string(),
                 body: message.payload.clone(),
             });
@@ -222,6 +223,7 @@ pub(super) async fn last(core: &Core, subject: &Subject) -> Result<Option<Stored
 
 /// Reads the answer of a direct get, whose headers tell what a stored message's own do not.
 fn direct(message: Message) -> Option<StoredEvent> {
+    const ADDED: [&str; 4] = ["Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp"];
     let of = |map: &HeaderMap, name: &'static str| map.get(name).map(|value| value.as_str().to_owned());
     let map = message.headers.as_ref()?;
     let stored_at = of(map, "Nats-Time-Stamp")?;
@@ -230,9 +232,19 @@ fn direct(message: Message) -> Option<StoredEvent> {
         sequence: of(map, "Nats-Sequence")?.parse().ok()?,
         subject: of(map, "Nats-Subject")?,
         stored_at: stored_at.ok()?.into(),
-        headers: headers::pairs(Some(map)),
+        headers: {
+            let mut pairs = headers::pairs(Some(map));
+            pairs.retain(|(name, _)| !ADDED.contains(&name.as_str()));
+            sorted(pairs)
+        },
         body: message.payload,
     })
+}
+
+/// The client keeps headers in a map; a fixed order makes what is printed comparable.
+fn sorted(mut pairs: Vec<(String, String)>) -> Vec<(String, String)> {
+    pairs.sort_unstable();
+    pairs
 }
 
 /// The body, fetched if it is kept elsewhere. References in what others published are not followed.

@@ -7,6 +7,7 @@
 -- $6 questions      JSON array of (workflow, is it an ending), one for each answer that is wanted
 -- $7 now            latest instant of the batch
 -- They are written $n because sqlx leaves ?n unbound in a statement that skips a number.
+-- JSON is taken apart with jsonb_each: json_each would write each row as text again for every column read from it.
 
 BEGIN IMMEDIATE;
 
@@ -25,7 +26,7 @@ SELECT
     CAST(substr($2, q.value ->> 'metadata_from', q.value ->> 'metadata_length') AS TEXT),
     q.value ->> 'input_sequence', q.value ->> 'received_at', q.value ->> 'generated_at',
     q.value ->> 'created_at', q.value ->> 'total_ms'
-FROM json_each($1) AS q
+FROM jsonb_each($1) AS q
 WHERE NOT EXISTS (
     SELECT 1 FROM turns AS t
     WHERE t.workflow_id = q.value ->> 'workflow_id' AND t.state IN ('saved', 'failed'))
@@ -36,7 +37,7 @@ INSERT INTO turns (workflow_id, session_id, user_id, input_sequence, state, crea
 SELECT
     q.value ->> 'workflow_id', q.value ->> 'session_id', q.value ->> 'user_id', q.value ->> 'input_sequence',
     q.value ->> 'state', q.value ->> 'at', q.value ->> 'at'
-FROM json_each($3) AS q
+FROM jsonb_each($3) AS q
 WHERE true
 ON CONFLICT (workflow_id) DO UPDATE
 SET state = excluded.state, event = NULL, updated_at = excluded.updated_at
@@ -47,7 +48,7 @@ INSERT INTO turns (workflow_id, session_id, user_id, input_sequence, state, crea
 SELECT
     q.value ->> 'workflow_id', q.value ->> 'session_id', q.value ->> 'user_id', q.value ->> 'input_sequence',
     q.value ->> 'state', q.value ->> 'at', q.value ->> 'at'
-FROM json_each($4) AS q
+FROM jsonb_each($4) AS q
 WHERE true
 ON CONFLICT (workflow_id) DO NOTHING;
 
@@ -61,14 +62,14 @@ WHERE workflow_id IN (
         LIMIT 1)
     FROM (
         SELECT DISTINCT t.session_id
-        FROM json_each($6) AS q CROSS JOIN turns AS t ON t.workflow_id = q.value ->> 0) AS s
+        FROM jsonb_each($6) AS q CROSS JOIN turns AS t ON t.workflow_id = q.value ->> 0) AS s
     WHERE NOT EXISTS (
         SELECT 1 FROM turns AS r WHERE r.session_id = s.session_id AND r.state = 'running'));
 
 -- Whoever still waits leaves its event for the one who will start it. A turn that ran at once never has one,
 -- which is how an ending knows whether there is anything to publish.
 UPDATE turns SET event = substr($5, q.value ->> 'event_from', q.value ->> 'event_length')
-FROM json_each($4) AS q
+FROM jsonb_each($4) AS q
 WHERE turns.workflow_id = q.value ->> 'workflow_id'
     AND turns.input_sequence = q.value ->> 'input_sequence'
     AND turns.state = 'waiting' AND turns.event IS NULL;
@@ -77,6 +78,6 @@ SELECT
     q.key, t.state, t.input_sequence,
     CASE WHEN q.value ->> 1 THEN (
         SELECT r.event FROM turns AS r WHERE r.session_id = t.session_id AND r.state = 'running') END
-FROM json_each($6) AS q CROSS JOIN turns AS t ON t.workflow_id = q.value ->> 0;
+FROM jsonb_each($6) AS q CROSS JOIN turns AS t ON t.workflow_id = q.value ->> 0;
 
 COMMIT;

@@ -135,7 +135,8 @@ impl Batch {
             .fetch_all(connection)
             .await?;
         if rows.len() != self.answers {
-            return Err(sqlx::Error::RowNotFound);
+            let (got, wanted) = (rows.len(), self.answers);
+            return Err(sqlx::Error::Protocol(format!("{got} answers to {wanted} questions")));
         }
         let mut standings = rows.iter().map(Standing::decode).collect::<Result<Vec<_>, _>>()?;
         standings.sort_by_key(|standing| standing.question);

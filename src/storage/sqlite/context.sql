@@ -2,10 +2,10 @@
 -- $1 questions   JSON array of (user, session)
 -- $2 turns       how many turns at most for each; they come in no order
 SELECT q.key, NULL, p.name, p.value, NULL, NULL
-FROM json_each($1) AS q CROSS JOIN preferences AS p ON p.user_id = q.value ->> 0
+FROM jsonb_each($1) AS q CROSS JOIN preferences AS p ON p.user_id = q.value ->> 0
 UNION ALL
 SELECT q.key, i.workflow_id, i.input, i.response, i.created_at, i.input_sequence
-FROM json_each($1) AS q CROSS JOIN interactions AS i ON i.rowid IN (
+FROM jsonb_each($1) AS q CROSS JOIN interactions AS i ON i.rowid IN (
     SELECT l.rowid FROM interactions AS l
     WHERE l.session_id = q.value ->> 1 AND l.user_id = q.value ->> 0
     ORDER BY l.input_sequence DESC

@@ -63,20 +63,36 @@ fn kind(error: &sqlx::Error) -> Kind {
             // Without a code it is a text that SQLite's parser did not like.
             code.map_or(Kind::Refused, of_code)
         }
-        sqlx::Error::Migrate(error) => match error.as_ref() {
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => kind(error),
-            // A database of another version, or one whose migration was cut short. The enum is open: whatever
-            // else goes wrong with migrations will not go away by itself either.
-            _ => Kind::Refused,
-        },
+        sqlx::Error::Migrate(error) => of_migration(error),
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::BeginFailed => Kind::Unavailable,
-        // What is left are mistakes in a statement or in how its rows are read. The enum is open, and an error
-        // that nobody has thought about is not one to retry for ever.
+        // Mistakes in a URL, in a statement or in how its rows are read. The enum is open, and an error that
+        // nobody here has thought about is not one to retry for ever.
+        sqlx::Error::Configuration(_)
+        | sqlx::Error::InvalidArgument(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::RowNotFound
+        | sqlx::Error::TypeNotFound { .. }
+        | sqlx::Error::ColumnIndexOutOfBounds { .. }
+        | sqlx::Error::ColumnNotFound(_)
+        | sqlx::Error::ColumnDecode { .. }
+        | sqlx::Error::Encode(_)
+        | sqlx::Error::Decode(_)
+        | sqlx::Error::AnyDriverError(_)
+        | sqlx::Error::InvalidSavePointStatement
+        | _ => Kind::Refused,
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is open, and has variants one must not name")]
+fn of_migration(error: &MigrateError) -> Kind {
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => kind(error),
+        // A database of another version, or one whose migration was cut short.
         _ => Kind::Refused,
     }
 }

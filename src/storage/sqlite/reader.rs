@@ -83,7 +83,9 @@ async fn ask(connection: &mut SqliteConnection, questions: &[Question]) -> Resul
     for row in &rows {
         let question: i64 = row.try_get(0)?;
         let known = usize::try_from(question).ok().and_then(|question| known.get_mut(question));
-        known.ok_or(sqlx::Error::RowNotFound)?.learn(row)?;
+        known
+            .ok_or_else(|| sqlx::Error::Protocol(format!("an answer to question {question}")))?
+            .learn(row)?;
     }
     Ok(questions.iter().zip(known).map(|(question, known)| known.context(question.turns)).collect())
 }

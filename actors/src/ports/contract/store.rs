@@ -1,5 +1,8 @@
 //! What every [`Store`] keeps to, as small stories. `store_contract!` makes one test of each.
 
+// Stories are tests: they end by panicking, and read their material without naming each piece of it.
+#![allow(clippy::expect_used, clippy::missing_panics_doc, clippy::wildcard_imports)]
+
 mod context;
 mod endings;
 mod interleavings;

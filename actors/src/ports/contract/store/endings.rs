@@ -76,9 +76,8 @@ pub async fn a_turn_nobody_admitted_can_be_failed_and_never_runs<S: UnderTest>(s
 pub async fn a_second_answer_does_not_replace_the_first<S: UnderTest>(store: &S) {
     admit(store, &[accepted("w", "s", 1)]).await;
     let first = interaction("w", "s", 1);
-    let mut second = first.clone();
-    second.interaction_id = "another".to_owned();
-    second.response.text = "another answer".to_owned();
+    let mut second = interaction("another", "s", 1);
+    second.workflow_id = first.workflow_id.clone();
     assert_eq!(save(store, first.clone()).await, ended(None));
     assert_eq!(save(store, second).await, ended(None));
     let context = store.context(&first.user_id, &first.session_id, 9).await.expect("the store answers");

@@ -1,0 +1,122 @@
+//! A small HTTP/1.1 server with limits on everything that a client can hold on to.
+//!
+//! `axum::serve` sets none on reading a request's head, so the connections are served by hyper directly.
+
+use std::{io, net::SocketAddr, pin::pin, time::Duration};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+    time::timeout,
+};
+
+use super::{HttpError, HttpState, endpoints};
+
+/// Connections at once; more wait in the backlog.
+pub(super) const MAX_CONNECTIONS: usize = 256;
+/// From the opening of a connection, or the end of its last answer, to the end of the next request's head. An idle
+/// connection is closed after this time.
+const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// Largest head of a request, in bytes. No endpoint reads a body: one that is sent is not kept.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// How long answers under way may take once the server is told to stop.
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+/// Pause after a failure to accept, usually because the process is out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A running server. Dropping it stops it, too, without waiting.
+#[must_use = "the server stops when it is dropped"]
+pub struct HttpServer {
+    address: SocketAddr,
+    stop: watch::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl HttpServer {
+    /// Serves the endpoints from when it returns; `listen` may have port 0.
+    pub async fn start(listen: SocketAddr, state: HttpState) -> Result<Self, HttpError> {
+        let refused = |source: io::Error| {
+            if source.kind() == io::ErrorKind::AddrInUse {
+                HttpError::InUse { listen }
+            } else {
+                HttpError::Listen { listen, source }
+            }
+        };
+        let listener = TcpListener::bind(listen).await.map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        let (stop, stopped) = watch::channel(());
+        let task = tokio::spawn(accept(listener, endpoints::router(state), stopped));
+        Ok(Self { address, stop, task })
+    }
+
+    /// Where it listens, with the real port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops listening, finishes the answers under way within two seconds, and closes.
+    pub async fn shutdown(mut self) {
+        self.stop.send_replace(());
+        // The task has a limit of its own.
+        let _ = (&mut self.task).await;
+    }
+}
+
+impl Drop for HttpServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, router: Router, mut stopped: watch::Receiver<()>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = stopped.changed() => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, router.clone(), stopped.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "no new HTTP connections for now");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    if timeout(DRAIN_LIMIT, async { while connections.join_next().await.is_some() {} }).await.is_err() {
+        tracing::warn!(open = connections.len(), limit = ?DRAIN_LIMIT, "HTTP connections were cut off");
+    }
+}
+
+async fn connection(stream: TcpStream, router: Router, mut stopped: watch::Receiver<()>) {
+    // Without it an answer can wait for the client's delayed acknowledgement.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "HTTP connection without TCP_NODELAY");
+    }
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_LIMIT)
+        .max_header_size(MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        _ = stopped.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "HTTP connection ended early");
+    }
+}

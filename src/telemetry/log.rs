@@ -1,0 +1,118 @@
+//! Log lines: for people or for machines.
+
+use std::fmt;
+
+use tracing::field::{Field, Visit};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    field::{RecordFields, VisitOutput},
+    fmt::{
+        FormatFields, FormattedFields, MakeWriter,
+        format::{DefaultVisitor, JsonVisitor, Writer},
+    },
+};
+
+use super::{AnyLayer, TelemetryError};
+use crate::config::{Env, Log, LogFormat};
+
+/// Attributes of these namespaces are for the trace. In the log they would make each line several times as long, and
+/// formatting them is most of what a span costs.
+const TRACE_ONLY: [&str; 3] = ["otel.", "messaging.", "gen_ai."];
+
+/// Whether to use colours: on a terminal that shows them, unless `NO_COLOR` (<https://no-color.org>) forbids it.
+pub(super) fn colours(terminal: bool, env: &Env) -> bool {
+    let set = |name: &str| env.get(name).map_or("", String::as_str);
+    terminal && set("NO_COLOR").is_empty() && set("TERM") != "dumb"
+}
+
+pub(super) fn layer<W>(log: &Log, colours: bool, writer: W) -> Result<AnyLayer, TelemetryError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::try_new(&log.filter)
+        .map_err(|source| TelemetryError::Filter { filter: log.filter.clone(), source })?;
+    // Lines that are not written must not lead to lines that say so: stderr may be closed for good.
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer).log_internal_errors(false);
+    Ok(match log.format {
+        LogFormat::Pretty => {
+            layer.compact().with_ansi(colours).fmt_fields(PrettyFields).with_filter(filter).boxed()
+        }
+        LogFormat::Json => layer
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .fmt_fields(JsonSpanFields)
+            .with_filter(filter)
+            .boxed(),
+    })
+}
+
+fn is_trace_only(field: &Field) -> bool {
+    TRACE_ONLY.iter().any(|namespace| field.name().starts_with(namespace))
+}
+
+/// Passes on what is for the log.
+struct Logged<'a, V>(&'a mut V);
+
+macro_rules! pass_on {
+    ($($method:ident: $type:ty),* $(,)?) => {
+        $(fn $method(&mut self, field: &Field, value: $type) {
+            if !is_trace_only(field) {
+                self.0.$method(field, value);
+            }
+        })*
+    };
+}
+
+impl<V: Visit> Visit for Logged<'_, V> {
+    pass_on! {
+        record_f64: f64,
+        record_i64: i64,
+        record_u64: u64,
+        record_i128: i128,
+        record_u128: u128,
+        record_bool: bool,
+        record_str: &str,
+        record_error: &(dyn std::error::Error + 'static),
+        record_debug: &dyn fmt::Debug,
+    }
+}
+
+/// `name=value` pairs of spans and events.
+struct PrettyFields;
+
+impl<'w> FormatFields<'w> for PrettyFields {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
+        let mut visitor = DefaultVisitor::new(writer, true);
+        fields.record(&mut Logged(&mut visitor));
+        visitor.finish()
+    }
+}
+
+/// One JSON object for each span.
+struct JsonSpanFields;
+
+impl<'w> FormatFields<'w> for JsonSpanFields {
+    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
+        let mut visitor = JsonVisitor::new(&mut writer);
+        fields.record(&mut Logged(&mut visitor));
+        visitor.finish()
+    }
+
+    /// Fields recorded later: merged into the object, as text appended to it would be no JSON.
+    fn add_fields(
+        &self,
+        current: &'w mut FormattedFields<Self>,
+        fields: &tracing::span::Record<'_>,
+    ) -> fmt::Result {
+        let mut added = String::new();
+        self.format_fields(Writer::new(&mut added), fields)?;
+        let merged = match (current.fields.strip_suffix('}'), added.strip_prefix('{')) {
+            (_, Some("}")) => return Ok(()),
+            (None | Some("{"), _) | (_, None) => added,
+            (Some(before), Some(after)) => format!("{before},{after}"),
+        };
+        current.fields = merged;
+        Ok(())
+    }
+}

@@ -1,0 +1,234 @@
+//! Metrics, kept in memory until someone scrapes them.
+
+use std::{fmt::Write, sync::Arc, time::Duration};
+
+use metrics::{KeyName, Recorder, Unit};
+use metrics_exporter_prometheus::{
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
+use throughline_actors::{ports::clock::Clock, signals};
+use throughline_schemas::Timestamp;
+use tokio::{runtime::Handle, task::JoinHandle};
+
+use super::process;
+use crate::system::SystemClock;
+
+/// `Content-Type` of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// How often histogram samples are folded into their buckets. Until then each takes memory, so that without this a
+/// process that nobody scrapes would grow with its work.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Upper bounds of the histograms' buckets, in seconds: from a stage that only passes on to a model that writes a long
+/// answer.
+const BUCKETS: [f64; 16] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// What each metric says. Its labels are listed where it is named, in `signals`.
+const DESCRIPTIONS: [(&str, Kind, Unit, &str); 15] = {
+    use Kind::{Counter, Gauge, Histogram};
+    [
+        (signals::DELIVERIES, Counter, Unit::Count, "Deliveries settled, by stage and outcome."),
+        (signals::REDELIVERIES, Counter, Unit::Count, "Deliveries that came more than once, by stage."),
+        (signals::IN_FLIGHT, Gauge, Unit::Count, "Deliveries in hand, by stage."),
+        (
+            signals::STAGE_SECONDS,
+            Histogram,
+            Unit::Seconds,
+            "Time from the start of the work on a delivery to its end, by stage.",
+        ),
+        (
+            signals::WAIT_SECONDS,
+            Histogram,
+            Unit::Seconds,
+            "Time from the storage of an event to the start of the work on it, by stage.",
+        ),
+        (
+            signals::CALL_SECONDS,
+            Histogram,
+            Unit::Seconds,
+            "Time in one call to a dependency, by stage, dependency and result.",
+        ),
+        (
+            signals::CALLS_REFUSED,
+            Counter,
+            Unit::Count,
+            "Calls that an open breaker or a rate limit prevented, by stage and dependency.",
+        ),
+        (
+            signals::BREAKER_STATE,
+            Gauge,
+            Unit::Count,
+            "State of a breaker, by stage and dependency: 0 closed, 1 half-open, 2 open.",
+        ),
+        (
+            signals::BREAKER_TRANSITIONS,
+            Counter,
+            Unit::Count,
+            "Changes of a breaker's state, by stage, dependency and new state.",
+        ),
+        (signals::WORKFLOWS_FAILED, Counter, Unit::Count, "Workflows that failed, by stage and code."),
+        (signals::WORKFLOWS_SAVED, Counter, Unit::Count, "Workflows that were completed and saved."),
+        (
+            signals::DUPLICATES,
+            Counter,
+            Unit::Count,
+            "Inputs ignored because their workflow id had been admitted before.",
+        ),
+        (signals::TOKENS, Counter, Unit::Count, "Tokens of model calls, by model and type (input, output)."),
+        (signals::RESTARTS, Counter, Unit::Count, "Restarts of a stage actor, by stage."),
+        (
+            signals::WORKER_DEATHS,
+            Counter,
+            Unit::Count,
+            "Workers that died with a delivery in hand, by stage.",
+        ),
+    ]
+};
+
+/// Why metrics are not kept.
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsError {
+    /// The exporter refuses its settings.
+    #[error("the metrics exporter cannot be made")]
+    Build(#[from] BuildError),
+    /// Something else in this process takes metrics already.
+    #[error("metrics of this process go elsewhere already; install them once")]
+    Twice,
+}
+
+/// Makes the recorder that of the whole process.
+pub fn install(recorder: PrometheusRecorder) -> Result<(), MetricsError> {
+    metrics::set_global_recorder(recorder).map_err(|_| MetricsError::Twice)
+}
+
+/// The metrics of this process. Clones are the same metrics; upkeep ends with the last one.
+#[derive(Clone)]
+pub struct Metrics {
+    kept: Arc<Kept>,
+    started: Timestamp,
+}
+
+struct Kept {
+    handle: PrometheusHandle,
+    upkeep: JoinHandle<()>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.upkeep.abort();
+    }
+}
+
+async fn upkeep(handle: PrometheusHandle) {
+    let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
+    loop {
+        interval.tick().await;
+        handle.run_upkeep();
+    }
+}
+
+impl Metrics {
+    /// Metrics of whatever uses the recorder; [`install`] makes that the whole process.
+    pub fn recorder(runtime: &Handle) -> Result<(PrometheusRecorder, Self), MetricsError> {
+        let mut builder = PrometheusBuilder::new();
+        for name in signals::HISTOGRAMS {
+            builder = builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), &BUCKETS)?;
+        }
+        let recorder = builder.build_recorder();
+        for (name, kind, unit, help) in DESCRIPTIONS {
+            let (name, help) = (KeyName::from_const_str(name), help.into());
+            match kind {
+                Kind::Counter => recorder.describe_counter(name, Some(unit), help),
+                Kind::Gauge => recorder.describe_gauge(name, Some(unit), help),
+                Kind::Histogram => recorder.describe_histogram(name, Some(unit), help),
+            }
+        }
+        let handle = recorder.handle();
+        let upkeep = runtime.spawn(upkeep(handle.clone()));
+        Ok((recorder, Self { kept: Arc::new(Kept { handle, upkeep }), started: SystemClock.now() }))
+    }
+
+    /// Everything, in Prometheus' text format ([`CONTENT_TYPE`]).
+    pub fn render(&self) -> String {
+        let mut text = self.kept.handle.render();
+        // Writing to a string does not fail.
+        let _ = write!(
+            text,
+            "# HELP throughline_build_info The running version, as a label.\n\
+             # TYPE throughline_build_info gauge\n\
+             throughline_build_info{{version=\"{}\"}} 1\n",
+            env!("CARGO_PKG_VERSION")
+        );
+        text.push_str(&process::render(self.started));
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use metrics::{counter, histogram, with_local_recorder};
+
+    use super::*;
+
+    #[test]
+    fn every_metric_is_described() {
+        let source = include_str!("../../actors/src/signals.rs");
+        let named: Vec<&str> = source
+            .lines()
+            .filter_map(|line| {
+                line.strip_prefix("pub const ")?.split_once(": &str = \"")?.1.strip_suffix("\";")
+            })
+            .collect();
+        assert_eq!(named, DESCRIPTIONS.map(|(name, ..)| name));
+        let histograms = DESCRIPTIONS.iter().filter(|(_, kind, ..)| *kind == Kind::Histogram);
+        assert_eq!(histograms.map(|(name, ..)| *name).collect::<Vec<_>>(), signals::HISTOGRAMS);
+    }
+
+    #[tokio::test]
+    async fn a_scrape_has_help_types_buckets_version_and_process() {
+        let (recorder, metrics) = Metrics::recorder(&Handle::current()).unwrap();
+        with_local_recorder(&recorder, || {
+            counter!(signals::DELIVERIES, "stage" => "input", "outcome" => "acknowledged").increment(3);
+            histogram!(signals::STAGE_SECONDS, "stage" => "input").record(0.002);
+        });
+        let text = metrics.render();
+        for line in [
+            "# HELP throughline_deliveries_total Deliveries settled, by stage and outcome.",
+            "# TYPE throughline_deliveries_total counter",
+            r#"throughline_deliveries_total{stage="input",outcome="acknowledged"} 3"#,
+            "# TYPE throughline_stage_seconds histogram",
+            r#"throughline_stage_seconds_bucket{stage="input",le="0.001"} 0"#,
+            r#"throughline_stage_seconds_bucket{stage="input",le="0.0025"} 1"#,
+            r#"throughline_stage_seconds_bucket{stage="input",le="120"} 1"#,
+            concat!("throughline_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+        assert!(text.contains("\nprocess_start_time_seconds "), "{text}");
+        #[cfg(target_os = "linux")]
+        assert!(text.contains("\nprocess_resident_memory_bytes "), "{text}");
+    }
+
+    #[tokio::test]
+    async fn upkeep_ends_with_the_last_clone() {
+        let (_recorder, metrics) = Metrics::recorder(&Handle::current()).unwrap();
+        let task = metrics.kept.upkeep.abort_handle();
+        let clone = metrics.clone();
+        drop(metrics);
+        tokio::task::yield_now().await;
+        assert!(!task.is_finished());
+        drop(clone);
+        tokio::task::yield_now().await;
+        assert!(task.is_finished());
+    }
+}

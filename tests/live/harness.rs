@@ -1,0 +1,35 @@
+//! What the live tests share: real processes, the event log as a stranger reads it, and the stand-ins' records.
+
+pub mod cluster;
+pub mod config;
+pub mod corpora;
+pub mod log;
+pub mod process;
+pub mod python;
+pub mod reaper;
+pub mod stand_ins;
+
+pub use cluster::Cluster;
+pub use config::Settings;
+pub use log::{Log, Seen};
+pub use process::Program;
+pub use stand_ins::StandIns;
+
+use std::time::Duration;
+
+/// Within this a thing that must happen has happened, whatever else the machine is doing.
+pub const SOON: Duration = Duration::from_secs(30);
+/// Between looks at something that cannot be waited for.
+pub const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Looks until there is something to see.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + SOON;
+    loop {
+        if let Some(seen) = look().await {
+            return seen;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "not within {SOON:?}: {what}");
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}

@@ -1,0 +1,142 @@
+//! A nats-server, the stand-ins, a database file and some workers: what a deployment has, on loopback.
+
+use std::path::PathBuf;
+
+use async_nats::{HeaderMap, jetstream};
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use serde_json::{Value, json};
+
+use super::{Log, Program, Settings, StandIns, process::throughline, python, reaper};
+use crate::nats_server::NatsServer;
+
+/// First token of every subject, as it is without configuration.
+pub const NAMESPACE: &str = "throughline";
+/// Where publishers may send without tokens.
+pub const BARE: &str = "throughline.v1.user_input_received";
+
+pub struct Cluster {
+    // Workers go first, so that they do not complain about what they miss.
+    pub workers: Vec<Program>,
+    pub stand_ins: StandIns,
+    pub client: async_nats::Client,
+    pub nats: NatsServer,
+    dir: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// Starts everything, or says why this machine cannot.
+    pub async fn start(workers: usize, settings: &Settings) -> Option<Self> {
+        Self::start_with(workers, settings, &[]).await
+    }
+
+    /// The same, with arguments for the stand-ins.
+    pub async fn start_with(workers: usize, settings: &Settings, sandbox: &[&str]) -> Option<Self> {
+        let nats = NatsServer::start()?;
+        reaper::watch(nats.pid().expect("it runs"));
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let stand_ins = StandIns::start(dir.path(), sandbox).await;
+        let client = async_nats::connect(nats.url()).await.expect("a NATS client");
+        let mut cluster = Self { workers: Vec::new(), stand_ins, client, nats, dir };
+        let settings = settings
+            .clone()
+            .with(&format!("nats.url = {:?}", cluster.nats.url()))
+            .with(&format!("database.url = \"sqlite://{}\"", cluster.database().display()));
+        std::fs::write(cluster.config(), settings.over(&cluster.stand_ins.config)).expect("a file");
+        let mut setup = cluster.run("setup", &["setup"]);
+        let status = setup.ended(super::SOON).await;
+        assert!(status.success(), "setup: {}", setup.stderr());
+        for _ in 0..workers {
+            cluster.add_worker();
+        }
+        Some(cluster)
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("throughline.toml")
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.dir.path().join("throughline.db")
+    }
+
+    /// Starts `throughline` with the cluster's configuration.
+    pub fn run(&self, name: &str, arguments: &[&str]) -> Program {
+        let mut command = throughline();
+        command.arg("--config").arg(self.config()).args(arguments);
+        Program::start(name, self.dir.path(), &mut command)
+    }
+
+    pub fn add_worker(&mut self) {
+        let name = format!("worker{}", self.workers.len());
+        self.workers.push(self.run(&name, &["worker"]));
+    }
+
+    pub fn assert_workers_run(&mut self) {
+        for worker in &mut self.workers {
+            assert!(worker.is_running(), "a worker ended:\n{}", worker.stderr());
+            let log = worker.stderr();
+            assert!(!log.contains("panicked"), "a worker panicked:\n{log}");
+        }
+    }
+
+    /// The nats-server crashes and comes back.
+    pub fn crash_nats(&mut self) {
+        reaper::forget(self.nats.pid().expect("it runs"));
+        self.nats.restart();
+        reaper::watch(self.nats.pid().expect("it runs again"));
+    }
+
+    pub async fn log(&self) -> Log {
+        Log::follow(&self.client, NAMESPACE).await
+    }
+
+    /// Every row of `interactions`, read by another SQLite.
+    pub fn rows(&self) -> Vec<Value> {
+        python::rows(&self.database())
+    }
+
+    /// Publishes one message and waits until it is stored.
+    pub async fn publish(&self, subject: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) {
+        self.publish_all(vec![message(subject, headers, body)]).await;
+    }
+
+    /// Publishes in order, and waits until everything is stored.
+    pub async fn publish_all(&self, messages: Vec<jetstream::message::OutboundMessage>) {
+        let jetstream = jetstream::new(self.client.clone());
+        for some in messages.chunks(64) {
+            let mut acks = Vec::with_capacity(some.len());
+            for message in some {
+                let headers = message.headers.clone().unwrap_or_default();
+                let sent =
+                    jetstream.publish_with_headers(message.subject.clone(), headers, message.payload.clone());
+                acks.push(sent.await.expect("sent").into_future());
+            }
+            try_join_all(acks).await.expect("stored");
+        }
+    }
+
+    /// Publishes what a user said, bare.
+    pub async fn say(&self, workflow: &str, user: &str, session: &str, text: &str) {
+        self.publish_all(vec![said(workflow, user, session, text)]).await;
+    }
+}
+
+/// A message to publish.
+pub fn message(
+    subject: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> jetstream::message::OutboundMessage {
+    let mut map = HeaderMap::new();
+    for &(name, value) in headers {
+        map.append(name, value);
+    }
+    jetstream::message::OutboundMessage { subject: subject.into(), payload: body.into(), headers: Some(map) }
+}
+
+/// What a user said, as a bare message.
+pub fn said(workflow: &str, user: &str, session: &str, text: &str) -> jetstream::message::OutboundMessage {
+    let body = json!({"user_id": user, "session_id": session, "user_input": text, "workflow_id": workflow});
+    message(BARE, &[], body.to_string())
+}
