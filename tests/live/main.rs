@@ -1,7 +1,13 @@
 //! Real NATS, real database, real processes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+mod bad_input;
 mod bus;
+mod crashes;
+mod dev;
+mod faults;
 mod harness;
+mod hostile_corpora;
 mod independent_client;
 mod nats_server;
+mod support_corpus;

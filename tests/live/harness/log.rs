@@ -1,6 +1,7 @@
 //! The event log, as a stranger with a NATS client reads it.
 
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, HashMap},
     time::Duration,
 };
@@ -25,9 +26,15 @@ pub struct Seen {
     pub sequence: u64,
     pub subject: String,
     pub headers: BTreeMap<String, String>,
-    /// The body as JSON; null if it is none.
-    pub json: Value,
     pub body: bytes::Bytes,
+    /// Large, so only read when somebody asks.
+    json: OnceCell<Value>,
+}
+
+/// What is needed of every event.
+#[derive(serde::Deserialize)]
+struct Envelope {
+    workflowid: String,
 }
 
 impl Seen {
@@ -42,13 +49,18 @@ impl Seen {
         }
     }
 
+    /// The body as JSON; null if it is none.
+    pub fn json(&self) -> &Value {
+        self.json.get_or_init(|| serde_json::from_slice(&self.body).unwrap_or_default())
+    }
+
     /// An attribute of the envelope.
     pub fn attribute(&self, name: &str) -> &str {
-        self.json[name].as_str().unwrap_or_default()
+        self.json()[name].as_str().unwrap_or_default()
     }
 
     pub fn data(&self) -> &Value {
-        &self.json["data"]
+        &self.json()["data"]
     }
 
     pub fn header(&self, name: &str) -> &str {
@@ -102,10 +114,10 @@ impl Log {
                 panic!("not within {limit:?}: {what}; {} messages were read", self.all.len());
             };
             let next = next.expect("the log goes on");
-            if let Some(workflow) =
-                next.json["workflowid"].as_str().filter(|_| !next.kind().starts_with("dead."))
+            if !next.kind().starts_with("dead.")
+                && let Ok(envelope) = serde_json::from_slice::<Envelope>(&next.body)
             {
-                self.workflows.entry(workflow.to_owned()).or_default().push(self.all.len());
+                self.workflows.entry(envelope.workflowid).or_default().push(self.all.len());
             }
             self.all.push(next);
         }
@@ -145,14 +157,14 @@ impl Log {
     /// The answer of a workflow that must have ended well.
     pub fn answer(&self, workflow: &str) -> &str {
         let end = self.end(workflow).expect("an end");
-        assert_eq!(end.kind(), "interaction_saved", "{}", end.json);
+        assert_eq!(end.kind(), "interaction_saved", "{}", end.json());
         end.data()["response"]["text"].as_str().expect("a text")
     }
 
     /// The data of the `workflow_failed` of a workflow that must have failed.
     pub fn failure(&self, workflow: &str) -> &Value {
         let end = self.end(workflow).expect("an end");
-        assert_eq!(end.kind(), "workflow_failed", "{}", end.json);
+        assert_eq!(end.kind(), "workflow_failed", "{}", end.json());
         end.data()
     }
 
@@ -179,7 +191,7 @@ fn seen(message: &jetstream::Message) -> Seen {
         sequence: info.stream_sequence,
         subject: message.subject.to_string(),
         headers: headers.collect(),
-        json: serde_json::from_slice(&message.payload).unwrap_or_default(),
         body: message.payload.clone(),
+        json: OnceCell::new(),
     }
 }

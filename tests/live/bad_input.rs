@@ -1,0 +1,268 @@
+//! Bad input of every kind ends in a `workflow_failed` or a dead letter that says what was wrong, and the next
+//! message is served as if nothing had happened.
+
+use serde_json::json;
+
+use crate::harness::{
+    Cluster, Log, Seen, Settings,
+    cluster::{BARE, message},
+};
+
+const SESSION: &str = "unlucky";
+
+/// How a message must end.
+enum End {
+    /// `workflow_failed` with code `invalid_input` and a message that says this.
+    Failed(&'static str),
+    /// A dead letter whose error says this.
+    Dead(&'static str),
+    Saved,
+}
+use End::{Dead, Failed, Saved};
+
+fn bare(data: serde_json::Value) -> Vec<u8> {
+    data.to_string().into_bytes()
+}
+
+fn ask(field: &str, value: serde_json::Value) -> Vec<u8> {
+    let mut data = json!({"user_id": "demo", "session_id": SESSION, "user_input": "Hello"});
+    data[field] = value;
+    bare(data)
+}
+
+fn event(field: &str, value: serde_json::Value) -> Vec<u8> {
+    let mut event = json!({
+        "specversion": "1.0", "source": "/tests", "type": "user_input_received",
+        "data": {"user_id": "demo", "session_id": SESSION, "user_input": "Hello"},
+    });
+    event[field] = value;
+    bare(event)
+}
+
+#[rustfmt::skip]
+fn cases() -> Vec<(&'static str, Vec<u8>, End)> {
+    let deep = "[".repeat(100_000);
+    let mut deep_object = br#"{"user_id":"demo","session_id":"s","user_input":"x","metadata":{"a":"#.to_vec();
+    deep_object.extend_from_slice(deep.as_bytes());
+    vec![
+        ("nothing", Vec::new(), Dead("empty")),
+        ("blanks", b"  \n".to_vec(), Dead("not JSON")),
+        ("text", b"Where is my order?".to_vec(), Dead("not JSON")),
+        ("cut", br#"{"user_id":"demo","session_id":"s","user_in"#.to_vec(), Dead("not JSON")),
+        ("latin1", b"{\"user_id\":\"demo\",\"session_id\":\"s\",\"user_input\":\"gr\xfc\xdfe\"}".to_vec(), Dead("not JSON")),
+        ("bytes", (0..=255).collect(), Dead("not JSON")),
+        ("list", b"[1, 2]".to_vec(), Dead("an array")),
+        ("null", b"null".to_vec(), Dead("null")),
+        ("number", b"17".to_vec(), Dead("a number")),
+        ("string", b"\"hi\"".to_vec(), Dead("a string")),
+        ("deep", deep.into_bytes(), Dead("not JSON")),
+        ("deep-object", deep_object, Dead("not JSON")),
+        ("empty-object", bare(json!({})), Failed("user_id is missing")),
+        ("no-input", bare(json!({"user_id": "demo", "session_id": SESSION})), Failed("user_input is missing")),
+        ("no-user", bare(json!({"session_id": SESSION, "user_input": "x"})), Failed("user_id is missing")),
+        ("no-session", bare(json!({"user_id": "demo", "user_input": "x"})), Failed("session_id is missing")),
+        ("empty-input", ask("user_input", json!("")), Failed("user_input is empty")),
+        ("blank-input", ask("user_input", json!(" \t\r\n\u{a0}\u{3000} ")), Failed("user_input is empty")),
+        ("null-input", ask("user_input", json!(null)), Failed("user_input is missing")),
+        ("number-input", ask("user_input", json!(5)), Failed("user_input must be a string")),
+        ("list-input", ask("user_input", json!(["a"])), Failed("user_input must be a string")),
+        ("object-user", ask("user_id", json!({"id": 1})), Failed("user_id must be a string")),
+        ("bool-session", ask("session_id", json!(true)), Failed("session_id must be a string")),
+        ("empty-user", ask("user_id", json!("")), Failed("user_id is empty")),
+        ("empty-session", ask("session_id", json!("")), Failed("session_id is empty")),
+        ("nul-user", ask("user_id", json!("a\0b")), Failed("user_id contains a NUL")),
+        ("nul-session", ask("session_id", json!("a\0b")), Failed("session_id contains a NUL")),
+        ("long-user", ask("user_id", json!("u".repeat(257))), Failed("user_id is 257 bytes long")),
+        ("long-session", ask("session_id", json!("s".repeat(10_000))), Failed("session_id is 10000 bytes long")),
+        ("empty-workflow", ask("workflow_id", json!("")), Failed("workflow_id is empty")),
+        ("long-workflow", ask("workflow_id", json!("w".repeat(257))), Failed("workflow_id is 257 bytes long")),
+        ("number-workflow", ask("workflow_id", json!(1)), Failed("workflow_id must be a string")),
+        ("text-metadata", ask("metadata", json!("x")), Failed("metadata must be an object")),
+        ("large-metadata", ask("metadata", json!({"x": "y".repeat(10_000)})), Failed("metadata is")),
+        ("input-100k", ask("user_input", json!("x".repeat(100_000))), Failed("user_input is 100000 bytes long")),
+        ("input-900k", ask("user_input", json!("ü".repeat(450_000))), Failed("user_input is 900000 bytes long")),
+        ("body-900k", ask("something_else", json!("x".repeat(900_000))), Saved),
+        ("just-fits", ask("user_input", json!("x".repeat(32_768))), Saved),
+        ("nul-input", ask("user_input", json!("be\0fore")), Saved),
+        ("unknown-field", ask("color", json!("green")), Saved),
+        ("null-metadata", ask("metadata", json!(null)), Saved),
+        ("blank-user", ask("user_id", json!(" ")), Saved),
+        ("spec-old", event("specversion", json!("0.3")), Failed("specversion \"0.3\"")),
+        ("spec-new", event("specversion", json!("2.0")), Failed("specversion \"2.0\"")),
+        ("spec-number", event("specversion", json!(1.0)), Failed("specversion must be a string")),
+        ("schema-v2", event("dataschema", json!("urn:throughline:event:user_input_received:v2")), Failed("dataschema")),
+        ("schema-v99", event("dataschema", json!("https://example.com/chat/v99")), Failed("dataschema")),
+        ("schema-v1", event("dataschema", json!("urn:throughline:event:user_input_received:v1")), Saved),
+        ("schema-theirs", event("dataschema", json!("https://example.com/chat.json")), Saved),
+        ("other-type", event("type", json!("com.example.hello")), Failed("type is \"com.example.hello\"")),
+        ("no-data", event("data", json!(null)), Failed("data must be an object")),
+        ("list-data", event("data", json!([])), Failed("data must be an object")),
+        ("base64-data", {
+            let mut event: serde_json::Value = serde_json::from_slice(&event("data_base64", json!("e30="))).unwrap();
+            event.as_object_mut().unwrap().remove("data");
+            bare(event)
+        }, Failed("data_base64")),
+        ("bad-traceparent", event("traceparent", json!("00-zz")), Saved),
+    ]
+}
+
+#[tokio::test]
+async fn what_was_wrong_is_said_and_the_next_message_is_served() {
+    let Some(mut cluster) = Cluster::start(2, &Settings::new("")).await else { return };
+    let mut log = cluster.log().await;
+    let cases = cases();
+    // The Nats-Msg-Id names the workflow of a message that names none itself.
+    let mut messages: Vec<_> =
+        cases.iter().map(|(name, body, _)| message(BARE, &[("Nats-Msg-Id", name)], body.clone())).collect();
+    messages.push(message(BARE, &[("Nats-Msg-Id", "good")], ask("x", json!(0))));
+    cluster.publish_all(messages).await;
+    for (name, _, end) in &cases {
+        let workflow = workflow(&mut log, name, end).await;
+        let workflow = workflow.as_str();
+        match end {
+            Saved => {
+                log.answer(workflow);
+            }
+            Failed(reason) => {
+                let failed = log.failure(workflow);
+                assert_eq!((&failed["code"], &failed["stage"]), (&json!("invalid_input"), &json!("input")));
+                assert_eq!(
+                    (&failed["retryable"], &failed["may_have_happened"]),
+                    (&json!(false), &json!(false))
+                );
+                assert!(failed["message"].as_str().unwrap().contains(reason), "{name}: {failed}");
+            }
+            Dead(reason) => {
+                let letter = letter(&log, name).unwrap_or_else(|| panic!("no dead letter of {name}"));
+                let error = letter.header("Throughline-Error");
+                assert!(error.contains(reason), "{name}: {error}");
+                assert_eq!(letter.header("Throughline-Code"), "invalid_input");
+                assert_eq!(letter.header("Throughline-Stage"), "input");
+                let sent = &cases.iter().find(|case| case.0 == *name).unwrap().1;
+                assert_eq!(&letter.body[..], &sent[..], "{name}: byte for byte");
+            }
+        }
+    }
+    log.until_ended(&["good"]).await;
+    log.answer("good");
+    for (name, _, end) in &cases {
+        let workflow = workflow(&mut log, name, end).await;
+        let (ends, letters) = (ends(&log, &workflow), log.dead().filter(|seen| of(seen, name)).count());
+        let wanted = if matches!(end, Dead(_)) { (0, 1) } else { (1, 0) };
+        assert_eq!((ends, letters), wanted, "{name}: exactly one end");
+    }
+    let saved = cases.iter().filter(|(_, _, end)| matches!(end, Saved)).count() + 1;
+    assert_eq!(cluster.rows().len(), saved);
+    assert_eq!(cluster.stand_ins.count("model").await, saved as u64, "nothing invalid reached the model");
+    cluster.assert_workers_run();
+}
+
+/// Other stages' subjects are open to anybody with access to the server, too.
+#[tokio::test]
+async fn rubbish_on_the_inner_subjects_is_buried() {
+    let Some(mut cluster) = Cluster::start(1, &Settings::new("")).await else { return };
+    let mut log = cluster.log().await;
+    let kinds = ["input_validated", "context_retrieved", "external_data_fetched", "response_generated"];
+    let mut bodies: Vec<(String, Vec<u8>)> = Vec::new();
+    for (n, body) in ["", "{}", "[", "{\"specversion\":\"9.9\"}"].iter().enumerate() {
+        bodies.push((format!("b{n}"), body.as_bytes().to_vec()));
+    }
+    // An event of the right type with the wrong content, and one of a future version.
+    let envelope = |schema: &str| {
+        json!({
+            "specversion": "1.0", "id": "x", "source": "/tests", "type": "input_validated", "time": "2026-01-01T00:00:00Z",
+            "dataschema": schema, "workflowid": "w", "sessionid": "s", "userid": "u",
+            "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "data": {"request": 1},
+        })
+        .to_string()
+        .into_bytes()
+    };
+    bodies.push(("shape".to_owned(), envelope("urn:throughline:event:input_validated:v1")));
+    bodies.push(("version".to_owned(), envelope("urn:throughline:event:input_validated:v2")));
+    let mut messages = Vec::new();
+    for kind in kinds {
+        for (name, body) in &bodies {
+            messages.push(message(&format!("throughline.v1.{kind}.nobody.{kind}-{name}"), &[], body.clone()));
+        }
+    }
+    let wanted = messages.len();
+    cluster.publish_all(messages).await;
+    cluster.say("good", "demo", "s", "Hello").await;
+    log.until_ended(&["good"]).await;
+    log.answer("good");
+    log.until("a dead letter of each", |log| log.dead().count() >= wanted).await;
+    assert_eq!(log.dead().count(), wanted);
+    for letter in log.dead() {
+        assert_eq!(letter.header("Throughline-Code"), "unreadable_event");
+        assert!(!letter.header("Throughline-Error").is_empty());
+    }
+    let versions = log.dead().filter(|letter| letter.header("Throughline-Error").contains(":v2")).count();
+    assert_eq!(versions, kinds.len(), "a version that is not read is named");
+    cluster.assert_workers_run();
+}
+
+#[tokio::test]
+async fn large_bodies_travel_where_they_are_allowed() {
+    let settings = Settings::new("[limits]\nmax_input_bytes = 1048576\nmax_metadata_bytes = 1048576");
+    let Some(mut cluster) = Cluster::start(2, &settings).await else { return };
+    let mut log = cluster.log().await;
+    let text = format!("What is the status of my order? {}", "ä € ".repeat(14_000));
+    cluster.say("w-100k", "demo", "s1", &text).await;
+    // More than the model's context: the model refuses, once.
+    cluster.say("w-900k", "demo", "s2", &"word ".repeat(180_000)).await;
+    cluster.publish(BARE, &[], ask("metadata", json!({"x": "y".repeat(900_000)}))).await;
+    cluster.say("w-after", "demo", SESSION, "Hello").await;
+    log.until_ended(&["w-100k", "w-900k", "w-after"]).await;
+    assert!(log.answer("w-100k").contains("#W10007"));
+    let refused = log.failure("w-900k");
+    assert_eq!((&refused["code"], &refused["attempts"]), (&json!("model_rejected"), &json!(1)));
+    assert!(refused["message"].as_str().unwrap().contains("maximum context length"), "{refused}");
+    log.answer("w-after");
+    let rows = cluster.rows();
+    assert_eq!(rows.len(), 3);
+    let row = rows.iter().find(|row| row["workflow_id"] == "w-100k").unwrap();
+    assert_eq!(row["input"], text.trim());
+    let longest = rows.iter().map(|row| row["metadata"].as_str().unwrap().len()).max().unwrap();
+    assert!(longest > 900_000, "metadata is stored whole");
+    assert!(
+        log.all
+            .iter()
+            .filter(|seen| seen.kind() != "user_input_received")
+            .all(|seen| seen.body.len() <= 65_536),
+        "an event is a small message whatever it carries"
+    );
+    cluster.assert_workers_run();
+}
+
+/// The workflow of a message, which is called as its message id unless its own `workflow_id` was unusable.
+async fn workflow(log: &mut Log, name: &str, end: &End) -> String {
+    let find = |log: &Log| {
+        log.all.iter().find_map(|seen| {
+            let reason = seen.data()["message"].as_str().unwrap_or_default();
+            let mine = match end {
+                Dead(_) => seen.kind().starts_with("dead.") && of(seen, name),
+                Saved => seen.kind() == "interaction_saved" && of(seen, name),
+                Failed(wanted) if wanted.starts_with("workflow_id ") => reason.starts_with(wanted),
+                Failed(_) => seen.kind() == "workflow_failed" && of(seen, name),
+            };
+            let id = seen.attribute("workflowid");
+            mine.then(|| if id.is_empty() { name.to_owned() } else { id.to_owned() })
+        })
+    };
+    log.until(&format!("the right end of {name}"), |log| find(log).is_some()).await;
+    find(log).unwrap()
+}
+
+fn of(seen: &Seen, name: &str) -> bool {
+    seen.subject.ends_with(&format!(".{name}")) || seen.header("Original-Nats-Msg-Id") == name
+}
+
+fn letter<'l>(log: &'l Log, name: &str) -> Option<&'l Seen> {
+    log.dead().find(|seen| of(seen, name))
+}
+
+fn ends(log: &Log, name: &str) -> usize {
+    log.events(name)
+        .filter(|seen| matches!(seen.kind().as_str(), "interaction_saved" | "workflow_failed"))
+        .count()
+}
