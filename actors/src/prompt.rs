@@ -4,6 +4,8 @@
 //! with the retrieved data as delimited JSON blocks, and the user's own words, verbatim, as the last message. JSON in
 //! the blocks is written with `<`, `>` and `&` escaped, so no text inside can close a block or open another.
 
+use std::fmt::Write;
+
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value, context, syntax::SyntaxConfig};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -69,7 +71,11 @@ impl PromptTemplate {
         environment.add_template_owned(SYSTEM, system.to_owned()).map_err(failed)?;
         environment.add_template_owned(DATA, data.to_owned()).map_err(failed)?;
         let digest = Sha256::new().chain_update(system).chain_update([0]).chain_update(data).finalize();
-        let hash = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = digest.iter().fold(String::new(), |mut hash, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(hash, "{byte:02x}");
+            hash
+        });
         Ok(Self { id: id.to_owned(), hash, environment })
     }
 

@@ -9,9 +9,11 @@
 //! Credit bounds everything: the inbox is granted as many deliveries as there are free slots, so the mailbox, the
 //! queue and the workers together never hold more than `slots`. Work waits in the server, not here.
 
+mod drain;
+mod intake;
+
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    mem,
     sync::Arc,
     time::Duration,
 };
@@ -27,7 +29,7 @@ use crate::{
         limits::{DeliveryLimits, PROGRESS_PER_ACK_WAIT, WORK_LIMIT},
         settle::Outcome,
     },
-    ports::bus::{Bus, BusError, Delivery, Inbox, Receipt, Settlement},
+    ports::bus::{Bus, BusError, Delivery, Receipt},
     signals,
     worker::{Work, Worker, WorkerArgs},
 };
@@ -131,8 +133,9 @@ impl Actor for StageActor {
         inbox.grant(args.slots).await?;
         // At most one message per slot can be under way, so sending credit never waits.
         let (credit, credits) = mpsc::channel(args.slots + 1);
-        let intake = tokio::spawn(intake(inbox, credits, myself.clone()));
-        let _ = myself.send_interval(args.ack_wait / PROGRESS_PER_ACK_WAIT, || StageMessage::Tick);
+        let intake = tokio::spawn(intake::run(inbox, credits, myself.clone()));
+        // It ends with its actor, so nobody holds on to it.
+        drop(myself.send_interval(args.ack_wait / PROGRESS_PER_ACK_WAIT, || StageMessage::Tick));
         tracing::info!(stage = %name, slots = args.slots, "stage started");
         Ok(StageState {
             args,
@@ -229,7 +232,7 @@ impl Actor for StageActor {
         _: ActorRef<StageMessage>,
         state: &mut StageState,
     ) -> Result<(), ActorProcessingErr> {
-        state.stop_tasks();
+        state.intake.abort();
         Ok(())
     }
 }
@@ -321,116 +324,4 @@ impl StageState {
             }
         }));
     }
-
-    fn drain(&mut self, reply: RpcReplyPort<Drained>) {
-        self.intake.abort();
-        let waiting: Vec<Delivery> = self.queue.drain(..).collect();
-        let handed_back = waiting.len();
-        let (drained, replies) = self.draining.get_or_insert_default();
-        drained.handed_back += handed_back;
-        replies.push(reply);
-        self.hand_back(waiting, Duration::ZERO);
-        self.answer_if_drained(0);
-    }
-
-    fn answer_if_drained(&mut self, finished: usize) {
-        let nothing_left = self.in_hand() == 0;
-        if let Some((drained, replies)) = &mut self.draining {
-            drained.finished += finished;
-            if nothing_left {
-                let (replies, drained) = (mem::take(replies), *drained);
-                self.answer_when_handed_back(replies, drained);
-            }
-        }
-    }
-
-    /// Whoever hears the answer may end the process, so the last hand-back goes first.
-    fn answer_when_handed_back(&mut self, replies: Vec<RpcReplyPort<Drained>>, drained: Drained) {
-        self.after_progress(async move {
-            for reply in replies {
-                let _ = reply.send(drained);
-            }
-        });
-    }
-
-    /// Starts something that waits on the network, behind what was started before.
-    fn after_progress(&mut self, next: impl Future<Output = ()> + Send + 'static) {
-        let before = self.progress.take();
-        self.progress = Some(tokio::spawn(async move {
-            if let Some(before) = before {
-                let _ = before.await;
-            }
-            next.await;
-        }));
-    }
-
-    /// Kills all workers and hands their deliveries back.
-    fn abandon(&mut self) -> Drained {
-        self.intake.abort();
-        let mut left: Vec<Delivery> = self.queue.drain(..).collect();
-        for (_, busy) in self.busy.drain() {
-            busy.worker.kill();
-            left.extend(busy.batch.iter().cloned());
-        }
-        let (mut drained, _) = self.draining.take().unwrap_or_default();
-        drained.handed_back += left.len();
-        self.draining = Some((drained, Vec::new()));
-        self.hand_back(left, Duration::ZERO);
-        drained
-    }
-
-    /// It was on its way from the intake when draining began.
-    fn hand_back_late(&mut self, delivery: Delivery) {
-        if let Some((drained, _)) = &mut self.draining {
-            drained.handed_back += 1;
-        }
-        self.hand_back(vec![delivery], Duration::ZERO);
-    }
-
-    fn hand_back(&mut self, deliveries: Vec<Delivery>, after: Duration) {
-        if deliveries.is_empty() {
-            return;
-        }
-        self.after_progress(async move {
-            for delivery in deliveries {
-                if let Err(error) = delivery.receipt.settle(Settlement::Retried { after }).await {
-                    tracing::warn!(%error, "delivery not handed back, it comes again after the ack wait");
-                }
-            }
-        });
-    }
-
-    fn stop_tasks(&self) {
-        self.intake.abort();
-    }
-}
-
-/// Moves deliveries from the bus to the stage actor, and credit the other way.
-async fn intake(
-    mut inbox: Box<dyn Inbox>,
-    mut credits: mpsc::Receiver<usize>,
-    stage: ActorRef<StageMessage>,
-) {
-    let error = loop {
-        tokio::select! {
-            credit = credits.recv() => match credit {
-                Some(credit) => {
-                    if let Err(error) = inbox.grant(credit).await {
-                        break error;
-                    }
-                }
-                None => return,
-            },
-            next = inbox.next() => match next {
-                Ok(delivery) => {
-                    if stage.cast(StageMessage::Arrived(delivery)).is_err() {
-                        return;
-                    }
-                }
-                Err(error) => break error,
-            },
-        }
-    };
-    // If the stage has ended meanwhile, nobody needs to know.
-    let _ = stage.cast(StageMessage::IntakeEnded(error));
 }

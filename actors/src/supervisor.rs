@@ -38,7 +38,7 @@ impl Default for RestartPolicy {
             base_delay: Duration::from_millis(100),
             max_delay: Duration::from_secs(5),
         };
-        Self { intensity: 5, window: Duration::from_secs(60), backoff }
+        Self { intensity: 5, window: Duration::from_mins(1), backoff }
     }
 }
 
@@ -196,7 +196,8 @@ impl SupervisorState {
         let made = u32::try_from(count).unwrap_or(u32::MAX);
         let delay = backoff.delay_after(made, None, u64::MAX).unwrap_or(backoff.max_delay);
         tracing::error!(%stage, reason, ?delay, "stage failed, restarting");
-        let _ = myself.send_after(delay, move || SupervisorMessage::Restart(stage));
+        // It ends with its actor, so nobody holds on to it.
+        drop(myself.send_after(delay, move || SupervisorMessage::Restart(stage)));
         Ok(())
     }
 

@@ -28,17 +28,17 @@ async fn away(ops: &'static [Op], outage: Duration, act: Act) {
 
 #[tokio::test(start_paused = true)]
 async fn while_inputs_are_admitted() {
-    away(&[Op::Admit], Duration::from_secs(120), Act::Lost).await;
+    away(&[Op::Admit], Duration::from_mins(2), Act::Lost).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn while_context_is_read() {
-    away(&[Op::Context], Duration::from_secs(120), Act::Lost).await;
+    away(&[Op::Context], Duration::from_mins(2), Act::Lost).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn while_interactions_are_saved() {
-    away(&[Op::Save], Duration::from_secs(120), Act::Lost).await;
+    away(&[Op::Save], Duration::from_mins(2), Act::Lost).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -48,7 +48,7 @@ async fn for_a_moment_everywhere() {
 
 #[tokio::test(start_paused = true)]
 async fn for_longer_than_a_worker_waits() {
-    away(&[Op::Admit, Op::Context, Op::Save, Op::Fail], Duration::from_secs(1_500), Act::Lost).await;
+    away(&[Op::Admit, Op::Context, Op::Save, Op::Fail], Duration::from_mins(25), Act::Lost).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -71,7 +71,7 @@ async fn its_breaker_spares_it_while_it_is_away() {
     for n in 0..30 {
         rig.publish(&format!("w{n}"), &format!("s{n}"), "hello");
     }
-    rig.pass(Duration::from_secs(300)).await;
+    rig.pass(Duration::from_mins(5)).await;
     let calls = calls.load(std::sync::atomic::Ordering::Relaxed);
     assert!(calls <= 30 + 10, "all were under way at first, then one probe every 30 s, not {calls} calls");
     assert_eq!(

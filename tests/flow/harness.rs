@@ -45,7 +45,7 @@ pub use gate::{Act, Gate, Op};
 pub use meters::Meters;
 
 /// A test waits no longer than this (of the paused clock) for anything.
-const PATIENCE: Duration = Duration::from_secs(2 * 3600);
+const PATIENCE: Duration = Duration::from_hours(2);
 /// The wall clock at the start, as [`MemoryBus`] has it.
 const EPOCH_UNIX_MS: i64 = 1_750_000_000_000;
 

@@ -129,7 +129,7 @@ async fn what_panics_even_while_it_is_buried_comes_again_at_its_pace_and_holds_n
         if matches!(op, Op::Generate | Op::Bury) && about.contains("poison") { Act::Panic } else { Act::Go }
     });
     rig.publish("w1", "s1", "poison");
-    rig.pass(Duration::from_secs(60)).await;
+    rig.pass(Duration::from_mins(1)).await;
     let tries = buried.load(std::sync::atomic::Ordering::Relaxed);
     assert!((2..=70).contains(&tries), "about once a second, not {tries} times a minute");
     rig.saved(&rig.publish("w2", "s2", "hello")).await;

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::select_all;
 use throughline_actors::ports::{
     memory::{
         model::{answer, failure},
@@ -26,7 +27,7 @@ use crate::harness::{ACK_WAIT, Act, Gate, JOURNEY, Op, PROVIDER, Rig, Worker, qu
 
 const SEEDS: u64 = 200;
 /// Faults stop after this; everything must end then.
-const STORM: Duration = Duration::from_secs(120);
+const STORM: Duration = Duration::from_mins(2);
 
 /// Chance, shared by everything that happens in one schedule.
 #[derive(Clone)]
@@ -104,27 +105,31 @@ impl Schedule {
     fn shake(&self, gate: &Gate) {
         let (dice, excuses, calm) = (self.dice.clone(), Arc::clone(&self.excuses), self.calm);
         let started = tokio::time::Instant::now();
+        let bus = self.rig.bus.clone();
         let left = STORM.saturating_sub(Duration::from_secs_f64(self.rig.seconds()));
         gate.on(move |op, _| {
             if started.elapsed() > left || !dice.one_in(25) {
                 return Act::Go;
             }
-            let act = match dice.below(8) {
+            let act = match dice.below(12) {
                 0 | 1 => Act::Lost,
                 2 | 3 => Act::Unanswered,
-                4 => Act::Panic,
+                4 | 5 => Act::Panic,
+                6 => Act::Die,
+                7 => Act::DieAfter,
                 _ => Act::Slow(dice.millis(2_000)),
             };
             match (op, act) {
-                (_, Act::Panic) if calm => Act::Go,
-                // Those have no answer to lose, or end the stage rather than the call; tested elsewhere.
-                (Op::Open | Op::Next | Op::Progress, _) | (Op::Fetch, Act::Panic) => Act::Go,
-                (Op::Generate, Act::Lost | Act::Unanswered | Act::Panic) => {
-                    excuses.generation.fetch_add(1, Ordering::Relaxed);
+                (_, Act::Panic | Act::Die | Act::DieAfter) if calm => Act::Go,
+                (_, Act::Die | Act::DieAfter) => {
+                    excuses.in_hand.fetch_add(bus.in_hand(StageName::Generation), Ordering::Relaxed);
                     act
                 }
-                // The answer dies with its worker.
-                (Op::Publish | Op::Settle, Act::Panic) => {
+                // Those have no answer to lose, or end the stage rather than the call; tested elsewhere.
+                (Op::Open | Op::Next | Op::Progress, _) | (Op::Fetch, Act::Panic) => Act::Go,
+                // The call fails, or its answer dies with its worker.
+                (Op::Generate, Act::Lost | Act::Unanswered | Act::Panic)
+                | (Op::Publish | Op::Settle, Act::Panic) => {
                     excuses.generation.fetch_add(1, Ordering::Relaxed);
                     act
                 }
@@ -159,19 +164,35 @@ impl Schedule {
                 self.rig.pass(self.dice.millis(4_000)).await;
             }
             if !self.calm && self.dice.one_in(15) {
-                self.crash(&mut workers).await;
+                self.end_one(&mut workers).await;
             }
+            self.replace_dead(&mut workers).await;
         }
         for (workflow, _) in &published {
-            self.rig.ended(workflow).await;
+            loop {
+                let death = select_all(workers.iter().map(|worker| Box::pin(worker.gate.died())));
+                tokio::select! {
+                    _ = self.rig.ended(workflow) => break,
+                    _ = death => {}
+                }
+                self.replace_dead(&mut workers).await;
+            }
         }
         // What is still on its way (redeliveries, the last settlements) must not undo anything.
         self.rig.pass(STORM + ACK_WAIT * 3).await;
         self.check(&published);
     }
 
-    /// One process dies (or is told to stop), and another takes its place.
-    async fn crash(&self, workers: &mut Vec<Worker>) {
+    async fn replace_dead(&self, workers: &mut Vec<Worker>) {
+        let before = workers.len();
+        workers.retain(|worker| !worker.gate.is_dead());
+        while workers.len() < before {
+            workers.push(self.worker().await);
+        }
+    }
+
+    /// One process dies or is told to stop, between any two messages, and another takes its place.
+    async fn end_one(&self, workers: &mut Vec<Worker>) {
         let victim = workers.remove(usize::try_from(self.dice.below(workers.len() as u64)).unwrap());
         let in_hand = self.rig.bus.in_hand(StageName::Generation);
         self.excuses.in_hand.fetch_add(in_hand, Ordering::Relaxed);
@@ -263,9 +284,8 @@ fn whatever_happens_everything_ends_once_and_in_order() {
                 .build()
                 .unwrap();
             runtime.block_on(async {
-                let schedule = Schedule::new(seed);
-                schedule.run().await;
-            })
+                Schedule::new(seed).run().await;
+            });
         });
         if let Err(problem) = ran {
             let message = problem.downcast_ref::<String>().map_or("see above", String::as_str);

@@ -39,7 +39,7 @@ async fn twenty_messages_published_at_once_run_one_at_a_time_and_in_order() {
 #[tokio::test(start_paused = true)]
 async fn sessions_run_side_by_side() {
     let (rig, _worker) = Rig::running().await;
-    let minute = Duration::from_secs(60);
+    let minute = Duration::from_mins(1);
     rig.models.otherwise(PROVIDER, move |request| Reply::After(minute, Ok(answer(&reply_to(request)))));
     let workflows: Vec<_> =
         (0..30).map(|n| rig.publish(&format!("w{n}"), &format!("s{n}"), "hello")).collect();

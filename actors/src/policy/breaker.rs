@@ -131,6 +131,7 @@ impl Breaker {
     }
 
     /// Reports how an admitted call went. A permit of an older generation changes nothing.
+    #[expect(clippy::needless_pass_by_value, reason = "a permit is given back once")]
     pub fn settle(&mut self, permit: Permit, outcome: CallOutcome, now: Instant) {
         if permit.generation != self.generation {
             return;

@@ -26,10 +26,10 @@ pub const HOLD_LIMIT: Duration = Duration::from_secs(35);
 
 /// How long a worker waits for the database before it hands its delivery back. While the database is away nothing
 /// else could be done with the slot, and a hand-back would use up one of the server's deliveries.
-pub const STORE_PATIENCE: Duration = Duration::from_secs(600);
+pub const STORE_PATIENCE: Duration = Duration::from_mins(10);
 
 /// Longest time one worker may spend on one delivery before it is killed and the delivery handed back.
-pub const WORK_LIMIT: Duration = Duration::from_secs(1800);
+pub const WORK_LIMIT: Duration = Duration::from_mins(30);
 
 /// Share of the acknowledgement wait after which a delivery in hand is reported as in progress.
 pub const PROGRESS_PER_ACK_WAIT: u32 = 3;
@@ -39,4 +39,4 @@ pub const BUS_RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// How long a worker holds a result that the bus does not take, before it hands its delivery back and the result is
 /// lost. As with the database, there is nothing else to do meanwhile.
-pub const BUS_PATIENCE: Duration = Duration::from_secs(600);
+pub const BUS_PATIENCE: Duration = Duration::from_mins(10);

@@ -29,7 +29,7 @@ pub struct RetryPolicy {
 impl Default for RetryPolicy {
     /// Four attempts, from one second up to sixty.
     fn default() -> Self {
-        Self { max_attempts: 4, base_delay: Duration::from_secs(1), max_delay: Duration::from_secs(60) }
+        Self { max_attempts: 4, base_delay: Duration::from_secs(1), max_delay: Duration::from_mins(1) }
     }
 }
 
@@ -71,7 +71,7 @@ mod tests {
         let policy = RetryPolicy::default();
         let asked = |secs| policy.delay_after(1, Some(Duration::from_secs(secs)), u64::MAX);
         assert_eq!(asked(9), Some(Duration::from_secs(9)));
-        assert_eq!(asked(3600), Some(Duration::from_secs(60)));
+        assert_eq!(asked(3600), Some(Duration::from_mins(1)));
         assert_eq!(asked(0), Some(Duration::from_secs(1)));
     }
 

@@ -99,7 +99,7 @@ impl ExternalStep {
                 self.sources.fetch(&call)
             })
             .await;
-        Answer { result: result.map_err(|gave_up| source_error(&spec.name, gave_up)), calls }
+        Answer { result: result.map_err(|gave_up| source_error(&spec.name, &gave_up)), calls }
     }
 }
 
@@ -118,7 +118,7 @@ fn skipped() -> SourceResult {
     }
 }
 
-fn source_error(source: &str, gave_up: GaveUp<FetchError>) -> SourceError {
+fn source_error(source: &str, gave_up: &GaveUp<FetchError>) -> SourceError {
     let (code, http_status) = match &gave_up.last {
         CallError::Refused(Refused::BreakerOpen(_)) => ("breaker_open", None),
         CallError::Refused(Refused::Paced(_)) => ("rate_limited", None),

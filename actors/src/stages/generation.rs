@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use rust_decimal::Decimal;
 use throughline_schemas::{
     Event, EventData, FailureCode, Millis, StageName, Usd, WorkflowFailed,
     event::{
@@ -59,11 +60,11 @@ impl Step for GenerationStep {
             let is_last = gave_up.len() + 1 == self.settings.route.len();
             let refused = if is_last { WhenRefused::Wait } else { WhenRefused::GiveUp };
             match self.ask(target, (provider, refused), &prompt, run, &log).await {
-                Ok(answer) => return Ok(self.done(fetched, target, prompt, answer, log, run)),
+                Ok(answer) => return Ok(done(fetched, target, prompt, answer, log, run)),
                 Err(gone) => gave_up.push(gone),
             }
         }
-        Err(self.stopped(gave_up, log))
+        Err(stopped(gave_up, log))
     }
 }
 
@@ -149,53 +150,50 @@ impl GenerationStep {
         }
         result
     }
+}
 
-    fn done(
-        &self,
-        fetched: &ExternalDataFetched,
-        target: &ModelTarget,
-        prompt: Prompt,
-        answer: ModelAnswer,
-        log: AttemptLog,
-        run: Run,
-    ) -> Next {
-        let attempts = log.into_inner();
-        let cost_usd = total_cost(&attempts);
-        let attempt = run.made.saturating_add(u32::try_from(attempts.len()).unwrap_or(u32::MAX));
-        let data = ResponseGenerated {
-            request: fetched.request.clone(),
-            response: Response {
-                text: answer.text,
-                model: answer.model,
-                provider: target.provider.clone(),
-                finish_reason: answer.finish_reason,
-            },
-            usage: answer.usage.unwrap_or_default(),
-            cost_usd,
-            attempts,
-            prompt,
-            raw_response: answer.raw,
-        };
-        Next { data: EventData::ResponseGenerated(Box::new(data)), attempt, release: None }
-    }
+fn done(
+    fetched: &ExternalDataFetched,
+    target: &ModelTarget,
+    prompt: Prompt,
+    answer: ModelAnswer,
+    log: AttemptLog,
+    run: Run,
+) -> Next {
+    let attempts = log.into_inner();
+    let cost_usd = total_cost(&attempts);
+    let attempt = run.made.saturating_add(u32::try_from(attempts.len()).unwrap_or(u32::MAX));
+    let data = ResponseGenerated {
+        request: fetched.request.clone(),
+        response: Response {
+            text: answer.text,
+            model: answer.model,
+            provider: target.provider.clone(),
+            finish_reason: answer.finish_reason,
+        },
+        usage: answer.usage.unwrap_or_default(),
+        cost_usd,
+        attempts,
+        prompt,
+        raw_response: answer.raw,
+    };
+    Next { data: EventData::ResponseGenerated(Box::new(data)), attempt, release: None }
+}
 
-    fn stopped(&self, mut all: Vec<GaveUp<ModelFailure>>, log: AttemptLog) -> Stopped {
-        let log = log.into_inner();
-        // As long as one of them may be asked again, the workflow has not failed.
-        let soonest = all
-            .iter()
-            .filter_map(|gave_up| Some((gave_up.wait?, &gave_up.last)))
-            .min_by_key(|(wait, _)| *wait);
-        if let Some((after, reason)) = soonest {
-            return Stopped::Otherwise(Outcome::Later { after, reason: reason.to_string() });
-        }
-        let Some(gave_up) = all.pop() else {
-            let message = "no model is configured; set generation.model and a provider".to_owned();
-            return Stopped::Failed(failure(FailureCode::ModelUnavailable, message, 1, log));
-        };
-        let code = code_of(&gave_up);
-        Stopped::Failed(failure(code, gave_up.last.to_string(), gave_up.made, log))
+fn stopped(mut all: Vec<GaveUp<ModelFailure>>, log: AttemptLog) -> Stopped {
+    let log = log.into_inner();
+    // As long as one of them may be asked again, the workflow has not failed.
+    let soonest =
+        all.iter().filter_map(|gave_up| Some((gave_up.wait?, &gave_up.last))).min_by_key(|(wait, _)| *wait);
+    if let Some((after, reason)) = soonest {
+        return Stopped::Otherwise(Outcome::Later { after, reason: reason.to_string() });
     }
+    let Some(gave_up) = all.pop() else {
+        let message = "no model is configured; set generation.model and a provider".to_owned();
+        return Stopped::Failed(failure(FailureCode::ModelUnavailable, message, 1, log));
+    };
+    let code = code_of(&gave_up);
+    Stopped::Failed(failure(code, gave_up.last.to_string(), gave_up.made, log))
 }
 
 /// Attempts of one run, pushed by the call under way.
@@ -264,7 +262,7 @@ fn total_cost(attempts: &[Attempt]) -> Option<Usd> {
         .iter()
         .filter_map(|attempt| attempt.cost_usd)
         .map(Usd::dollars)
-        .reduce(|sum, cost| sum.saturating_add(cost))
+        .reduce(Decimal::saturating_add)
         .map(Usd::new)
 }
 
