@@ -1,21 +1,29 @@
 //! The command line. Results go to stdout, logs and progress to stderr; exit codes are in [`Exit`].
 
 mod bench;
+mod bus_error;
 mod config_command;
 mod dev;
+mod doctor;
+mod events;
 mod exit;
 mod output;
+mod publish;
 mod run;
 mod sandbox;
 mod schema;
 mod setup;
 mod signal;
+pub mod timeline;
 mod worker;
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use throughline_schemas::StageName;
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use throughline_schemas::{EventType, StageName};
 
 pub use exit::{Exit, Failure};
 
@@ -112,13 +120,13 @@ pub struct PublishArgs {
     /// Wait for the end; print the answer, or the failure and exit 1
     #[arg(long)]
     wait: bool,
-    /// How long to wait for each workflow, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, requires = "wait")]
+    /// How long to wait for the end, in seconds; with --file, how long to wait without any end
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, requires = "wait", value_parser = clap::value_parser!(u64).range(1..=604_800))]
     timeout: u64,
     /// Print JSON lines
     #[arg(long)]
     json: bool,
-    /// Publish a JSON Lines file of {"user_id", "session_id", "user_input", "workflow_id"?, "metadata"?}
+    /// Publish a JSON Lines file of {"user_id", "session_id", "user_input", "workflow_id"?, "metadata"?}; `-` reads stdin
     #[arg(long, value_name = "FILE", conflicts_with_all = ["text", "user", "session"])]
     file: Option<PathBuf>,
     /// What the user says; `-` reads stdin
@@ -135,13 +143,13 @@ pub struct EventsArgs {
     /// Only this session
     #[arg(long, value_name = "ID")]
     session: Option<String>,
-    /// Only this type, for example response_generated
-    #[arg(long, value_name = "TYPE")]
-    r#type: Option<String>,
+    /// Only this type
+    #[arg(long, value_name = "TYPE", value_parser = PossibleValuesParser::new(EventType::ALL.map(EventType::as_str)).try_map(|name| name.parse::<EventType>()))]
+    r#type: Option<EventType>,
     /// Only events stored in this last span, for example 10m, 2h, 1d
     #[arg(long, value_name = "SPAN")]
     since: Option<String>,
-    /// Go on with events as they come
+    /// Go on with events as they come; with --workflow, until its end
     #[arg(long, short)]
     follow: bool,
     /// Print JSON lines

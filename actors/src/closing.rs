@@ -6,16 +6,21 @@
 use std::sync::Arc;
 
 use throughline_schemas::{
-    Event, EventData, FailureCode, Meta, StageName, TraceParent, WorkflowFailed, decode,
+    Event, EventData, FailureCode, Meta, StageName, Subject, TraceParent, WorkflowFailed, decode,
 };
+use tokio::time::Instant;
 
 use crate::{
     dependency::{Dependency, GaveUp},
-    policy::{limits::BUS_RETRY_DELAY, settle::Outcome},
+    policy::{
+        limits::{BUS_PATIENCE, BUS_RETRY_DELAY},
+        settle::Outcome,
+    },
     ports::{
-        bus::{Bus, BusError, Published},
+        Classify, Fault,
+        bus::{Bus, BusError, DeadLetter, Delivery, Published},
         clock::Clock,
-        store::{Ending, Store, StoreError},
+        store::{Closed, Ending, Store, StoreError},
     },
     signals,
 };
@@ -51,56 +56,133 @@ impl Closer {
         }
     }
 
-    /// Publishes an event; `Err` says how the delivery that caused it must end.
+    /// Publishes an event. While the bus does not take it, it is held for up to [`BUS_PATIENCE`]: handing the cause
+    /// back would throw away what was done for it, a paid answer perhaps.
     pub async fn publish(&self, event: &Event) -> Result<Published, PublishFailed> {
-        self.bus.publish(event).await.map_err(|error| match error {
-            error @ (BusError::TooLarge { .. } | BusError::Encode(_)) => PublishFailed::Never(error),
-            error @ (BusError::Unavailable { .. }
-            | BusError::Full(_)
-            | BusError::NotSetUp(_)
-            | BusError::Forbidden(_)) => PublishFailed::Now(error),
-        })
+        self.patiently(|| self.bus.publish(event)).await
     }
 
-    /// Ends the workflow of `cause` as failed.
+    /// Whether an event of this address is stored; as patient as [`Closer::publish`].
+    pub async fn exists(&self, subject: &Subject) -> Result<bool, PublishFailed> {
+        self.patiently(|| self.bus.exists(subject)).await
+    }
+
+    /// Stores a dead letter; as patient as [`Closer::publish`].
+    pub async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), Outcome> {
+        self.patiently(|| self.bus.bury(delivery, letter)).await.map_err(PublishFailed::outcome)
+    }
+
+    async fn patiently<T, Fut>(&self, mut ask: impl FnMut() -> Fut) -> Result<T, PublishFailed>
+    where
+        Fut: Future<Output = Result<T, BusError>>,
+    {
+        let give_up_at = Instant::now() + BUS_PATIENCE;
+        loop {
+            let error = match ask().await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            match error.fault() {
+                Fault::Permanent => return Err(PublishFailed::Never(error)),
+                Fault::Transient { .. } | Fault::Unknown => {}
+            }
+            if Instant::now() + BUS_RETRY_DELAY > give_up_at {
+                return Err(PublishFailed::Now(error));
+            }
+            tracing::warn!(stage = %self.stage, %error, "the event bus does not take it, trying again");
+            tokio::time::sleep(BUS_RETRY_DELAY).await;
+        }
+    }
+
+    /// Ends the workflow of `cause` as failed, and starts the next turn of its session.
     pub async fn fail(&self, cause: &Meta, failed: WorkflowFailed, traceparent: TraceParent) -> Outcome {
-        let now = self.clock.now();
-        let closed =
-            self.database.call(0, |_| self.store.fail(&cause.workflow_id, &cause.session_id, now)).await;
-        let closed = match closed {
-            Ok(closed) => closed,
-            Err(gave_up) => return store_away(&gave_up),
-        };
+        match self.end(cause, failed, traceparent).await {
+            Ok(next) => self.release(next).await,
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// Completes what an earlier delivery began: it published `workflow_failed`, and may not have got further.
+    pub async fn finish(&self, cause: &Meta) -> Outcome {
+        match self.close(cause).await {
+            Ok(closed) => self.release(closed.next).await,
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// Publishes the `input_validated` of a turn whose time has come. A turn that cannot be published fails, and
+    /// the one behind it is next.
+    pub async fn release(&self, mut next: Option<Vec<u8>>) -> Outcome {
+        while let Some(bytes) = next {
+            let event = match decode(&bytes) {
+                Ok(event) => event,
+                // The database holds what we wrote ourselves; a newer version may have written it.
+                Err(error) => {
+                    let reason = format!("next turn unreadable: {error}");
+                    return Outcome::Later { after: BUS_RETRY_DELAY, reason };
+                }
+            };
+            next = match self.publish(&event).await {
+                Ok(_) => return Outcome::Done,
+                Err(failed @ PublishFailed::Now(_)) => return failed.outcome(),
+                Err(PublishFailed::Never(error)) => {
+                    let cause = caused(event.meta);
+                    match self.end(&cause, self.unpublishable(&error, 1), cause.traceparent).await {
+                        Ok(next) => next,
+                        Err(outcome) => return outcome,
+                    }
+                }
+            };
+        }
+        Outcome::Done
+    }
+
+    /// The failure of a workflow whose next event the bus will never take.
+    pub fn unpublishable(&self, error: &BusError, attempts: u32) -> WorkflowFailed {
+        WorkflowFailed {
+            code: FailureCode::Internal,
+            stage: self.stage,
+            message: error.to_string(),
+            attempts,
+            retryable: false,
+            may_have_happened: true,
+            attempt_log: Vec::new(),
+        }
+    }
+
+    /// Records the workflow as failed and says so; the session's next turn, if one was waiting.
+    async fn end(
+        &self,
+        cause: &Meta,
+        failed: WorkflowFailed,
+        traceparent: TraceParent,
+    ) -> Result<Option<Vec<u8>>, Outcome> {
+        let closed = self.close(cause).await?;
         if closed.ending == Ending::AsAsked {
             let (code, attempts) = (failed.code, failed.attempts);
             let data = EventData::WorkflowFailed(failed);
             let event = Event { meta: self.meta(cause, &data, traceparent, attempts), data };
-            match self.publish(&event).await {
-                Ok(Published::New) => {
+            match self.publish(&event).await.map_err(PublishFailed::outcome)? {
+                Published::New => {
                     signals::failed(self.stage, code);
                     tracing::warn!(stage = %self.stage, code = %code, workflow = %cause.workflow_id, "workflow failed");
                 }
-                Ok(Published::Already) => {}
-                Err(failed) => return failed.outcome(),
+                Published::Already => {}
             }
         }
-        self.release(closed.next).await
+        Ok(closed.next)
     }
 
-    /// Publishes the `input_validated` of a turn whose time has come.
-    pub async fn release(&self, next: Option<Vec<u8>>) -> Outcome {
-        let Some(bytes) = next else { return Outcome::Done };
-        match decode(&bytes) {
-            Ok(event) => match self.publish(&event).await {
-                Ok(_) => Outcome::Done,
-                Err(failed) => failed.outcome(),
-            },
-            // The database holds what we wrote ourselves; a newer version may have written it.
-            Err(error) => {
-                Outcome::Later { after: BUS_RETRY_DELAY, reason: format!("next turn unreadable: {error}") }
-            }
-        }
+    async fn close(&self, cause: &Meta) -> Result<Closed, Outcome> {
+        let now = self.clock.now();
+        let call = self.database.call(0, |_| self.store.fail(&cause.workflow_id, &cause.session_id, now));
+        call.await.map_err(|gave_up| store_away(&gave_up))
     }
+}
+
+/// What caused an event that is not published itself.
+pub fn caused(meta: Meta) -> Meta {
+    Meta { id: meta.causation_id.clone().unwrap_or_else(|| meta.id.clone()), ..meta }
 }
 
 /// An event was not published.

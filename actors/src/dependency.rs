@@ -1,7 +1,7 @@
 //! A dependency as one stage sees it: its breaker, its pace and its retry policy.
 //!
 //! The state is shared by the stage's workers, behind a lock that is held for a few instructions and never across
-//! an await. It belongs to the stage, not to a worker: a worker that dies gives its permit back as a failure.
+//! an await. It belongs to the stage, not to a worker: a worker that dies gives its permit back.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -10,7 +10,7 @@ use std::{
 
 use ractor::ActorRef;
 use throughline_schemas::StageName;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     announcer::BreakerMoved,
@@ -54,6 +54,15 @@ pub struct Surroundings {
     pub entropy: Arc<dyn Entropy>,
     /// Who is told about transitions.
     pub announcer: Option<ActorRef<BreakerMoved>>,
+}
+
+/// What a caller wants while no call may be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenRefused {
+    /// To wait, as far as the policy's patience goes.
+    Wait,
+    /// To be told at once, because it can do something else.
+    GiveUp,
 }
 
 /// Why there is no call to make.
@@ -102,6 +111,8 @@ pub struct Dependency {
     policy: DependencyPolicy,
     surroundings: Surroundings,
     shared: Arc<Mutex<Shared>>,
+    /// Told whenever the breaker closes.
+    recovered: Arc<Notify>,
 }
 
 impl Dependency {
@@ -109,7 +120,8 @@ impl Dependency {
     pub fn new(stage: StageName, name: &str, policy: DependencyPolicy, surroundings: Surroundings) -> Self {
         signals::breaker(stage, name, BreakerState::Closed);
         let shared = Shared { breaker: Breaker::new(policy.breaker), paced_until: None };
-        Self { stage, name: name.into(), policy, surroundings, shared: Arc::new(Mutex::new(shared)) }
+        let (shared, recovered) = (Arc::new(Mutex::new(shared)), Arc::default());
+        Self { stage, name: name.into(), policy, surroundings, shared, recovered }
     }
 
     /// Its name in metrics and logs.
@@ -121,8 +133,23 @@ impl Dependency {
     ///
     /// `made` attempts were made before (by earlier deliveries); `op` gets the number of its attempt, from
     /// `made + 1`. An attempt that a breaker or a pace prevents counts as made, so that a dependency that stays
-    /// down ends the loop. Dropping the future gives a permit under way back as a failure.
-    pub async fn call<T, E, F, Fut>(&self, mut made: u32, mut op: F) -> Result<T, GaveUp<E>>
+    /// down ends the loop. Dropping the future gives a permit under way back.
+    pub async fn call<T, E, F, Fut>(&self, made: u32, op: F) -> Result<T, GaveUp<E>>
+    where
+        E: Classify,
+        F: FnMut(u32) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        self.call_or(WhenRefused::Wait, made, op).await
+    }
+
+    /// As [`Dependency::call`]; the caller says what to do while no call may be made.
+    pub async fn call_or<T, E, F, Fut>(
+        &self,
+        when_refused: WhenRefused,
+        mut made: u32,
+        mut op: F,
+    ) -> Result<T, GaveUp<E>>
     where
         E: Classify,
         F: FnMut(u32) -> Fut,
@@ -130,6 +157,8 @@ impl Dependency {
     {
         let give_up_at = Instant::now() + self.policy.patience.total;
         loop {
+            // Hears of everything from here on, so that a recovery between being refused and waiting is not missed.
+            let recovered = self.recovered.notified();
             let (last, not_before, final_) = match self.admit() {
                 Err(refused) => {
                     signals::refused(self.stage, &self.name);
@@ -162,10 +191,17 @@ impl Dependency {
                 CallError::Refused(_) => delay.max(not_before.unwrap_or_default()),
                 CallError::Failed(_) => delay,
             };
-            if delay > self.policy.patience.longest_wait || Instant::now() + delay > give_up_at {
+            let refused = matches!(last, CallError::Refused(_));
+            let too_long = delay > self.policy.patience.longest_wait || Instant::now() + delay > give_up_at;
+            if too_long || (refused && when_refused == WhenRefused::GiveUp) {
                 return Err(GaveUp { made, last, wait: Some(delay) });
             }
-            tokio::time::sleep(delay).await;
+            let waits_for_breaker = matches!(last, CallError::Refused(Refused::BreakerOpen(_)));
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                // The probe of another caller succeeded: there is nothing to wait for any more.
+                () = recovered, if waits_for_breaker => {}
+            }
         }
     }
 
@@ -214,7 +250,10 @@ impl Dependency {
         match to {
             BreakerState::Open => tracing::warn!(stage = %self.stage, dependency, "breaker opened"),
             BreakerState::HalfOpen => tracing::info!(stage = %self.stage, dependency, "breaker probes"),
-            BreakerState::Closed => tracing::info!(stage = %self.stage, dependency, "breaker closed"),
+            BreakerState::Closed => {
+                tracing::info!(stage = %self.stage, dependency, "breaker closed");
+                self.recovered.notify_waiters();
+            }
         }
         if let Some(announcer) = &self.surroundings.announcer {
             let at = self.surroundings.clock.now();
@@ -224,7 +263,8 @@ impl Dependency {
     }
 }
 
-/// Leave for one call. Dropped without an outcome, it counts as a failure.
+/// Leave for one call. Dropped without an outcome (its worker panicked, or was stopped), it says nothing about the
+/// dependency: a message that panics must not open the breaker for everybody.
 struct Pass<'a> {
     dependency: &'a Dependency,
     permit: Option<Permit>,
@@ -265,7 +305,7 @@ impl Drop for Pass<'_> {
                 "abandoned",
                 self.started.elapsed(),
             );
-            self.dependency.settle(permit, CallOutcome::Failure, None);
+            self.dependency.settle(permit, CallOutcome::Neutral, None);
         }
     }
 }

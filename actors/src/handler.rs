@@ -43,8 +43,8 @@ pub struct Run {
 /// What to publish.
 #[derive(Debug)]
 pub struct Next {
-    /// Data of the stage's event; `None` if the workflow has ended otherwise.
-    pub data: Option<EventData>,
+    /// Data of the stage's event.
+    pub data: EventData,
     /// Which attempt produced it.
     pub attempt: u32,
     /// The next turn of the session, if this one was the last stage of its workflow.
@@ -58,6 +58,16 @@ pub enum Stopped {
     Failed(WorkflowFailed),
     /// The delivery ends in another way.
     Otherwise(Outcome),
+}
+
+/// How far an earlier delivery of the same message got.
+enum Earlier {
+    /// It published nothing.
+    Nothing,
+    /// It published the stage's event, which is all there is to do.
+    Published,
+    /// It published the workflow's failure; the session's next turn may still have to be released.
+    Failed,
 }
 
 /// A [`Step`] as a [`Stage`]: one event in, one event out.
@@ -102,9 +112,10 @@ impl<S: Step> EventHandler<S> {
         let run = Run { made: delivery.delivered.saturating_sub(1), traceparent };
         if run.made > 0 {
             signals::redelivered(self.step.stage());
-            match self.is_done(&event.meta).await {
-                Ok(true) => return Outcome::Done,
-                Ok(false) => {}
+            match self.earlier(&event.meta).await {
+                Ok(Earlier::Nothing) => {}
+                Ok(Earlier::Published) => return Outcome::Done,
+                Ok(Earlier::Failed) => return self.closer.finish(&event.meta).await,
                 Err(failed) => return failed.outcome(),
             }
         }
@@ -113,35 +124,35 @@ impl<S: Step> EventHandler<S> {
             Err(Stopped::Failed(failed)) => return self.closer.fail(&event.meta, failed, traceparent).await,
             Err(Stopped::Otherwise(outcome)) => return outcome,
         };
-        if let Some(data) = next.data {
-            let result =
-                Event { meta: self.closer.meta(&event.meta, &data, traceparent, next.attempt), data };
-            match self.closer.publish(&result).await {
-                Ok(published) => count_end(result.event_type(), published),
-                Err(PublishFailed::Never(error)) => {
-                    let failed = internal(self.step.stage(), &error.to_string(), next.attempt);
-                    return self.closer.fail(&event.meta, failed, traceparent).await;
-                }
-                Err(failed @ PublishFailed::Now(_)) => return failed.outcome(),
+        let data = next.data;
+        let result = Event { meta: self.closer.meta(&event.meta, &data, traceparent, next.attempt), data };
+        match self.closer.publish(&result).await {
+            Ok(Published::New) => count_end(self.step.stage(), &result.data),
+            Ok(Published::Already) => {}
+            Err(PublishFailed::Never(error)) => {
+                let failed = self.closer.unpublishable(&error, next.attempt);
+                return self.closer.fail(&event.meta, failed, traceparent).await;
             }
+            Err(failed @ PublishFailed::Now(_)) => return failed.outcome(),
         }
         self.closer.release(next.release).await
     }
 
-    /// Whether an earlier delivery got as far as publishing. The last stage is not asked: saving again is cheap,
-    /// changes nothing, and tells which turn to release.
-    async fn is_done(&self, meta: &Meta) -> Result<bool, PublishFailed> {
+    /// How far an earlier delivery got. The last stage is not asked: saving again is cheap, changes nothing, and
+    /// tells which turn to release.
+    async fn earlier(&self, meta: &Meta) -> Result<Earlier, PublishFailed> {
         let next = published_by(self.step.stage());
         if next.is_end() {
-            return Ok(false);
+            return Ok(Earlier::Nothing);
         }
-        for event_type in [next, EventType::WorkflowFailed] {
+        for (event_type, found) in [(next, Earlier::Published), (EventType::WorkflowFailed, Earlier::Failed)]
+        {
             let subject = Subject::new(event_type, &meta.session_id, &meta.workflow_id);
-            if self.closer.bus.exists(&subject).await.map_err(PublishFailed::Now)? {
-                return Ok(true);
+            if self.closer.exists(&subject).await? {
+                return Ok(found);
             }
         }
-        Ok(false)
+        Ok(Earlier::Nothing)
     }
 }
 
@@ -172,7 +183,7 @@ impl<S: Step> Stage for EventHandler<S> {
             error: error.to_owned(),
             at: self.closer.clock.now(),
         };
-        self.closer.bus.bury(delivery, &letter).await.map_err(|error| PublishFailed::Now(error).outcome())?;
+        self.closer.bury(delivery, &letter).await?;
         // A workflow that can still be named ends as failed, so that its session goes on.
         let Some(event) = event else { return Ok(()) };
         let failed = WorkflowFailed {
@@ -193,21 +204,15 @@ impl<S: Step> Stage for EventHandler<S> {
     }
 }
 
-fn count_end(event_type: EventType, published: Published) {
-    if event_type == EventType::InteractionSaved && published == Published::New {
-        signals::saved();
-    }
-}
-
-fn internal(stage: StageName, message: &str, attempts: u32) -> WorkflowFailed {
-    WorkflowFailed {
-        code: FailureCode::Internal,
-        stage,
-        message: message.to_owned(),
-        attempts,
-        retryable: false,
-        may_have_happened: true,
-        attempt_log: Vec::new(),
+fn count_end(stage: StageName, data: &EventData) {
+    match data {
+        EventData::InteractionSaved(_) => signals::saved(),
+        EventData::WorkflowFailed(failed) => signals::failed(stage, failed.code),
+        EventData::UserInputReceived(_)
+        | EventData::InputValidated(_)
+        | EventData::ContextRetrieved(_)
+        | EventData::ExternalDataFetched(_)
+        | EventData::ResponseGenerated(_) => {}
     }
 }
 

@@ -10,7 +10,8 @@
 //! queue and the workers together never hold more than `slots`. Work waits in the server, not here.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
+    mem,
     sync::Arc,
     time::Duration,
 };
@@ -97,6 +98,8 @@ struct Busy {
     /// Shared with the worker, which may not live to give it back.
     batch: Arc<[Delivery]>,
     since: Instant,
+    /// It settles what killed another worker.
+    aftermath: bool,
 }
 
 /// Private state of a stage actor.
@@ -106,6 +109,8 @@ pub struct StageState {
     intake: JoinHandle<()>,
     progress: Option<JoinHandle<()>>,
     queue: VecDeque<Delivery>,
+    /// Sequences of queued deliveries whose worker died while it had others in hand, too.
+    suspects: HashSet<u64>,
     idle: Vec<ActorRef<Work>>,
     busy: HashMap<ActorId, Busy>,
     draining: Option<(Drained, Vec<RpcReplyPort<Drained>>)>,
@@ -135,6 +140,7 @@ impl Actor for StageActor {
             intake,
             progress: None,
             queue: VecDeque::new(),
+            suspects: HashSet::new(),
             idle: Vec::new(),
             busy: HashMap::new(),
             draining: None,
@@ -148,16 +154,20 @@ impl Actor for StageActor {
         state: &mut StageState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            StageMessage::Arrived(delivery) if state.draining.is_some() => state.hand_back(vec![delivery]),
+            StageMessage::Arrived(delivery) if state.draining.is_some() => state.hand_back_late(delivery),
             StageMessage::Arrived(delivery) => {
                 state.queue.push_back(delivery);
                 state.dispatch(&myself).await?;
             }
-            StageMessage::IntakeEnded(error) => return Err(error.into()),
+            StageMessage::IntakeEnded(error) => {
+                // The workers end with this actor; what they hold need not wait for the server's timer.
+                state.abandon();
+                return Err(error.into());
+            }
             StageMessage::Finished { worker, count } => {
-                if let Some(busy) = state.busy.remove(&worker) {
-                    state.idle.push(busy.worker);
-                }
+                // A worker that was killed as it finished has been replaced; its replacement answers.
+                let Some(busy) = state.busy.remove(&worker) else { return Ok(()) };
+                state.idle.push(busy.worker);
                 state.release(count);
                 state.dispatch(&myself).await?;
                 state.answer_if_drained(count);
@@ -166,7 +176,7 @@ impl Actor for StageActor {
             StageMessage::Drain(reply) => state.drain(reply),
             StageMessage::Abandon(reply) => {
                 let drained = state.abandon();
-                let _ = reply.send(drained);
+                state.answer_when_handed_back(vec![reply], drained);
             }
         }
         Ok(())
@@ -193,7 +203,25 @@ impl Actor for StageActor {
         let name = state.args.stage.name();
         signals::worker_died(name);
         tracing::error!(stage = %name, reason, deliveries = busy.batch.len(), "worker died");
-        state.give(&myself, busy.batch, |batch| Work::Aftermath(batch, reason)).await
+        if busy.aftermath {
+            // Not even settling it is safe. It comes again, until the server has had enough of it.
+            let count = busy.batch.len();
+            state.hand_back(busy.batch.to_vec(), state.args.limits.delay_after_death);
+            state.release(count);
+            state.dispatch(&myself).await?;
+            state.answer_if_drained(count);
+            return Ok(());
+        }
+        if busy.batch.len() > 1 && state.draining.is_none() {
+            // One of them did it. Each is handled again alone, now, so that the others neither wait nor lose their
+            // place in the order.
+            state.suspects.extend(busy.batch.iter().map(|delivery| delivery.sequence));
+            for delivery in busy.batch.iter().rev() {
+                state.queue.push_front(delivery.clone());
+            }
+            return state.dispatch(&myself).await;
+        }
+        state.give(&myself, busy.batch, Some(reason)).await
     }
 
     async fn post_stop(
@@ -217,30 +245,39 @@ impl StageState {
         let workers = if limit > 1 { 1 } else { self.args.slots };
         while !self.queue.is_empty() && self.busy.len() < workers {
             // What came before and was not settled may be what killed its worker: it goes alone.
-            let suspect = |delivery: &Delivery| delivery.delivered > 1;
+            let suspect =
+                |delivery: &Delivery| delivery.delivered > 1 || self.suspects.contains(&delivery.sequence);
             let take = match self.queue.front() {
                 Some(first) if suspect(first) => 1,
                 _ => self.queue.iter().take(limit).take_while(|delivery| !suspect(delivery)).count(),
             };
-            let batch = self.queue.drain(..take).collect();
-            self.give(myself, batch, Work::Handle).await?;
+            let batch: Arc<[Delivery]> = self.queue.drain(..take).collect();
+            for delivery in batch.iter() {
+                self.suspects.remove(&delivery.sequence);
+            }
+            self.give(myself, batch, None).await?;
         }
         signals::in_flight(self.args.stage.name(), self.in_hand());
         Ok(())
     }
 
+    /// Gives a batch to a worker: to handle it or, with the reason for which another worker died, to settle it.
     async fn give(
         &mut self,
         myself: &ActorRef<StageMessage>,
         batch: Arc<[Delivery]>,
-        work: impl FnOnce(Arc<[Delivery]>) -> Work,
+        died: Option<String>,
     ) -> Result<(), ActorProcessingErr> {
         let worker = match self.idle.pop() {
             Some(worker) => worker,
             None => self.hire(myself).await?,
         };
-        worker.cast(work(Arc::clone(&batch)))?;
-        self.busy.insert(worker.get_id(), Busy { worker, batch, since: Instant::now() });
+        let aftermath = died.is_some();
+        worker.cast(match died {
+            None => Work::Handle(Arc::clone(&batch)),
+            Some(reason) => Work::Aftermath(Arc::clone(&batch), reason),
+        })?;
+        self.busy.insert(worker.get_id(), Busy { worker, batch, since: Instant::now(), aftermath });
         Ok(())
     }
 
@@ -292,7 +329,7 @@ impl StageState {
         let (drained, replies) = self.draining.get_or_insert_default();
         drained.handed_back += handed_back;
         replies.push(reply);
-        self.hand_back(waiting);
+        self.hand_back(waiting, Duration::ZERO);
         self.answer_if_drained(0);
     }
 
@@ -301,11 +338,30 @@ impl StageState {
         if let Some((drained, replies)) = &mut self.draining {
             drained.finished += finished;
             if nothing_left {
-                for reply in replies.drain(..) {
-                    let _ = reply.send(*drained);
-                }
+                let (replies, drained) = (mem::take(replies), *drained);
+                self.answer_when_handed_back(replies, drained);
             }
         }
+    }
+
+    /// Whoever hears the answer may end the process, so the last hand-back goes first.
+    fn answer_when_handed_back(&mut self, replies: Vec<RpcReplyPort<Drained>>, drained: Drained) {
+        self.after_progress(async move {
+            for reply in replies {
+                let _ = reply.send(drained);
+            }
+        });
+    }
+
+    /// Starts something that waits on the network, behind what was started before.
+    fn after_progress(&mut self, next: impl Future<Output = ()> + Send + 'static) {
+        let before = self.progress.take();
+        self.progress = Some(tokio::spawn(async move {
+            if let Some(before) = before {
+                let _ = before.await;
+            }
+            next.await;
+        }));
     }
 
     /// Kills all workers and hands their deliveries back.
@@ -319,26 +375,29 @@ impl StageState {
         let (mut drained, _) = self.draining.take().unwrap_or_default();
         drained.handed_back += left.len();
         self.draining = Some((drained, Vec::new()));
-        self.hand_back(left);
+        self.hand_back(left, Duration::ZERO);
         drained
     }
 
-    fn hand_back(&mut self, deliveries: Vec<Delivery>) {
+    /// It was on its way from the intake when draining began.
+    fn hand_back_late(&mut self, delivery: Delivery) {
+        if let Some((drained, _)) = &mut self.draining {
+            drained.handed_back += 1;
+        }
+        self.hand_back(vec![delivery], Duration::ZERO);
+    }
+
+    fn hand_back(&mut self, deliveries: Vec<Delivery>, after: Duration) {
         if deliveries.is_empty() {
             return;
         }
-        let before = self.progress.take();
-        self.progress = Some(tokio::spawn(async move {
-            if let Some(before) = before {
-                let _ = before.await;
-            }
+        self.after_progress(async move {
             for delivery in deliveries {
-                let settlement = Settlement::Retried { after: Duration::ZERO };
-                if let Err(error) = delivery.receipt.settle(settlement).await {
+                if let Err(error) = delivery.receipt.settle(Settlement::Retried { after }).await {
                     tracing::warn!(%error, "delivery not handed back, it comes again after the ack wait");
                 }
             }
-        }));
+        });
     }
 
     fn stop_tasks(&self) {

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use super::{
-    Cli, Command, Exit, Failure, Global, SchemaCommand, bench, config_command, dev, exit::with_causes,
-    output, sandbox, schema, setup, worker,
+    Cli, Command, Exit, Failure, Global, SchemaCommand, bench, config_command, dev, doctor, events,
+    exit::with_causes, output, publish, sandbox, schema, setup, worker,
 };
 use crate::{
     app::{AdapterError, WorkerError},
@@ -67,7 +67,11 @@ impl Cli {
             Command::Worker(args) => worker::run(args, &config, env, telemetry).await,
             Command::Sandbox(args) => sandbox::run(args).await,
             Command::Bench(args) => bench::run(args).await,
-            _ => Ok(()),
+            Command::Publish(args) => publish::run(args, &config, env).await,
+            Command::Events(args) => events::run(args, &config, env).await,
+            Command::Doctor(args) => doctor::run(args, &config, env).await,
+            // Answered before there was a runtime.
+            Command::Config(_) | Command::Schema(_) => Ok(()),
         }
     }
 }

@@ -37,9 +37,10 @@ async fn health() -> Response {
 
 async fn readiness(State(state): State<HttpState>) -> Response {
     let checks = readiness::check(&state).await;
-    let (status, word) = match checks.all_good() {
-        true => (StatusCode::OK, "ready"),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
+    let (status, word) = if checks.all_good() {
+        (StatusCode::OK, "ready")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not_ready")
     };
     fresh((status, Json(json!({"status": word, "checks": checks}))))
 }

@@ -42,9 +42,12 @@ pub struct HttpServer {
 impl HttpServer {
     /// Serves the endpoints from when it returns; `listen` may have port 0.
     pub async fn start(listen: SocketAddr, state: HttpState) -> Result<Self, HttpError> {
-        let refused = |source: io::Error| match source.kind() {
-            io::ErrorKind::AddrInUse => HttpError::InUse { listen },
-            _ => HttpError::Listen { listen, source },
+        let refused = |source: io::Error| {
+            if source.kind() == io::ErrorKind::AddrInUse {
+                HttpError::InUse { listen }
+            } else {
+                HttpError::Listen { listen, source }
+            }
         };
         let listener = TcpListener::bind(listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;

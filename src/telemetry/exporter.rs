@@ -38,9 +38,10 @@ impl<E> OnRuntime<E> {
         if self.failing.swap(failed, Ordering::Relaxed) == failed {
             return;
         }
-        match result {
-            Err(error) => tracing::warn!(%error, "traces are lost until the OTLP collector answers again"),
-            Ok(()) => tracing::info!("traces are exported again"),
+        if let Err(error) = result {
+            tracing::warn!(%error, "traces are lost until the OTLP collector answers again");
+        } else {
+            tracing::info!("traces are exported again");
         }
     }
 }
@@ -61,7 +62,7 @@ impl<E: SpanExporter + 'static> SpanExporter for OnRuntime<E> {
         });
         async move {
             // The task ends early only when the runtime does.
-            let result = task.await.unwrap_or_else(|_| Err(OTelSdkError::AlreadyShutdown));
+            let result = task.await.unwrap_or(Err(OTelSdkError::AlreadyShutdown));
             self.note(&result);
             result
         }

@@ -113,9 +113,27 @@ pub fn install(recorder: PrometheusRecorder) -> Result<(), MetricsError> {
 /// The metrics of this process. Clones are the same metrics; upkeep ends with the last one.
 #[derive(Clone)]
 pub struct Metrics {
-    handle: PrometheusHandle,
+    kept: Arc<Kept>,
     started: Timestamp,
-    _upkeep: Arc<Upkeep>,
+}
+
+struct Kept {
+    handle: PrometheusHandle,
+    upkeep: JoinHandle<()>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.upkeep.abort();
+    }
+}
+
+async fn upkeep(handle: PrometheusHandle) {
+    let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
+    loop {
+        interval.tick().await;
+        handle.run_upkeep();
+    }
 }
 
 impl Metrics {
@@ -135,13 +153,13 @@ impl Metrics {
             }
         }
         let handle = recorder.handle();
-        let upkeep = Arc::new(Upkeep::start(runtime, handle.clone()));
-        Ok((recorder, Self { handle, started: SystemClock.now(), _upkeep: upkeep }))
+        let upkeep = runtime.spawn(upkeep(handle.clone()));
+        Ok((recorder, Self { kept: Arc::new(Kept { handle, upkeep }), started: SystemClock.now() }))
     }
 
     /// Everything, in Prometheus' text format ([`CONTENT_TYPE`]).
     pub fn render(&self) -> String {
-        let mut text = self.handle.render();
+        let mut text = self.kept.handle.render();
         // Writing to a string does not fail.
         let _ = write!(
             text,
@@ -152,26 +170,6 @@ impl Metrics {
         );
         text.push_str(&process::render(self.started));
         text
-    }
-}
-
-struct Upkeep(JoinHandle<()>);
-
-impl Upkeep {
-    fn start(runtime: &Handle, handle: PrometheusHandle) -> Self {
-        Self(runtime.spawn(async move {
-            let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
-            loop {
-                interval.tick().await;
-                handle.run_upkeep();
-            }
-        }))
-    }
-}
-
-impl Drop for Upkeep {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 
@@ -224,7 +222,7 @@ mod tests {
     #[tokio::test]
     async fn upkeep_ends_with_the_last_clone() {
         let (_recorder, metrics) = Metrics::recorder(&Handle::current()).unwrap();
-        let task = metrics._upkeep.0.abort_handle();
+        let task = metrics.kept.upkeep.abort_handle();
         let clone = metrics.clone();
         drop(metrics);
         tokio::task::yield_now().await;

@@ -43,13 +43,12 @@ mod linux {
 
     use super::{Seconds, family};
 
-    /// `/proc` counts CPU time in hundredths of a second on every architecture that this could run on (`USER_HZ`).
-    const TICKS_ARE_HUNDREDTHS: i64 = 1;
-
     /// What cannot be read is left out.
     pub(super) fn render(text: &mut String) {
-        if let Some(hundredths) = fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(cpu_ticks) {
-            let seconds = Seconds { hundredths: hundredths * TICKS_ARE_HUNDREDTHS };
+        if let Some(hundredths) =
+            fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(cpu_hundredths)
+        {
+            let seconds = Seconds { hundredths };
             family(
                 text,
                 "process_cpu_seconds_total",
@@ -67,8 +66,9 @@ mod linux {
         }
     }
 
-    /// Fields 14 and 15: user and system time. The name, field 2, may hold spaces and parentheses.
-    pub(super) fn cpu_ticks(stat: &str) -> Option<i64> {
+    /// Fields 14 and 15: user and system time, in hundredths of a second (`USER_HZ` is 100 on every architecture that
+    /// this could run on). The name, field 2, may hold spaces and parentheses.
+    pub(super) fn cpu_hundredths(stat: &str) -> Option<i64> {
         let mut after_name = stat.rsplit_once(')')?.1.split_whitespace();
         let user: i64 = after_name.nth(11)?.parse().ok()?;
         let system: i64 = after_name.next()?.parse().ok()?;
@@ -89,8 +89,8 @@ mod tests {
     #[test]
     fn the_kernel_s_formats() {
         let stat = "4242 (a (b) c) S 1 4242 4242 0 -1 4194304 2012 0 11 0 1234 56 0 0 20 0 9 0 123456 1 2 3";
-        assert_eq!(linux::cpu_ticks(stat), Some(1290));
-        assert_eq!(linux::cpu_ticks("nonsense"), None);
+        assert_eq!(linux::cpu_hundredths(stat), Some(1290));
+        assert_eq!(linux::cpu_hundredths("nonsense"), None);
         let status = "VmHWM:\t   20480 kB\nVmRSS:\t    1024 kB\nRssAnon:\t 5 kB\n";
         assert_eq!(linux::resident_bytes(status), Some(1024 * 1024));
         assert_eq!(Seconds { hundredths: 1290 }.to_string(), "12.90");

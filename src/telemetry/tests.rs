@@ -7,11 +7,15 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use opentelemetry_sdk::{
+    error::{OTelSdkError, OTelSdkResult},
+    trace::{SpanData, SpanExporter},
+};
 use serde_json::{Value, json};
 use throughline_schemas::TraceParent;
 use tracing::dispatcher::with_default;
 
-use super::*;
+use super::{exporter::OnRuntime, *};
 use crate::config::LogFormat;
 
 /// What was logged so far.
@@ -189,4 +193,50 @@ fn without_export_the_context_is_handed_on() {
     let (one, other) = (adopt(None), adopt(None));
     assert_ne!(one.trace_id(), other.trace_id());
     assert_eq!(one.flags(), 1);
+}
+
+/// Fails as often as it is told to, then works.
+#[derive(Debug)]
+struct Failing(Mutex<usize>);
+
+impl SpanExporter for Failing {
+    async fn export(&self, _: Vec<SpanData>) -> OTelSdkResult {
+        let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if *left == 0 {
+            return Ok(());
+        }
+        *left -= 1;
+        Err(OTelSdkError::InternalFailure("HTTP export failed with status code: 503".to_owned()))
+    }
+}
+
+#[tokio::test]
+async fn a_collector_that_is_down_for_long_is_worth_two_lines() {
+    let lines = Lines::default();
+    let to = lines.clone();
+    let layer = log::layer(&Log::default(), false, move || to.clone()).unwrap();
+    let _in_use = tracing::dispatcher::set_default(&registry(layer, None));
+    let exporter = OnRuntime::new(Failing(Mutex::new(100)), Handle::current(), FLUSH_LIMIT);
+    for _ in 0..200 {
+        let _ = exporter.export(Vec::new()).await;
+    }
+    let text = lines.text();
+    assert_eq!(text.lines().count(), 2, "{text}");
+    assert!(text.contains("503") && text.contains("traces are exported again"), "{text}");
+}
+
+/// Hangs for ever.
+#[derive(Debug)]
+struct Hanging;
+
+impl SpanExporter for Hanging {
+    async fn export(&self, _: Vec<SpanData>) -> OTelSdkResult {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_export_has_a_limit() {
+    let exporter = OnRuntime::new(Hanging, Handle::current(), FLUSH_LIMIT);
+    assert!(matches!(exporter.export(Vec::new()).await, Err(OTelSdkError::Timeout(FLUSH_LIMIT))));
 }

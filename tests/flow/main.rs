@@ -7,7 +7,12 @@ mod harness;
 mod walls;
 
 mod breaker;
+mod crash;
+mod database;
 mod journey;
 mod model;
+mod poison;
+mod schedule;
 mod sessions;
 mod sources;
+mod supervision;

@@ -46,11 +46,11 @@ async fn a_failure_that_passes_is_retried_and_every_attempt_is_on_record() {
     let [failed, answered] = &generated.attempts[..] else {
         panic!("two attempts: {:#?}", generated.attempts)
     };
-    assert_eq!((failed.duration_ms, failed.http_status), (2_000, Some(503)));
+    assert_eq!((failed.duration_ms.duration().as_secs(), failed.http_status), (2, Some(503)));
     assert_eq!(failed.error_class, Some(ErrorClass::Transient));
     assert!(failed.sent && failed.cost_usd.is_none());
     assert!(failed.error.as_ref().is_some_and(|error| error.contains("overloaded")), "{failed:?}");
-    assert_eq!((answered.duration_ms, answered.http_status), (3_000, Some(200)));
+    assert_eq!((answered.duration_ms.duration().as_secs(), answered.http_status), (3, Some(200)));
     assert_eq!((answered.error_class, &answered.error), (None, &None));
     let waited = answered.started_at.ms_since(failed.started_at) - 2_000;
     assert!((500..=1_000).contains(&waited), "backoff of half to one second, not {waited} ms");

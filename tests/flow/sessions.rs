@@ -73,11 +73,7 @@ async fn a_session_goes_on_when_the_end_of_a_turn_was_published_and_its_worker_d
     rig.models.push(PROVIDER, Reply::After(Duration::from_secs(5), Err(failure(ModelError::Credentials))));
     let first = rig.publish("w1", "s1", "fails");
     let second = rig.publish("w2", "s1", "waits");
-    doomed.gate.once(
-        crate::harness::Op::Publish,
-        r#""type":"workflow_failed""#,
-        crate::harness::Act::DieAfter,
-    );
+    doomed.gate.once(crate::harness::Op::Publish, "workflow_failed", crate::harness::Act::DieAfter);
     doomed.gate.died().await;
     assert_eq!(rig.failed(&first).await.code, FailureCode::ModelRejected);
     let _other = rig.worker().await;

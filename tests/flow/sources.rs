@@ -64,7 +64,8 @@ async fn a_slow_source_holds_the_answer_up_for_its_own_limits_only() {
     rig.sources.otherwise(ORDERS, |_| Reply::Never);
     let result = ask(&rig, "w1").await;
     assert!(rig.seconds() < 4.2, "two timeouts of 2 s and a wait between them: {} s", rig.seconds());
-    assert!((4_000..4_200).contains(&result.duration_ms), "{}", result.duration_ms);
+    let took = result.duration_ms.duration();
+    assert!((4.0..4.2).contains(&took.as_secs_f64()), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -135,5 +136,5 @@ async fn several_values_of_one_text_are_fetched_side_by_side() {
     );
     assert_eq!(result.error.as_ref().expect("one is missing").code, "not_found");
     assert_eq!((result.status, result.calls), (SourceStatus::Ok, 3));
-    assert_eq!(result.duration_ms, 1_000);
+    assert_eq!(result.duration_ms.duration().as_secs(), 1);
 }

@@ -7,6 +7,7 @@ mod faults;
 mod ids;
 mod measure;
 mod pin;
+mod poison;
 mod setup;
 
 use std::time::Duration;

@@ -91,14 +91,14 @@ impl NatsServer {
         self.child = Some(child);
         let deadline = Instant::now() + START_LIMIT;
         // The file appears when the server listens.
-        while self.port_from(&ports).is_none() {
+        while Self::port_from(&ports).is_none() {
             assert!(Instant::now() < deadline, "nats-server does not listen:\n{}", read(&log));
             std::thread::sleep(LOOK_AGAIN);
         }
-        self.port = self.port_from(&ports).expect("just seen");
+        self.port = Self::port_from(&ports).expect("just seen");
     }
 
-    fn port_from(&self, file: &Path) -> Option<u16> {
+    fn port_from(file: &Path) -> Option<u16> {
         let ports: serde_json::Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
         ports["nats"][0].as_str()?.rsplit(':').next()?.parse().ok()
     }

@@ -2,4 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod http;
+mod http_endpoints;
 mod sqlite;
+mod telemetry;

@@ -34,5 +34,9 @@ pub const WORK_LIMIT: Duration = Duration::from_secs(1800);
 /// Share of the acknowledgement wait after which a delivery in hand is reported as in progress.
 pub const PROGRESS_PER_ACK_WAIT: u32 = 3;
 
-/// Wait before a delivery is tried again that failed because the bus did not take its result.
+/// Wait before the bus is asked again that did not take an event; and before a delivery comes again for that reason.
 pub const BUS_RETRY_DELAY: Duration = Duration::from_secs(2);
+
+/// How long a worker holds a result that the bus does not take, before it hands its delivery back and the result is
+/// lost. As with the database, there is nothing else to do meanwhile.
+pub const BUS_PATIENCE: Duration = Duration::from_secs(600);

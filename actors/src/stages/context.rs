@@ -39,6 +39,6 @@ impl Step for ContextStep {
             .map_err(|gave_up| Stopped::Otherwise(store_away(&gave_up)))?;
         let data =
             EventData::ContextRetrieved(ContextRetrieved { request: validated.request.clone(), context });
-        Ok(Next { data: Some(data), attempt: run.made + 1, release: None })
+        Ok(Next { data: data, attempt: run.made + 1, release: None })
     }
 }

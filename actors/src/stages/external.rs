@@ -17,7 +17,7 @@ use throughline_schemas::{
 use tokio::time::Instant;
 
 use crate::{
-    dependency::{CallError, Dependency, GaveUp},
+    dependency::{CallError, Dependency, GaveUp, Refused},
     handler::{Next, Run, Step, Stopped},
     ports::source::{FetchCall, FetchError, Sources},
     source_plan::{Asker, Plan, SourceSpec},
@@ -55,7 +55,7 @@ impl Step for ExternalStep {
         let mut context = retrieved.context.clone();
         add_profile_preferences(&mut context, &external);
         let data = ExternalDataFetched { request: retrieved.request.clone(), context, external };
-        Ok(Next { data: Some(EventData::ExternalDataFetched(data)), attempt: run.made + 1, release: None })
+        Ok(Next { data: EventData::ExternalDataFetched(data), attempt: run.made + 1, release: None })
     }
 }
 
@@ -120,7 +120,8 @@ fn skipped() -> SourceResult {
 
 fn source_error(source: &str, gave_up: GaveUp<FetchError>) -> SourceError {
     let (code, http_status) = match &gave_up.last {
-        CallError::Refused(_) => ("breaker_open", None),
+        CallError::Refused(Refused::BreakerOpen(_)) => ("breaker_open", None),
+        CallError::Refused(Refused::Paced(_)) => ("rate_limited", None),
         CallError::Failed(error) => (error.code(), error.http_status()),
     };
     tracing::warn!(source, code, attempts = gave_up.made, "source failed, the workflow goes on without it");

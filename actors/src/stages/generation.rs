@@ -15,7 +15,7 @@ use tracing::Instrument;
 
 use crate::{
     cost::cost,
-    dependency::{CallError, Dependency, GaveUp},
+    dependency::{CallError, Dependency, GaveUp, Refused, WhenRefused},
     handler::{Next, Run, Step, Stopped},
     policy::settle::Outcome,
     ports::{
@@ -53,14 +53,17 @@ impl Step for GenerationStep {
         let EventData::ExternalDataFetched(fetched) = &event.data else { return Err(wrong_event(event)) };
         let prompt = self.prompt(fetched).map_err(Stopped::Failed)?;
         let log = AttemptLog::default();
-        let mut last = None;
+        let mut gave_up = Vec::new();
         for (target, provider) in self.settings.route.iter().zip(&self.providers) {
-            match self.ask(target, provider, &prompt, run, &log).await {
-                Ok(answer) => return Ok(self.done(fetched, target, prompt, answer, log)),
-                Err(gave_up) => last = Some(gave_up),
+            // Only the last one is worth waiting for: until then there is another that may be asked now.
+            let is_last = gave_up.len() + 1 == self.settings.route.len();
+            let refused = if is_last { WhenRefused::Wait } else { WhenRefused::GiveUp };
+            match self.ask(target, (provider, refused), &prompt, run, &log).await {
+                Ok(answer) => return Ok(self.done(fetched, target, prompt, answer, log, run)),
+                Err(gone) => gave_up.push(gone),
             }
         }
-        Err(self.stopped(last, log))
+        Err(self.stopped(gave_up, log))
     }
 }
 
@@ -82,7 +85,7 @@ impl GenerationStep {
     async fn ask(
         &self,
         target: &ModelTarget,
-        provider: &Dependency,
+        (provider, refused): (&Dependency, WhenRefused),
         prompt: &Prompt,
         run: Run,
         log: &AttemptLog,
@@ -109,7 +112,7 @@ impl GenerationStep {
             error.type = tracing::field::Empty,
         );
         let result = provider
-            .call(run.made, |_| {
+            .call_or(refused, run.made, |_| {
                 let started_at = self.clock.now();
                 let started = Instant::now();
                 let call = self.models.generate(&request);
@@ -154,10 +157,11 @@ impl GenerationStep {
         prompt: Prompt,
         answer: ModelAnswer,
         log: AttemptLog,
+        run: Run,
     ) -> Next {
         let attempts = log.into_inner();
         let cost_usd = total_cost(&attempts);
-        let attempt = u32::try_from(attempts.len()).unwrap_or(u32::MAX);
+        let attempt = run.made.saturating_add(u32::try_from(attempts.len()).unwrap_or(u32::MAX));
         let data = ResponseGenerated {
             request: fetched.request.clone(),
             response: Response {
@@ -172,18 +176,23 @@ impl GenerationStep {
             prompt,
             raw_response: answer.raw,
         };
-        Next { data: Some(EventData::ResponseGenerated(Box::new(data))), attempt, release: None }
+        Next { data: EventData::ResponseGenerated(Box::new(data)), attempt, release: None }
     }
 
-    fn stopped(&self, last: Option<GaveUp<ModelFailure>>, log: AttemptLog) -> Stopped {
+    fn stopped(&self, mut all: Vec<GaveUp<ModelFailure>>, log: AttemptLog) -> Stopped {
         let log = log.into_inner();
-        let Some(gave_up) = last else {
+        // As long as one of them may be asked again, the workflow has not failed.
+        let soonest = all
+            .iter()
+            .filter_map(|gave_up| Some((gave_up.wait?, &gave_up.last)))
+            .min_by_key(|(wait, _)| *wait);
+        if let Some((after, reason)) = soonest {
+            return Stopped::Otherwise(Outcome::Later { after, reason: reason.to_string() });
+        }
+        let Some(gave_up) = all.pop() else {
             let message = "no model is configured; set generation.model and a provider".to_owned();
             return Stopped::Failed(failure(FailureCode::ModelUnavailable, message, 1, log));
         };
-        if let Some(after) = gave_up.wait {
-            return Stopped::Otherwise(Outcome::Later { after, reason: gave_up.last.to_string() });
-        }
         let code = code_of(&gave_up);
         Stopped::Failed(failure(code, gave_up.last.to_string(), gave_up.made, log))
     }
@@ -261,7 +270,8 @@ fn total_cost(attempts: &[Attempt]) -> Option<Usd> {
 
 fn code_of(gave_up: &GaveUp<ModelFailure>) -> FailureCode {
     match &gave_up.last {
-        CallError::Refused(_) => FailureCode::ModelUnavailable,
+        CallError::Refused(Refused::BreakerOpen(_)) => FailureCode::ModelUnavailable,
+        CallError::Refused(Refused::Paced(_)) => FailureCode::RateLimited,
         CallError::Failed(failed) => match &failed.error {
             ModelError::Credentials
             | ModelError::BadRequest(_)
@@ -269,8 +279,11 @@ fn code_of(gave_up: &GaveUp<ModelFailure>) -> FailureCode {
             | ModelError::UnknownModel(_)
             | ModelError::ContextTooLong(_) => FailureCode::ModelRejected,
             ModelError::RateLimited => FailureCode::RateLimited,
-            ModelError::Server(_) | ModelError::Unreachable(_) => FailureCode::ModelUnavailable,
-            ModelError::TimedOut(_) => FailureCode::TimedOut,
+            // Nothing was sent within the limit on connecting.
+            ModelError::Server(_) | ModelError::Unreachable(_) | ModelError::TimedOut(Phase::Connect) => {
+                FailureCode::ModelUnavailable
+            }
+            ModelError::TimedOut(Phase::FirstByte | Phase::Read | Phase::Total) => FailureCode::TimedOut,
             ModelError::CutShort(_) | ModelError::TooLarge(_) | ModelError::BadResponse(_) => {
                 FailureCode::BadResponse
             }

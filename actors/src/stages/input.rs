@@ -15,7 +15,7 @@ use throughline_schemas::{
 };
 
 use crate::{
-    closing::{Closer, PublishFailed, store_away},
+    closing::{Closer, PublishFailed, caused, store_away},
     policy::settle::Outcome,
     ports::{
         bus::{DeadLetter, Delivery, Published},
@@ -57,6 +57,9 @@ impl Stage for InputStage {
 
     async fn handle(&self, batch: &[Delivery]) -> Vec<Outcome> {
         let started = tokio::time::Instant::now();
+        for _ in batch.iter().filter(|delivery| delivery.delivered > 1) {
+            signals::redelivered(StageName::Input);
+        }
         let read: Vec<Result<Read, Outcome>> = batch.iter().map(|delivery| self.read(delivery)).collect();
         let questions: Vec<Admission> = read.iter().flatten().map(|read| read.admission.clone()).collect();
         let database = &self.closer.database;
@@ -107,15 +110,30 @@ impl Stage for InputStage {
             error: error.to_owned(),
             at: self.closer.clock.now(),
         };
-        self.closer.bus.bury(delivery, &letter).await.map_err(|error| PublishFailed::Now(error).outcome())
+        self.closer.bury(delivery, &letter).await?;
+        // A workflow that can be named ends as failed: it may have been admitted, and its session goes on then.
+        let Ok(read) = self.read(delivery) else { return Ok(()) };
+        let cause = caused(read.event.meta);
+        let failed = WorkflowFailed {
+            code,
+            stage: StageName::Input,
+            message: format!("{error}; the message is kept as a dead letter"),
+            attempts: delivery.delivered,
+            retryable: false,
+            may_have_happened: false,
+            attempt_log: Vec::new(),
+        };
+        match self.closer.fail(&cause, failed, cause.traceparent).await {
+            Outcome::Done => Ok(()),
+            outcome @ (Outcome::Later { .. } | Outcome::Unusable { .. } | Outcome::Died { .. }) => {
+                Err(outcome)
+            }
+        }
     }
 }
 
 impl InputStage {
     fn read(&self, delivery: &Delivery) -> Result<Read, Outcome> {
-        if delivery.delivered > 1 {
-            signals::redelivered(StageName::Input);
-        }
         let fallback = fallback_id(delivery);
         let ingress =
             Ingress::read(&delivery.body, |name| delivery.header(name), fallback, &self.limits).map_err(
@@ -226,7 +244,12 @@ impl InputStage {
                 Outcome::Done
             }
             Ok(Published::Already) => Outcome::Done,
-            Err(failed) => failed.outcome(),
+            Err(failed @ PublishFailed::Now(_)) => failed.outcome(),
+            Err(PublishFailed::Never(error)) => {
+                let cause = caused(event.meta.clone());
+                let failed = self.closer.unpublishable(&error, 1);
+                self.closer.fail(&cause, failed, cause.traceparent).await
+            }
         }
     }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
-use throughline_schemas::{Event, EventData, StageName, Timestamp, WorkflowId, event::InteractionSaved};
+use throughline_schemas::{
+    Event, EventData, FailureCode, StageName, Timestamp, WorkflowFailed, WorkflowId, event::InteractionSaved,
+};
 
 use crate::{
     closing::store_away,
@@ -54,17 +56,34 @@ impl Step for PersistenceStep {
             .await
             .map_err(|gave_up| Stopped::Otherwise(store_away(&gave_up)))?;
         let data = match closed.ending {
-            Ending::Otherwise => None,
-            Ending::AsAsked => Some(EventData::InteractionSaved(InteractionSaved {
+            Ending::Otherwise => EventData::WorkflowFailed(recorded_as_failed(run.made + 1)),
+            Ending::AsAsked => EventData::InteractionSaved(InteractionSaved {
                 interaction_id: interaction.interaction_id,
                 response: generated.response.clone(),
                 usage: generated.usage,
                 cost_usd: generated.cost_usd,
                 received_at: generated.request.received_at,
                 saved_at,
-            })),
+            }),
         };
         Ok(Next { data, attempt: run.made + 1, release: closed.next })
+    }
+}
+
+/// A workflow that an earlier stage recorded as failed has its `workflow_failed` already, as a rule, and this one is
+/// not stored. Unless that stage was interrupted in between: then its next delivery got the answer, and this is the
+/// only end that the workflow will have.
+fn recorded_as_failed(attempts: u32) -> WorkflowFailed {
+    WorkflowFailed {
+        code: FailureCode::Internal,
+        stage: StageName::Persistence,
+        message: "an interrupted attempt had recorded the workflow as failed, so the answer was not stored; \
+                  publish the input again under another workflow id"
+            .to_owned(),
+        attempts,
+        retryable: true,
+        may_have_happened: true,
+        attempt_log: Vec::new(),
     }
 }
 

@@ -3,7 +3,7 @@
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use throughline_actors::ports::bus::{BusError, DeadLetter, Delivery, consumed_by};
-use throughline_schemas::{MAJOR, Namespace, dead_letter};
+use throughline_schemas::{MAJOR, Namespace, StageName, dead_letter};
 
 use super::{
     Core, headers,
@@ -12,7 +12,9 @@ use super::{
 
 /// Longest explanation in a header, in characters.
 const MAX_ERROR_CHARS: usize = 2_000;
-/// Left free for the protocol line and for headers the server adds, in bytes.
+/// What the protocol adds to a header, in bytes.
+const HEADER_OVERHEAD_BYTES: usize = 4;
+/// Left free for the message id, the name of a body and what the server adds, in bytes.
 const HEADROOM_BYTES: usize = 1024;
 
 /// Stores a dead letter. Headers that the server or a reader would obey (`Nats-…`, `Throughline-…`) are kept as
@@ -31,39 +33,51 @@ pub(super) async fn bury(core: &Core, delivery: &Delivery, letter: &DeadLetter) 
             headers::append(map, &headers::kept_name(name), value);
         }
     };
-    let message_id = format!("dead.{}.{}", letter.stage, delivery.sequence);
-    let mut message = Outgoing {
+    let ns = &core.settings.namespace;
+    let subject = match &letter.subject {
+        Some(subject) => subject.dead(ns),
+        None => unaddressed(ns, letter.stage, delivery.sequence),
+    };
+    store(core, subject, letter.stage, delivery.sequence, delivery.body.clone(), fill).await
+}
+
+/// Where a message is filed that tells no workflow: under its sequence.
+pub(super) fn unaddressed(ns: &Namespace, stage: StageName, sequence: u64) -> String {
+    format!("{ns}.dead.v{MAJOR}.{}.unknown.{sequence}", consumed_by(stage))
+}
+
+/// Stores a dead letter, once for each stage and sequence.
+pub(super) async fn store(
+    core: &Core,
+    subject: String,
+    stage: StageName,
+    sequence: u64,
+    body: Bytes,
+    fill: impl Fn(&mut HeaderMap),
+) -> Result<(), BusError> {
+    let mut filled = HeaderMap::new();
+    fill(&mut filled);
+    let header_bytes: usize = headers::pairs(Some(&filled))
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + HEADER_OVERHEAD_BYTES)
+        .sum();
+    let fits = body.len() + header_bytes + HEADROOM_BYTES <= core.connection.facts().max_payload;
+    let (body, object) =
+        if fits { (body, None) } else { (Bytes::new(), Some(core.bodies.put(core, body).await?)) };
+    let message_id = format!("dead.{stage}.{sequence}");
+    let message = Outgoing {
         stream: core.names.dead(),
-        subject: subject(&core.settings.namespace, delivery, letter),
+        subject,
         message_id: &message_id,
         // A letter that was sent again and failed again is a second letter of the same workflow.
         create_only: false,
-        body: delivery.body.clone(),
+        body,
     };
-    let headers_bytes: usize =
-        delivery.headers.iter().map(|(name, value)| name.len() + value.len() + 16).sum();
-    let written = letter.error.len().min(4 * MAX_ERROR_CHARS) + headers_bytes + HEADROOM_BYTES;
-    let object = if message.body.len() + written > core.connection.facts().max_payload {
-        let name = core.bodies.put(core, delivery.body.clone()).await?;
-        message.body = Bytes::new();
-        Some(name)
-    } else {
-        None
-    };
-    publish(core, &message, |map| {
+    let sent = publish(core, &message, |map| {
         fill(map);
         if let Some(name) = &object {
             map.insert(headers::BODY, name.as_str());
         }
-    })
-    .await
-    .map(|_| ())
-}
-
-/// Where a dead letter is filed. A message that tells no workflow is filed under its sequence.
-fn subject(ns: &Namespace, delivery: &Delivery, letter: &DeadLetter) -> String {
-    match &letter.subject {
-        Some(subject) => subject.dead(ns),
-        None => format!("{ns}.dead.v{MAJOR}.{}.unknown.{}", consumed_by(letter.stage), delivery.sequence),
-    }
+    });
+    sent.await.map(|_| ())
 }

@@ -170,7 +170,7 @@ async fn options(
             ConnectOptions::with_user_and_password(user.clone(), password.clone())
         }
         NatsAuth::Token(token) => ConnectOptions::with_token(token.clone()),
-        NatsAuth::NKey(seed) => ConnectOptions::with_nkey(seed.clone()),
+        NatsAuth::NKey(secret) => ConnectOptions::with_nkey(secret.clone()),
         NatsAuth::CredentialsFile(path) => {
             ConnectOptions::with_credentials_file(path).await.map_err(|source| ConnectError::Settings {
                 what: format!("cannot read the credentials file {}", path.display()),

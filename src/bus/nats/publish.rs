@@ -21,12 +21,12 @@ use super::{
 const ATTEMPTS: usize = 4;
 /// Waits between the attempts. After them the caller's own retry policy takes over.
 const DELAYS: [Duration; ATTEMPTS - 1] =
-    [Duration::from_millis(50), Duration::from_millis(250), Duration::from_millis(1000)];
+    [Duration::from_millis(50), Duration::from_millis(250), Duration::from_secs(1)];
 /// No attempt begins later than this after the first.
 const LIMIT: Duration = Duration::from_secs(12);
 /// De-duplicates within the stream's window.
 const MESSAGE_ID: &str = "Nats-Msg-Id";
-/// Structured-mode CloudEvents.
+/// Structured-mode `CloudEvents`.
 const CONTENT_TYPE: &str = "application/cloudevents+json";
 
 /// Publishes an event on its own subject; a large one by reference.
@@ -147,6 +147,9 @@ enum Verdict {
 fn verdict(payload: &[u8]) -> Verdict {
     #[derive(Deserialize)]
     struct Ack {
+        /// Where it is; an acknowledgement without it is none.
+        #[serde(default)]
+        seq: u64,
         #[serde(default)]
         duplicate: bool,
         #[serde(default)]
@@ -154,9 +157,11 @@ fn verdict(payload: &[u8]) -> Verdict {
     }
     let error = match serde_json::from_slice::<Ack>(payload) {
         Ok(Ack { error: Some(error), .. }) => error,
-        Ok(Ack { duplicate: true, .. }) => return Verdict::Stored(Published::Already),
-        Ok(Ack { .. }) => return Verdict::Stored(Published::New),
-        Err(error) => ApiError { code: 0, err_code: 0, description: format!("unreadable answer: {error}") },
+        Ok(Ack { seq: 1.., duplicate, .. }) => {
+            return Verdict::Stored(if duplicate { Published::Already } else { Published::New });
+        }
+        Ok(Ack { .. }) => ApiError { description: "an empty answer".to_owned(), ..ApiError::default() },
+        Err(error) => ApiError { description: format!("unreadable answer: {error}"), ..ApiError::default() },
     };
     match error.err_code {
         // Wrong last sequence: the subject has a message already.

@@ -8,6 +8,7 @@
 mod arrived;
 mod request;
 mod status;
+mod unreadable;
 
 use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
@@ -62,6 +63,8 @@ pub(super) struct NatsInbox {
     not_before: Option<Instant>,
     /// What was asked for is void; start over, asking again after this.
     start_over_after: Option<Duration>,
+    /// The connection was cut while something was on its way here: perhaps by a message that cannot be read.
+    look_for_unreadable: bool,
     /// How often in a row the server could not serve.
     refusals: u32,
 }
@@ -86,6 +89,7 @@ impl NatsInbox {
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             not_before: None,
             start_over_after: None,
+            look_for_unreadable: false,
             refusals: 0,
             core,
             stage,
@@ -129,14 +133,13 @@ impl NatsInbox {
         let (subscriber, reply) = subscribe(&self.core).await?;
         if let Some(mut old) = self.subscriber.replace(subscriber) {
             while let Some(Some(message)) = old.next().now_or_never() {
-                if message.status.is_none() {
+                if arrived::is_delivery(&message) {
                     self.arrived.push_back(message);
                 }
             }
         }
         self.reply = reply;
         self.requested = 0;
-        self.request.forget_pin();
         self.not_before = (!after.is_zero()).then(|| Instant::now() + after);
         self.start_over_after = None;
         Ok(())
@@ -145,7 +148,7 @@ impl NatsInbox {
     /// Takes in one message of the subscription.
     fn take(&mut self, message: Message) -> Result<(), BusError> {
         self.last_heard = Instant::now();
-        let Some(status) = message.status else {
+        let Some(status) = message.status.filter(|_| !arrived::is_delivery(&message)) else {
             self.requested = self.requested.saturating_sub(1);
             self.refusals = 0;
             self.request.note_pin(&message);
@@ -155,7 +158,10 @@ impl NatsInbox {
         match status::meaning(status, &message) {
             Meaning::Alive => {}
             Meaning::Returned(unused) => self.requested = self.requested.saturating_sub(unused),
-            Meaning::PinLost => self.start_over_after = Some(Duration::ZERO),
+            Meaning::PinLost => {
+                self.request.forget_pin();
+                self.start_over_after = Some(Duration::ZERO);
+            }
             Meaning::Refused(why) => {
                 tracing::debug!(stage = %self.stage, why, "the server cannot deliver now; asking again");
                 self.refusals = self.refusals.saturating_add(1);
@@ -175,6 +181,10 @@ impl NatsInbox {
                 return Err(BusError::NotSetUp(format!("the consumer {consumer} does not exist")));
             }
             self.refusals = 0;
+        }
+        if self.look_for_unreadable {
+            unreadable::bury_all(&self.core, self.stage).await;
+            self.look_for_unreadable = false;
         }
         self.start_over(after).await
     }
@@ -221,6 +231,7 @@ impl NatsInbox {
             biased;
             changed = self.generation.changed() => {
                 changed.map_err(|error| unavailable_because("waiting for deliveries", error))?;
+                self.look_for_unreadable |= self.requested > 0;
                 self.start_over_after = Some(Duration::ZERO);
             }
             Some(opened) = self.fetching.join_next(), if !self.fetching.is_empty() => {
@@ -292,7 +303,7 @@ impl Drop for NatsInbox {
             return;
         };
         let core = Arc::clone(&self.core);
-        let mut arrived = std::mem::take(&mut self.arrived);
+        let mut held = std::mem::take(&mut self.arrived);
         let counted = core.closing.enter();
         runtime.spawn(async move {
             let _counted = counted;
@@ -300,12 +311,12 @@ impl Drop for NatsInbox {
             let drained = async {
                 if subscriber.drain().await.is_ok() {
                     while let Some(message) = subscriber.next().await {
-                        arrived.push_back(message);
+                        held.push_back(message);
                     }
                 }
             };
             let in_time = tokio::time::timeout(GIVE_BACK_LIMIT, drained).await.is_ok();
-            let unhandled = arrived.into_iter().filter(|message| message.status.is_none());
+            let unhandled = held.into_iter().filter(arrived::is_delivery);
             for reply in unhandled.filter_map(|message| message.reply) {
                 let again = receipt::answer(&Settlement::Retried { after: Duration::ZERO });
                 if requests::send(&core, reply, again).await.is_err() {

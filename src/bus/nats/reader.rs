@@ -102,7 +102,8 @@ pub struct StoredEvent {
 /// Stored messages in the order of the stream. Reading disturbs no stage.
 pub struct EventReader {
     core: Arc<Core>,
-    messages: Ordered,
+    // Boxed, or every future that reads would carry its 16 KiB.
+    messages: Box<Ordered>,
     follow: bool,
     done: bool,
     /// Read, but its body is not fetched yet: kept so that a cancelled `next` loses nothing.
@@ -134,7 +135,7 @@ impl EventReader {
             Err(error) => return Err(failed(error.into())),
         };
         let empty = consumer.cached_info().num_pending == 0;
-        let messages = consumer.messages().await.map_err(|error| failed(error.into()))?;
+        let messages = Box::new(Box::pin(consumer.messages()).await.map_err(|error| failed(error.into()))?);
         Ok(Self { core, messages, follow: request.follow, done: empty && !request.follow, pending: None })
     }
 

@@ -13,7 +13,7 @@ use super::{
 };
 
 /// The server's words for what went wrong in its API.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, thiserror::Error)]
 #[error("{description} (error {err_code})")]
 pub(super) struct ApiError {
     /// HTTP-like class.

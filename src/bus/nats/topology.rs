@@ -35,7 +35,7 @@ impl Default for Limits {
     /// 7 days, 4 GiB of events, one copy.
     fn default() -> Self {
         const GIB: u64 = 1024 * 1024 * 1024;
-        Self { max_age: Duration::from_secs(7 * 24 * 60 * 60), max_bytes: 4 * GIB, replicas: 1 }
+        Self { max_age: Duration::from_hours(7 * 24), max_bytes: 4 * GIB, replicas: 1 }
     }
 }
 

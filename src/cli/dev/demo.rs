@@ -32,10 +32,7 @@ pub(super) async fn seed(store: &SqliteStore) -> Result<(), Failure> {
         Value::Object(preferences) => preferences,
         _ => Map::new(),
     };
-    store
-        .set_preferences(&user, &preferences)
-        .await
-        .map_err(|error| Failure::unavailable(&error))
+    store.set_preferences(&user, &preferences).await.map_err(|error| Failure::unavailable(&error))
 }
 
 /// Answers one text and prints the answer.

@@ -1,6 +1,6 @@
 //! A small shop: three sources, one model, production's retry settings.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
 use regex::Regex;
 use throughline_actors::{
@@ -17,6 +17,8 @@ use throughline_schemas::{IngressLimits, StageName};
 pub const ACK_WAIT: Duration = Duration::from_secs(30);
 pub const PROVIDER: &str = "openai";
 
+static PRODUCT_ID: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"(?i)\b(PROD-\d+)\b").unwrap());
+
 pub fn settings() -> EngineSettings {
     EngineSettings {
         stages: StageName::ALL.into_iter().map(|stage| (stage, StageSettings::default())).collect(),
@@ -26,10 +28,7 @@ pub fn settings() -> EngineSettings {
             source("user_profile", "http://crm/profile/{user_id}", &[]),
             source("order_history", "http://orders/{user_id}", &["order", "purchase"]),
             SourceSpec {
-                extract: BTreeMap::from([(
-                    "product_id".to_owned(),
-                    Regex::new(r"(?i)\b(PROD-\d+)\b").unwrap(),
-                )]),
+                extract: BTreeMap::from([("product_id".to_owned(), PRODUCT_ID.clone())]),
                 defaults: BTreeMap::from([("product_id".to_owned(), "PROD-001".to_owned())]),
                 ..source("product_info", "http://inventory/{product_id}", &["product", "headphone"])
             },

@@ -18,7 +18,7 @@ use throughline_actors::ports::{
     store::{Admission, Admitted, Closed, Interaction, Store, StoreError},
 };
 use throughline_schemas::{
-    Event, SessionId, StageName, Subject, Timestamp, UserId, WorkflowId, encode, event::context::Context,
+    Event, EventData, SessionId, StageName, Subject, Timestamp, UserId, WorkflowId, event::context::Context,
 };
 use tokio::sync::watch;
 
@@ -106,7 +106,7 @@ impl Gate {
         });
     }
 
-    /// Refuses for ever to publish what mentions `marker`, unless it is a failure: the server finds it too large.
+    /// Refuses for ever to publish an input that mentions `marker`: the server finds it too large.
     pub fn refuse(&self, marker: &'static str) {
         *self.refused.lock().unwrap() = Some(marker);
     }
@@ -179,11 +179,15 @@ impl Bus for Gate {
         Ok(Box::new(GatedInbox { inbox, stage, gate: self.clone() }))
     }
     async fn publish(&self, event: &Event) -> Result<Published, BusError> {
-        let text = String::from_utf8(encode(event)?).expect("events are UTF-8");
-        if self.refused.lock().unwrap().is_some_and(|marker| text.contains(marker)) {
-            return Err(BusError::TooLarge { bytes: text.len() });
+        let said = match &event.data {
+            EventData::InputValidated(data) => data.request.user_input.as_str(),
+            _ => "",
+        };
+        let about = format!("{} {} {said}", event.event_type(), event.meta.workflow_id);
+        if self.refused.lock().unwrap().is_some_and(|marker| about.contains(marker)) {
+            return Err(BusError::TooLarge { bytes: usize::MAX });
         }
-        self.pass(Op::Publish, text, no_bus, self.bus.publish(event)).await
+        self.pass(Op::Publish, about, no_bus, self.bus.publish(event)).await
     }
     async fn exists(&self, subject: &Subject) -> Result<bool, BusError> {
         self.pass(Op::Exists, format!("{subject:?}"), no_bus, self.bus.exists(subject)).await
@@ -215,7 +219,7 @@ impl Inbox for GatedInbox {
         let gate = self.gate.clone();
         let next = gate.pass(Op::Next, self.stage.to_string(), no_bus, self.inbox.next());
         let delivery = next.await?;
-        let about = format!("{} {}", self.stage, String::from_utf8_lossy(&delivery.body));
+        let about = format!("{} {}", self.stage, delivery.subject);
         let receipt = GatedReceipt { inner: Arc::clone(&delivery.receipt), about, gate };
         Ok(Delivery { receipt: Arc::new(receipt), ..delivery })
     }
@@ -272,7 +276,7 @@ impl Models for Gate {
             error: ModelError::CutShort("injected".to_owned()),
             facts: CallFacts::default(),
         };
-        self.pass(Op::Generate, format!("{:?}", request.messages), lost, self.models.generate(request)).await
+        self.pass(Op::Generate, super::question(request), lost, self.models.generate(request)).await
     }
 }
 

@@ -8,8 +8,16 @@ use throughline_schemas::{StageName, Timestamp};
 
 use crate::bus::nats::{Core, claim_check, headers, receipt::NatsReceipt};
 
+/// What the reply subject of every delivery begins with.
+const ACK_PREFIX: &str = "$JS.ACK.";
 /// A delivery whose body could not be fetched comes again after this.
 const FETCH_AGAIN: Duration = Duration::from_secs(2);
+
+/// Whether a message is a consumer's delivery. A publisher may put a status into its headers, so that tells nothing;
+/// the server's own words for the inbox have no reply subject.
+pub(super) fn is_delivery(message: &Message) -> bool {
+    message.reply.as_deref().is_some_and(|reply| reply.starts_with(ACK_PREFIX))
+}
 
 /// A message as it arrived.
 pub(super) enum Arrived {
@@ -88,7 +96,7 @@ impl Place {
     fn parse(reply: &str) -> Option<Self> {
         const SHORT_TOKENS: usize = 7;
         const DOMAIN_AND_ACCOUNT: usize = 2;
-        let rest = reply.strip_prefix("$JS.ACK.")?;
+        let rest = reply.strip_prefix(ACK_PREFIX)?;
         let count = rest.bytes().filter(|&b| b == b'.').count() + 1;
         let stream_at = if count > SHORT_TOKENS { DOMAIN_AND_ACCOUNT } else { 0 };
         let mut tokens = rest.split('.').skip(stream_at + 2);

@@ -20,15 +20,15 @@ const VERSION: &str = "1";
 pub(in crate::bus::nats) const PIN_GROUP: &str = "admission";
 
 /// Covers an ordinary retry; beyond it create-if-absent on the subject protects. Each id costs the server memory.
-const EVENTS_DUPLICATE_WINDOW: Duration = Duration::from_secs(2 * 60);
+const EVENTS_DUPLICATE_WINDOW: Duration = Duration::from_mins(2);
 /// Dead letters are few, and create-if-absent does not protect them: one workflow may have several.
-const DEAD_DUPLICATE_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
+const DEAD_DUPLICATE_WINDOW: Duration = Duration::from_hours(24);
 /// Long enough to come back from a holiday and still find what failed.
-const DEAD_MAX_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+const DEAD_MAX_AGE: Duration = Duration::from_hours(30 * 24);
 /// Dead letters get this fraction of what events get.
 const DEAD_SHARE: u64 = 8;
 /// Bodies outlive the events that name them, so that no stored reference dangles.
-const BODIES_OUTLIVE: Duration = Duration::from_secs(24 * 60 * 60);
+const BODIES_OUTLIVE: Duration = Duration::from_hours(24);
 /// More than all workers of a large deployment have in hand at once (64 processes with 256 slots). How much is in
 /// hand is limited by what inboxes ask for; reaching this limit would stall every worker.
 const MAX_ACK_PENDING: i64 = 16_384;

@@ -81,7 +81,7 @@ async fn an_interruption_is_ridden_out_and_answers_given_meanwhile_are_lost() {
     assert!(!bus.is_connected());
     assert!(first.receipt.settle(Settlement::Acknowledged).await.is_err());
     let waiting = tokio::spawn(async move { inbox.next().await });
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     assert!(!waiting.is_finished());
     bus.set_connected(true);
     let second = waiting.await.unwrap().unwrap();

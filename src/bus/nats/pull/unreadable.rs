@@ -1,0 +1,220 @@
+//! Messages whose headers the client library cannot read.
+//!
+//! The server takes any bytes as headers; async-nats closes the connection when it cannot read them (a blank in a
+//! header's name is enough). One such message would cut the connection at every redelivery. After each reconnect the
+//! messages that are out are therefore looked at through the server's API, which wraps them in JSON; one that nobody
+//! could receive is made a dead letter and deleted from the log, where it would stop every reader as well.
+
+use std::time::Duration;
+
+use async_nats::StatusCode;
+use bytes::Bytes;
+use serde::Deserialize;
+use throughline_actors::ports::bus::{BusError, consumed_by};
+use throughline_schemas::{FailureCode, StageName, dead_letter};
+
+use crate::bus::nats::{
+    Core, Names, bury,
+    error::{unavailable, unavailable_because},
+    headers,
+    requests::{self, ApiError},
+};
+
+/// How many messages are looked at after one reconnect.
+const LOOK_AT_MOST: usize = 2_000;
+/// How long looking may take.
+const LIMIT: Duration = Duration::from_secs(10);
+/// Where a dead letter keeps headers that are none, as base64.
+const RAW_HEADERS: &str = "Original-Headers-Base64";
+
+/// Buries every message that was delivered to a stage, is not acknowledged, and cannot be read.
+pub(super) async fn bury_all(core: &Core, stage: StageName) {
+    match tokio::time::timeout(LIMIT, look(core, stage)).await {
+        Ok(Ok(0)) => {}
+        Ok(Ok(buried)) => {
+            tracing::warn!(%stage, buried, "messages with unreadable headers are dead letters now");
+        }
+        // If there is one, it cuts the connection again, and this is tried again.
+        Ok(Err(error)) => tracing::debug!(%stage, %error, "cannot look for unreadable messages"),
+        Err(_) => tracing::debug!(%stage, "looking for unreadable messages took too long"),
+    }
+}
+
+async fn look(core: &Core, stage: StageName) -> Result<usize, BusError> {
+    let stream = core.names.events();
+    let consumer = Names::consumer(stage);
+    let consumer_state: ConsumerState =
+        ask(core, format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}"), Bytes::new()).await?;
+    if consumer_state.num_ack_pending == 0 {
+        return Ok(0);
+    }
+    let all = core.settings.namespace.events_of(consumed_by(stage));
+    let bare = all.trim_end_matches(".>").to_owned();
+    let mut buried = 0;
+    for filter in [bare, all] {
+        let mut sequence = consumer_state.ack_floor.stream_seq + 1;
+        for _ in 0..LOOK_AT_MOST {
+            let request = format!(r#"{{"seq":{sequence},"next_by_subj":"{filter}"}}"#);
+            let address = format!("$JS.API.STREAM.MSG.GET.{stream}");
+            let Ok(Found { message }) = ask::<Found>(core, address, request.into()).await else { break };
+            if message.seq > consumer_state.delivered.stream_seq {
+                break;
+            }
+            let raw = decode_base64(&message.hdrs);
+            if raw.as_deref().is_none_or(|raw| !raw.is_empty() && !is_readable(raw)) {
+                bury_one(core, stage, &message).await?;
+                buried += 1;
+            }
+            sequence = message.seq + 1;
+        }
+    }
+    Ok(buried)
+}
+
+async fn bury_one(core: &Core, stage: StageName, message: &RawMessage) -> Result<(), BusError> {
+    let body = decode_base64(&message.data).ok_or_else(|| unavailable("reading a stored message"))?;
+    let sequence = message.seq;
+    let values = [
+        (dead_letter::STAGE, stage.to_string()),
+        (dead_letter::CODE, FailureCode::UnreadableEvent.to_string()),
+        (
+            dead_letter::ERROR,
+            "its NATS headers cannot be read; publish it with plain header names".to_owned(),
+        ),
+        (dead_letter::SUBJECT, message.subject.clone()),
+        (dead_letter::SEQUENCE, sequence.to_string()),
+        (dead_letter::TIME, message.time.clone()),
+        (RAW_HEADERS, message.hdrs.clone()),
+    ];
+    let subject = bury::unaddressed(&core.settings.namespace, stage, sequence);
+    bury::store(core, subject, stage, sequence, body.into(), |map| {
+        for (name, value) in &values {
+            headers::append(map, name, value);
+        }
+    })
+    .await?;
+    let address = format!("$JS.API.STREAM.MSG.DELETE.{}", core.names.events());
+    let request = format!(r#"{{"seq":{sequence},"no_erase":true}}"#);
+    ask::<serde::de::IgnoredAny>(core, address, request.into()).await?;
+    Ok(())
+}
+
+async fn ask<T: for<'a> Deserialize<'a>>(core: &Core, subject: String, body: Bytes) -> Result<T, BusError> {
+    #[derive(Deserialize)]
+    struct Refusal {
+        error: ApiError,
+    }
+    let what = "asking the server about unreadable messages";
+    let answer = requests::request(core, subject.into(), None, body, core.settings.request_timeout).await;
+    let answer = answer.map_err(|_| unavailable(what))?;
+    if let Ok(Refusal { error }) = serde_json::from_slice(&answer.payload) {
+        return Err(unavailable_because(what, error));
+    }
+    serde_json::from_slice(&answer.payload).map_err(|error| unavailable_because(what, error))
+}
+
+#[derive(Deserialize)]
+struct ConsumerState {
+    delivered: Sequences,
+    ack_floor: Sequences,
+    num_ack_pending: u64,
+}
+
+#[derive(Deserialize)]
+struct Sequences {
+    stream_seq: u64,
+}
+
+#[derive(Deserialize)]
+struct Found {
+    message: RawMessage,
+}
+
+#[derive(Deserialize)]
+struct RawMessage {
+    subject: String,
+    seq: u64,
+    #[serde(default)]
+    hdrs: String,
+    #[serde(default)]
+    data: String,
+    time: String,
+}
+
+/// Whether async-nats 0.51 can read these header bytes.
+fn is_readable(raw: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(raw) else { return false };
+    let mut lines = text.lines().peekable();
+    let Some(version) = lines.next().and_then(|line| line.strip_prefix("NATS/1.0")) else { return false };
+    let status = version.trim().split(' ').next().unwrap_or_default();
+    if !status.is_empty() && status.parse::<StatusCode>().is_err() {
+        return false;
+    }
+    while let Some(line) = lines.next() {
+        if line.is_empty() {
+            continue;
+        }
+        let Some((name, _)) = line.split_once(':') else { return false };
+        if !name.bytes().all(|b| b.is_ascii_graphic()) {
+            return false;
+        }
+        while lines.next_if(|next| next.starts_with(char::is_whitespace)).is_some() {}
+    }
+    true
+}
+
+/// Standard base64 with padding, which is how the API wraps bytes.
+fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut bits, mut count) = (0u32, 0u32);
+    for symbol in text.bytes().take_while(|&symbol| symbol != b'=') {
+        let value = match symbol {
+            b'A'..=b'Z' => symbol - b'A',
+            b'a'..=b'z' => symbol - b'a' + 26,
+            b'0'..=b'9' => symbol - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        bits = (bits << 6) | u32::from(value);
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            // Only the low eight bits are wanted.
+            bytes.push((bits >> count & 0xff) as u8);
+        }
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_of_the_specification() {
+        for (text, bytes) in
+            [("", ""), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9v", "foo"), ("Zm9vYmFy", "foobar")]
+        {
+            assert_eq!(decode_base64(text).as_deref(), Some(bytes.as_bytes()), "{text}");
+        }
+        assert_eq!(decode_base64("+/8="), Some(vec![0xfb, 0xff]));
+        assert_eq!(decode_base64("Zm9v\n"), None);
+    }
+
+    #[test]
+    fn what_the_client_reads_is_readable_and_nothing_else() {
+        for good in
+            ["NATS/1.0\r\n\r\n", "NATS/1.0\r\nA: b\r\n more\r\nc:\r\n\r\n", "NATS/1.0 100 Idle\r\n\r\n"]
+        {
+            assert!(is_readable(good.as_bytes()), "{good:?}");
+        }
+        let bad = ["", "HTTP/1.1\r\n\r\n", "NATS/1.0\r\nMy Header: x\r\n\r\n", "NATS/1.0\r\nnone\r\n\r\n"];
+        for bad in bad {
+            assert!(!is_readable(bad.as_bytes()), "{bad:?}");
+        }
+        assert!(!is_readable(b"NATS/1.0\r\nA: \xff\r\n\r\n"));
+        assert!(!is_readable("NATS/1.0\r\né: x\r\n\r\n".as_bytes()));
+        assert!(!is_readable(b"NATS/1.0 x\r\n\r\n"));
+    }
+}

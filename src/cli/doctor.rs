@@ -1,0 +1,58 @@
+//! `throughline doctor`: everything that a worker needs, looked at without paying for anything.
+
+mod database;
+mod finding;
+mod nats;
+mod reach;
+mod settings;
+mod sync;
+
+use super::{DoctorArgs, Exit, Failure, output, timeline::Style};
+use crate::config::{Config, Env};
+use finding::{Finding, Status};
+
+pub(super) async fn run(args: &DoctorArgs, config: &Config, env: &Env) -> Result<(), Failure> {
+    let (nats, database, reach) = tokio::join!(
+        Box::pin(nats::check(config, env)),
+        Box::pin(database::check(config)),
+        reach::check(config),
+    );
+    let findings: Vec<Finding> =
+        settings::check(config, env).into_iter().chain(nats).chain([database]).chain(reach).collect();
+    if args.json {
+        output::line(&serde_json::to_string(&findings).map_err(Failure::failed)?)?;
+    } else {
+        let style = Style::of_stdout();
+        for finding in &findings {
+            output::line(&finding.line(style))?;
+        }
+    }
+    verdict(&findings)
+}
+
+/// What the findings mean for the exit code; they have been printed already.
+fn verdict(findings: &[Finding]) -> Result<(), Failure> {
+    let failed = || findings.iter().filter(|finding| finding.status == Status::Fail);
+    if failed().next().is_none() {
+        return Ok(());
+    }
+    let exit = if failed().any(|finding| finding.is_unreachable) { Exit::Unavailable } else { Exit::Failed };
+    Err(Failure { exit, message: String::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_pass_failures_do_not_and_what_cannot_be_reached_has_its_own_code() {
+        let exit = |findings: &[Finding]| verdict(findings).err().map(|failure| failure.exit);
+        let ok = Finding::ok("a", "fine");
+        let warn = Finding::warn("b", "odd", "look");
+        let fail = Finding::fail("c", "wrong", "change it");
+        let gone = Finding::unreachable("d", "gone", "start it");
+        assert_eq!(exit(&[ok.clone(), warn.clone()]), None);
+        assert_eq!(exit(&[ok.clone(), fail.clone()]), Some(Exit::Failed));
+        assert_eq!(exit(&[ok, warn, fail, gone]), Some(Exit::Unavailable));
+    }
+}

@@ -1,0 +1,99 @@
+//! Whether the database opens, has its tables and can be written to.
+
+use std::{fs::OpenOptions, path::Path, str::FromStr, time::Duration};
+
+use sqlx::sqlite::SqliteConnectOptions;
+use throughline_actors::ports::store::Store;
+
+use super::finding::{Finding, within};
+use crate::{app::open_store, cli::exit::with_causes, config::Config};
+
+/// How long opening and asking may take; opening waits for the locks of other processes.
+const LIMIT: Duration = Duration::from_secs(12);
+const NAME: &str = "database";
+
+/// Opens an existing database as a worker would, which brings its tables up to date. One that does not exist is
+/// not created.
+pub(super) async fn check(config: &Config) -> Finding {
+    within(NAME, LIMIT, async {
+        let url = config.database.url.to_string();
+        if let Ok(options) = SqliteConnectOptions::from_str(config.database.url.expose())
+            && !options.get_filename().exists()
+        {
+            return to_be_created(options.get_filename());
+        }
+        let store = match open_store(config).await {
+            Ok(store) => store,
+            Err(error) if error.is_unavailable() => {
+                return Finding::unreachable(
+                    NAME,
+                    with_causes(&error),
+                    "check database.url and its permissions",
+                );
+            }
+            Err(error) => return Finding::fail(NAME, with_causes(&error), "correct database.url"),
+        };
+        let answered = store.ping().await;
+        store.close().await;
+        match answered {
+            Ok(()) => {
+                Finding::ok(NAME, format!("{url} opens, its tables are up to date, it can be written to"))
+            }
+            Err(error) => Finding::unreachable(NAME, with_causes(&error), "check the disk it is on"),
+        }
+    })
+    .await
+}
+
+/// Whether the first worker will be able to create it.
+fn to_be_created(file: &Path) -> Finding {
+    let folder = match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let shown = file.display();
+    if !folder.is_dir() {
+        let advice = format!("create the folder {}, or correct database.url", folder.display());
+        return Finding::fail(NAME, format!("{shown} cannot be created"), advice);
+    }
+    let probe = folder.join(format!(".throughline-doctor-{}", std::process::id()));
+    match OpenOptions::new().write(true).create_new(true).open(&probe) {
+        Ok(_) => {
+            // Nothing depends on it; the worst is an empty file.
+            let _ = std::fs::remove_file(&probe);
+            Finding::ok(NAME, format!("{shown} does not exist yet; the first worker creates it"))
+        }
+        Err(error) => {
+            let advice = format!("make {} writable, or correct database.url", folder.display());
+            Finding::fail(NAME, format!("{shown} cannot be created: {error}"), advice)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{cli::doctor::finding::Status, config::Layers};
+
+    fn config(file: &Path) -> Config {
+        let url = toml::Value::from(format!("sqlite://{}", file.display()));
+        Layers::default().load_text("t.toml", &format!("[database]\nurl = {url}\n")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_database_is_looked_at_and_never_created() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.db");
+        let finding = check(&config(&file)).await;
+        assert_eq!(finding.status, Status::Ok, "{}", finding.detail);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
+
+        open_store(&config(&file)).await.unwrap().close().await;
+        assert_eq!(check(&config(&file)).await.status, Status::Ok);
+
+        std::fs::write(&file, "this is no database, however long one looks at it".repeat(100)).unwrap();
+        assert_eq!(check(&config(&file)).await.status, Status::Fail);
+        assert_eq!(check(&config(&dir.path().join("no/such/a.db"))).await.status, Status::Fail);
+    }
+}

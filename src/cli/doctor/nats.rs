@@ -1,0 +1,241 @@
+//! Everything about NATS: the server, `JetStream`, streams and consumers, who works on them, and the clock.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{self, consumer::pull};
+use serde::Deserialize;
+use throughline_actors::ports::{bus::BusError, clock::Clock};
+use throughline_schemas::{StageName, Timestamp};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::{
+    finding::{Finding, within},
+    sync,
+};
+use crate::{
+    app::{connect_bus, stream_limits},
+    bus::nats::{Names, NatsBus, topology},
+    cli::{exit::with_causes, timeline::duration},
+    config::{Config, Env},
+    system::SystemClock,
+};
+
+/// How long connecting may take. Longer than the bus itself tries, whose own error says more.
+const CONNECT_LIMIT: Duration = Duration::from_secs(12);
+/// How long each further check may take.
+const CHECK_LIMIT: Duration = Duration::from_secs(10);
+/// How long closing may take.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+/// A message must be able to hold an event that is not kept elsewhere, or a piece of one that is (128 KiB).
+const MIN_PAYLOAD: usize = 256 * 1024;
+/// Streams and accounts that are fuller than this, in percent, are worth a word.
+const FULL_PERCENT: u64 = 80;
+/// A clock that is further off makes durations and `--since` misleading.
+const MAX_SKEW: Duration = Duration::from_secs(1);
+/// Differences named at most.
+const MAX_DRIFTS: usize = 5;
+
+pub(super) async fn check(config: &Config, env: &Env) -> Vec<Finding> {
+    let connected = tokio::time::timeout(CONNECT_LIMIT, connect_bus(config, env, "doctor")).await;
+    let bus = match connected {
+        Ok(Ok(bus)) => bus,
+        Ok(Err(error)) if error.is_unavailable() => {
+            return vec![Finding::unreachable("nats", with_causes(&error), "")];
+        }
+        Ok(Err(error)) => return vec![Finding::fail("nats", with_causes(&error), "correct [nats]")],
+        Err(_) => {
+            let detail = format!("{} does not answer within {CONNECT_LIMIT:?}", config.nats.url);
+            return vec![Finding::unreachable("nats", detail, "start it, or correct nats.url")];
+        }
+    };
+    let jetstream =
+        jetstream::ContextBuilder::new().timeout(config.nats.request_timeout).build(bus.client().clone());
+    let (account, streams, space, workers, sync, clock) = tokio::join!(
+        within("jetstream", CHECK_LIMIT, account(&jetstream)),
+        within("streams", CHECK_LIMIT, Box::pin(streams(config, &bus))),
+        space(&jetstream, bus.names().events()),
+        workers(&jetstream, bus.names().events()),
+        within("sync", CHECK_LIMIT, sync::check(config, &bus)),
+        within("clock", CHECK_LIMIT, clock(&bus)),
+    );
+    let findings = [server(config, &bus), account, streams].into_iter().chain(space).chain(workers);
+    let findings = findings.chain([sync, clock]).collect();
+    bus.close(CLOSE_LIMIT).await;
+    findings
+}
+
+fn server(config: &Config, bus: &NatsBus) -> Finding {
+    // Connecting has checked the version: an older server is refused.
+    let facts = bus.server();
+    let detail = format!("{} is nats-server {}", config.nats.url, facts.version);
+    if facts.max_payload < MIN_PAYLOAD {
+        let detail = format!("{detail}, max_payload is {} bytes", facts.max_payload);
+        return Finding::fail("nats", detail, "set max_payload: 1MB in the server's configuration");
+    }
+    Finding::ok("nats", detail)
+}
+
+async fn account(jetstream: &jetstream::Context) -> Finding {
+    const NAME: &str = "jetstream";
+    let account = match jetstream.query_account().await {
+        Ok(account) => account,
+        Err(error) => {
+            let advice = "switch JetStream on for this account, or use another user";
+            return Finding::fail(NAME, with_causes(&error), advice);
+        }
+    };
+    let used = account.storage;
+    match account.limits.max_storage.and_then(|limit| u64::try_from(limit).ok()) {
+        Some(limit) if limit > 0 => {
+            let detail = format!("on; {} of {} used", mib(used), mib(limit));
+            if used / FULL_PERCENT > limit / 100 {
+                Finding::warn(NAME, detail, "raise the account's storage, or nats.max_age_hours down")
+            } else {
+                Finding::ok(NAME, detail)
+            }
+        }
+        _ => Finding::ok(NAME, format!("on; {} used, no limit for this account", mib(used))),
+    }
+}
+
+async fn streams(config: &Config, bus: &NatsBus) -> Finding {
+    const NAME: &str = "streams";
+    const ADVICE: &str = "run `throughline setup`";
+    let drifts = match topology::check(bus, &stream_limits(config)).await {
+        Ok(drifts) => drifts,
+        Err(error @ BusError::Unavailable { .. }) => {
+            return Finding::unreachable(NAME, with_causes(&error), "see the server's log");
+        }
+        Err(error) => return Finding::fail(NAME, with_causes(&error), ADVICE),
+    };
+    if drifts.is_empty() {
+        return Finding::ok(NAME, "streams and consumers are as `throughline setup` makes them");
+    }
+    let mut words: Vec<String> = drifts.iter().take(MAX_DRIFTS).map(ToString::to_string).collect();
+    if drifts.len() > MAX_DRIFTS {
+        words.push(format!("and {} more", drifts.len() - MAX_DRIFTS));
+    }
+    let words = words.join(", ");
+    if drifts.iter().any(topology::Drift::is_missing) {
+        Finding::fail(NAME, words, ADVICE)
+    } else {
+        Finding::warn(NAME, words, ADVICE)
+    }
+}
+
+/// How full the event stream is; nothing if there is none, which the check of the streams says.
+async fn space(jetstream: &jetstream::Context, stream: &str) -> Option<Finding> {
+    const NAME: &str = "space";
+    let stream = jetstream.get_stream(stream).await.ok()?;
+    let info = stream.cached_info();
+    let (used, messages) = (info.state.bytes, info.state.messages);
+    let limit = u64::try_from(info.config.max_bytes).ok().filter(|limit| *limit > 0)?;
+    let detail = format!("{messages} events in {} of {}", mib(used), mib(limit));
+    Some(if used / FULL_PERCENT > limit / 100 {
+        let advice = "a full stream refuses new events: raise nats.max_bytes_mib or lower nats.max_age_hours, then \
+                      run `throughline setup`";
+        Finding::warn(NAME, detail, advice)
+    } else {
+        Finding::ok(NAME, detail)
+    })
+}
+
+/// Whether anybody works; nothing if there is no consumer to work on.
+async fn workers(jetstream: &jetstream::Context, stream: &str) -> Option<Finding> {
+    const NAME: &str = "workers";
+    let mut idle = Vec::new();
+    let mut behind = Vec::new();
+    for stage in StageName::ALL {
+        let name = Names::consumer(stage);
+        let found = jetstream.get_consumer_from_stream::<pull::Config, _, _>(name, stream).await;
+        let info = found.ok()?.cached_info().clone();
+        if info.num_waiting == 0 && info.num_ack_pending == 0 {
+            idle.push(stage.as_str());
+        }
+        if info.num_pending > 0 {
+            behind.push(format!("{} {stage}", info.num_pending));
+        }
+    }
+    let waiting = if behind.is_empty() {
+        "nothing waits".to_owned()
+    } else {
+        format!("events that wait: {}", behind.join(", "))
+    };
+    Some(if idle.is_empty() {
+        Finding::ok(NAME, format!("every stage has one; {waiting}"))
+    } else {
+        let detail = format!("none for {}; {waiting}", idle.join(", "));
+        Finding::warn(NAME, detail, "start `throughline worker`")
+    })
+}
+
+/// The server says what time it is when asked who we are.
+async fn clock(bus: &NatsBus) -> Finding {
+    const NAME: &str = "clock";
+    #[derive(Deserialize)]
+    struct Answer {
+        server: Server,
+    }
+    #[derive(Deserialize)]
+    struct Server {
+        time: String,
+    }
+    let before = SystemClock.now();
+    let answer = bus.client().request("$SYS.REQ.USER.INFO", bytes::Bytes::new()).await;
+    let after = SystemClock.now();
+    let server: Option<OffsetDateTime> = answer
+        .ok()
+        .and_then(|answer| serde_json::from_slice::<Answer>(&answer.payload).ok())
+        .and_then(|answer| OffsetDateTime::parse(&answer.server.time, &Rfc3339).ok());
+    match server {
+        Some(server) => judge_clock(before, server.into(), after),
+        None => Finding::warn(
+            NAME,
+            "the server does not say what time it has",
+            "compare `date -u` on both machines",
+        ),
+    }
+}
+
+fn judge_clock(before: Timestamp, server: Timestamp, after: Timestamp) -> Finding {
+    const NAME: &str = "clock";
+    let (before, server, after) =
+        (OffsetDateTime::from(before), OffsetDateTime::from(server), OffsetDateTime::from(after));
+    // It was asked between the two: only what lies outside of them is certain.
+    let skew = if server < before {
+        before - server
+    } else if server > after {
+        server - after
+    } else {
+        time::Duration::ZERO
+    };
+    let skew = skew.unsigned_abs();
+    let direction = if server < before { "behind" } else { "ahead of" };
+    if skew > MAX_SKEW {
+        let detail = format!("the server's is {} {direction} ours", duration(skew));
+        Finding::warn(NAME, detail, "synchronise both (NTP); durations and --since mislead until then")
+    } else {
+        Finding::ok(NAME, "the server's and ours agree")
+    }
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::doctor::finding::Status;
+
+    #[test]
+    fn only_a_skew_that_the_journey_cannot_explain_counts() {
+        let at = Timestamp::from_unix_ms;
+        assert_eq!(judge_clock(at(1_000), at(1_500), at(9_000)).status, Status::Ok);
+        assert_eq!(judge_clock(at(5_000), at(4_500), at(5_001)).status, Status::Ok);
+        let behind = judge_clock(at(5_000), at(2_500), at(5_001));
+        assert_eq!(behind.status, Status::Warn);
+        assert!(behind.detail.contains("2500 ms behind"), "{}", behind.detail);
+        assert!(judge_clock(at(0), at(5_000), at(1)).detail.contains("ahead of"));
+    }
+}

@@ -1,0 +1,111 @@
+//! `throughline events`: what is stored, and what comes.
+
+mod breakers;
+mod inputs;
+mod json;
+mod paces;
+mod screen;
+mod select;
+mod since;
+
+use std::time::Duration;
+
+use super::{EventsArgs, Exit, Failure, bus_error, output, signal::Signals, timeline::clean};
+use crate::{
+    app::connect_bus,
+    bus::nats::{EventReader, NatsBus, StoredEvent},
+    config::{Config, Env},
+};
+use breakers::Breakers;
+use inputs::BareInputs;
+use screen::Screen;
+use select::Selection;
+
+/// How long closing the connection may take.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+pub(super) async fn run(args: &EventsArgs, config: &Config, env: &Env) -> Result<(), Failure> {
+    let bus = connect_bus(config, env, "events").await?;
+    let shown = Box::pin(show(args, &bus)).await;
+    bus.close(CLOSE_LIMIT).await;
+    shown
+}
+
+async fn show(args: &EventsArgs, bus: &NatsBus) -> Result<(), Failure> {
+    let selection = Selection::new(args, bus.namespace())?;
+    let mut show = Show {
+        reader: bus.read(selection.request()).await.map_err(|error| bus_error::failure(&error))?,
+        inputs: BareInputs::new(bus, &selection),
+        screen: Screen::new(args),
+        selection,
+        count: 0,
+    };
+    if !args.follow {
+        while show.next().await? {}
+        return show.finish(args);
+    }
+    let mut signals = Signals::install()?;
+    // A breaker may be why a workflow waits, so it is shown beside any selection but one of a type.
+    let mut breakers = if args.r#type.is_none() { Some(Breakers::open(bus).await?) } else { None };
+    loop {
+        tokio::select! {
+            more = show.next() => {
+                if !more? || show.screen.is_complete() {
+                    return Ok(());
+                }
+            }
+            moved = Breakers::next(&mut breakers) => show.screen.breaker(&moved)?,
+            _ = signals.next() => return Ok(()),
+        }
+    }
+}
+
+struct Show<'a> {
+    reader: EventReader,
+    selection: Selection,
+    inputs: BareInputs<'a>,
+    screen: Screen,
+    count: u64,
+}
+
+impl Show<'_> {
+    /// Shows the next event; false after the last one.
+    async fn next(&mut self) -> Result<bool, Failure> {
+        let Some(event) = self.reader.next().await.map_err(|error| bus_error::failure(&error))? else {
+            return Ok(false);
+        };
+        // An input without tokens in its subject is not among what is read; what it led to names it.
+        if let Some(input) = self.inputs.missing(&event).await? {
+            self.print(&input, Some(&event))?;
+        }
+        self.print(&event, None)?;
+        Ok(true)
+    }
+
+    fn print(&mut self, event: &StoredEvent, led_to: Option<&StoredEvent>) -> Result<(), Failure> {
+        if !self.selection.shows(event) {
+            return Ok(());
+        }
+        self.count += 1;
+        self.screen.event(event, led_to)
+    }
+
+    fn finish(self, args: &EventsArgs) -> Result<(), Failure> {
+        self.screen.finish()?;
+        match (&args.workflow, self.count) {
+            (Some(workflow), 0) => Err(Failure {
+                exit: Exit::Failed,
+                message: format!(
+                    "no event of workflow {} is stored: the id is wrong, its input has not been taken up yet (is a \
+                     worker running?), or its events have expired",
+                    clean(workflow, 256)
+                ),
+            }),
+            (None, 0) => {
+                output::note("no stored event matches");
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}

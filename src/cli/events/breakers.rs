@@ -1,0 +1,92 @@
+//! Breakers that open and close while events are followed.
+
+use async_nats::Subscriber;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde::Deserialize;
+use throughline_actors::ports::bus::BusError;
+
+use crate::{
+    bus::nats::NatsBus,
+    cli::{Failure, bus_error},
+};
+
+/// Announcements of breakers. They are not stored.
+pub(super) struct Breakers {
+    messages: Subscriber,
+}
+
+/// One announcement.
+#[derive(Debug)]
+pub(super) struct Moved(Bytes);
+
+#[derive(Deserialize)]
+struct Announced {
+    stage: String,
+    dependency: String,
+    from: String,
+    to: String,
+}
+
+impl Breakers {
+    pub(super) async fn open(bus: &NatsBus) -> Result<Self, Failure> {
+        let subject = bus.namespace().control("breaker");
+        let messages = bus.client().subscribe(subject).await.map_err(|source| {
+            let context = "subscribing to breakers".to_owned();
+            bus_error::failure(&BusError::Unavailable { context, source: Some(source.into()) })
+        })?;
+        Ok(Self { messages })
+    }
+
+    /// The next announcement; never, if there is nothing to listen to. Cancel-safe.
+    pub(super) async fn next(breakers: &mut Option<Self>) -> Moved {
+        if let Some(breakers) = breakers
+            && let Some(message) = breakers.messages.next().await
+        {
+            return Moved(message.payload);
+        }
+        *breakers = None;
+        std::future::pending().await
+    }
+}
+
+impl Moved {
+    /// In the shape of an event, of the type `breaker_moved`. Nothing if it is not JSON.
+    pub(super) fn json(&self) -> Option<String> {
+        let data: serde_json::Value = serde_json::from_slice(&self.0).ok()?;
+        Some(serde_json::json!({ "type": "breaker_moved", "data": data }).to_string())
+    }
+
+    /// For people, and whether it is bad news. Nothing if it is not understood.
+    pub(super) fn words(&self) -> Option<(String, bool)> {
+        let moved: Announced = serde_json::from_slice(&self.0).ok()?;
+        let Announced { stage, dependency, from, to } = moved;
+        let text = format!("breaker of {dependency} ({stage}): {from} -> {to}");
+        Some((crate::cli::timeline::clean(&text, 300), to == "open"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use throughline_actors::{announcer::BreakerMoved, policy::breaker::BreakerState};
+    use throughline_schemas::{StageName, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn what_the_announcer_says_is_understood() {
+        let moved = BreakerMoved {
+            stage: StageName::Generation,
+            dependency: "openai".to_owned(),
+            from: BreakerState::Closed,
+            to: BreakerState::Open,
+            at: Timestamp::from_unix_ms(0),
+        };
+        let heard = Moved(serde_json::to_vec(&moved).unwrap().into());
+        assert_eq!(heard.words(), Some(("breaker of openai (generation): closed -> open".to_owned(), true)));
+        assert!(heard.json().unwrap().contains("\"type\":\"breaker_moved\""));
+        let noise = Moved(Bytes::from_static(b"\x1b[31m"));
+        assert!(noise.words().is_none() && noise.json().is_none());
+    }
+}

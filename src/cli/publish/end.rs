@@ -1,0 +1,235 @@
+//! How a workflow ended.
+
+use std::{fmt, time::Duration};
+
+use async_nats::jetstream;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use throughline_actors::ports::bus::BusError;
+use throughline_schemas::{EventType, FailureCode, Subject, WorkflowId, token};
+
+use crate::{
+    bus::nats::{NatsBus, StoredEvent},
+    cli::timeline::{clean, clean_lines},
+};
+
+/// Longest id printed, in characters.
+const ID_CHARS: usize = 256;
+
+/// How a workflow ended. Read leniently: a code that a later version added is text like any other.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum End {
+    Saved(Box<Saved>),
+    Failed(Box<Failed>),
+}
+
+/// What a script wants of `interaction_saved`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(super) struct Saved {
+    response: Value,
+    #[serde(default)]
+    usage: Value,
+    #[serde(default)]
+    cost_usd: Value,
+}
+
+/// `workflow_failed`, as far as it is understood here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Failed {
+    pub(super) code: String,
+    pub(super) stage: String,
+    pub(super) message: String,
+    pub(super) attempts: u32,
+    pub(super) retryable: bool,
+    pub(super) may_have_happened: bool,
+}
+
+/// The event is not an end, or cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EndError {
+    #[error("the event on {0} is not the end of a workflow")]
+    NotAnEnd(String),
+    #[error("the event on {subject} cannot be read: {source}")]
+    Unreadable { subject: String, source: serde_json::Error },
+}
+
+impl End {
+    pub(super) fn read(event: &StoredEvent) -> Result<Self, EndError> {
+        #[derive(Deserialize)]
+        struct Envelope<T> {
+            data: T,
+        }
+        let unreadable = |source| EndError::Unreadable { subject: event.subject.clone(), source };
+        match event_type(&event.subject) {
+            Some(EventType::InteractionSaved) => {
+                let envelope: Envelope<_> = serde_json::from_slice(&event.body).map_err(unreadable)?;
+                Ok(Self::Saved(Box::new(envelope.data)))
+            }
+            Some(EventType::WorkflowFailed) => {
+                let envelope: Envelope<_> = serde_json::from_slice(&event.body).map_err(unreadable)?;
+                Ok(Self::Failed(Box::new(envelope.data)))
+            }
+            _ => Err(EndError::NotAnEnd(event.subject.clone())),
+        }
+    }
+
+    /// What to count an end as that says nothing.
+    pub(super) fn unreadable(error: &EndError) -> Self {
+        Self::Failed(Box::new(Failed {
+            code: FailureCode::UnreadableEvent.to_string(),
+            stage: "publish".to_owned(),
+            message: error.to_string(),
+            attempts: 1,
+            retryable: false,
+            may_have_happened: true,
+        }))
+    }
+}
+
+impl Saved {
+    /// The answer, empty if there is none.
+    pub(super) fn text(&self) -> &str {
+        self.response.get("text").and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+impl Failed {
+    /// For a person: what happened, and what to do.
+    pub(super) fn explain(&self, workflow: &WorkflowId) -> Explanation<'_> {
+        Explanation { failed: self, workflow: workflow.clone() }
+    }
+
+    fn advice(&self) -> &'static str {
+        match self.code.as_str() {
+            "invalid_input" => "correct the input and publish it under a new workflow id",
+            "model_rejected" => {
+                "look at the model, its key and the prompt; `throughline doctor` checks the first two"
+            }
+            "internal" | "poison" => "the worker's log says more; please report it",
+            _ if self.retryable => "publish it again later, under a new workflow id",
+            _ => "the worker's log says more",
+        }
+    }
+}
+
+/// A failure in words, on several lines.
+pub(super) struct Explanation<'a> {
+    failed: &'a Failed,
+    workflow: WorkflowId,
+}
+
+impl fmt::Display for Explanation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let failed = self.failed;
+        let id = shown(&self.workflow);
+        let times = if failed.attempts == 1 { "attempt" } else { "attempts" };
+        writeln!(
+            f,
+            "workflow {id} failed: {} in {}, after {} {times}",
+            clean(&failed.code, ID_CHARS),
+            clean(&failed.stage, ID_CHARS),
+            failed.attempts
+        )?;
+        writeln!(f, "  {}", clean_lines(&failed.message).replace('\n', "\n  "))?;
+        if failed.may_have_happened {
+            writeln!(f, "  The call may have been made, and may have been billed.")?;
+        }
+        writeln!(f, "  What to do: {}.", failed.advice())?;
+        write!(f, "  What happened: {}", look_at(&self.workflow))
+    }
+}
+
+/// An id, fit for a terminal.
+pub(super) fn shown(workflow: &WorkflowId) -> String {
+    clean(workflow.as_str(), ID_CHARS)
+}
+
+/// The command that shows a workflow.
+pub(super) fn look_at(workflow: &WorkflowId) -> String {
+    // What stands for itself in a subject needs no quotes in a shell either.
+    if token(workflow.as_str()) == workflow.as_str() {
+        format!("throughline events --workflow {workflow}")
+    } else {
+        "throughline events --workflow <its id>".to_owned()
+    }
+}
+
+/// A workflow that ended, or has not ended in time, as one JSON object.
+#[derive(Debug, Serialize)]
+pub(super) struct Record<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) line: Option<u64>,
+    workflow_id: &'a str,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost_usd: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<&'a Failed>,
+    elapsed_ms: u64,
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn new(workflow_id: &'a str, end: Option<&'a End>, elapsed: Duration) -> Self {
+        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        let base = Self {
+            line: None,
+            workflow_id,
+            status: "unfinished",
+            response: None,
+            usage: None,
+            cost_usd: None,
+            failure: None,
+            elapsed_ms,
+        };
+        match end {
+            None => base,
+            Some(End::Saved(saved)) => Self {
+                status: "saved",
+                response: Some(&saved.response),
+                usage: Some(&saved.usage),
+                cost_usd: Some(&saved.cost_usd),
+                ..base
+            },
+            Some(End::Failed(failed)) => Self { status: "failed", failure: Some(failed), ..base },
+        }
+    }
+
+    pub(super) fn json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// The type of an event, by its subject.
+pub(super) fn event_type(subject: &str) -> Option<EventType> {
+    subject.split('.').nth(2)?.parse().ok()
+}
+
+/// The end that is stored of a workflow, if it has ended.
+pub(super) async fn stored(bus: &NatsBus, workflow: &WorkflowId) -> Result<Option<StoredEvent>, BusError> {
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| BusError::Unavailable {
+        context: format!("looking for the end of workflow {}", shown(workflow)),
+        source: Some(source),
+    };
+    let stream = jetstream::new(bus.client().clone())
+        .get_stream_no_info(bus.names().events())
+        .await
+        .map_err(|error| failed(error.into()))?;
+    for event_type in EventType::ALL.into_iter().filter(|event_type| event_type.is_end()) {
+        // The session may be another one than this publisher says, hence the wildcard.
+        let subject = bus.namespace().events_of_workflow(Some(event_type), workflow);
+        match stream.direct_get_last_for_subject(subject).await {
+            Ok(found) => {
+                let Some(subject) = Subject::parse(bus.namespace(), &found.subject) else { continue };
+                // Once more, by its exact subject, to get a body that is kept elsewhere.
+                return bus.last(&subject).await;
+            }
+            Err(error) if error.kind() == jetstream::stream::DirectGetErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error.into())),
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,106 @@
+//! The ends of the workflows that this command published, out of all that end meanwhile.
+
+use std::collections::{HashMap, HashSet, hash_map::Entry};
+
+use async_nats::jetstream;
+use throughline_actors::ports::bus::BusError;
+use throughline_schemas::EventType;
+use tokio::time::Instant;
+
+use super::Job;
+use crate::{
+    bus::nats::{EventReader, Log, NatsBus, ReadRequest, StoredEvent},
+    cli::{Failure, bus_error},
+};
+
+/// A workflow whose end has not come.
+#[derive(Debug)]
+pub(super) struct Expected {
+    /// Line that published it.
+    pub(super) line: u64,
+    /// When it was first sent.
+    pub(super) since: Instant,
+    workflow: String,
+}
+
+/// Reads the ends of a whole namespace and picks out ours.
+pub(super) struct Watch {
+    reader: EventReader,
+    expected: Expectations,
+}
+
+impl Watch {
+    /// Opened before anything is published, so that no end is missed.
+    pub(super) async fn open(bus: &NatsBus) -> Result<Self, Failure> {
+        let failed = |error: BusError| bus_error::failure(&error);
+        let ns = bus.namespace();
+        let filters = EventType::ALL
+            .into_iter()
+            .filter(|event_type| event_type.is_end())
+            .map(|end| ns.events_of(end))
+            .collect();
+        let request = ReadRequest { log: Log::Events, filters, since: None, follow: true };
+        // From the last message that is stored now, by the server's own clock.
+        let stream = jetstream::new(bus.client().clone()).get_stream(bus.names().events()).await;
+        let request = match &stream {
+            Ok(stream) if stream.cached_info().state.messages > 0 => {
+                request.since(stream.cached_info().state.last_timestamp.into())
+            }
+            // Reading says better what is wrong with the stream.
+            _ => request,
+        };
+        let reader = bus.read(request).await.map_err(failed)?;
+        Ok(Self { reader, expected: Expectations::default() })
+    }
+
+    pub(super) fn expect(&mut self, job: &Job) {
+        self.expected.expect(job);
+    }
+
+    pub(super) fn forget(&mut self, job: &Job) {
+        // Another line may have published the same workflow.
+        self.expected.open.retain(|_, expected| expected.line != job.line);
+    }
+
+    /// Workflows without an end.
+    pub(super) fn unfinished(&self) -> usize {
+        self.expected.open.len()
+    }
+
+    /// The next end of any workflow. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Result<StoredEvent, Failure> {
+        match self.reader.next().await {
+            Ok(Some(event)) => Ok(event),
+            Ok(None) => Err(Failure::failed("the event log ended")),
+            Err(error) => Err(bus_error::failure(&error)),
+        }
+    }
+
+    /// Whose end this is: the workflow's id and what is known of it; `None` if it is none of ours, or not for the
+    /// first time.
+    pub(super) fn settle(&mut self, event: &StoredEvent) -> Option<(String, Expected)> {
+        let mut expected = self.expected.open.remove(event.subject.rsplit('.').next()?)?;
+        Some((std::mem::take(&mut expected.workflow), expected))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Expectations {
+    /// By the workflow's token.
+    open: HashMap<String, Expected>,
+    /// Tokens of ids that lines chose, so that one workflow is counted once however many lines name it.
+    chosen: HashSet<String>,
+}
+
+impl Expectations {
+    fn expect(&mut self, job: &Job) {
+        let token = job.message.workflow.token();
+        if job.chosen_id && !self.chosen.insert(token.clone()) {
+            return;
+        }
+        if let Entry::Vacant(vacant) = self.open.entry(token) {
+            let workflow = job.message.workflow.as_str().to_owned();
+            vacant.insert(Expected { line: job.line, since: Instant::now(), workflow });
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! A `user_input_received` event, ready to be sent.
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+use throughline_actors::ports::clock::{Clock, Entropy};
+use throughline_schemas::{
+    EncodeError, Event, EventData, EventType, Meta, SessionId, Subject, TraceParent, UserId, WorkflowId,
+    encode, event::UserInputReceived,
+};
+
+use crate::system::{SystemClock, SystemEntropy};
+
+/// What a user says.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Input {
+    pub(super) workflow: WorkflowId,
+    pub(super) user: UserId,
+    pub(super) session: SessionId,
+    pub(super) text: String,
+    pub(super) metadata: Map<String, Value>,
+}
+
+/// The event, encoded.
+#[derive(Debug, Clone)]
+pub(super) struct Message {
+    pub(super) workflow: WorkflowId,
+    pub(super) subject: Subject,
+    /// De-duplicates; also the event's id, by which the next event names its cause.
+    pub(super) id: String,
+    /// Begins the workflow's trace.
+    pub(super) traceparent: String,
+    pub(super) body: Bytes,
+}
+
+impl Input {
+    /// Makes the event, with a trace of its own.
+    pub(super) fn encode(self) -> Result<Message, EncodeError> {
+        let traceparent = new_trace();
+        let id = format!("{}.{}", self.workflow.token(), EventType::UserInputReceived);
+        let event = Event {
+            meta: Meta {
+                id: id.clone(),
+                source: "throughline/cli".to_owned(),
+                time: SystemClock.now(),
+                workflow_id: self.workflow.clone(),
+                session_id: self.session.clone(),
+                user_id: self.user.clone(),
+                causation_id: None,
+                traceparent,
+                attempt: 1,
+            },
+            data: EventData::UserInputReceived(UserInputReceived {
+                user_id: self.user,
+                session_id: self.session,
+                user_input: self.text,
+                workflow_id: Some(self.workflow.clone()),
+                metadata: self.metadata,
+            }),
+        };
+        Ok(Message {
+            subject: event.subject(),
+            body: encode(&event)?.into(),
+            workflow: self.workflow,
+            id,
+            traceparent: traceparent.to_string(),
+        })
+    }
+}
+
+/// A new workflow id.
+pub(super) fn new_workflow_id() -> WorkflowId {
+    let now = u64::try_from(SystemClock.now().unix_ms()).unwrap_or(0);
+    let bytes = random_u128().to_be_bytes();
+    let mut random = [0; 10];
+    random.copy_from_slice(&bytes[..10]);
+    WorkflowId::generate(now, random)
+}
+
+fn new_trace() -> TraceParent {
+    TraceParent::root(random_u128(), SystemEntropy.next_u64())
+}
+
+fn random_u128() -> u128 {
+    u128::from(SystemEntropy.next_u64()) << 64 | u128::from(SystemEntropy.next_u64())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use throughline_schemas::{Ingress, IngressLimits, decode};
+
+    use super::*;
+
+    #[test]
+    fn the_input_stage_reads_what_is_sent() {
+        let workflow = WorkflowId::new("a b").unwrap();
+        let input = Input {
+            workflow: workflow.clone(),
+            user: UserId::new("ann").unwrap(),
+            session: SessionId::new("* >").unwrap(),
+            text: "hi".to_owned(),
+            metadata: Map::from_iter([("k".to_owned(), Value::from(1))]),
+        };
+        let message = input.clone().encode().unwrap();
+        let limits = IngressLimits { max_input_bytes: 100, max_metadata_bytes: 100 };
+        let read = Ingress::read(&message.body, |_| None, WorkflowId::unknown(), &limits).unwrap().unwrap();
+        assert_eq!((read.workflow_id, read.session_id, read.user_id), (workflow, input.session, input.user));
+        assert_eq!((read.user_input, read.metadata), (input.text, input.metadata));
+        assert_eq!(read.traceparent.unwrap().to_string(), message.traceparent);
+        assert!(message.traceparent.ends_with("-01"), "sampled");
+        let event = decode(&message.body).unwrap();
+        assert_eq!(event.meta.id, message.id);
+        assert_eq!(event.subject(), message.subject);
+    }
+
+    #[test]
+    fn ids_and_traces_are_new_each_time() {
+        assert_ne!(new_workflow_id(), new_workflow_id());
+        assert_ne!(new_trace(), new_trace());
+    }
+}

@@ -1,0 +1,276 @@
+//! What one stored event says, in a few words.
+
+use throughline_schemas::{
+    Event, EventData, EventType, Ingress, IngressLimits, Timestamp, Usage, Usd, WorkflowFailed, WorkflowId,
+    decode,
+    event::{
+        ExternalDataFetched, InteractionSaved, ResponseGenerated,
+        context::Context,
+        external::{SourceResult, SourceStatus},
+        generation::Attempt,
+    },
+    token,
+};
+
+use super::{
+    FRONT, INDENT, Style, Tone, between, duration,
+    text::{clean, quoted},
+};
+use crate::bus::nats::StoredEvent;
+
+/// Longest id shown in full, in characters.
+const ID_CHARS: usize = 80;
+/// A judgement on size is the input stage's, not ours.
+const NO_LIMITS: IngressLimits =
+    IngressLimits { max_input_bytes: usize::MAX, max_metadata_bytes: usize::MAX };
+
+/// One event of a timeline, in words. All texts are fit for a terminal.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::cli) struct Moment {
+    pub(super) sequence: u64,
+    pub(super) at: Timestamp,
+    /// When the workflow's input was stored, if the event says so.
+    pub(super) started: Option<Timestamp>,
+    /// The workflow's token, if the event tells its workflow.
+    pub(in crate::cli) key: Option<String>,
+    pub(in crate::cli) workflow: Option<String>,
+    pub(super) session: Option<String>,
+    pub(super) user: Option<String>,
+    pub(super) trace: Option<String>,
+    /// The event's type as it is called in its subject.
+    pub(super) kind: String,
+    /// Sequence of the input that this event validated.
+    pub(super) input_sequence: Option<u64>,
+    pub(in crate::cli) is_end: bool,
+    pub(super) what: String,
+    pub(super) details: Vec<String>,
+    pub(super) tone: Tone,
+}
+
+impl Moment {
+    /// Reads an event; one that cannot be read says so in its text.
+    pub(in crate::cli) fn of(event: &StoredEvent, style: Style) -> Self {
+        let mut tokens = event.subject.split('.').skip(2);
+        let name = tokens.next().unwrap_or_default();
+        let kind: Option<EventType> = name.parse().ok();
+        let blank = Self {
+            sequence: event.sequence,
+            at: event.stored_at,
+            started: None,
+            key: tokens.nth(1).map(str::to_owned),
+            workflow: None,
+            session: None,
+            user: None,
+            trace: None,
+            kind: clean(name, ID_CHARS),
+            input_sequence: None,
+            is_end: kind.is_some_and(EventType::is_end),
+            what: String::new(),
+            details: Vec::new(),
+            tone: Tone::Plain,
+        };
+        if kind == Some(EventType::UserInputReceived) {
+            return blank.input(event, style);
+        }
+        match decode(&event.body) {
+            Ok(event) => blank.known(&event, style),
+            Err(error) => Self {
+                what: format!("cannot be read: {}", clean(&error.to_string(), 200)),
+                tone: Tone::Bad,
+                ..blank
+            },
+        }
+    }
+
+    /// The same, as the input of the workflow that this other moment belongs to.
+    pub(in crate::cli) fn of_workflow(self, other: &Self) -> Self {
+        Self {
+            key: other.key.clone(),
+            workflow: other.workflow.clone(),
+            session: other.session.clone(),
+            user: other.user.clone(),
+            ..self
+        }
+    }
+
+    /// Inputs come in three forms; their subjects may say nothing, or anything.
+    fn input(self, event: &StoredEvent, style: Style) -> Self {
+        let header = |name: &str| {
+            event.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        };
+        let nobody = WorkflowId::unknown();
+        let known =
+            |id: &WorkflowId| (*id != nobody).then(|| (id.token(), clean(id.as_str(), ID_CHARS))).unzip();
+        match Ingress::read(&event.body, header, nobody.clone(), &NO_LIMITS) {
+            Ok(Ok(input)) => {
+                let (key, workflow) = known(&input.workflow_id);
+                Self {
+                    key,
+                    workflow,
+                    session: Some(clean(input.session_id.as_str(), ID_CHARS)),
+                    user: Some(clean(input.user_id.as_str(), ID_CHARS)),
+                    trace: input.traceparent.map(|trace| format!("{:032x}", trace.trace_id())),
+                    what: quoted(&input.user_input, style.room(FRONT)),
+                    ..self
+                }
+            }
+            Ok(Err(refused)) => {
+                let (key, workflow) = known(&refused.workflow_id);
+                let what = format!("not acceptable: {}", clean(&refused.message, style.room(FRONT)));
+                Self { key, workflow, what, tone: Tone::Caution, ..self }
+            }
+            Err(error) => Self {
+                key: None,
+                what: clean(&error.to_string(), style.room(FRONT)),
+                tone: Tone::Bad,
+                ..self
+            },
+        }
+    }
+
+    fn known(self, event: &Event, style: Style) -> Self {
+        let meta = &event.meta;
+        let base = Self {
+            key: Some(token(meta.workflow_id.as_str())),
+            workflow: Some(clean(meta.workflow_id.as_str(), ID_CHARS)),
+            session: Some(clean(meta.session_id.as_str(), ID_CHARS)),
+            user: Some(clean(meta.user_id.as_str(), ID_CHARS)),
+            trace: Some(format!("{:032x}", meta.traceparent.trace_id())),
+            ..self
+        };
+        let (started, what) = match &event.data {
+            EventData::UserInputReceived(data) => (None, quoted(&data.user_input, style.room(FRONT))),
+            EventData::InputValidated(data) => {
+                let chars = data.request.user_input.chars().count();
+                let sequence = data.request.input_sequence;
+                return Self {
+                    started: Some(data.request.received_at),
+                    input_sequence: Some(sequence),
+                    what: format!("{}, stream sequence {sequence}", count(chars, "character")),
+                    ..base
+                };
+            }
+            EventData::ContextRetrieved(data) => (Some(data.request.received_at), context(&data.context)),
+            EventData::ExternalDataFetched(data) => {
+                let worst = sources_tone(data);
+                return Self {
+                    started: Some(data.request.received_at),
+                    what: sources(data),
+                    tone: worst,
+                    ..base
+                };
+            }
+            EventData::ResponseGenerated(data) => return base.response(data, style),
+            EventData::InteractionSaved(data) => {
+                return Self {
+                    started: Some(data.received_at),
+                    what: saved(data, base.at),
+                    tone: Tone::Good,
+                    ..base
+                };
+            }
+            EventData::WorkflowFailed(data) => return base.failed(data, style),
+        };
+        Self { started, what, ..base }
+    }
+
+    fn response(self, data: &ResponseGenerated, style: Style) -> Self {
+        let response = &data.response;
+        let mut parts = vec![clean(&response.model, ID_CHARS), tokens(data.usage)];
+        parts.extend(data.cost_usd.map(cost));
+        parts.push(count(data.attempts.len(), "attempt"));
+        let mut details = attempts(&data.attempts, style);
+        details.push(quoted(&response.text, style.room(INDENT)));
+        Self {
+            started: Some(data.request.received_at),
+            what: parts.join(", "),
+            details,
+            tone: if data.attempts.len() > 1 { Tone::Caution } else { Tone::Plain },
+            ..self
+        }
+    }
+
+    fn failed(self, data: &WorkflowFailed, style: Style) -> Self {
+        let attempts_made = count(usize::try_from(data.attempts).unwrap_or(usize::MAX), "attempt");
+        let mut details = attempts(&data.attempt_log, style);
+        details.push(clean(&data.message, style.room(INDENT)));
+        if data.may_have_happened {
+            details.push("it may have happened, and may have been billed".to_owned());
+        }
+        Self {
+            what: format!("{} in {}, after {attempts_made}", data.code, data.stage),
+            details,
+            tone: Tone::Bad,
+            ..self
+        }
+    }
+}
+
+fn context(context: &Context) -> String {
+    let turns = count(context.recent_turns.len(), "earlier turn");
+    format!("{turns}, {}", count(context.preferences.len(), "preference"))
+}
+
+fn sources(data: &ExternalDataFetched) -> String {
+    if data.external.is_empty() {
+        return "no sources".to_owned();
+    }
+    let one = |(name, source): (&String, &SourceResult)| {
+        let name = clean(name, ID_CHARS);
+        let took = duration(source.duration_ms.duration());
+        let calls = if source.calls > 1 { format!(" in {} calls", source.calls) } else { String::new() };
+        match source.status {
+            SourceStatus::Ok => format!("{name} ok {took}{calls}"),
+            SourceStatus::Skipped => format!("{name} skipped"),
+            SourceStatus::Failed => {
+                let code = source.error.as_ref().map_or("failed", |error| error.code.as_str());
+                format!("{name} failed ({}) {took}{calls}", clean(code, ID_CHARS))
+            }
+        }
+    };
+    data.external.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn sources_tone(data: &ExternalDataFetched) -> Tone {
+    if data.external.values().any(|source| source.status == SourceStatus::Failed) {
+        Tone::Caution
+    } else {
+        Tone::Plain
+    }
+}
+
+fn saved(data: &InteractionSaved, at: Timestamp) -> String {
+    format!("complete in {}", duration(between(data.received_at, at)))
+}
+
+fn attempts(attempts: &[Attempt], style: Style) -> Vec<String> {
+    let failed = |attempt: &Attempt| {
+        let error = attempt.error.as_deref()?;
+        let status = attempt.http_status.map_or_else(String::new, |status| format!(" {status}"));
+        let line = format!(
+            "attempt at {} ({}){status}, {}: {error}",
+            attempt.model,
+            attempt.provider,
+            duration(attempt.duration_ms.duration())
+        );
+        Some(clean(&line, style.room(INDENT)))
+    };
+    attempts.iter().filter_map(failed).collect()
+}
+
+fn tokens(usage: Usage) -> String {
+    let cached = if usage.cached_input_tokens > 0 {
+        format!(" ({} cached)", usage.cached_input_tokens)
+    } else {
+        String::new()
+    };
+    format!("{}{cached} + {} tokens", usage.input_tokens, usage.output_tokens)
+}
+
+fn cost(cost: Usd) -> String {
+    format!("${cost}")
+}
+
+fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}

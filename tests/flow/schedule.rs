@@ -1,0 +1,275 @@
+//! Random schedules: messages of several sessions, faults everywhere, processes that die. Whatever happens, every
+//! workflow ends once, sessions keep their order, and no answer is paid for without a reason.
+//!
+//! `FLOW_SEED=7 cargo test --test flow schedule` runs one schedule; `FLOW_SEEDS=5000` runs that many.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use throughline_actors::ports::{
+    memory::{
+        model::{answer, failure},
+        script::Reply,
+        store::TurnState,
+    },
+    model::{ModelError, Phase},
+};
+use throughline_schemas::{EventType, StageName, WorkflowId};
+
+use crate::harness::{ACK_WAIT, Act, Gate, JOURNEY, Op, PROVIDER, Rig, Worker, question, reply_to, splitmix};
+
+const SEEDS: u64 = 200;
+/// Faults stop after this; everything must end then.
+const STORM: Duration = Duration::from_secs(120);
+
+/// Chance, shared by everything that happens in one schedule.
+#[derive(Clone)]
+struct Dice(Arc<AtomicU64>);
+
+impl Dice {
+    fn below(&self, n: u64) -> u64 {
+        splitmix(&self.0) % n
+    }
+    /// One in `n`.
+    fn one_in(&self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+    fn millis(&self, most: u64) -> Duration {
+        Duration::from_millis(self.below(most))
+    }
+}
+
+/// What may excuse another call of the model.
+#[derive(Default)]
+struct Excuses {
+    /// Calls that failed, or were lost with their worker.
+    generation: AtomicUsize,
+    /// Processes that died, with what they had in hand in the generation stage.
+    in_hand: AtomicUsize,
+}
+
+struct Schedule {
+    rig: Rig,
+    dice: Dice,
+    excuses: Arc<Excuses>,
+    /// Who was asked about, by session, in the order of the first question.
+    asked: Arc<Mutex<BTreeMap<String, Vec<String>>>>,
+    /// One process that lives, and calls that fail but never panic: only then is the order of admission certain.
+    calm: bool,
+}
+
+impl Schedule {
+    fn new(seed: u64) -> Self {
+        let mut rig = Rig::seeded(seed);
+        let dice = Dice(Arc::new(AtomicU64::new(seed)));
+        rig.settings.recent_turns = 1;
+        for stage in rig.settings.stages.values_mut() {
+            stage.concurrency = 1 + usize::try_from(dice.below(8)).unwrap();
+        }
+        let excuses: Arc<Excuses> = Arc::default();
+        let asked: Arc<Mutex<BTreeMap<String, Vec<String>>>> = Arc::default();
+        let (noted, heard, rolled) = (Arc::clone(&excuses), Arc::clone(&asked), dice.clone());
+        let started = tokio::time::Instant::now();
+        rig.models.otherwise(PROVIDER, move |request| {
+            let text = question(request);
+            let session = text.split_once(' ').map_or("", |(session, _)| session).to_owned();
+            let mut heard = heard.lock().unwrap();
+            let of_session = heard.entry(session).or_default();
+            if !of_session.contains(&text) {
+                of_session.push(text);
+            }
+            let wait = rolled.millis(3_000);
+            if started.elapsed() > STORM || !rolled.one_in(6) {
+                return Reply::After(wait, Ok(answer(&reply_to(request))));
+            }
+            noted.generation.fetch_add(1, Ordering::Relaxed);
+            let error = match rolled.below(4) {
+                0 => ModelError::Server("overloaded".to_owned()),
+                1 => ModelError::RateLimited,
+                2 => ModelError::TimedOut(Phase::Total),
+                _ => ModelError::BadRequest("no".to_owned()),
+            };
+            Reply::After(wait, Err(failure(error)))
+        });
+        Self { rig, dice, excuses, asked, calm: seed.is_multiple_of(3) }
+    }
+
+    /// Makes a worker misbehave until the storm is over.
+    fn shake(&self, gate: &Gate) {
+        let (dice, excuses, calm) = (self.dice.clone(), Arc::clone(&self.excuses), self.calm);
+        let started = tokio::time::Instant::now();
+        let left = STORM.saturating_sub(Duration::from_secs_f64(self.rig.seconds()));
+        gate.on(move |op, _| {
+            if started.elapsed() > left || !dice.one_in(25) {
+                return Act::Go;
+            }
+            let act = match dice.below(8) {
+                0 | 1 => Act::Lost,
+                2 | 3 => Act::Unanswered,
+                4 => Act::Panic,
+                _ => Act::Slow(dice.millis(2_000)),
+            };
+            match (op, act) {
+                (_, Act::Panic) if calm => Act::Go,
+                // Those have no answer to lose, or end the stage rather than the call; tested elsewhere.
+                (Op::Open | Op::Next | Op::Progress, _) | (Op::Fetch, Act::Panic) => Act::Go,
+                (Op::Generate, Act::Lost | Act::Unanswered | Act::Panic) => {
+                    excuses.generation.fetch_add(1, Ordering::Relaxed);
+                    act
+                }
+                // The answer dies with its worker.
+                (Op::Publish | Op::Settle, Act::Panic) => {
+                    excuses.generation.fetch_add(1, Ordering::Relaxed);
+                    act
+                }
+                (_, act) => act,
+            }
+        });
+    }
+
+    async fn worker(&self) -> Worker {
+        let worker = self.rig.worker().await;
+        self.shake(&worker.gate);
+        worker
+    }
+
+    async fn run(&self) {
+        let sessions = 1 + self.dice.below(5);
+        let messages = 4 + self.dice.below(12);
+        let mut workers = vec![self.worker().await];
+        if !self.calm && self.dice.one_in(2) {
+            workers.push(self.worker().await);
+        }
+        let mut published: Vec<(WorkflowId, String)> = Vec::new();
+        for n in 0..messages {
+            let session = format!("s{}", self.dice.below(sessions));
+            let text = if self.dice.one_in(12) { " ".to_owned() } else { format!("{session} {n}") };
+            let workflow = self.rig.publish(&format!("w{n}"), &session, &text);
+            if self.dice.one_in(10) {
+                self.rig.publish(&format!("w{n}"), &session, &text);
+            }
+            published.push((workflow, text));
+            if self.dice.one_in(3) {
+                self.rig.pass(self.dice.millis(4_000)).await;
+            }
+            if !self.calm && self.dice.one_in(15) {
+                self.crash(&mut workers).await;
+            }
+        }
+        for (workflow, _) in &published {
+            self.rig.ended(workflow).await;
+        }
+        // What is still on its way (redeliveries, the last settlements) must not undo anything.
+        self.rig.pass(STORM + ACK_WAIT * 3).await;
+        self.check(&published);
+    }
+
+    /// One process dies (or is told to stop), and another takes its place.
+    async fn crash(&self, workers: &mut Vec<Worker>) {
+        let victim = workers.remove(usize::try_from(self.dice.below(workers.len() as u64)).unwrap());
+        let in_hand = self.rig.bus.in_hand(StageName::Generation);
+        self.excuses.in_hand.fetch_add(in_hand, Ordering::Relaxed);
+        if self.dice.one_in(3) {
+            victim.gate.on(|_, _| Act::Go);
+            victim.drain(self.dice.millis(3_000)).await;
+        } else {
+            victim.crash();
+        }
+        workers.push(self.worker().await);
+    }
+
+    fn check(&self, published: &[(WorkflowId, String)]) {
+        let rig = &self.rig;
+        let mut saved = 0;
+        for (workflow, text) in published {
+            let types = rig.types(workflow);
+            let ends = types.iter().filter(|event| event.is_end()).count();
+            assert_eq!(ends, 1, "{workflow} must end once: {types:?}");
+            let mut once = types.clone();
+            once.sort();
+            once.dedup();
+            assert_eq!(once.len(), types.len(), "{workflow} has an event twice: {types:?}");
+            let is_saved = types.last() == Some(&EventType::InteractionSaved);
+            assert_eq!(rig.store.interaction(workflow).is_some(), is_saved, "{workflow}: row and end agree");
+            let state = if is_saved { TurnState::Saved } else { TurnState::Failed };
+            assert_eq!(rig.store.turn(workflow), Some(state), "{workflow}");
+            if is_saved {
+                saved += 1;
+                assert_eq!(types, JOURNEY, "{workflow}");
+                let row = rig.store.interaction(workflow).unwrap();
+                assert_eq!(
+                    row.response.text,
+                    format!("re: {text}"),
+                    "{workflow} got the answer to its own question"
+                );
+            }
+        }
+        assert_eq!(rig.store.interactions(), saved);
+        for stage in StageName::ALL {
+            assert_eq!(rig.bus.in_hand(stage), 0, "{stage} should have nothing in hand");
+        }
+
+        let calls = rig.models.calls(PROVIDER);
+        let allowed = published.len()
+            + self.excuses.generation.load(Ordering::Relaxed)
+            + self.excuses.in_hand.load(Ordering::Relaxed);
+        assert!(calls <= allowed, "{calls} calls of the model, {allowed} are excused");
+
+        if self.calm {
+            for (session, asked) in self.asked.lock().unwrap().iter() {
+                let number =
+                    |text: &String| text.rsplit(' ').next().and_then(|n| n.parse::<u64>().ok()).unwrap();
+                let order: Vec<_> = asked.iter().map(number).collect();
+                assert!(order.is_sorted(), "{session} was asked in the order {order:?}");
+            }
+            self.check_one_at_a_time();
+        }
+    }
+
+    /// Nothing is done for a turn once the next one has begun. (Its end may be told a little later: what counts is
+    /// when the database has it.)
+    fn check_one_at_a_time(&self) {
+        let mut begun: BTreeMap<String, Vec<WorkflowId>> = BTreeMap::new();
+        for event in self.rig.bus.events() {
+            let (name, workflow) = (event.event_type(), event.meta.workflow_id);
+            let turns = begun.entry(event.meta.session_id.to_string()).or_default();
+            if name == EventType::InputValidated {
+                turns.push(workflow);
+            } else if !name.is_end() {
+                assert_eq!(turns.last(), Some(&workflow), "{name} of {workflow} while another turn runs");
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_happens_everything_ends_once_and_in_order() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let seeds = match number("FLOW_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("FLOW_SEEDS").unwrap_or(SEEDS),
+    };
+    for seed in seeds {
+        let ran = std::panic::catch_unwind(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let schedule = Schedule::new(seed);
+                schedule.run().await;
+            })
+        });
+        if let Err(problem) = ran {
+            let message = problem.downcast_ref::<String>().map_or("see above", String::as_str);
+            panic!("FLOW_SEED={seed} fails: {message}");
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! `/healthz`, `/readyz` and `/metrics` as probes and scrapers meet them.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use reqwest::{Client, Method, Response};
+use serde_json::{Value, json};
+use throughline::{
+    app::{engine_settings, load_prompt},
+    config::{Config, Env, Log},
+    http::{HttpError, HttpServer, HttpState},
+    system::{SystemClock, SystemEntropy},
+    telemetry::Telemetry,
+};
+use throughline_actors::{
+    engine::{Engine, Ports},
+    policy::retry::RetryPolicy,
+    ports::{
+        bus::{Bus, BusError, DeadLetter, Delivery, Inbox, Published},
+        memory::{bus::MemoryBus, model::ScriptedModels, source::ScriptedSources, store::MemoryStore},
+        store::{Admission, Admitted, Closed, Interaction, Store, StoreError},
+    },
+};
+use throughline_schemas::{
+    Event, Namespace, SessionId, StageName, Subject, Timestamp, UserId, WorkflowId, event::context::Context,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::Notify,
+    time::timeout,
+};
+
+/// Nothing here takes as long; a test that hangs says where.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A bus whose inboxes can be made to end, as when their consumer is deleted.
+struct Breakable {
+    bus: MemoryBus,
+    broken: Arc<Notify>,
+}
+
+struct BreakableInbox {
+    inbox: Box<dyn Inbox>,
+    broken: Arc<Notify>,
+}
+
+#[async_trait]
+impl Inbox for BreakableInbox {
+    async fn grant(&mut self, n: usize) -> Result<(), BusError> {
+        self.inbox.grant(n).await
+    }
+
+    async fn next(&mut self) -> Result<Delivery, BusError> {
+        tokio::select! {
+            next = self.inbox.next() => next,
+            () = self.broken.notified() => Err(BusError::NotSetUp("the consumer was deleted".to_owned())),
+        }
+    }
+}
+
+#[async_trait]
+impl Bus for Breakable {
+    async fn open(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
+        let inbox = self.bus.open(stage).await?;
+        Ok(Box::new(BreakableInbox { inbox, broken: Arc::clone(&self.broken) }))
+    }
+    async fn publish(&self, event: &Event) -> Result<Published, BusError> {
+        self.bus.publish(event).await
+    }
+    async fn exists(&self, subject: &Subject) -> Result<bool, BusError> {
+        self.bus.exists(subject).await
+    }
+    async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
+        self.bus.bury(delivery, letter).await
+    }
+    async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError> {
+        self.bus.announce(topic, body).await
+    }
+    fn is_connected(&self) -> bool {
+        self.bus.is_connected()
+    }
+}
+
+/// A store whose answers to a ping can be held back for ever.
+#[derive(Default)]
+struct Stuck {
+    store: MemoryStore,
+    silent: AtomicBool,
+}
+
+#[async_trait]
+impl Store for Stuck {
+    async fn admit(&self, batch: Vec<Admission>) -> Result<Vec<Admitted>, StoreError> {
+        self.store.admit(batch).await
+    }
+    async fn context(&self, user: &UserId, session: &SessionId, turns: usize) -> Result<Context, StoreError> {
+        self.store.context(user, session, turns).await
+    }
+    async fn save(&self, interaction: Interaction) -> Result<Closed, StoreError> {
+        self.store.save(interaction).await
+    }
+    async fn fail(
+        &self,
+        workflow: &WorkflowId,
+        session: &SessionId,
+        at: Timestamp,
+    ) -> Result<Closed, StoreError> {
+        self.store.fail(workflow, session, at).await
+    }
+    async fn ping(&self) -> Result<(), StoreError> {
+        if self.silent.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        self.store.ping().await
+    }
+}
+
+/// A worker with two stages and its endpoints.
+struct Rig {
+    bus: Arc<Breakable>,
+    store: Arc<Stuck>,
+    engine: Engine,
+    telemetry: Telemetry,
+    http: HttpServer,
+    client: Client,
+}
+
+impl Rig {
+    async fn start() -> Self {
+        let config = Config::default();
+        let memory = MemoryBus::new(Namespace::new("endpoints").unwrap());
+        let bus = Arc::new(Breakable { bus: memory, broken: Arc::default() });
+        let store = Arc::new(Stuck::default());
+        let (_, telemetry) = Telemetry::apart(&Log::default(), &Env::new()).unwrap();
+        let ports = Ports {
+            bus: Arc::clone(&bus) as _,
+            store: Arc::clone(&store) as _,
+            sources: Arc::new(ScriptedSources::default()),
+            models: Arc::new(ScriptedModels::default()),
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+            tracer: telemetry.tracer(),
+        };
+        let mut settings = engine_settings(&config, &[StageName::Context, StageName::Persistence]).unwrap();
+        // A stage that is down stays down for as long as anybody looks.
+        let hour = Duration::from_hours(1);
+        settings.restart.backoff = RetryPolicy { max_attempts: u32::MAX, base_delay: hour, max_delay: hour };
+        let engine = Engine::start(ports, settings, load_prompt(&config.prompt).unwrap()).await.unwrap();
+        let state = HttpState {
+            observer: Some(engine.observer()),
+            store: Arc::clone(&store) as _,
+            bus: Arc::clone(&bus) as _,
+            metrics: telemetry.metrics(),
+        };
+        let http = HttpServer::start("127.0.0.1:0".parse().unwrap(), state).await.unwrap();
+        let client = Client::builder().no_proxy().timeout(LIMIT).tls_certs_only([]).build().unwrap();
+        Self { bus, store, engine, telemetry, http, client }
+    }
+
+    async fn get(&self, path: &str) -> Response {
+        self.client.get(format!("http://{}{path}", self.http.address())).send().await.unwrap()
+    }
+
+    async fn ready(&self) -> (u16, Value) {
+        let response = self.get("/readyz").await;
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        (response.status().as_u16(), response.json().await.unwrap())
+    }
+}
+
+fn not_ready(checks: &Value) -> (u16, Value) {
+    (503, json!({"status": "not_ready", "checks": checks}))
+}
+
+#[tokio::test]
+async fn ready_means_that_bus_database_and_stages_are() {
+    throughline_tls();
+    let rig = Rig::start().await;
+    let ready = (200, json!({"status": "ready", "checks": {"stages": "ok", "bus": "ok", "database": "ok"}}));
+    assert_eq!(rig.ready().await, ready);
+
+    rig.bus.bus.set_connected(false);
+    assert_eq!(
+        rig.ready().await,
+        not_ready(&json!({"stages": "ok", "bus": "not connected", "database": "ok"}))
+    );
+    rig.bus.bus.set_connected(true);
+
+    rig.store
+        .store
+        .fail_next(1, || StoreError::Busy { context: "ping", source: Some("password=hunter2".into()) });
+    let busy = json!({"stages": "ok", "bus": "ok", "database": "the database is busy: ping"});
+    assert_eq!(rig.ready().await, not_ready(&busy));
+
+    rig.store.silent.store(true, Ordering::SeqCst);
+    let silent = json!({"stages": "ok", "bus": "ok", "database": "no answer within 800ms"});
+    assert_eq!(rig.ready().await, not_ready(&silent));
+    // None of which is a reason to kill the process.
+    assert_eq!(rig.get("/healthz").await.status(), 200);
+    rig.store.silent.store(false, Ordering::SeqCst);
+    assert_eq!(rig.ready().await, ready);
+
+    // A stage that lost its consumer, then no stage at all.
+    rig.bus.broken.notify_one();
+    timeout(LIMIT, async { while rig.ready().await.0 == 200 {} })
+        .await
+        .expect("a stage without its consumer makes the process not ready");
+    let checks = rig.ready().await.1["checks"]["stages"].clone();
+    assert!(
+        matches!(checks.as_str(), Some("not consuming: context" | "not consuming: persistence")),
+        "{checks}"
+    );
+    let Rig { engine, http, client, .. } = rig;
+    engine.drain(LIMIT).await;
+    let url = format!("http://{}/readyz", http.address());
+    let body: Value = client.get(url).send().await.unwrap().json().await.unwrap();
+    assert_eq!(body["checks"]["stages"], "the supervisor has ended");
+}
+
+#[tokio::test]
+async fn a_scrape_is_prometheus_text() {
+    throughline_tls();
+    let rig = Rig::start().await;
+    let response = rig.get("/metrics").await;
+    assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    let text = response.text().await.unwrap();
+    assert!(text.contains("\nprocess_start_time_seconds "), "{text}");
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (_, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line}"));
+        assert!(value.parse::<f64>().is_ok(), "{line}");
+    }
+    drop(rig.telemetry);
+}
+
+#[tokio::test]
+async fn whatever_else_is_asked_gets_an_answer_in_json() {
+    throughline_tls();
+    let rig = Rig::start().await;
+    assert_eq!(rig.get("/healthz").await.json::<Value>().await.unwrap(), json!({"status": "ok"}));
+    for path in ["/", "/healthz/", "/nothing?here=1", "/%00"] {
+        let response = rig.get(path).await;
+        assert_eq!(response.status(), 404, "{path}");
+        assert!(response.json::<Value>().await.unwrap()["error"].is_string(), "{path}");
+    }
+    let url = format!("http://{}/metrics", rig.http.address());
+    let response = rig.client.request(Method::POST, url).body(vec![b'x'; 1 << 20]).send().await;
+    // The body is not read: the answer, or the closed connection if the client is still sending.
+    if let Ok(response) = response {
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["allow"]),
+            (405, &"GET, HEAD".parse().unwrap())
+        );
+    }
+    assert_eq!(rig.get("/healthz").await.status(), 200);
+}
+
+#[tokio::test]
+async fn heads_without_end_are_refused() {
+    throughline_tls();
+    let rig = Rig::start().await;
+    let mut stream = TcpStream::connect(rig.http.address()).await.unwrap();
+    let mut head = b"GET /healthz HTTP/1.1\r\nhost: h\r\nx-padding: ".to_vec();
+    head.resize(20 * 1024, b'x');
+    // The server may close before all of it is sent.
+    let _ = stream.write_all(&head).await;
+    let mut answer = String::new();
+    // Well before the limit on sending a head, which would end it, too.
+    let ended = timeout(Duration::from_secs(5), stream.read_to_string(&mut answer)).await;
+    let _ = ended.expect("the server refuses a large head at once");
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    assert_eq!(rig.get("/healthz").await.status(), 200);
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named() {
+    throughline_tls();
+    let rig = Rig::start().await;
+    let taken = rig.http.address();
+    let state = HttpState {
+        observer: None,
+        store: Arc::clone(&rig.store) as _,
+        bus: Arc::clone(&rig.bus) as _,
+        metrics: rig.telemetry.metrics(),
+    };
+    let error = HttpServer::start(taken, state).await.map(drop).unwrap_err();
+    assert!(matches!(error, HttpError::InUse { listen } if listen == taken), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains(&taken.to_string()) && text.contains("http.listen"), "{text}");
+}
+
+#[tokio::test]
+async fn shutdown_ends_idle_and_stuck_connections_within_its_limit() {
+    throughline_tls();
+    let rig = Rig::start().await;
+    let address = rig.http.address();
+    assert_eq!(rig.get("/healthz").await.status(), 200);
+    let mut half_asked = TcpStream::connect(address).await.unwrap();
+    half_asked.write_all(b"GET /healthz HT").await.unwrap();
+    timeout(LIMIT, rig.http.shutdown()).await.expect("shutdown has a limit");
+    let mut rest = Vec::new();
+    let _ = timeout(LIMIT, half_asked.read_to_end(&mut rest)).await.expect("the connection is closed");
+    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+}
+
+/// The client is built without a TLS provider of its own.
+fn throughline_tls() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
