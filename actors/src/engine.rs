@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, concurrency::JoinHandle, rpc::CallResult};
+use ractor::{Actor, ActorProcessingErr, ActorRef, SpawnErr, concurrency::JoinHandle, rpc::CallResult};
 use throughline_schemas::StageName;
 
 use crate::{
@@ -64,6 +64,14 @@ pub struct Engine {
 #[error("the stages could not start: {0}")]
 pub struct StartError(String);
 
+/// What a start failed of. ractor tells of every error at a start as of a panic.
+fn cause(error: &(dyn std::error::Error + 'static)) -> String {
+    match error.downcast_ref::<SpawnErr>() {
+        Some(SpawnErr::StartupFailed(inner)) => cause(inner.as_ref()),
+        _ => error.to_string(),
+    }
+}
+
 impl Engine {
     /// Starts the configured stages.
     pub async fn start(
@@ -71,7 +79,7 @@ impl Engine {
         settings: EngineSettings,
         template: PromptTemplate,
     ) -> Result<Self, StartError> {
-        let failed = |error: ActorProcessingErr| StartError(error.to_string());
+        let failed = |error: ActorProcessingErr| StartError(cause(error.as_ref()));
         let (announcer, _) = Announcer::spawn(None, Announcer, Arc::clone(&ports.bus))
             .await
             .map_err(|error| failed(error.into()))?;

@@ -33,8 +33,8 @@ pub struct Nats {
     pub replicas: usize,
     /// `max_age_hours`: how long events are kept. Default 168 h.
     pub max_age: Duration,
-    /// `max_bytes_mib`, in bytes: what the event stream may hold before publishing fails. Reserved on the server.
-    /// Default 20480 MiB.
+    /// `max_bytes_mib`, in bytes: what the event stream may hold before publishing fails. Reserved on the server,
+    /// with as much again for large bodies and an eighth of it for dead letters. Default 2048 MiB.
     pub max_bytes: u64,
     /// `request_timeout_ms`: limit of one request to the server, publishing included. Default 5 s.
     pub request_timeout: Duration,
@@ -52,7 +52,7 @@ impl Default for Nats {
             tls_ca_file: None,
             replicas: 1,
             max_age: 168 * HOUR,
-            max_bytes: 20_480 * MIB,
+            max_bytes: 2048 * MIB,
             request_timeout: Duration::from_secs(5),
         }
     }

@@ -23,8 +23,9 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Sections that are arrays of tables: variables and flags address their elements by name.
 const LISTS: [&str; 3] = ["sources", "providers", "models"];
 
-/// Variables with our prefix that are not configuration.
-const NOT_CONFIGURATION: [&str; 2] = ["THROUGHLINE_CONFIG", "THROUGHLINE_CORPORA"];
+/// Variables with our prefix that are not configuration: those of this program, of `deploy/` and of the tests.
+const NOT_CONFIGURATION: [&str; 4] =
+    ["THROUGHLINE_CONFIG", "THROUGHLINE_CORPORA", "THROUGHLINE_CACHE", "THROUGHLINE_TEST_PYTHON"];
 
 /// A key set by a command line flag. Not `Debug`: the value may be a URL with a password.
 #[derive(Clone, PartialEq, Eq)]

@@ -20,14 +20,14 @@ enum End {
 }
 use End::{Dead, Failed, Saved};
 
-fn bare(data: serde_json::Value) -> Vec<u8> {
+fn bare(data: &serde_json::Value) -> Vec<u8> {
     data.to_string().into_bytes()
 }
 
 fn ask(field: &str, value: serde_json::Value) -> Vec<u8> {
     let mut data = json!({"user_id": "demo", "session_id": SESSION, "user_input": "Hello"});
     data[field] = value;
-    bare(data)
+    bare(&data)
 }
 
 fn event(field: &str, value: serde_json::Value) -> Vec<u8> {
@@ -36,7 +36,7 @@ fn event(field: &str, value: serde_json::Value) -> Vec<u8> {
         "data": {"user_id": "demo", "session_id": SESSION, "user_input": "Hello"},
     });
     event[field] = value;
-    bare(event)
+    bare(&event)
 }
 
 #[rustfmt::skip]
@@ -57,10 +57,10 @@ fn cases() -> Vec<(&'static str, Vec<u8>, End)> {
         ("string", b"\"hi\"".to_vec(), Dead("a string")),
         ("deep", deep.into_bytes(), Dead("not JSON")),
         ("deep-object", deep_object, Dead("not JSON")),
-        ("empty-object", bare(json!({})), Failed("user_id is missing")),
-        ("no-input", bare(json!({"user_id": "demo", "session_id": SESSION})), Failed("user_input is missing")),
-        ("no-user", bare(json!({"session_id": SESSION, "user_input": "x"})), Failed("user_id is missing")),
-        ("no-session", bare(json!({"user_id": "demo", "user_input": "x"})), Failed("session_id is missing")),
+        ("empty-object", bare(&json!({})), Failed("user_id is missing")),
+        ("no-input", bare(&json!({"user_id": "demo", "session_id": SESSION})), Failed("user_input is missing")),
+        ("no-user", bare(&json!({"session_id": SESSION, "user_input": "x"})), Failed("user_id is missing")),
+        ("no-session", bare(&json!({"user_id": "demo", "user_input": "x"})), Failed("session_id is missing")),
         ("empty-input", ask("user_input", json!("")), Failed("user_input is empty")),
         ("blank-input", ask("user_input", json!(" \t\r\n\u{a0}\u{3000} ")), Failed("user_input is empty")),
         ("null-input", ask("user_input", json!(null)), Failed("user_input is missing")),
@@ -100,7 +100,7 @@ fn cases() -> Vec<(&'static str, Vec<u8>, End)> {
         ("base64-data", {
             let mut event: serde_json::Value = serde_json::from_slice(&event("data_base64", json!("e30="))).unwrap();
             event.as_object_mut().unwrap().remove("data");
-            bare(event)
+            bare(&event)
         }, Failed("data_base64")),
         ("bad-traceparent", event("traceparent", json!("00-zz")), Saved),
     ]

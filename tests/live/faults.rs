@@ -30,7 +30,7 @@ name = "order_history"
 timeout_ms = 300
 "#;
 /// Breakers that open quickly and close quickly.
-const BREAKERS: &str = r#"
+const BREAKERS: &str = r"
 [stages.external]
 max_attempts = 1
 breaker_failures = 3
@@ -39,7 +39,7 @@ breaker_cooldown_ms = 500
 max_attempts = 2
 breaker_failures = 3
 breaker_cooldown_ms = 500
-"#;
+";
 const QUESTION: &str = "What is the status of my recent order?";
 
 /// Says something in a session of its own, and waits for the end.
@@ -171,18 +171,16 @@ enum End {
     Saved,
 }
 
-#[tokio::test]
-async fn a_model_that_fails_is_asked_again_or_the_reason_is_given() {
-    let Some(mut cluster) = Cluster::start(1, &Settings::new(PATIENT)).await else { return };
-    let mut log = cluster.log().await;
+/// Each fault, what becomes of the workflow, how many calls are made, and the shortest time between the first two
+/// in milliseconds.
+fn model_cases() -> [(&'static str, Value, End, u64, u64); 20] {
     let failed = |code| End::Failed { code, billed: false };
     let unsure = |code| End::Failed { code, billed: true };
     let quota = json!({"error": {"message": "You exceeded your current quota", "type": "insufficient_quota", "param": null, "code": "insufficient_quota"}});
     let cut_json =
         r#"{"id":"chatcmpl-1","object":"chat.completion","choices":[{"index":0,"message":{"role":"assist"#;
     let no_text = json!({"id": "x", "object": "chat.completion", "model": "m", "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": null}}]});
-    // Each fault, what becomes of the workflow, how many calls are made, and the shortest time between the first two.
-    let cases = [
+    [
         ("down", json!({"status": 503}), failed("model_unavailable"), 3, 0),
         ("error-500", json!({"status": 500}), failed("model_unavailable"), 3, 0),
         ("overloaded-once", json!({"status": 529, "remaining": 1}), End::Saved, 2, 0),
@@ -227,8 +225,14 @@ async fn a_model_that_fails_is_asked_again_or_the_reason_is_given() {
         ("cut", json!({"cut": true}), unsure("bad_response"), 3, 0),
         ("cut-once", json!({"cut": true, "remaining": 1}), End::Saved, 2, 0),
         ("no-text", json!({"status": 200, "body": no_text}), unsure("bad_response"), 3, 0),
-    ];
-    for (name, fault, end, calls, gap) in cases {
+    ]
+}
+
+#[tokio::test]
+async fn a_model_that_fails_is_asked_again_or_the_reason_is_given() {
+    let Some(mut cluster) = Cluster::start(1, &Settings::new(PATIENT)).await else { return };
+    let mut log = cluster.log().await;
+    for (name, fault, end, calls, gap) in model_cases() {
         let before = cluster.stand_ins.count("model").await;
         cluster.stand_ins.fault(model(fault)).await;
         ask(&cluster, &mut log, name).await;

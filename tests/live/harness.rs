@@ -1,4 +1,5 @@
 //! What the live tests share: real processes, the event log as a stranger reads it, and the stand-ins' records.
+#![allow(unreachable_pub)]
 
 pub mod cluster;
 pub mod config;

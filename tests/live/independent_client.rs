@@ -28,7 +28,7 @@ struct Case {
 fn case(
     session: &'static str,
     text: &str,
-    how: Value,
+    how: &Value,
     paths: &'static [&'static str],
     says: &'static str,
 ) -> Case {
@@ -48,33 +48,33 @@ fn cases() -> Vec<Case> {
     let structured = json!({"form": "structured", "id_in": "event"});
     let binary = json!({"form": "binary", "id_in": "event"});
     vec![
-        case("s-hello", "Hello there", json!({}), &["/customers/demo"], "I can help"),
-        case("s-recent", "What is the status of my recent order?", json!({"id_in": null}),
+        case("s-hello", "Hello there", &json!({}), &["/customers/demo"], "I can help"),
+        case("s-recent", "What is the status of my recent order?", &json!({"id_in": null}),
             &["/customers/demo", "/customers/demo/orders"], "#W10007"),
-        case("s-header", "Has my PACKAGE been delivered?", json!({"id_in": "header"}),
+        case("s-header", "Has my PACKAGE been delivered?", &json!({"id_in": "header"}),
             &["/customers/demo", "/customers/demo/orders"], "#W10007"),
-        case("s-trace", "Hi", json!({"traceparent": trace}), &["/customers/demo"], "I can help"),
-        case("s-several", "Where are #W10001, W10007 and #W10003?", structured.clone(),
+        case("s-trace", "Hi", &json!({"traceparent": trace}), &["/customers/demo"], "I can help"),
+        case("s-several", "Where are #W10001, W10007 and #W10003?", &structured,
             &["/customers/demo", "/orders/%23W10001", "/orders/W10007", "/orders/%23W10003"], "#W10003"),
-        case("s-product", "Is PROD-004 in stock?", json!({"form": "structured", "id_in": "event", "ids_in": "event", "traceparent": trace}),
+        case("s-product", "Is PROD-004 in stock?", &json!({"form": "structured", "id_in": "event", "ids_in": "event", "traceparent": trace}),
             &["/customers/demo", "/products/PROD-004"], "Heron Mechanical Keyboard"),
-        case("s-default", "Tell me about your headphones", binary.clone(),
+        case("s-default", "Tell me about your headphones", &binary,
             &["/customers/demo", "/products/PROD-001"], "Aurora"),
         case("s-everything", "Refund order #W10002 please, and what is the price of prod-003?",
-            json!({"form": "binary", "id_in": "event", "ids_in": "event", "traceparent": trace}),
+            &json!({"form": "binary", "id_in": "event", "ids_in": "event", "traceparent": trace}),
             &["/customers/demo", "/customers/demo/orders", "/orders/%23W10002", "/products/prod-003"], "#W10002"),
-        case("s-border", "I crossed the border and PROD-002 was with me", json!({"id_in": "data", "tokens": true}),
+        case("s-border", "I crossed the border and PROD-002 was with me", &json!({"id_in": "data", "tokens": true}),
             &["/customers/demo"], ""),
         case("s-too-many", "#W10001 #W10002 #W10003 #W10004 #W10005 #W10006 #W10001",
-            json!({"form": "structured", "id_in": "data"}),
+            &json!({"form": "structured", "id_in": "data"}),
             &["/customers/demo", "/orders/%23W10001", "/orders/%23W10002", "/orders/%23W10003", "/orders/%23W10004", "/orders/%23W10005"],
             "#W10005"),
-        case("Sitzung für müller/1", "Guten Tag", json!({"form": "binary", "id_in": "event", "ids_in": "event", "user": "müller/../x?y=1 %"}),
+        case("Sitzung für müller/1", "Guten Tag", &json!({"form": "binary", "id_in": "event", "ids_in": "event", "user": "müller/../x?y=1 %"}),
             &["/customers/m%C3%BCller%2F..%2Fx%3Fy%3D1%20%25"], "I can help"),
-        case("s-metadata", "Hello again", json!({"metadata": {"channel": "mail", "deep": {"n": [1, null]}}}),
+        case("s-metadata", "Hello again", &json!({"metadata": {"channel": "mail", "deep": {"n": [1, null]}}}),
             &["/customers/demo"], "I can help"),
         // The same workflow a second time, in another form and with another text: it runs once.
-        case("s-hello", "Something else about my order", json!({"form": "structured", "id_in": "event"}), &[], ""),
+        case("s-hello", "Something else about my order", &json!({"form": "structured", "id_in": "event"}), &[], ""),
     ]
 }
 

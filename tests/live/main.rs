@@ -6,6 +6,7 @@ mod bus;
 mod crashes;
 mod dev;
 mod faults;
+mod first_steps;
 mod harness;
 mod hostile_corpora;
 mod independent_client;

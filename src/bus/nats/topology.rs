@@ -6,9 +6,9 @@ mod wanted;
 use std::{fmt, time::Duration};
 
 use async_nats::jetstream::{
-    self,
+    self, ErrorCode,
     consumer::{FromConsumer, pull},
-    context::{CreateStreamError, GetStreamErrorKind},
+    context::{CreateStreamError, CreateStreamErrorKind, GetStreamErrorKind},
 };
 use throughline_actors::ports::bus::BusError;
 use throughline_schemas::StageName;
@@ -189,5 +189,10 @@ async fn consumer_config(core: &Core, stage: StageName) -> Result<Option<pull::C
 }
 
 fn refused(name: &str, error: CreateStreamError) -> BusError {
-    unavailable_because(format!("creating the stream {name}"), error)
+    let no_room = matches!(error.kind(), CreateStreamErrorKind::JetStream(error)
+        if error.error_code() == ErrorCode::STORAGE_RESOURCES_EXCEEDED);
+    // The streams set aside what they may hold, and a server offers three quarters of its free disk by default.
+    let advice =
+        if no_room { "; lower nats.max_bytes_mib, or raise the server's max_file_store" } else { "" };
+    unavailable_because(format!("creating the stream {name}{advice}"), error)
 }

@@ -27,7 +27,7 @@ fn without_anything_there_are_the_defaults_and_no_problems() {
     assert_eq!(problems, []);
     let config = load("", &[]);
     assert_eq!(config.nats.url.expose(), "nats://127.0.0.1:4222");
-    assert_eq!(config.nats.max_bytes, 20_480 << 20);
+    assert_eq!(config.nats.max_bytes, 2048 << 20);
     assert_eq!(config.stages.input.concurrency, 256);
     assert!(config.providers.is_empty() && config.models.is_empty());
     assert!(!config.is_set("nats.url"));

@@ -32,10 +32,8 @@ pub fn with_nats() -> Option<PathBuf> {
 /// Every row of `interactions`, read by Python's own SQLite.
 pub fn rows(database: &Path) -> Vec<Value> {
     let path = database.to_str().expect("a path");
-    match run(Path::new("python3"), "rows.py", &[path], "") {
-        Value::Array(rows) => rows,
-        other => panic!("rows.py printed {other}"),
-    }
+    let rows = run(Path::new("python3"), "rows.py", &[path], "");
+    rows.as_array().expect("an array").clone()
 }
 
 /// Runs a script of `client/` with `input`; what it prints is JSON.

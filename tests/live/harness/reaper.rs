@@ -25,6 +25,7 @@ static REAPER: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
 
 fn tell(sign: char, pid: u32) {
     let reaper = REAPER.get_or_init(|| {
+        #[expect(clippy::zombie_processes, reason = "it outlives this process by design")]
         let mut shell = Command::new("/bin/sh")
             .args(["-c", SCRIPT])
             .stdin(Stdio::piped())

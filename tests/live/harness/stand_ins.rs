@@ -37,11 +37,6 @@ impl StandIns {
         Self { _program: program, http, base, config }
     }
 
-    /// For `OPENAI_BASE_URL`.
-    pub fn openai_url(&self) -> String {
-        format!("{}/v1", self.base)
-    }
-
     async fn get(&self, path: &str) -> Value {
         let response =
             self.http.get(format!("{}{path}", self.base)).send().await.expect("the sandbox answers");
