@@ -71,13 +71,16 @@ impl Ingress {
         header: impl Fn(&str) -> Option<&'h str>,
         fallback: WorkflowId,
         limits: &IngressLimits,
-    ) -> Result<Result<Self, Refused>, IngressError> {
+    ) -> Result<Result<Self, Box<Refused>>, IngressError> {
         if body.is_empty() {
             return Err(IngressError::Empty);
         }
         let mut top = match serde_json::from_slice(body)? {
             Value::Object(object) => object,
-            other => return Err(IngressError::NotAnObject(kind(&other))),
+            other
+            @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
+                return Err(IngressError::NotAnObject(kind(&other)));
+            }
         };
         let mut form = Form::default();
         let mut data = if header("ce-specversion").is_some() {
@@ -199,7 +202,7 @@ impl Form {
         header: &impl Fn(&str) -> Option<&'h str>,
         fallback: WorkflowId,
         limits: &IngressLimits,
-    ) -> Result<Ingress, Refused> {
+    ) -> Result<Ingress, Box<Refused>> {
         let event_id = self.id.clone().filter(|id| (1..=MAX_ID_BYTES).contains(&id.len()));
         let workflow = self.text(data, "workflow_id");
         let workflow = match (workflow, self.id.take(), header("nats-msg-id")) {
@@ -229,14 +232,14 @@ impl Form {
             (Some(user_id), Some(session_id)) if self.problems.is_empty() => {
                 Ok(Ingress { workflow_id, session_id, user_id, user_input, metadata, traceparent, event_id })
             }
-            (user, session) => Err(Refused {
+            (user, session) => Err(Box::new(Refused {
                 workflow_id,
                 session_id: session.unwrap_or_else(SessionId::unknown),
                 user_id: user.unwrap_or_else(UserId::unknown),
                 traceparent,
                 event_id,
                 message: self.problems.join("; "),
-            }),
+            })),
         }
     }
 
@@ -325,7 +328,7 @@ mod tests {
     fn read(
         body: &str,
         headers: &[(&'static str, &'static str)],
-    ) -> Result<Result<Ingress, Refused>, IngressError> {
+    ) -> Result<Result<Ingress, Box<Refused>>, IngressError> {
         let header = |name: &str| headers.iter().find(|(n, _)| *n == name).map(|(_, v)| *v);
         Ingress::read(body.as_bytes(), header, WorkflowId::new("fallback").unwrap(), &LIMITS)
     }

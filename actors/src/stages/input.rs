@@ -141,7 +141,7 @@ impl InputStage {
             )?;
         match ingress {
             Ok(ingress) => self.accepted(delivery, ingress),
-            Err(refused) => Ok(self.refused(delivery, refused)),
+            Err(refused) => Ok(self.refused(delivery, *refused)),
         }
     }
 
