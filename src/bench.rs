@@ -41,7 +41,7 @@ pub async fn run(plan: &Plan, progress: impl Fn(usize)) -> Result<Report, BenchE
     let report = match measured {
         Ok(Ok(run)) => {
             let stages = stages::times(&rig.bus, run.first_sequence).await;
-            stages.map(|stages| Report::new(plan, &run, stages))
+            stages.map(|stages| Report::new(plan, &run, &stages))
         }
         Ok(Err(error)) => Err(error),
         Err(_) => Err(BenchError::TooSlow(plan.limit)),

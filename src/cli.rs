@@ -43,10 +43,10 @@ pub struct Global {
     /// Configuration file [default: throughline.toml, if there is one]
     #[arg(long, global = true, env = "THROUGHLINE_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// NATS server, for example nats://127.0.0.1:4222
+    /// NATS server, for example `nats://127.0.0.1:4222`
     #[arg(long, global = true, value_name = "URL")]
     nats_url: Option<String>,
-    /// Database, for example sqlite://throughline.db
+    /// Database, for example `sqlite://throughline.db`
     #[arg(long, global = true, value_name = "URL")]
     database_url: Option<String>,
     /// First token of every subject

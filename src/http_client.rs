@@ -25,7 +25,7 @@ const MAX_CONTENT_TYPE_CHARS: usize = 64;
 
 /// Makes ring the process's TLS cryptography, unless one is installed already. Constructors of adapters that may
 /// speak TLS call it; calling it again changes nothing.
-pub fn install_tls() {
+pub(crate) fn install_tls() {
     // An error says that a provider was installed before, which is what is wanted.
     drop(rustls::crypto::ring::default_provider().install_default());
 }

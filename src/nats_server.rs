@@ -21,7 +21,7 @@ use tokio::{
 pub const MIN_VERSION: (u32, u32, u32) = (2, 11, 0);
 
 /// How long the server may take to open its port: recovering a large store takes a while.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How long asking a binary for its version may take.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -183,7 +183,7 @@ async fn find() -> Result<PathBuf, NatsServerError> {
         match version(&candidate).await {
             Some(version) if version >= MIN_VERSION => return Ok(candidate),
             Some(version) => {
-                tracing::info!(path = %candidate.display(), ?version, "nats-server is too old, looking on")
+                tracing::info!(path = %candidate.display(), ?version, "nats-server is too old, looking on");
             }
             None => {}
         }

@@ -11,7 +11,7 @@ use crate::nats_server::SyncInterval;
 
 /// Percentiles of a time, in milliseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct Percentiles {
+pub(super) struct Percentiles {
     mean: f64,
     p50: f64,
     p95: f64,
@@ -21,7 +21,7 @@ pub struct Percentiles {
 
 /// What one part of the rig used.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct Part {
+pub(super) struct Part {
     cpu_seconds_per_1000_workflows: f64,
     rss_mib_before: f64,
     rss_mib_after: f64,
@@ -56,7 +56,7 @@ pub struct Report {
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 impl Report {
-    pub(super) fn new(plan: &Plan, run: &Run, times: Times) -> Self {
+    pub(super) fn new(plan: &Plan, run: &Run, times: &Times) -> Self {
         let part = |before: Usage, after: Usage| Part {
             cpu_seconds_per_1000_workflows: (after.cpu.saturating_sub(before.cpu)).as_secs_f64() * 1000.0
                 / run.workflows as f64,

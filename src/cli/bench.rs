@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Longest time that a benchmark may take.
-const LIMIT: Duration = Duration::from_secs(3600);
+const LIMIT: Duration = Duration::from_hours(1);
 
 /// How many ends lie between two updates of the progress bar.
 const PROGRESS_STEP: usize = 100;
@@ -35,10 +35,10 @@ pub(super) async fn run(args: &BenchArgs) -> Result<(), Failure> {
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} workflows, {per_sec}, {eta} left") {
         bar.set_style(style);
     }
-    let ended = Cell::new(0);
+    let ended = Cell::new(0_usize);
     let progress = |_| {
         ended.set(ended.get() + 1);
-        if ended.get() % PROGRESS_STEP == 0 {
+        if ended.get().is_multiple_of(PROGRESS_STEP) {
             bar.set_position(ended.get() as u64);
         }
     };

@@ -59,7 +59,7 @@ pub(super) async fn run(
         prepared = prepare(layers, config, data_dir) => prepared?,
         name = signals.next() => return Err(Failure::failed(format!("stopped by {name} while starting"))),
     };
-    let result = serve(args, &config, env, telemetry, signals, &mut around, started).await;
+    let result = Box::pin(serve(args, &config, env, telemetry, signals, &mut around, started)).await;
     around.stop().await;
     result
 }

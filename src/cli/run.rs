@@ -30,7 +30,9 @@ impl Cli {
         if let Command::Schema(SchemaCommand::Export { out }) = &self.command {
             let written =
                 schema::run(out.as_deref()).map_err(|error| Failure::failed(with_causes(&error)))?;
-            written.iter().for_each(|path| output::note(&format!("wrote {}", path.display())));
+            for path in written {
+                output::note(&format!("wrote {}", path.display()));
+            }
             return Ok(());
         }
         let env = process_env();
@@ -62,11 +64,11 @@ impl Cli {
         telemetry: &Telemetry,
     ) -> Result<(), Failure> {
         match &self.command {
-            Command::Dev(args) => dev::run(args, layers, config, env, telemetry).await,
+            Command::Dev(args) => Box::pin(dev::run(args, layers, config, env, telemetry)).await,
             Command::Setup => setup::run(&config, env).await,
             Command::Worker(args) => worker::run(args, &config, env, telemetry).await,
             Command::Sandbox(args) => sandbox::run(args).await,
-            Command::Bench(args) => bench::run(args).await,
+            Command::Bench(args) => Box::pin(bench::run(args)).await,
             Command::Publish(args) => publish::run(args, &config, env).await,
             Command::Events(args) => events::run(args, &config, env).await,
             Command::Doctor(args) => doctor::run(args, &config, env).await,

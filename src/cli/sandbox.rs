@@ -9,7 +9,7 @@ use crate::sandbox::{Sandbox, SandboxConfig, SandboxError, SandboxOptions};
 
 /// `throughline sandbox`
 #[derive(Debug, Clone, Args)]
-pub struct SandboxArgs {
+pub(super) struct SandboxArgs {
     /// Address to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     listen: SocketAddr,

@@ -10,7 +10,7 @@ use throughline_schemas::export;
 
 /// The documents could not be written.
 #[derive(Debug, thiserror::Error)]
-pub enum SchemaError {
+pub(super) enum SchemaError {
     /// A file or its directory.
     #[error("cannot write {}; give a directory that can be written with --out", .path.display())]
     File {
@@ -28,7 +28,7 @@ pub enum SchemaError {
 /// Writes every document into the directory `out`, which is made if it is missing, and returns the files in the order
 /// in which they were written. Without `out` the `AsyncAPI` document, which contains every schema, goes to standard
 /// output.
-pub fn run(out: Option<&Path>) -> Result<Vec<PathBuf>, SchemaError> {
+pub(super) fn run(out: Option<&Path>) -> Result<Vec<PathBuf>, SchemaError> {
     let Some(directory) = out else {
         return print(&export::asyncapi().text).map(|()| Vec::new());
     };

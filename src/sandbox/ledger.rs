@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use throughline_actors::ports::clock::Clock;
+
+use crate::system::SystemClock;
 
 use axum::http::{StatusCode, Uri};
 use bytes::Bytes;
@@ -198,9 +200,7 @@ impl Drop for Arrival<'_> {
 }
 
 pub(super) fn unix_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    u64::try_from(SystemClock.now().unix_ms()).unwrap_or(0)
 }
 
 #[cfg(test)]

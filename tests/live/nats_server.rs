@@ -69,6 +69,7 @@ impl NatsServer {
         self.run();
     }
 
+    #[expect(clippy::disallowed_methods, reason = "waits for another process, with or without a runtime")]
     fn run(&mut self) {
         let port = if self.port == 0 { "-1".to_owned() } else { self.port.to_string() };
         let log = self.dir.path().join("server.log");

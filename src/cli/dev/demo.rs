@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use throughline_actors::ports::{
     bus::Bus,
     clock::{Clock, Entropy},
@@ -23,15 +23,12 @@ const USER: &str = "demo";
 const FIRST_MESSAGE: &str = "What is the status of my recent order?";
 
 /// How long `dev` waits for the end of a message that it sent itself. Real models take their time.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Gives the demo user preferences, as an application would have stored them.
 pub(super) async fn seed(store: &SqliteStore) -> Result<(), Failure> {
     let user = UserId::new(USER).map_err(Failure::failed)?;
-    let preferences = match json!({"tone": "friendly"}) {
-        Value::Object(preferences) => preferences,
-        _ => Map::new(),
-    };
+    let preferences = Map::from_iter([("tone".to_owned(), Value::from("friendly"))]);
     store.set_preferences(&user, &preferences).await.map_err(|error| Failure::unavailable(&error))
 }
 
@@ -63,7 +60,13 @@ async fn ask(bus: &NatsBus, text: &str) -> Result<(WorkflowId, String), Failure>
         EventData::WorkflowFailed(failed) => {
             Err(Failure::failed(format!("workflow {workflow} failed: {}: {}", failed.code, failed.message)))
         }
-        other => Err(Failure::failed(format!("{} is not an end", other.event_type()))),
+        other @ (EventData::UserInputReceived(_)
+        | EventData::InputValidated(_)
+        | EventData::ContextRetrieved(_)
+        | EventData::ExternalDataFetched(_)
+        | EventData::ResponseGenerated(_)) => {
+            Err(Failure::failed(format!("{} is not an end", other.event_type())))
+        }
     }
 }
 

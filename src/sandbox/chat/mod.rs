@@ -7,7 +7,7 @@ mod stream;
 mod validate;
 
 use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};

@@ -1,6 +1,8 @@
 //! Providers that are slow, broken or hostile.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use serde_json::Value;
 use throughline::llm::CallLimits;

@@ -1,6 +1,8 @@
 //! Data sources that are slow, broken or hostile.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use serde_json::json;
 use throughline_actors::ports::source::{FetchCall, FetchError, Sources};

@@ -10,10 +10,10 @@ use crate::bus::nats::{Names, topology};
 
 /// The header in which the server tells a client that it is the pinned one.
 const PIN_ID: HeaderName = HeaderName::from_static("Nats-Pin-Id");
-/// How long a request waits at the server.
-const EXPIRES: Duration = Duration::from_secs(30);
+/// How long a request waits at the server. Short, because the server goes on delivering to a process that hangs.
+const EXPIRES: Duration = Duration::from_secs(5);
 /// How often the server says that a waiting request is known to it.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+const HEARTBEAT: Duration = Duration::from_secs(2);
 /// A pinned client that has not asked within the pin's time to live loses its pin, so it must ask more often.
 const PINNED_EXPIRES: Duration = Duration::from_secs(2);
 /// At most half of the expiry, or the server refuses.
