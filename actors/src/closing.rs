@@ -97,7 +97,7 @@ impl Closer {
     /// Ends the workflow of `cause` as failed, and starts the next turn of its session.
     pub async fn fail(&self, cause: &Meta, failed: WorkflowFailed, traceparent: TraceParent) -> Outcome {
         match self.end(cause, failed, traceparent).await {
-            Ok(next) => self.release(next).await,
+            Ok(closed) => self.release(closed.next).await,
             Err(outcome) => outcome,
         }
     }
@@ -128,7 +128,7 @@ impl Closer {
                 Err(PublishFailed::Never(error)) => {
                     let cause = caused(event.meta);
                     match self.end(&cause, self.unpublishable(&error, 1), cause.traceparent).await {
-                        Ok(next) => next,
+                        Ok(closed) => closed.next,
                         Err(outcome) => return outcome,
                     }
                 }
@@ -150,13 +150,14 @@ impl Closer {
         }
     }
 
-    /// Records the workflow as failed and says so; the session's next turn, if one was waiting.
-    async fn end(
+    /// Records the workflow as failed and says so, unless it has been saved. The session's next turn is still to be
+    /// released.
+    pub async fn end(
         &self,
         cause: &Meta,
         failed: WorkflowFailed,
         traceparent: TraceParent,
-    ) -> Result<Option<Vec<u8>>, Outcome> {
+    ) -> Result<Closed, Outcome> {
         let closed = self.close(cause).await?;
         if closed.ending == Ending::AsAsked {
             let (code, attempts) = (failed.code, failed.attempts);
@@ -170,7 +171,7 @@ impl Closer {
                 Published::Already => {}
             }
         }
-        Ok(closed.next)
+        Ok(closed)
     }
 
     async fn close(&self, cause: &Meta) -> Result<Closed, Outcome> {

@@ -15,6 +15,7 @@ use crate::{
     policy::settle::Outcome,
     ports::{
         bus::{DeadLetter, Delivery, Published, published_by},
+        store::Ending,
         trace::Tracer,
     },
     signals,
@@ -29,6 +30,10 @@ pub trait Step: Send + Sync + 'static {
     fn stage(&self) -> StageName;
     /// Does the work. Must be safe to run again for the same event.
     async fn run(&self, event: &Event, run: Run) -> Result<Next, Stopped>;
+    /// What ends the workflow if it turns out to have been saved while its message is being buried.
+    fn saved(&self, _event: &Event) -> Option<EventData> {
+        None
+    }
 }
 
 /// Facts about this run of a step.
@@ -195,7 +200,18 @@ impl<S: Step> Stage for EventHandler<S> {
             may_have_happened: true,
             attempt_log: Vec::new(),
         };
-        match self.closer.fail(&event.meta, failed, event.meta.traceparent).await {
+        let closed = self.closer.end(&event.meta, failed, event.meta.traceparent).await?;
+        if closed.ending == Ending::Otherwise
+            && let Some(data) = self.step.saved(&event)
+        {
+            let meta = self.closer.meta(&event.meta, &data, event.meta.traceparent, delivery.delivered);
+            let saved = Event { meta, data };
+            let published = self.closer.publish(&saved).await.map_err(PublishFailed::outcome)?;
+            if published == Published::New {
+                count_end(self.name(), &saved.data);
+            }
+        }
+        match self.closer.release(closed.next).await {
             Outcome::Done => Ok(()),
             outcome @ (Outcome::Later { .. } | Outcome::Unusable { .. } | Outcome::Died { .. }) => {
                 Err(outcome)

@@ -105,6 +105,27 @@ async fn a_batch_with_a_poisonous_message_keeps_its_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_panic_after_the_row_is_written_does_not_make_it_a_failure() {
+    let (rig, worker) = Rig::running().await;
+    let panics = std::sync::atomic::AtomicUsize::new(0);
+    worker.gate.on(move |op, about| {
+        let hit = op == Op::Publish && about.contains("interaction_saved");
+        if hit && panics.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 3 {
+            Act::Panic
+        } else {
+            Act::Go
+        }
+    });
+    let workflow = rig.publish("w1", "s1", "hello");
+    let behind = rig.publish("w2", "s1", "what about me?");
+    rig.saved(&workflow).await;
+    rig.saved(&behind).await;
+    assert_eq!(rig.types(&workflow), JOURNEY, "what is in the database is not reported as failed");
+    let ends = rig.meters.count("throughline_workflows_saved_total", &[]);
+    assert_eq!(ends, 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_that_does_not_come_again_is_forgiven() {
     for op in [Op::Admit, Op::Context, Op::Generate, Op::Save, Op::Publish] {
         let (rig, worker) = Rig::running().await;

@@ -172,6 +172,7 @@ impl Schedule {
             loop {
                 let death = select_all(workers.iter().map(|worker| Box::pin(worker.gate.died())));
                 tokio::select! {
+                    biased;
                     _ = self.rig.ended(workflow) => break,
                     _ = death => {}
                 }
@@ -179,7 +180,12 @@ impl Schedule {
             }
         }
         // What is still on its way (redeliveries, the last settlements) must not undo anything.
-        self.rig.pass(STORM + ACK_WAIT * 3).await;
+        let quiet = STORM + ACK_WAIT * 3;
+        while self.rig.seconds() < quiet.as_secs_f64() {
+            self.rig.pass(ACK_WAIT / 3).await;
+            self.replace_dead(&mut workers).await;
+        }
+        self.rig.pass(ACK_WAIT * 3).await;
         self.check(&published);
     }
 

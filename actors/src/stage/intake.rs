@@ -14,6 +14,7 @@ pub(super) async fn run(
 ) {
     let error = loop {
         tokio::select! {
+            biased;
             credit = credits.recv() => match credit {
                 Some(credit) => {
                     if let Err(error) = inbox.grant(credit).await {

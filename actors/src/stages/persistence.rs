@@ -5,7 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 use throughline_schemas::{
-    Event, EventData, FailureCode, StageName, Timestamp, WorkflowFailed, WorkflowId, event::InteractionSaved,
+    Event, EventData, FailureCode, StageName, Timestamp, WorkflowFailed, WorkflowId,
+    event::{InteractionSaved, ResponseGenerated},
 };
 
 use crate::{
@@ -57,17 +58,26 @@ impl Step for PersistenceStep {
             .map_err(|gave_up| Stopped::Otherwise(store_away(&gave_up)))?;
         let data = match closed.ending {
             Ending::Otherwise => EventData::WorkflowFailed(recorded_as_failed(run.made + 1)),
-            Ending::AsAsked => EventData::InteractionSaved(InteractionSaved {
-                interaction_id: interaction.interaction_id,
-                response: generated.response.clone(),
-                usage: generated.usage,
-                cost_usd: generated.cost_usd,
-                received_at: generated.request.received_at,
-                saved_at,
-            }),
+            Ending::AsAsked => saved(&event.meta.workflow_id, generated, saved_at),
         };
         Ok(Next { data, attempt: run.made + 1, release: closed.next })
     }
+
+    fn saved(&self, event: &Event) -> Option<EventData> {
+        let EventData::ResponseGenerated(generated) = &event.data else { return None };
+        Some(saved(&event.meta.workflow_id, generated, self.clock.now()))
+    }
+}
+
+fn saved(workflow: &WorkflowId, generated: &ResponseGenerated, saved_at: Timestamp) -> EventData {
+    EventData::InteractionSaved(InteractionSaved {
+        interaction_id: interaction_id(workflow, generated.request.received_at),
+        response: generated.response.clone(),
+        usage: generated.usage,
+        cost_usd: generated.cost_usd,
+        received_at: generated.request.received_at,
+        saved_at,
+    })
 }
 
 /// A workflow that an earlier stage recorded as failed has its `workflow_failed` already, as a rule, and this one is
