@@ -27,7 +27,11 @@ impl From<Duration> for Millis {
 impl Serialize for Millis {
     #[expect(clippy::cast_precision_loss, reason = "2^52 microseconds are 142 years")]
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_f64(self.micros as f64 / 1000.0)
+        if self.micros.is_multiple_of(1000) {
+            serializer.serialize_u64(self.micros / 1000)
+        } else {
+            serializer.serialize_f64(self.micros as f64 / 1000.0)
+        }
     }
 }
 
