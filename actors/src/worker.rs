@@ -83,7 +83,8 @@ impl WorkerArgs {
             Decision::HandBack { after } => (Settlement::Retried { after }, "handed_back"),
             Decision::Bury { code, error } => match self.stage.bury(delivery, code, &error).await {
                 Ok(()) => {
-                    tracing::error!(%stage, %code, error, sequence = delivery.sequence, "message buried");
+                    // What was wrong may quote what a user wrote; it is in the dead letter.
+                    tracing::warn!(%stage, %code, sequence = delivery.sequence, "message buried");
                     (Settlement::Terminated { reason: format!("{code}: {error}") }, "buried")
                 }
                 Err(outcome) => {

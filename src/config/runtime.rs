@@ -154,13 +154,13 @@ impl Field for LogFormat {
 pub struct Log {
     /// `pretty` or `json`. Default `pretty`.
     pub format: LogFormat,
-    /// What is logged, as in `info` or `info,throughline=debug`. Default `info`.
+    /// What is logged, as in `info,throughline=debug`. Default `info,async_nats=warn`.
     pub filter: String,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::default(), filter: "info".to_owned() }
+        Self { format: LogFormat::default(), filter: "info,async_nats=warn".to_owned() }
     }
 }
 

@@ -125,7 +125,7 @@ fn source_error(source: &str, gave_up: &GaveUp<FetchError>) -> SourceError {
         CallError::Failed(error) => (error.code(), error.http_status()),
     };
     tracing::warn!(source, code, attempts = gave_up.made, "source failed, the workflow goes on without it");
-    SourceError { code: code.to_owned(), message: format!("{source} {}", gave_up.last), http_status }
+    SourceError { code: code.to_owned(), message: format!("{source}: {}", gave_up.last), http_status }
 }
 
 /// Adds the preferences of any answer that has a `preferences` object. What the user told us wins over what another

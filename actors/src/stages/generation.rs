@@ -106,7 +106,7 @@ impl GenerationStep {
             gen_ai.operation.name = "chat",
             gen_ai.provider.name = target.provider,
             gen_ai.request.model = target.model,
-            gen_ai.request.max_tokens = prompt.max_tokens,
+            gen_ai.request.max_tokens = i64::from(prompt.max_tokens),
             gen_ai.response.model = tracing::field::Empty,
             gen_ai.usage.input_tokens = tracing::field::Empty,
             gen_ai.usage.output_tokens = tracing::field::Empty,
@@ -135,8 +135,8 @@ impl GenerationStep {
             Ok(answer) => {
                 span.record("gen_ai.response.model", &answer.model);
                 if let Some(usage) = answer.usage {
-                    span.record("gen_ai.usage.input_tokens", usage.input_tokens);
-                    span.record("gen_ai.usage.output_tokens", usage.output_tokens);
+                    span.record("gen_ai.usage.input_tokens", integer(usage.input_tokens));
+                    span.record("gen_ai.usage.output_tokens", integer(usage.output_tokens));
                     signals::tokens(&target.name, &usage);
                 }
             }
@@ -194,6 +194,11 @@ fn stopped(mut all: Vec<GaveUp<ModelFailure>>, log: AttemptLog) -> Stopped {
     };
     let code = code_of(&gave_up);
     Stopped::Failed(failure(code, gave_up.last.to_string(), gave_up.made, log))
+}
+
+/// Span attributes are exported as integers only if they are signed.
+fn integer(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// Attempts of one run, pushed by the call under way.

@@ -225,9 +225,8 @@ impl InputStage {
         match admitted {
             Admitted::Running => {}
             Admitted::Failed => {
-                if let EventData::WorkflowFailed(failed) = &event.data {
-                    tracing::info!(workflow = %event.meta.workflow_id, reason = failed.message, "input refused");
-                }
+                // The reason may quote what the publisher wrote; it is in the event.
+                tracing::info!(workflow = %event.meta.workflow_id, "input refused");
             }
             Admitted::Waiting | Admitted::Ended => return Outcome::Done,
             Admitted::Duplicate => {

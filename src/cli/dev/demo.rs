@@ -13,8 +13,11 @@ use throughline_schemas::{
 };
 
 use crate::{
-    bus::nats::NatsBus,
-    cli::{Failure, output},
+    bus::nats::{NatsBus, ReadRequest},
+    cli::{
+        Failure, output,
+        timeline::{self, Style},
+    },
     storage::sqlite::SqliteStore,
     system::{SystemClock, SystemEntropy},
 };
@@ -40,8 +43,17 @@ pub(super) async fn once(bus: &NatsBus, text: &str) -> Result<(), Failure> {
 /// Sends the first message and prints its answer.
 pub(super) async fn first_message(bus: &NatsBus) -> Result<(), Failure> {
     output::line(&format!("> {FIRST_MESSAGE}"))?;
-    let (_, answer) = ask(bus, FIRST_MESSAGE).await?;
-    output::line(&answer)
+    let (workflow, answer) = ask(bus, FIRST_MESSAGE).await?;
+    output::line(&format!("{answer}\n"))?;
+    let mut reader = bus
+        .read(ReadRequest::events(bus.namespace().events_of_workflow(None, &workflow)))
+        .await
+        .map_err(|error| Failure::unavailable(&error))?;
+    let mut events = Vec::new();
+    while let Some(event) = reader.next().await.map_err(|error| Failure::unavailable(&error))? {
+        events.push(event);
+    }
+    output::line(timeline::render(&events, Style::of_stdout()).trim_end())
 }
 
 /// Publishes `text` as the demo user and waits for the answer.
