@@ -55,18 +55,22 @@ struct Excuses {
     in_hand: AtomicUsize,
 }
 
+type Story = Arc<Mutex<Vec<String>>>;
+
 struct Schedule {
     rig: Rig,
     dice: Dice,
     excuses: Arc<Excuses>,
     /// Who was asked about, by session, in the order of the first question.
     asked: Arc<Mutex<BTreeMap<String, Vec<String>>>>,
+    /// What was done to whom, and when.
+    story: Story,
     /// One process that lives, and calls that fail but never panic: only then is the order of admission certain.
     calm: bool,
 }
 
 impl Schedule {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, story: &Story) -> Self {
         let mut rig = Rig::seeded(seed);
         let dice = Dice(Arc::new(AtomicU64::new(seed)));
         rig.settings.recent_turns = 1;
@@ -98,16 +102,17 @@ impl Schedule {
             };
             Reply::After(wait, Err(failure(error)))
         });
-        Self { rig, dice, excuses, asked, calm: seed.is_multiple_of(3) }
+        Self { rig, dice, excuses, asked, story: Arc::clone(story), calm: seed.is_multiple_of(3) }
     }
 
     /// Makes a worker misbehave until the storm is over.
     fn shake(&self, gate: &Gate) {
         let (dice, excuses, calm) = (self.dice.clone(), Arc::clone(&self.excuses), self.calm);
         let started = tokio::time::Instant::now();
-        let bus = self.rig.bus.clone();
+        let (story, since) = (Arc::clone(&self.story), self.rig.seconds());
+        let slots = self.rig.settings.stages[&StageName::Generation].concurrency;
         let left = STORM.saturating_sub(Duration::from_secs_f64(self.rig.seconds()));
-        gate.on(move |op, _| {
+        gate.on(move |op, about| {
             if started.elapsed() > left || !dice.one_in(25) {
                 return Act::Go;
             }
@@ -119,22 +124,27 @@ impl Schedule {
                 7 => Act::DieAfter,
                 _ => Act::Slow(dice.millis(2_000)),
             };
-            match (op, act) {
+            let act = match (op, act) {
                 (_, Act::Panic | Act::Die | Act::DieAfter) if calm => Act::Go,
                 (_, Act::Die | Act::DieAfter) => {
-                    excuses.in_hand.fetch_add(bus.in_hand(StageName::Generation), Ordering::Relaxed);
+                    // Until the call is through and the process dead, it may fill its slots.
+                    excuses.in_hand.fetch_add(slots, Ordering::Relaxed);
                     act
                 }
                 // Those have no answer to lose, or end the stage rather than the call; tested elsewhere.
                 (Op::Open | Op::Next | Op::Progress, _) | (Op::Fetch, Act::Panic) => Act::Go,
                 // The call fails, or its answer dies with its worker.
-                (Op::Generate, Act::Lost | Act::Unanswered | Act::Panic)
-                | (Op::Publish | Op::Settle, Act::Panic) => {
+                (Op::Generate, Act::Lost | Act::Unanswered) | (_, Act::Panic) => {
                     excuses.generation.fetch_add(1, Ordering::Relaxed);
                     act
                 }
                 (_, act) => act,
+            };
+            if act != Act::Go {
+                let at = since + started.elapsed().as_secs_f64();
+                story.lock().unwrap().push(format!("{at:8.3} {act:?} at {op:?} of {about}"));
             }
+            act
         });
     }
 
@@ -200,9 +210,15 @@ impl Schedule {
     /// One process dies or is told to stop, between any two messages, and another takes its place.
     async fn end_one(&self, workers: &mut Vec<Worker>) {
         let victim = workers.remove(usize::try_from(self.dice.below(workers.len() as u64)).unwrap());
-        let in_hand = self.rig.bus.in_hand(StageName::Generation);
-        self.excuses.in_hand.fetch_add(in_hand, Ordering::Relaxed);
-        if self.dice.one_in(3) {
+        // Until it hears of it, it may fill its slots.
+        let slots = self.rig.settings.stages[&StageName::Generation].concurrency;
+        self.excuses.in_hand.fetch_add(slots, Ordering::Relaxed);
+        let drains = self.dice.one_in(3);
+        self.story
+            .lock()
+            .unwrap()
+            .push(format!("{:8.3} a worker ends, drained: {drains}", self.rig.seconds()));
+        if drains {
             victim.gate.on(|_, _| Act::Go);
             victim.drain(self.dice.millis(3_000)).await;
         } else {
@@ -283,6 +299,7 @@ fn whatever_happens_everything_ends_once_and_in_order() {
         None => 0..number("FLOW_SEEDS").unwrap_or(SEEDS),
     };
     for seed in seeds {
+        let story = Story::default();
         let ran = std::panic::catch_unwind(|| {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_time()
@@ -290,12 +307,13 @@ fn whatever_happens_everything_ends_once_and_in_order() {
                 .build()
                 .unwrap();
             runtime.block_on(async {
-                Schedule::new(seed).run().await;
+                Schedule::new(seed, &story).run().await;
             });
         });
         if let Err(problem) = ran {
             let message = problem.downcast_ref::<String>().map_or("see above", String::as_str);
-            panic!("FLOW_SEED={seed} fails: {message}");
+            let story = story.lock().unwrap().join("\n");
+            panic!("FLOW_SEED={seed} fails: {message}\n{story}");
         }
     }
 }
