@@ -1,4 +1,6 @@
-//! How fast the store is: `cargo test --release --test wire -- --ignored --nocapture measure`.
+//! How fast the store is:
+//! `THROUGHLINE_MEASURE=1 cargo test --release --test wire -- --nocapture measure`. Says nothing about right or
+//! wrong, so it does nothing unless it is asked to.
 #![allow(clippy::print_stdout, clippy::cast_precision_loss, reason = "figures for a person")]
 
 use std::{
@@ -77,8 +79,10 @@ async fn measure<F>(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "measures; says nothing about right or wrong"]
 async fn measure_the_store() {
+    if std::env::var_os("THROUGHLINE_MEASURE").is_none() {
+        return;
+    }
     let directory = tempfile::tempdir().unwrap();
     let store = Arc::new(open(directory.path()).await);
     let session = |n: u64| format!("session-{}", n % SESSIONS);
