@@ -52,7 +52,7 @@ async fn a_source_that_is_down_slow_or_lying_is_reported_and_the_workflow_goes_o
         assert_eq!((result.status, result.data), (SourceStatus::Failed, None), "{name}");
         assert_eq!((error.code.as_str(), error.http_status), (code, http_status), "{name}");
         assert_eq!((result.calls, rig.sources.calls(ORDERS)), (calls, calls as usize), "{name}");
-        assert!(error.message.starts_with("order_history "), "{name}: {}", error.message);
+        assert!(error.message.starts_with("order_history: "), "{name}: {}", error.message);
         let again = ask(&rig, "w2").await;
         assert_eq!(again.status, SourceStatus::Ok, "{name}: the next one is served");
     }
