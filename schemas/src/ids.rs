@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::Timestamp;
+
 /// Longest id accepted, in bytes of UTF-8.
 pub const MAX_ID_BYTES: usize = 256;
 
@@ -125,6 +127,15 @@ id!(
 );
 
 impl WorkflowId {
+    /// A time-ordered id that is a function of an instant and a digest: the same each time it is asked for.
+    pub fn derive(at: Timestamp, digest: &[u8]) -> Self {
+        let mut random = [0; 10];
+        for (to, from) in random.iter_mut().zip(digest) {
+            *to = *from;
+        }
+        Self::generate(u64::try_from(at.unix_ms()).unwrap_or(0), random)
+    }
+
     /// A new time-ordered id (UUID version 7) for an instant in Unix milliseconds.
     pub fn generate(unix_ms: u64, random: [u8; 10]) -> Self {
         Self(uuid::Builder::from_unix_timestamp_millis(unix_ms, &random).into_uuid().to_string())

@@ -3,7 +3,7 @@
 mod end;
 mod lines;
 mod many;
-mod message;
+pub(super) mod message;
 mod one;
 mod progress;
 mod send;

@@ -271,9 +271,5 @@ fn fallback_id(delivery: &Delivery) -> WorkflowId {
         .chain_update(delivery.sequence.to_be_bytes())
         .chain_update(delivery.published_at.unix_ms().to_be_bytes())
         .finalize();
-    let mut random = [0; 10];
-    for (to, from) in random.iter_mut().zip(digest) {
-        *to = from;
-    }
-    WorkflowId::generate(u64::try_from(delivery.published_at.unix_ms()).unwrap_or(0), random)
+    WorkflowId::derive(delivery.published_at, &digest)
 }

@@ -100,9 +100,5 @@ fn recorded_as_failed(attempts: u32) -> WorkflowFailed {
 /// A time-ordered id that is the same for every attempt to save the same workflow.
 fn interaction_id(workflow: &WorkflowId, received_at: Timestamp) -> String {
     let digest = Sha256::digest(workflow.as_str());
-    let mut random = [0; 10];
-    for (to, from) in random.iter_mut().zip(digest) {
-        *to = from;
-    }
-    WorkflowId::generate(u64::try_from(received_at.unix_ms()).unwrap_or(0), random).to_string()
+    WorkflowId::derive(received_at, &digest).to_string()
 }

@@ -3,23 +3,17 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use throughline_actors::ports::{
-    bus::Bus,
-    clock::{Clock, Entropy},
-};
-use throughline_schemas::{
-    Event, EventData, EventType, Meta, SessionId, TraceParent, UserId, WorkflowId, decode,
-    event::UserInputReceived,
-};
+use throughline_actors::ports::bus::Bus;
+use throughline_schemas::{Event, EventData, SessionId, UserId, WorkflowId, decode};
 
 use crate::{
     bus::nats::{NatsBus, ReadRequest},
     cli::{
         Failure, output,
+        publish::message::{Input, new_workflow_id},
         timeline::{self, Style},
     },
     storage::sqlite::SqliteStore,
-    system::{SystemClock, SystemEntropy},
 };
 
 const USER: &str = "demo";
@@ -83,31 +77,12 @@ async fn ask(bus: &NatsBus, text: &str) -> Result<(WorkflowId, String), Failure>
 }
 
 fn user_input(text: &str) -> Result<Event, Failure> {
-    let now = SystemClock.now();
-    let mut random = [0; 10];
-    for byte in &mut random {
-        *byte = rand::random();
-    }
-    let workflow_id = WorkflowId::generate(u64::try_from(now.unix_ms()).unwrap_or(0), random);
-    let user_id = UserId::new(USER).map_err(Failure::failed)?;
-    let session_id = SessionId::new(USER).map_err(Failure::failed)?;
-    let meta = Meta {
-        id: format!("{}.{}", workflow_id.token(), EventType::UserInputReceived),
-        source: "throughline/dev".to_owned(),
-        time: now,
-        workflow_id: workflow_id.clone(),
-        session_id: session_id.clone(),
-        user_id: user_id.clone(),
-        causation_id: None,
-        traceparent: TraceParent::root(rand::random(), SystemEntropy.next_u64()),
-        attempt: 1,
-    };
-    let data = EventData::UserInputReceived(UserInputReceived {
-        user_id,
-        session_id,
-        user_input: text.to_owned(),
-        workflow_id: Some(workflow_id),
+    let input = Input {
+        workflow: new_workflow_id(),
+        user: UserId::new(USER).map_err(Failure::failed)?,
+        session: SessionId::new(USER).map_err(Failure::failed)?,
+        text: text.to_owned(),
         metadata: Map::new(),
-    });
-    Ok(Event { meta, data })
+    };
+    Ok(input.event("throughline/dev"))
 }

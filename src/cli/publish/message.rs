@@ -12,12 +12,12 @@ use crate::system::{SystemClock, SystemEntropy};
 
 /// What a user says.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Input {
-    pub(super) workflow: WorkflowId,
-    pub(super) user: UserId,
-    pub(super) session: SessionId,
-    pub(super) text: String,
-    pub(super) metadata: Map<String, Value>,
+pub(in crate::cli) struct Input {
+    pub(in crate::cli) workflow: WorkflowId,
+    pub(in crate::cli) user: UserId,
+    pub(in crate::cli) session: SessionId,
+    pub(in crate::cli) text: String,
+    pub(in crate::cli) metadata: Map<String, Value>,
 }
 
 /// The event, encoded.
@@ -33,42 +33,45 @@ pub(super) struct Message {
 }
 
 impl Input {
-    /// Makes the event, with a trace of its own.
-    pub(super) fn encode(self) -> Result<Message, EncodeError> {
-        let traceparent = new_trace();
-        let id = format!("{}.{}", self.workflow.token(), EventType::UserInputReceived);
-        let event = Event {
+    /// Makes the event, with a trace of its own. `source` says who publishes it.
+    pub(in crate::cli) fn event(self, source: &str) -> Event {
+        Event {
             meta: Meta {
-                id: id.clone(),
-                source: "throughline/cli".to_owned(),
+                id: format!("{}.{}", self.workflow.token(), EventType::UserInputReceived),
+                source: source.to_owned(),
                 time: SystemClock.now(),
                 workflow_id: self.workflow.clone(),
                 session_id: self.session.clone(),
                 user_id: self.user.clone(),
                 causation_id: None,
-                traceparent,
+                traceparent: new_trace(),
                 attempt: 1,
             },
             data: EventData::UserInputReceived(UserInputReceived {
                 user_id: self.user,
                 session_id: self.session,
                 user_input: self.text,
-                workflow_id: Some(self.workflow.clone()),
+                workflow_id: Some(self.workflow),
                 metadata: self.metadata,
             }),
-        };
+        }
+    }
+
+    /// Makes the message that this command sends.
+    pub(super) fn encode(self) -> Result<Message, EncodeError> {
+        let event = self.event("throughline/cli");
         Ok(Message {
             subject: event.subject(),
             body: encode(&event)?.into(),
-            workflow: self.workflow,
-            id,
-            traceparent: traceparent.to_string(),
+            workflow: event.meta.workflow_id,
+            id: event.meta.id,
+            traceparent: event.meta.traceparent.to_string(),
         })
     }
 }
 
 /// A new workflow id.
-pub(super) fn new_workflow_id() -> WorkflowId {
+pub(in crate::cli) fn new_workflow_id() -> WorkflowId {
     let now = u64::try_from(SystemClock.now().unix_ms()).unwrap_or(0);
     let bytes = random_u128().to_be_bytes();
     let mut random = [0; 10];
