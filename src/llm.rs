@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use reqwest::header::InvalidHeaderValue;
 use throughline_actors::ports::clock::Clock;
 use throughline_actors::ports::model::{
-    CallFacts, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models,
+    CallFacts, DeltaSink, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models,
 };
 
 pub use crate::http_client::credential::Credential;
@@ -130,7 +130,7 @@ impl ModelProviders {
 
 #[async_trait]
 impl Models for ModelProviders {
-    async fn generate(&self, request: &ModelRequest) -> Result<ModelAnswer, ModelFailure> {
+    async fn generate(&self, request: &ModelRequest, _: &dyn DeltaSink) -> Result<ModelAnswer, ModelFailure> {
         match self.0.get(&request.provider) {
             Some(Provider::OpenAi(openai)) => openai.generate(request).await,
             None => Err(ModelFailure {
@@ -138,6 +138,7 @@ impl Models for ModelProviders {
                     "no provider is named {:?}; add it under [[providers]]",
                     request.provider
                 )),
+                usage: None,
                 facts: CallFacts::default(),
             }),
         }

@@ -65,6 +65,11 @@ impl Namespace {
         format!("{self}.dead.>")
     }
 
+    /// Where the pieces of a workflow's answer are told as they come: `{ns}.live.{workflow}`.
+    pub fn live_frames(&self, workflow: &WorkflowId) -> String {
+        format!("{self}.live.{}", workflow.token())
+    }
+
     /// A control subject, for example `{ns}.control.breaker`.
     pub fn control(&self, topic: &str) -> String {
         format!("{self}.control.{topic}")

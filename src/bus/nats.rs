@@ -8,6 +8,7 @@ mod claim_check;
 mod connection;
 mod error;
 mod headers;
+mod live;
 mod names;
 mod publish;
 mod pull;
@@ -44,6 +45,7 @@ struct Core {
     names: Names,
     connection: Connection,
     bodies: claim_check::Bodies,
+    live: live::Live,
     /// Inboxes that were dropped and are still giving back what they hold.
     closing: tokio_count::Count,
 }
@@ -90,6 +92,7 @@ impl NatsBus {
         Ok(Self {
             core: Arc::new(Core {
                 bodies: claim_check::Bodies::new(names.bodies().to_owned()),
+                live: live::Live::start(connection.client.clone()),
                 names,
                 connection,
                 settings,
@@ -181,6 +184,10 @@ impl Bus for NatsBus {
 
     async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError> {
         requests::send(&self.core, self.namespace().control(topic).into(), body).await
+    }
+
+    fn live(&self, workflow: &WorkflowId, frame: Bytes) -> bool {
+        self.core.live.send(self.namespace().live_frames(workflow), frame)
     }
 
     fn is_connected(&self) -> bool {

@@ -67,7 +67,7 @@ impl OpenAi {
         let mut facts = CallFacts::default();
         match self.call(request, &mut facts).await {
             Ok(answer) => Ok(answer.with(&request.model, facts)),
-            Err(error) => Err(ModelFailure { error, facts }),
+            Err(error) => Err(ModelFailure { error, usage: None, facts }),
         }
     }
 
@@ -86,7 +86,7 @@ impl OpenAi {
             .body(request::body(request));
         let response = match timeout_at(begins_by.min(deadline), http.send()).await {
             Ok(response) => response.map_err(|error| self.send_error(&error))?,
-            Err(_) if begins_by < deadline => return Err(ModelError::TimedOut(Phase::FirstByte)),
+            Err(_) if begins_by < deadline => return Err(ModelError::TimedOut(Phase::FirstToken)),
             Err(_) => return Err(ModelError::TimedOut(Phase::Total)),
         };
         *facts = self.facts(&response);
@@ -130,6 +130,7 @@ impl OpenAi {
             }),
             retry_after: retry_after::from_headers(headers, self.clock.now()),
             should_retry: text("x-should-retry").and_then(|word| word.trim().parse().ok()),
+            ..CallFacts::default()
         }
     }
 

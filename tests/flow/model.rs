@@ -18,11 +18,12 @@ const SECOND: Duration = Duration::from_secs(1);
 fn rate_limited(secs: u64) -> ModelFailure {
     ModelFailure {
         error: ModelError::RateLimited,
+        usage: None,
         facts: CallFacts {
             http_status: Some(429),
             request_id: Some("req-1".to_owned()),
             retry_after: Some(Duration::from_secs(secs)),
-            should_retry: None,
+            ..CallFacts::default()
         },
     }
 }
@@ -30,6 +31,7 @@ fn rate_limited(secs: u64) -> ModelFailure {
 fn server() -> ModelFailure {
     ModelFailure {
         error: ModelError::Server("overloaded".to_owned()),
+        usage: None,
         facts: CallFacts { http_status: Some(503), ..CallFacts::default() },
     }
 }

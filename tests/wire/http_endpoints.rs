@@ -84,6 +84,9 @@ impl Bus for Breakable {
     async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError> {
         self.bus.announce(topic, body).await
     }
+    fn live(&self, workflow: &WorkflowId, frame: Bytes) -> bool {
+        self.bus.live(workflow, frame)
+    }
     fn is_connected(&self) -> bool {
         self.bus.is_connected()
     }

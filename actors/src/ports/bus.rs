@@ -10,7 +10,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use throughline_schemas::{Event, EventType, FailureCode, StageName, Subject, Timestamp};
+use throughline_schemas::{Event, EventType, FailureCode, StageName, Subject, Timestamp, WorkflowId};
 
 use super::{Classify, Fault, Health};
 
@@ -181,6 +181,9 @@ pub trait Bus: Send + Sync + 'static {
     async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError>;
     /// Tells listeners on `{ns}.control.{topic}`; not durable, and not an error if nobody hears it.
     async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError>;
+    /// Tells listeners on `{ns}.live.{workflow}`; not durable, never waits, and keeps the order of one caller. Whether
+    /// the frame was taken: while the connection is down or slow, frames are dropped.
+    fn live(&self, workflow: &WorkflowId, frame: Bytes) -> bool;
     /// Whether the connection is up at this moment.
     fn is_connected(&self) -> bool;
 }

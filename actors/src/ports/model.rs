@@ -1,4 +1,4 @@
-//! A model behind a provider: one prompt, one answer.
+//! A model behind a provider: one prompt, one answer, whole or piece by piece.
 
 use std::time::Duration;
 
@@ -19,10 +19,75 @@ pub struct ModelRequest {
     pub messages: Vec<Message>,
     /// Limit on the answer, in tokens.
     pub max_tokens: u32,
-    /// Sampling temperature in thousandths.
-    pub temperature_milli: u32,
+    /// Sampling temperature in thousandths; `None`: not sent, for models that refuse the parameter.
+    pub temperature_milli: Option<u32>,
+    /// Nucleus sampling (`top_p`) in thousandths; `None`: not sent.
+    pub top_p_milli: Option<u32>,
+    /// Texts at which the answer ends, without them.
+    pub stop: Vec<String>,
+    /// The form that the answer must have.
+    pub format: AnswerFormat,
+    /// Whether to ask for the answer piece by piece.
+    pub stream: bool,
     /// Trace context to send along.
     pub traceparent: TraceParent,
+}
+
+/// The form of an answer.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum AnswerFormat {
+    /// Any text.
+    #[default]
+    Text,
+    /// A JSON document; any, or one of this JSON Schema where the provider can be told.
+    Json(Option<Value>),
+}
+
+/// A piece of an answer under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delta<'a> {
+    /// Of the text that the user gets to read.
+    Text(&'a str),
+    /// Of the model's reasoning.
+    Reasoning(&'a str),
+}
+
+/// Hears the pieces of an answer as they come. Never waits: a hearer that cannot keep up drops what it must.
+pub trait DeltaSink: Send + Sync {
+    /// The next piece; never empty.
+    fn delta(&self, delta: Delta<'_>);
+}
+
+/// Hears nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unheard;
+
+impl DeltaSink for Unheard {
+    fn delta(&self, _: Delta<'_>) {}
+}
+
+/// What a provider's headers tell of one of its limits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Allowance {
+    /// How much is allowed in each of the provider's periods.
+    pub limit: Option<u64>,
+    /// How much is left of it now.
+    pub remaining: Option<u64>,
+    /// When it is full again.
+    pub resets_in: Option<Duration>,
+}
+
+/// What a provider's headers tell of its limits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Allowances {
+    /// Requests.
+    pub requests: Allowance,
+    /// Tokens, input and output together.
+    pub tokens: Allowance,
+    /// Input tokens, where the provider counts them apart.
+    pub input_tokens: Allowance,
+    /// Output tokens, where the provider counts them apart.
+    pub output_tokens: Allowance,
 }
 
 /// What the provider told about a call besides its result.
@@ -36,6 +101,21 @@ pub struct CallFacts {
     pub retry_after: Option<Duration>,
     /// The provider's own word on trying again (`x-should-retry`), which overrides what its status suggests.
     pub should_retry: Option<bool>,
+    /// Time from the start of the call to the first piece of text or reasoning; only of streams.
+    pub first_token: Option<Duration>,
+    /// What the provider's headers tell of its limits, if they do.
+    pub allowances: Option<Box<Allowances>>,
+}
+
+/// A tool that the model wants to be called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolCall {
+    /// The provider's id of the call; empty where it gives none.
+    pub id: String,
+    /// The tool.
+    pub name: String,
+    /// Its arguments, as the provider wrote them: JSON, if the model kept to it.
+    pub arguments: String,
 }
 
 /// A complete answer.
@@ -43,13 +123,20 @@ pub struct CallFacts {
 pub struct ModelAnswer {
     /// What the user gets to read.
     pub text: String,
+    /// What the model thought before, where the provider tells.
+    pub reasoning: Option<String>,
+    /// Tools that it wants to be called.
+    pub tool_calls: Vec<ToolCall>,
     /// The model, as the provider named it.
     pub model: String,
     /// Why it stopped. A refusal is [`FinishReason::ContentFilter`], its wording the text.
     pub finish_reason: FinishReason,
+    /// The same in the provider's own word, if it gave one.
+    pub finish_reason_raw: Option<String>,
     /// Tokens, if reported in a form that makes sense.
     pub usage: Option<Usage>,
-    /// The answer as it came, without the provider's key where it was echoed.
+    /// The answer as it came, without the provider's key where it was echoed. A streamed one is put together in the
+    /// form that the provider gives a whole one.
     pub raw: Value,
     /// Besides.
     pub facts: CallFacts,
@@ -60,8 +147,8 @@ pub struct ModelAnswer {
 pub enum Phase {
     /// Connecting; nothing was sent.
     Connect,
-    /// Waiting for the answer to begin; connecting counts.
-    FirstByte,
+    /// Waiting for the answer to begin (its first piece, of a stream; its headers otherwise); connecting counts.
+    FirstToken,
     /// Between two pieces of the answer.
     Read,
     /// The whole call.
@@ -75,8 +162,7 @@ pub enum ModelError {
     /// 401 or 403.
     #[error("the provider refused the credentials; check the api_key of the provider")]
     Credentials,
-    /// Another 4xx, a redirect, or an answer that the provider's filter withheld completely: the request or the
-    /// configuration is at fault.
+    /// Another 4xx, or a redirect: the request or the configuration is at fault.
     #[error("the provider refused the request: {0}")]
     BadRequest(String),
     /// The account has no credit (402, or a 429 that says so); waiting does not help.
@@ -89,6 +175,9 @@ pub enum ModelError {
     /// The prompt exceeds the model's window.
     #[error("the prompt is too long for the model: {0}")]
     ContextTooLong(String),
+    /// The provider's filter refused the prompt, or withheld the answer completely.
+    #[error("the provider's content filter withheld the answer: {0}")]
+    ContentFiltered(String),
     /// 429.
     #[error("the provider asked to slow down")]
     RateLimited,
@@ -107,7 +196,8 @@ pub enum ModelError {
     /// The answer is larger than allowed.
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
-    /// A success status with an answer that is not what the protocol promises, or is empty.
+    /// A success status with an answer that is not what the protocol promises, is empty, or is a stream that ended
+    /// without saying that it was complete.
     #[error("the provider's answer is not usable: {0}")]
     BadResponse(String),
 }
@@ -118,8 +208,17 @@ pub enum ModelError {
 pub struct ModelFailure {
     /// What went wrong.
     pub error: ModelError,
+    /// Tokens, if they were reported before it went wrong.
+    pub usage: Option<Usage>,
     /// Besides.
     pub facts: CallFacts,
+}
+
+impl ModelFailure {
+    /// Whether the provider may have charged for the call: nobody knows what became of it, or it had begun to answer.
+    pub fn may_have_been_billed(&self) -> bool {
+        matches!(self.fault(), Fault::Unknown) || self.usage.is_some() || self.facts.first_token.is_some()
+    }
 }
 
 impl Classify for ModelFailure {
@@ -128,7 +227,8 @@ impl Classify for ModelFailure {
             ModelError::Credentials
             | ModelError::QuotaExhausted(_)
             | ModelError::UnknownModel(_)
-            | ModelError::ContextTooLong(_) => Fault::Permanent,
+            | ModelError::ContextTooLong(_)
+            | ModelError::ContentFiltered(_) => Fault::Permanent,
             // The provider's word overrides its status, never what its body said in so many words.
             ModelError::BadRequest(_) if self.facts.should_retry != Some(true) => Fault::Permanent,
             ModelError::RateLimited | ModelError::Server(_) if self.facts.should_retry == Some(false) => {
@@ -141,7 +241,7 @@ impl Classify for ModelFailure {
                 Fault::Transient { wait_at_least: None }
             }
             ModelError::CutShort(_)
-            | ModelError::TimedOut(Phase::FirstByte | Phase::Read | Phase::Total)
+            | ModelError::TimedOut(Phase::FirstToken | Phase::Read | Phase::Total)
             | ModelError::TooLarge(_)
             | ModelError::BadResponse(_) => Fault::Unknown,
         }
@@ -149,9 +249,10 @@ impl Classify for ModelFailure {
 
     fn health(&self) -> Health {
         match &self.error {
-            ModelError::BadRequest(_) | ModelError::UnknownModel(_) | ModelError::ContextTooLong(_) => {
-                Health::Answered
-            }
+            ModelError::BadRequest(_)
+            | ModelError::UnknownModel(_)
+            | ModelError::ContextTooLong(_)
+            | ModelError::ContentFiltered(_) => Health::Answered,
             ModelError::RateLimited => Health::Paced,
             ModelError::Credentials
             | ModelError::QuotaExhausted(_)
@@ -168,7 +269,12 @@ impl Classify for ModelFailure {
 /// All configured providers.
 #[async_trait]
 pub trait Models: Send + Sync + 'static {
-    /// Makes one call and never a second one: redirects are not followed, nothing is tried again. Dropping the
-    /// future abandons the call and closes its connection; the provider may have charged.
-    async fn generate(&self, request: &ModelRequest) -> Result<ModelAnswer, ModelFailure>;
+    /// Makes one call and never a second one: redirects are not followed, nothing is tried again. Of a stream,
+    /// `sink` hears every piece in order, and together they are the answer's text; of a whole answer it hears nothing.
+    /// Dropping the future abandons the call and closes its connection; the provider may have charged.
+    async fn generate(
+        &self,
+        request: &ModelRequest,
+        sink: &dyn DeltaSink,
+    ) -> Result<ModelAnswer, ModelFailure>;
 }

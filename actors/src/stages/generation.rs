@@ -22,7 +22,7 @@ use crate::{
     ports::{
         Classify, Fault,
         clock::Clock,
-        model::{ModelAnswer, ModelError, ModelFailure, ModelRequest, Models, Phase},
+        model::{AnswerFormat, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models, Phase, Unheard},
     },
     prompt::PromptTemplate,
     settings::{GenerationSettings, ModelTarget},
@@ -96,7 +96,11 @@ impl GenerationStep {
             model: target.model.clone(),
             messages: prompt.messages.clone(),
             max_tokens: prompt.max_tokens,
-            temperature_milli: prompt.temperature_milli,
+            temperature_milli: Some(prompt.temperature_milli),
+            top_p_milli: None,
+            stop: Vec::new(),
+            format: AnswerFormat::Text,
+            stream: false,
             traceparent: run.traceparent,
         };
         let span = tracing::info_span!(
@@ -116,7 +120,7 @@ impl GenerationStep {
             .call_or(refused, run.made, |_| {
                 let started_at = self.clock.now();
                 let started = Instant::now();
-                let call = self.models.generate(&request);
+                let call = self.models.generate(&request, &Unheard);
                 async move {
                     let result = call.await;
                     let mut attempt = Attempt {
@@ -280,13 +284,14 @@ fn code_of(gave_up: &GaveUp<ModelFailure>) -> FailureCode {
             | ModelError::BadRequest(_)
             | ModelError::QuotaExhausted(_)
             | ModelError::UnknownModel(_)
-            | ModelError::ContextTooLong(_) => FailureCode::ModelRejected,
+            | ModelError::ContextTooLong(_)
+            | ModelError::ContentFiltered(_) => FailureCode::ModelRejected,
             ModelError::RateLimited => FailureCode::RateLimited,
             // Nothing was sent within the limit on connecting.
             ModelError::Server(_) | ModelError::Unreachable(_) | ModelError::TimedOut(Phase::Connect) => {
                 FailureCode::ModelUnavailable
             }
-            ModelError::TimedOut(Phase::FirstByte | Phase::Read | Phase::Total) => FailureCode::TimedOut,
+            ModelError::TimedOut(Phase::FirstToken | Phase::Read | Phase::Total) => FailureCode::TimedOut,
             ModelError::CutShort(_) | ModelError::TooLarge(_) | ModelError::BadResponse(_) => {
                 FailureCode::BadResponse
             }

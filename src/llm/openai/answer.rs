@@ -35,7 +35,7 @@ pub(super) enum Unusable {
 impl Unusable {
     pub(super) fn error(self, content_type: &str) -> ModelError {
         match self {
-            Self::Withheld => ModelError::BadRequest("its content filter withheld the answer".to_owned()),
+            Self::Withheld => ModelError::ContentFiltered("it left nothing of the answer".to_owned()),
             Self::Broken { what, bytes } => {
                 ModelError::BadResponse(format!("{what} ({content_type}, {bytes} bytes)"))
             }
@@ -97,8 +97,11 @@ impl Answer {
     pub(super) fn with(self, asked: &str, facts: CallFacts) -> ModelAnswer {
         ModelAnswer {
             text: self.text,
+            reasoning: None,
+            tool_calls: Vec::new(),
             model: self.model.unwrap_or_else(|| asked.to_owned()),
             finish_reason: self.finish_reason,
+            finish_reason_raw: None,
             usage: self.usage,
             raw: self.raw,
             facts,

@@ -9,7 +9,8 @@ struct Completion<'a> {
     model: &'a str,
     messages: Vec<ChatMessage<'a>>,
     max_tokens: u32,
-    temperature: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f64>,
     stream: bool,
 }
 
@@ -26,7 +27,7 @@ pub(super) fn body(request: &ModelRequest) -> Vec<u8> {
         messages: request.messages.iter().map(ChatMessage::from).collect(),
         max_tokens: request.max_tokens,
         // The closest double to a number of thousandths prints as that number.
-        temperature: f64::from(request.temperature_milli) / 1000.0,
+        temperature: request.temperature_milli.map(|milli| f64::from(milli) / 1000.0),
         stream: false,
     };
     // Text and finite numbers can always be written as JSON.
@@ -48,6 +49,7 @@ impl<'a> From<&'a Message> for ChatMessage<'a> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use throughline_actors::ports::model::AnswerFormat;
     use throughline_schemas::TraceParent;
 
     use super::*;
@@ -62,7 +64,11 @@ mod tests {
                 Message { role: Role::User, content: "\"Hi\"\n\u{1F600}".to_owned() },
             ],
             max_tokens: 1000,
-            temperature_milli: 700,
+            temperature_milli: Some(700),
+            top_p_milli: None,
+            stop: Vec::new(),
+            format: AnswerFormat::Text,
+            stream: false,
             traceparent: TraceParent::root(1, 1),
         };
         assert_eq!(

@@ -13,7 +13,7 @@ use serde_json::Value;
 use throughline_actors::ports::{
     bus::{Bus, BusError, DeadLetter, Delivery, Inbox, Published, Receipt, Settlement},
     memory::{bus::MemoryBus, model::ScriptedModels, source::ScriptedSources, store::MemoryStore},
-    model::{CallFacts, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models},
+    model::{CallFacts, DeltaSink, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models},
     source::{FetchCall, FetchError, Sources},
     store::{Admission, Admitted, Closed, Interaction, Store, StoreError},
 };
@@ -199,6 +199,9 @@ impl Bus for Gate {
     async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError> {
         if self.is_dead() { pending().await } else { self.bus.announce(topic, body).await }
     }
+    fn live(&self, workflow: &WorkflowId, frame: Bytes) -> bool {
+        !self.is_dead() && self.bus.live(workflow, frame)
+    }
     fn is_connected(&self) -> bool {
         self.bus.is_connected()
     }
@@ -271,12 +274,17 @@ impl Store for Gate {
 
 #[async_trait]
 impl Models for Gate {
-    async fn generate(&self, request: &ModelRequest) -> Result<ModelAnswer, ModelFailure> {
+    async fn generate(
+        &self,
+        request: &ModelRequest,
+        sink: &dyn DeltaSink,
+    ) -> Result<ModelAnswer, ModelFailure> {
         let lost = || ModelFailure {
             error: ModelError::CutShort("injected".to_owned()),
+            usage: None,
             facts: CallFacts::default(),
         };
-        self.pass(Op::Generate, super::question(request), lost, self.models.generate(request)).await
+        self.pass(Op::Generate, super::question(request), lost, self.models.generate(request, sink)).await
     }
 }
 

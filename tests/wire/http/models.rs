@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use throughline::llm::{CallLimits, Credential, ModelProviders, ProviderKind, ProviderSpec};
 use throughline_actors::ports::contract::model::{ModelRig, Scene, models_keep_their_contract, request};
-use throughline_actors::ports::model::{ModelError, ModelFailure, ModelRequest, Models};
+use throughline_actors::ports::model::{ModelError, ModelFailure, ModelRequest, Models, Unheard};
 use throughline_actors::ports::{Classify, Fault};
 use throughline_schemas::{FinishReason, TraceParent};
 use tokio::net::TcpSocket;
@@ -43,7 +43,7 @@ pub(super) fn models_at(base_url: &str, limits: CallLimits) -> ModelProviders {
 pub(super) async fn failure_of(steps: impl Into<Vec<Step>>) -> ModelFailure {
     let server = Server::start().await;
     server.script(steps);
-    models_at(&server.url("/v1"), limits()).generate(&request("provider")).await.unwrap_err()
+    models_at(&server.url("/v1"), limits()).generate(&request("provider"), &Unheard).await.unwrap_err()
 }
 
 pub(super) fn completion(text: &str, finish_reason: &str, usage: &Value) -> Value {
@@ -137,7 +137,7 @@ async fn the_adapter_keeps_the_contract() {
 async fn a_request_is_exactly_what_the_protocol_wants() {
     let server = Server::start().await;
     server.script([json(completion("Hi", "stop", &Value::Null).to_string())]);
-    models_at(&server.url("/v1/"), limits()).generate(&request("provider")).await.unwrap();
+    models_at(&server.url("/v1/"), limits()).generate(&request("provider"), &Unheard).await.unwrap();
     let seen = server.seen();
     let body = r#"{"model":"model","messages":[{"role":"user","content":"Where is my order?"}],"max_tokens":100,"temperature":0.7,"stream":false}"#;
     assert_eq!(String::from_utf8_lossy(&seen[0].body), body);
@@ -164,12 +164,12 @@ async fn an_answer_keeps_what_the_provider_said() {
     let sent = completion("Hi", "stop", &json!({"prompt_tokens": 3, "completion_tokens": 1}));
     server.script([answer(200, &[("x-request-id", "req_1")], sent.to_string())]);
     let models = models_at(&server.url("/v1"), limits());
-    let answer = models.generate(&request("provider")).await.unwrap();
+    let answer = models.generate(&request("provider"), &Unheard).await.unwrap();
     assert_eq!((answer.model.as_str(), &answer.raw), ("model-2026", &sent));
     assert_eq!((answer.facts.http_status, answer.facts.request_id.as_deref()), (Some(200), Some("req_1")));
     // Where it does not name the model, the answer has the name that was asked for.
     server.script([json(r#"{"choices":[{"message":{"content":"Hi"}}]}"#)]);
-    assert_eq!(models.generate(&request("provider")).await.unwrap().model, "model");
+    assert_eq!(models.generate(&request("provider"), &Unheard).await.unwrap().model, "model");
     assert_eq!(server.connections(), 1);
 }
 
@@ -210,7 +210,7 @@ async fn a_redirect_leads_nowhere_with_the_key() {
     let (server, canary) = (Server::start().await, Server::start().await);
     server.script([answer(307, &[("location", &canary.url("/"))], "")]);
     let models = models_at(&server.url("/v1"), limits());
-    let failure = models.generate(&request("provider")).await.unwrap_err();
+    let failure = models.generate(&request("provider"), &Unheard).await.unwrap_err();
     assert!(matches!(&failure.error, ModelError::BadRequest(words) if words.contains("307")), "{failure:?}");
     assert_eq!(canary.connections(), 0);
 }
@@ -233,7 +233,8 @@ async fn a_key_that_the_provider_echoes_is_in_nothing_that_leaves() {
     }
     let server = Server::start().await;
     server.script([json(completion(&format!("Your key is {KEY}."), "stop", &json!({KEY: KEY})).to_string())]);
-    let answer = models_at(&server.url("/v1"), limits()).generate(&request("provider")).await.unwrap();
+    let answer =
+        models_at(&server.url("/v1"), limits()).generate(&request("provider"), &Unheard).await.unwrap();
     assert_eq!(answer.text, "Your key is ***.");
     assert!(!format!("{answer:?}").contains("canary"));
 }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use serde_json::Value;
 use throughline::llm::CallLimits;
 use throughline_actors::ports::contract::model::request;
-use throughline_actors::ports::model::{ModelError, ModelFailure, Models, Phase};
+use throughline_actors::ports::model::{ModelError, ModelFailure, Models, Phase, Unheard};
 
 use super::models::{completion, failure_of, limits, models_at};
 use super::server::{Server, Step, answer, chunked, json, partial};
@@ -20,7 +20,7 @@ async fn timed(limits: CallLimits, steps: Vec<Step>) -> (ModelFailure, Duration)
     server.script(steps);
     let models = models_at(&server.url("/v1"), limits);
     let start = Instant::now();
-    let failure = models.generate(&request("provider")).await.unwrap_err();
+    let failure = models.generate(&request("provider"), &Unheard).await.unwrap_err();
     (failure, start.elapsed())
 }
 
@@ -29,8 +29,8 @@ async fn every_limit_fires_and_says_which_it_was() {
     let drip = Step::Drip(vec![b' '; 1000], Duration::from_millis(20));
     let begun = Step::Send(b"HTTP/1.1 200 OK\r\ncontent-".to_vec());
     let cases = [
-        (CallLimits { first_token: SHORT, ..limits() }, vec![Step::Hang], Phase::FirstByte),
-        (CallLimits { first_token: SHORT, ..limits() }, vec![begun, Step::Hang], Phase::FirstByte),
+        (CallLimits { first_token: SHORT, ..limits() }, vec![Step::Hang], Phase::FirstToken),
+        (CallLimits { first_token: SHORT, ..limits() }, vec![begun, Step::Hang], Phase::FirstToken),
         (CallLimits { read: SHORT, ..limits() }, vec![partial(100, ""), Step::Hang], Phase::Read),
         (CallLimits { read: SHORT, ..limits() }, vec![partial(100, "{"), Step::Hang], Phase::Read),
         (CallLimits { total: SHORT, ..limits() }, vec![Step::Hang], Phase::Total),
@@ -66,7 +66,8 @@ async fn a_connection_that_is_never_made_is_told_from_an_answer_that_never_comes
         CallLimits { first_token: SHORT, ..limits() },
         CallLimits { total: SHORT, ..limits() },
     ] {
-        let failure = models_at(&base_url, limits).generate(&request("provider")).await.unwrap_err();
+        let failure =
+            models_at(&base_url, limits).generate(&request("provider"), &Unheard).await.unwrap_err();
         assert_eq!(failure.error, ModelError::TimedOut(Phase::Connect));
     }
 }
@@ -94,7 +95,8 @@ async fn an_answer_in_pieces_is_put_together() {
     }
     steps.push(Step::Send(b"0\r\n\r\n".to_vec()));
     server.script(steps);
-    let answer = models_at(&server.url("/v1"), limits()).generate(&request("provider")).await.unwrap();
+    let answer =
+        models_at(&server.url("/v1"), limits()).generate(&request("provider"), &Unheard).await.unwrap();
     assert_eq!(answer.text, "ä".repeat(5000));
 }
 
@@ -159,7 +161,7 @@ async fn an_abandoned_call_closes_its_connection() {
     server.script([Step::Hang]);
     let models = models_at(&server.url("/v1"), limits());
     let request = request("provider");
-    let mut generate = models.generate(&request);
+    let mut generate = models.generate(&request, &Unheard);
     while server.seen().is_empty() {
         tokio::select! {
             biased;

@@ -8,7 +8,7 @@ use throughline_schemas::event::generation::{Message, Role};
 use throughline_schemas::{FinishReason, TraceParent, Usage};
 use tokio::time::Duration;
 
-use crate::ports::model::{ModelError, ModelRequest, Models, Phase};
+use crate::ports::model::{AnswerFormat, ModelError, ModelRequest, Models, Phase, Unheard};
 use crate::ports::{Classify, Fault, Health};
 
 /// What the provider does with the next call.
@@ -74,7 +74,11 @@ pub fn request(provider: &str) -> ModelRequest {
         model: "model".to_owned(),
         messages: vec![Message { role: Role::User, content: "Where is my order?".to_owned() }],
         max_tokens: 100,
-        temperature_milli: 700,
+        temperature_milli: Some(700),
+        top_p_milli: None,
+        stop: Vec::new(),
+        format: AnswerFormat::Text,
+        stream: false,
         traceparent: TraceParent::root(7, 9),
     }
 }
@@ -89,7 +93,8 @@ pub async fn models_keep_their_contract(rig: &dyn ModelRig) {
 
     // A name that nobody configured is not called.
     let (models, calls) = (rig.models(), rig.seen().len());
-    let error = models.generate(&request("no-such-provider")).await.map_err(|failure| failure.error);
+    let error =
+        models.generate(&request("no-such-provider"), &Unheard).await.map_err(|failure| failure.error);
     assert!(matches!(error, Err(ModelError::UnknownModel(_))), "{error:?}");
     assert_eq!(rig.seen().len(), calls);
 
@@ -106,7 +111,7 @@ async fn answers_arrive_whole(rig: &dyn ModelRig) {
         for usage in [Some(usage), None] {
             let text = "It ships \"tomorrow\", Zoë.\n\u{1F600}";
             let request = rig.stage(Scene::Answer { text, finish_reason, usage }).await;
-            let answer = models.generate(&request).await;
+            let answer = models.generate(&request, &Unheard).await;
             assert!(answer.is_ok(), "{answer:?}");
             let Ok(answer) = answer else { continue };
             assert_eq!(answer.text, text);
@@ -140,13 +145,13 @@ async fn failures_say_what_happened(rig: &dyn ModelRig) {
         (Scene::NotJson, ModelError::BadResponse(words()), Fault::Unknown, Health::Failed),
         (Scene::Huge, ModelError::TooLarge(0), Fault::Unknown, Health::Failed),
         (Scene::CutShort, ModelError::CutShort(words()), Fault::Unknown, Health::Failed),
-        (Scene::Silent, ModelError::TimedOut(Phase::FirstByte), Fault::Unknown, Health::Failed),
+        (Scene::Silent, ModelError::TimedOut(Phase::FirstToken), Fault::Unknown, Health::Failed),
         (Scene::Stalls, ModelError::TimedOut(Phase::Read), Fault::Unknown, Health::Failed),
         (Scene::Unreachable, ModelError::Unreachable(words()), transient, Health::Failed),
     ];
     for (scene, expected, fault, health) in cases {
         let request = rig.stage(scene.clone()).await;
-        let result = models.generate(&request).await;
+        let result = models.generate(&request, &Unheard).await;
         assert!(result.is_err(), "{scene:?}: {result:?}");
         let Err(failure) = result else { continue };
         assert_eq!(discriminant(&failure.error), discriminant(&expected), "{scene:?}: {failure:?}");

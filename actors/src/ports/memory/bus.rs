@@ -54,6 +54,7 @@ struct State {
     dead: Vec<Stored>,
     buried: Vec<(StageName, u64)>,
     announcements: Vec<(String, Bytes)>,
+    live: Vec<(WorkflowId, Bytes)>,
     listeners: Vec<(String, mpsc::UnboundedSender<Bytes>)>,
     faults: VecDeque<PublishFault>,
     offline: bool,
@@ -140,6 +141,12 @@ impl MemoryBus {
     /// Every announcement so far: topic and body.
     pub fn announcements(&self) -> Vec<(String, Bytes)> {
         self.shared.lock().announcements.clone()
+    }
+
+    /// The live frames of a workflow so far.
+    pub fn live_frames(&self, workflow: &WorkflowId) -> Vec<Bytes> {
+        let state = self.shared.lock();
+        state.live.iter().filter(|(of, _)| of == workflow).map(|(_, frame)| frame.clone()).collect()
     }
 
     /// Hears announcements of a topic from now on.
@@ -311,6 +318,15 @@ impl Bus for MemoryBus {
         drop(state);
         self.shared.changed();
         Ok(())
+    }
+
+    fn live(&self, workflow: &WorkflowId, frame: Bytes) -> bool {
+        let mut state = self.shared.lock();
+        let taken = !state.offline;
+        if taken {
+            state.live.push((workflow.clone(), frame));
+        }
+        taken
     }
 
     fn is_connected(&self) -> bool {

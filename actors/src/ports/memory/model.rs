@@ -7,7 +7,9 @@ use serde_json::json;
 use throughline_schemas::{FinishReason, Usage};
 
 use super::script::{Reply, Script};
-use crate::ports::model::{CallFacts, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models};
+use crate::ports::model::{
+    CallFacts, Delta, DeltaSink, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models,
+};
 
 /// [`Models`] that answer what they were told to, by the name of the provider; see [`Script`] for how to tell them.
 /// A provider without a script is one that is not configured. Limits are the real adapter's: script the error, or
@@ -33,8 +35,11 @@ impl Deref for ScriptedModels {
 pub fn answer(text: &str) -> ModelAnswer {
     ModelAnswer {
         text: text.to_owned(),
+        reasoning: None,
+        tool_calls: Vec::new(),
         model: "scripted".to_owned(),
         finish_reason: FinishReason::Stop,
+        finish_reason_raw: Some("stop".to_owned()),
         usage: Some(Usage { input_tokens: 10, output_tokens: 5, ..Usage::default() }),
         raw: json!({"model": "scripted", "choices": [{"message": {"content": text}, "finish_reason": "stop"}]}),
         facts: CallFacts { http_status: Some(200), ..CallFacts::default() },
@@ -43,17 +48,28 @@ pub fn answer(text: &str) -> ModelAnswer {
 
 /// A failure about which nothing else is known.
 pub fn failure(error: ModelError) -> ModelFailure {
-    ModelFailure { error, facts: CallFacts::default() }
+    ModelFailure { error, usage: None, facts: CallFacts::default() }
 }
 
 #[async_trait]
 impl Models for ScriptedModels {
-    async fn generate(&self, request: &ModelRequest) -> Result<ModelAnswer, ModelFailure> {
+    async fn generate(
+        &self,
+        request: &ModelRequest,
+        sink: &dyn DeltaSink,
+    ) -> Result<ModelAnswer, ModelFailure> {
         let result = self.0.play(&request.provider, request).await;
-        result.unwrap_or_else(|| {
+        let result = result.unwrap_or_else(|| {
             let message = format!("nothing is scripted for the provider {:?}", request.provider);
             Err(failure(ModelError::UnknownModel(message)))
-        })
+        });
+        if let Ok(answer) = &result
+            && request.stream
+        {
+            // Word by word.
+            answer.text.split_inclusive(' ').for_each(|word| sink.delta(Delta::Text(word)));
+        }
+        result
     }
 }
 
@@ -83,7 +99,7 @@ mod tests {
                 retry_after,
                 ..CallFacts::default()
             };
-            let fail = |error, facts| Err(ModelFailure { error, facts });
+            let fail = |error, facts| Err(ModelFailure { error, usage: None, facts });
             let none = CallFacts::default;
             self.0.push(
                 "provider",
@@ -103,7 +119,7 @@ mod tests {
                     Scene::Empty | Scene::NotJson => fail(ModelError::BadResponse(words()), facts(200, None)),
                     Scene::Huge => fail(ModelError::TooLarge(1), facts(200, None)),
                     Scene::CutShort => fail(ModelError::CutShort(words()), facts(200, None)),
-                    Scene::Silent => fail(ModelError::TimedOut(Phase::FirstByte), none()),
+                    Scene::Silent => fail(ModelError::TimedOut(Phase::FirstToken), none()),
                     Scene::Stalls => fail(ModelError::TimedOut(Phase::Read), facts(200, None)),
                     Scene::Unreachable => fail(ModelError::Unreachable(words()), none()),
                 }),
