@@ -88,7 +88,7 @@ fn an_empty_answer_is_never_a_success() {
     assert_eq!(read_choice(&tools).unwrap().finish_reason, FinishReason::ToolCalls);
     // What the filter withheld would be withheld again.
     let withheld = read_choice(&json!({"message": {"content": null}, "finish_reason": "content_filter"}));
-    assert!(matches!(withheld.unwrap_err().error(""), ModelError::BadRequest(_)));
+    assert!(matches!(withheld.unwrap_err().error(""), ModelError::ContentFiltered(_)));
 }
 
 #[test]
