@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod bus;
+mod chaos;
 mod crashes;
 mod dev;
 mod faults;

@@ -49,6 +49,11 @@ impl NatsServer {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    /// Where its store and its log are.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// The server's process, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)

@@ -1,6 +1,6 @@
 //! A nats-server, the stand-ins, a database file and some workers: what a deployment has, on loopback.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
@@ -52,6 +52,11 @@ impl Cluster {
         Some(cluster)
     }
 
+    /// Where its files are.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     pub fn config(&self) -> PathBuf {
         self.dir.path().join("throughline.toml")
     }
@@ -82,7 +87,18 @@ impl Cluster {
 
     /// The nats-server crashes and comes back.
     pub fn crash_nats(&mut self) {
+        self.kill_nats();
+        self.revive_nats();
+    }
+
+    /// The nats-server crashes.
+    pub fn kill_nats(&mut self) {
         reaper::forget(self.nats.pid().expect("it runs"));
+        self.nats.kill();
+    }
+
+    /// It comes back with the same store on the same port.
+    pub fn revive_nats(&mut self) {
         self.nats.restart();
         reaper::watch(self.nats.pid().expect("it runs again"));
     }
