@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use throughline_schemas::{
-    Event, EventData, FailureCode, Meta, StageName, Subject, TraceParent, WorkflowFailed, decode,
+    Event, EventData, FailureCode, Meta, StageName, Subject, TraceParent, WorkflowFailed,
 };
 use tokio::time::Instant;
 
@@ -14,13 +14,14 @@ use crate::{
     dependency::{Dependency, GaveUp},
     policy::{
         limits::{BUS_PATIENCE, BUS_RETRY_DELAY},
+        merge,
         settle::Outcome,
     },
     ports::{
         Classify, Fault,
         bus::{Bus, BusError, DeadLetter, Delivery, Published},
         clock::Clock,
-        store::{Closed, Ending, Store, StoreError},
+        store::{Closed, Ending, Failing, Opening, Store, StoreError},
     },
     signals,
 };
@@ -94,17 +95,23 @@ impl Closer {
         }
     }
 
-    /// Ends the workflow of `cause` as failed, and starts the next turn of its session.
-    pub async fn fail(&self, cause: &Meta, failed: WorkflowFailed, traceparent: TraceParent) -> Outcome {
-        match self.end(cause, failed, traceparent).await {
+    /// Ends the workflow of `cause`, whose input has this sequence, as failed, and starts the next turn of its session.
+    pub async fn fail(
+        &self,
+        cause: &Meta,
+        input_sequence: u64,
+        failed: WorkflowFailed,
+        traceparent: TraceParent,
+    ) -> Outcome {
+        match self.end(cause, input_sequence, failed, traceparent).await {
             Ok(closed) => self.release(closed.next).await,
             Err(outcome) => outcome,
         }
     }
 
     /// Completes what an earlier delivery began: it published `workflow_failed`, and may not have got further.
-    pub async fn finish(&self, cause: &Meta) -> Outcome {
-        match self.close(cause).await {
+    pub async fn finish(&self, cause: &Meta, input_sequence: u64) -> Outcome {
+        match self.close(cause, input_sequence).await {
             Ok(closed) => self.release(closed.next).await,
             Err(outcome) => outcome,
         }
@@ -112,10 +119,10 @@ impl Closer {
 
     /// Publishes the `input_validated` of a turn whose time has come. A turn that cannot be published fails, and
     /// the one behind it is next.
-    pub async fn release(&self, mut next: Option<Vec<u8>>) -> Outcome {
-        while let Some(bytes) = next {
-            let event = match decode(&bytes) {
-                Ok(event) => event,
+    pub async fn release(&self, mut next: Option<Opening>) -> Outcome {
+        while let Some(opening) = next {
+            let (event, input_sequence) = match merge::opened(&opening) {
+                Ok(opened) => opened,
                 // The database holds what we wrote ourselves; a newer version may have written it.
                 Err(error) => {
                     let reason = format!("next turn unreadable: {error}");
@@ -127,7 +134,8 @@ impl Closer {
                 Err(failed @ PublishFailed::Now(_)) => return failed.outcome(),
                 Err(PublishFailed::Never(error)) => {
                     let cause = caused(event.meta);
-                    match self.end(&cause, self.unpublishable(&error, 1), cause.traceparent).await {
+                    let failed = self.unpublishable(&error, 1);
+                    match self.end(&cause, input_sequence, failed, cause.traceparent).await {
                         Ok(closed) => closed.next,
                         Err(outcome) => return outcome,
                     }
@@ -146,6 +154,7 @@ impl Closer {
             attempts,
             retryable: false,
             may_have_happened: true,
+            superseded_by: None,
             attempt_log: Vec::new(),
         }
     }
@@ -155,28 +164,46 @@ impl Closer {
     pub async fn end(
         &self,
         cause: &Meta,
+        input_sequence: u64,
         failed: WorkflowFailed,
         traceparent: TraceParent,
     ) -> Result<Closed, Outcome> {
-        let closed = self.close(cause).await?;
-        if closed.ending == Ending::AsAsked {
-            let (code, attempts) = (failed.code, failed.attempts);
-            let data = EventData::WorkflowFailed(failed);
-            let event = Event { meta: self.meta(cause, &data, traceparent, attempts), data };
-            match self.publish(&event).await.map_err(PublishFailed::outcome)? {
-                Published::New => {
-                    signals::failed(self.stage, code);
-                    tracing::warn!(stage = %self.stage, code = %code, workflow = %cause.workflow_id, "workflow failed");
-                }
-                Published::Already => {}
-            }
+        let closed = self.close(cause, input_sequence).await?;
+        match closed.ending {
+            Ending::AsAsked => self.tell(cause, failed, traceparent).await.map_err(PublishFailed::outcome)?,
+            Ending::Otherwise | Ending::Duplicate => {}
         }
         Ok(closed)
     }
 
-    async fn close(&self, cause: &Meta) -> Result<Closed, Outcome> {
-        let now = self.clock.now();
-        let call = self.database.call(0, |_| self.store.fail(&cause.workflow_id, &cause.session_id, now));
+    /// Publishes the end of a workflow that is recorded as failed.
+    pub async fn tell(
+        &self,
+        cause: &Meta,
+        failed: WorkflowFailed,
+        traceparent: TraceParent,
+    ) -> Result<(), PublishFailed> {
+        let (code, attempts) = (failed.code, failed.attempts);
+        let data = EventData::WorkflowFailed(failed);
+        let event = Event { meta: self.meta(cause, &data, traceparent, attempts), data };
+        match self.publish(&event).await? {
+            Published::New => {
+                signals::failed(self.stage, code);
+                tracing::warn!(stage = %self.stage, code = %code, workflow = %cause.workflow_id, "workflow failed");
+            }
+            Published::Already => {}
+        }
+        Ok(())
+    }
+
+    async fn close(&self, cause: &Meta, input_sequence: u64) -> Result<Closed, Outcome> {
+        let failing = Failing {
+            workflow_id: cause.workflow_id.clone(),
+            session_id: cause.session_id.clone(),
+            input_sequence,
+            at: self.clock.now(),
+        };
+        let call = self.database.call(0, |_| self.store.fail(failing.clone()));
         call.await.map_err(|gave_up| store_away(&gave_up))
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     policy::settle::Outcome,
     ports::{
         bus::{DeadLetter, Delivery, Published, published_by},
-        store::Ending,
+        store::{Ending, Opening},
         trace::Tracer,
     },
     signals,
@@ -53,7 +53,7 @@ pub struct Next {
     /// Which attempt produced it.
     pub attempt: u32,
     /// The next turn of the session, if this one was the last stage of its workflow.
-    pub release: Option<Vec<u8>>,
+    pub release: Option<Opening>,
 }
 
 /// Why there is nothing to publish.
@@ -120,13 +120,15 @@ impl<S: Step> EventHandler<S> {
             match self.earlier(&event.meta).await {
                 Ok(Earlier::Nothing) => {}
                 Ok(Earlier::Published) => return Outcome::Done,
-                Ok(Earlier::Failed) => return self.closer.finish(&event.meta).await,
+                Ok(Earlier::Failed) => return self.closer.finish(&event.meta, input_sequence(event)).await,
                 Err(failed) => return failed.outcome(),
             }
         }
         let next = match self.step.run(event, run).await {
             Ok(next) => next,
-            Err(Stopped::Failed(failed)) => return self.closer.fail(&event.meta, failed, traceparent).await,
+            Err(Stopped::Failed(failed)) => {
+                return self.closer.fail(&event.meta, input_sequence(event), failed, traceparent).await;
+            }
             Err(Stopped::Otherwise(outcome)) => return outcome,
         };
         let data = next.data;
@@ -136,7 +138,7 @@ impl<S: Step> EventHandler<S> {
             Ok(Published::Already) => {}
             Err(PublishFailed::Never(error)) => {
                 let failed = self.closer.unpublishable(&error, next.attempt);
-                return self.closer.fail(&event.meta, failed, traceparent).await;
+                return self.closer.fail(&event.meta, input_sequence(event), failed, traceparent).await;
             }
             Err(failed @ PublishFailed::Now(_)) => return failed.outcome(),
         }
@@ -198,9 +200,11 @@ impl<S: Step> Stage for EventHandler<S> {
             attempts: delivery.delivered,
             retryable: false,
             may_have_happened: true,
+            superseded_by: None,
             attempt_log: Vec::new(),
         };
-        let closed = self.closer.end(&event.meta, failed, event.meta.traceparent).await?;
+        let sequence = input_sequence(&event);
+        let closed = self.closer.end(&event.meta, sequence, failed, event.meta.traceparent).await?;
         if closed.ending == Ending::Otherwise
             && let Some(data) = self.step.saved(&event)
         {
@@ -230,6 +234,11 @@ fn count_end(stage: StageName, data: &EventData) {
         | EventData::ExternalDataFetched(_)
         | EventData::ResponseGenerated(_) => {}
     }
+}
+
+/// Which message the workflow of an event began with. The events of no stage lack it; zero is no message's sequence.
+fn input_sequence(event: &Event) -> u64 {
+    event.data.request().map_or(0, |request| request.input_sequence)
 }
 
 fn unreadable(error: &DecodeError) -> Outcome {

@@ -2,5 +2,6 @@
 
 pub mod breaker;
 pub mod limits;
+pub mod merge;
 pub mod retry;
 pub mod settle;

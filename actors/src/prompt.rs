@@ -180,6 +180,7 @@ mod tests {
                 metadata: serde_json::Map::new(),
                 input_sequence: 1,
                 received_at: Timestamp::from_unix_ms(0),
+                merged: Vec::new(),
             },
             context: Context {
                 preferences: json!({"tone": "brief"}).as_object().unwrap().clone(),

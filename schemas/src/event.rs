@@ -17,6 +17,7 @@ use crate::failure::WorkflowFailed;
 pub use context::ContextRetrieved;
 pub use external::ExternalDataFetched;
 pub use generation::ResponseGenerated;
+use input::Request;
 pub use input::{InputValidated, UserInputReceived};
 pub use persistence::InteractionSaved;
 
@@ -110,6 +111,17 @@ pub enum EventData {
 }
 
 impl EventData {
+    /// The validated request, where the event carries it: from `input_validated` to `response_generated`.
+    pub fn request(&self) -> Option<&Request> {
+        match self {
+            Self::InputValidated(data) => Some(&data.request),
+            Self::ContextRetrieved(data) => Some(&data.request),
+            Self::ExternalDataFetched(data) => Some(&data.request),
+            Self::ResponseGenerated(data) => Some(&data.request),
+            Self::UserInputReceived(_) | Self::InteractionSaved(_) | Self::WorkflowFailed(_) => None,
+        }
+    }
+
     /// The type whose data this is.
     pub fn event_type(&self) -> EventType {
         match self {

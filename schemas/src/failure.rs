@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::event::generation::Attempt;
+use crate::{WorkflowId, event::generation::Attempt};
 
 /// The five stages of the workflow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -84,6 +84,14 @@ pub enum FailureCode {
     UnreadableEvent,
     /// Handling this message panicked or killed its worker every time.
     Poison,
+    /// The session was busy, and the message asked to be rejected then.
+    SessionBusy,
+    /// A later message of the session asked to interrupt it; the message names that one's workflow.
+    Interrupted,
+    /// Its text is part of another turn of the session; the message names that one's workflow.
+    Merged,
+    /// It ran longer than a turn may, and its session goes on without it.
+    Stalled,
     /// A bug in Throughline; the message and the log say where.
     Internal,
     /// A code of a later version; never written.
@@ -104,6 +112,10 @@ impl FailureCode {
             Self::StoreUnavailable => "store_unavailable",
             Self::UnreadableEvent => "unreadable_event",
             Self::Poison => "poison",
+            Self::SessionBusy => "session_busy",
+            Self::Interrupted => "interrupted",
+            Self::Merged => "merged",
+            Self::Stalled => "stalled",
             Self::Internal => "internal",
             Self::Unrecognised => "unrecognised",
         }
@@ -131,6 +143,9 @@ pub struct WorkflowFailed {
     pub retryable: bool,
     /// Whether an effect (a paid call, a stored row) may have happened although the workflow failed.
     pub may_have_happened: bool,
+    /// The workflow that goes on in its place: the one that interrupted it, or the one that carries its text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub superseded_by: Option<WorkflowId>,
     /// The calls that were made, where the failing stage makes recorded calls.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempt_log: Vec<Attempt>,

@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use crate::{EventType, SessionId, TraceParent, UserId, WorkflowId, ids::MAX_ID_BYTES, version};
+use crate::{
+    EventType, SessionId, TraceParent, UserId, WorkflowId, event::input::WhenBusy, ids::MAX_ID_BYTES, version,
+};
 
 /// How large an input may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +59,8 @@ pub struct Ingress {
     pub user_input: String,
     /// Passed through.
     pub metadata: Map<String, Value>,
+    /// What to do if the session is busy, if the publisher said so.
+    pub when_busy: Option<WhenBusy>,
     /// The publisher's trace, if it sent one.
     pub traceparent: Option<TraceParent>,
     /// The CloudEvents `id` of the message, if it is a CloudEvent: what its workflow's first event was caused by.
@@ -221,6 +225,7 @@ impl Form {
         let session: Option<SessionId> = self.id("session_id", session);
         let user_input = self.user_input(data, limits);
         let metadata = self.metadata(data, limits);
+        let when_busy = self.when_busy(data);
         let traceparent = self
             .traceparent
             .take()
@@ -229,9 +234,16 @@ impl Form {
 
         let workflow_id = workflow.unwrap_or(fallback);
         match (user, session) {
-            (Some(user_id), Some(session_id)) if self.problems.is_empty() => {
-                Ok(Ingress { workflow_id, session_id, user_id, user_input, metadata, traceparent, event_id })
-            }
+            (Some(user_id), Some(session_id)) if self.problems.is_empty() => Ok(Ingress {
+                workflow_id,
+                session_id,
+                user_id,
+                user_input,
+                metadata,
+                when_busy,
+                traceparent,
+                event_id,
+            }),
             (user, session) => Err(Box::new(Refused {
                 workflow_id,
                 session_id: session.unwrap_or_else(SessionId::unknown),
@@ -263,6 +275,16 @@ impl Form {
             self.problems.push("user_input is empty".to_owned());
         }
         text
+    }
+
+    fn when_busy(&mut self, data: &mut Map<String, Value>) -> Option<WhenBusy> {
+        match self.text(data, "when_busy")?.parse() {
+            Ok(when_busy) => Some(when_busy),
+            Err(error) => {
+                self.problems.push(format!("when_busy: {error}"));
+                None
+            }
+        }
     }
 
     fn metadata(&mut self, data: &mut Map<String, Value>, limits: &IngressLimits) -> Map<String, Value> {

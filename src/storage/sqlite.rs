@@ -3,12 +3,14 @@
 //! A commit costs a flush of the disk, so all writes of a process go through one task that commits whatever has
 //! queued while the commit before it ran: many operations, one flush. Reads are gathered in the same way.
 
+mod answers;
 mod batch;
 mod error;
 mod file;
 mod operation;
 mod reader;
 mod text;
+mod turns;
 mod writer;
 
 use std::time::Duration;
@@ -16,8 +18,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use sqlx::SqlitePool;
-use throughline_actors::ports::store::{Admission, Admitted, Closed, Interaction, Store, StoreError};
-use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId, event::context::Context};
+use throughline_actors::ports::store::{
+    Admission, Admitted, Closed, Failing, Interaction, Opening, RunningQuery, RunningTurn, Store, StoreError,
+};
+use throughline_schemas::{SessionId, UserId, WorkflowId, event::context::Context};
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -160,14 +164,22 @@ impl Store for SqliteStore {
         self.write("saving an interaction", |answer| Operation::Save { interaction, answer }).await
     }
 
-    async fn fail(
-        &self,
-        workflow: &WorkflowId,
-        session: &SessionId,
-        at: Timestamp,
-    ) -> Result<Closed, StoreError> {
-        let (workflow, session) = (workflow.clone(), session.clone());
-        self.write("failing a turn", |answer| Operation::Fail { workflow, session, at, answer }).await
+    async fn fail(&self, failing: Failing) -> Result<Closed, StoreError> {
+        self.write("failing a turn", |answer| Operation::Fail { failing, answer }).await
+    }
+
+    async fn running(&self, query: RunningQuery) -> Result<Vec<RunningTurn>, StoreError> {
+        const CONTEXT: &str = "listing running turns";
+        let running = turns::running(&self.readers, &query);
+        let answer = timeout(self.limits.request, running).await.map_err(|_| error::too_slow(CONTEXT))?;
+        answer.map_err(|refused| error::from_sqlx(CONTEXT, refused))
+    }
+
+    async fn opening(&self, workflow: &WorkflowId) -> Result<Option<Opening>, StoreError> {
+        const CONTEXT: &str = "reading what a turn began with";
+        let opening = turns::opening(&self.readers, workflow);
+        let answer = timeout(self.limits.request, opening).await.map_err(|_| error::too_slow(CONTEXT))?;
+        answer.map_err(|refused| error::from_sqlx(CONTEXT, refused))
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -17,13 +17,20 @@ use throughline::storage::sqlite::{Limits, SqliteStore};
 use throughline_actors::{
     ports::{
         contract::store::{self as story, UnderTest},
-        store::{Admission, Admitted, Closed, Ending, Interaction, Store, StoreError, Verdict},
+        store::{
+            Admission, Admitted, Closed, Ending, Failing, Interaction, Opening, RunningQuery, RunningTurn,
+            Standing, Store, StoreError, Verdict,
+        },
     },
     store_contract,
 };
 use throughline_schemas::{
     FinishReason, SessionId, Timestamp, Usage, Usd, UserId, WorkflowId,
-    event::{context::Context, generation::Response, input::Request},
+    event::{
+        context::Context,
+        generation::Response,
+        input::{Request, WhenBusy},
+    },
 };
 
 /// Two readers, so that the contract also sees them at work at the same time.
@@ -69,8 +76,14 @@ impl Store for Stores {
     async fn save(&self, interaction: Interaction) -> Result<Closed, StoreError> {
         self.deref().save(interaction).await
     }
-    async fn fail(&self, w: &WorkflowId, s: &SessionId, at: Timestamp) -> Result<Closed, StoreError> {
-        self.deref().fail(w, s, at).await
+    async fn fail(&self, failing: Failing) -> Result<Closed, StoreError> {
+        self.deref().fail(failing).await
+    }
+    async fn running(&self, query: RunningQuery) -> Result<Vec<RunningTurn>, StoreError> {
+        self.deref().running(query).await
+    }
+    async fn opening(&self, workflow: &WorkflowId) -> Result<Option<Opening>, StoreError> {
+        self.deref().opening(workflow).await
     }
     async fn ping(&self) -> Result<(), StoreError> {
         self.deref().ping().await
@@ -109,7 +122,7 @@ fn admission(id: &str, session: &str, input_sequence: u64) -> Admission {
         user_id: UserId::new("ann").unwrap(),
         input_sequence,
         at: at(0),
-        verdict: Verdict::Accepted { event: id.as_bytes().to_vec() },
+        verdict: Verdict::Accepted { event: id.as_bytes().to_vec(), when_busy: WhenBusy::Enqueue },
     }
 }
 
@@ -124,6 +137,7 @@ fn interaction(id: &str, session: &str, input_sequence: u64) -> Interaction {
             metadata: Map::from_iter([("channel".to_owned(), json!("web"))]),
             input_sequence,
             received_at: at(0),
+            merged: Vec::new(),
         },
         response: Response {
             text: "On its \"way\".\0".to_owned(),
@@ -144,7 +158,8 @@ fn interaction(id: &str, session: &str, input_sequence: u64) -> Interaction {
 }
 
 fn saved(next: Option<&str>) -> Closed {
-    Closed { ending: Ending::AsAsked, next: next.map(|next| next.as_bytes().to_vec()) }
+    let opening = |next: &str| Opening { event: next.as_bytes().to_vec(), merged: Vec::new() };
+    Closed { ending: Ending::AsAsked, next: next.map(opening) }
 }
 
 #[tokio::test]
@@ -193,7 +208,7 @@ async fn a_row_says_all_that_is_known_under_the_names_that_dashboards_use() {
 }
 
 #[tokio::test]
-async fn an_event_is_kept_only_while_its_turn_waits_or_runs_because_of_it() {
+async fn an_event_is_kept_only_while_its_turn_is_open() {
     let store = Stores::new(1).await;
     store.admit(vec![admission("a", "s", 1), admission("b", "s", 2)]).await.unwrap();
     let mut look = store.look().await;
@@ -201,7 +216,7 @@ async fn an_event_is_kept_only_while_its_turn_waits_or_runs_because_of_it() {
         let rows = look.fetch_all("SELECT workflow_id FROM turns WHERE event IS NOT NULL").await.unwrap();
         rows.into_iter().map(|row| row.get(0)).collect::<Vec<String>>()
     };
-    assert_eq!(kept().await, ["b"]);
+    assert_eq!(kept().await, ["a", "b"]);
     store.save(interaction("a", "s", 1)).await.unwrap();
     assert_eq!(kept().await, ["b"]);
     store.save(interaction("b", "s", 2)).await.unwrap();
@@ -218,7 +233,7 @@ async fn what_was_answered_is_there_when_the_file_is_opened_again() {
     drop(store);
     let store = open(directory.path()).await;
     let standing = store.admit(batch).await.unwrap();
-    assert_eq!(standing, [Admitted::Ended, Admitted::Running, Admitted::Waiting]);
+    assert_eq!(standing, [Standing::Ended, Standing::Running, Standing::Waiting].map(Admitted::from));
     assert_eq!(store.save(interaction("a", "s", 1)).await.unwrap(), saved(Some("b")));
 }
 
@@ -251,7 +266,7 @@ async fn many_processes_may_open_a_new_file_at_once() {
         opening.await.unwrap();
     }
     let rows = look(directory.path()).await.fetch_one("SELECT count(*) FROM _sqlx_migrations").await.unwrap();
-    assert_eq!(rows.get::<i64, _>(0), 1);
+    assert_eq!(rows.get::<i64, _>(0), 2);
 }
 
 #[tokio::test]
@@ -267,7 +282,7 @@ async fn a_lock_held_elsewhere_is_busy_for_writers_only_and_over_when_it_is_rele
     let (ann, session) = (UserId::new("ann").unwrap(), SessionId::new("s").unwrap());
     assert_eq!(store.context(&ann, &session, 9).await.unwrap().recent_turns.len(), 1);
     other.execute("ROLLBACK").await.unwrap();
-    assert_eq!(store.admit(vec![admission("a", "s", 2)]).await.unwrap(), [Admitted::Running]);
+    assert_eq!(store.admit(vec![admission("a", "s", 2)]).await.unwrap(), [Standing::Running.into()]);
 }
 
 #[tokio::test]
@@ -300,8 +315,8 @@ async fn an_operation_that_is_refused_does_not_take_the_others_of_its_batch_alon
     assert_eq!(first.unwrap(), saved(None));
     assert!(matches!(refused, Err(StoreError::Refused { .. })), "{refused:?}");
     assert_eq!(third.unwrap(), saved(None));
-    assert_eq!(fourth.unwrap(), [Admitted::Running]);
-    assert_eq!(store.admit(vec![admission("b", "t", 2)]).await.unwrap(), [Admitted::Running]);
+    assert_eq!(fourth.unwrap(), [Standing::Running.into()]);
+    assert_eq!(store.admit(vec![admission("b", "t", 2)]).await.unwrap(), [Standing::Running.into()]);
 }
 
 #[tokio::test]
@@ -332,7 +347,11 @@ async fn no_statement_reads_a_whole_table() {
     let store = Stores::new(1).await;
     let mut look = store.look().await;
     let files = [
-        include_str!("../../src/storage/sqlite/apply.sql"),
+        include_str!("../../src/storage/sqlite/apply/end.sql"),
+        include_str!("../../src/storage/sqlite/apply/admit.sql"),
+        include_str!("../../src/storage/sqlite/apply/answer.sql"),
+        include_str!("../../src/storage/sqlite/running.sql"),
+        include_str!("../../src/storage/sqlite/opening.sql"),
         include_str!("../../src/storage/sqlite/context.sql"),
     ];
     for file in files {

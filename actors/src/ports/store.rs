@@ -6,11 +6,16 @@
 //! - At most one turn of a session is running; turns start in the order of their input sequence.
 //! - A turn ends once, as saved or as failed; ending it starts the next one of its session in the same transaction.
 //! - Every method is idempotent: called again with the same argument it changes nothing and says the same.
+//! - What was answered survives a loss of power.
 
 use async_trait::async_trait;
 use throughline_schemas::{
     SessionId, Timestamp, Usage, Usd, UserId, WorkflowId,
-    event::{context::Context, generation::Response, input::Request},
+    event::{
+        context::Context,
+        generation::Response,
+        input::{Request, WhenBusy},
+    },
 };
 
 use super::{Classify, Fault, Health};
@@ -84,28 +89,104 @@ pub struct Admission {
 /// Whether the input may run.
 #[derive(Debug, Clone)]
 pub enum Verdict {
-    /// It may; `event` is its encoded `input_validated`, published when its turn comes.
+    /// It may.
     Accepted {
-        /// Encoded event.
+        /// Its encoded `input_validated`, published when its turn comes. Kept until the turn has ended.
         event: Vec<u8>,
+        /// What to do if an earlier turn of its session is open.
+        when_busy: WhenBusy,
     },
     /// It is invalid: the turn is recorded as failed at once and takes no place in the session's order.
     Refused,
 }
 
 /// What became of an admission.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admitted {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    /// How its turn stands.
+    pub standing: Standing,
+    /// The encoded `input_validated` of the turn that it interrupted: publish the `workflow_failed` of that one, which
+    /// may have been published before.
+    pub interrupted: Option<Vec<u8>>,
+    /// What the running turn of its session began with, whichever turn that is: publish it, idempotently, instead of
+    /// its own event. Only for a message that asked to interrupt or to be merged.
+    pub opening: Option<Opening>,
+}
+
+impl From<Standing> for Admitted {
+    fn from(standing: Standing) -> Self {
+        Self { standing, interrupted: None, opening: None }
+    }
+}
+
+/// How the turn of an admission stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
     /// It is (still) its turn: publish `input_validated`.
     Running,
     /// An earlier turn of the session is open; whoever ends that one publishes.
     Waiting,
     /// A refused input, recorded (before or now) as failed: publish `workflow_failed`.
-    Failed,
+    Refused,
+    /// The session was busy and it did not want to wait; recorded as failed: publish `workflow_failed`.
+    Rejected,
+    /// Its text has become part of another turn; recorded as failed: publish `workflow_failed`.
+    Merged {
+        /// The workflow of that turn.
+        into: WorkflowId,
+    },
     /// This very message was admitted before and its workflow has ended.
     Ended,
     /// Another message has this workflow id: nothing to do.
     Duplicate,
+}
+
+/// What a turn begins with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opening {
+    /// Its encoded `input_validated`, as it was admitted.
+    pub event: Vec<u8>,
+    /// Those of the messages that were merged into it, in the order of the stream.
+    pub merged: Vec<Vec<u8>>,
+}
+
+/// A turn that is to end as failed.
+#[derive(Debug, Clone)]
+pub struct Failing {
+    /// The workflow.
+    pub workflow_id: WorkflowId,
+    /// Its session.
+    pub session_id: SessionId,
+    /// Stream sequence of its input: which of several messages with this workflow id is meant.
+    pub input_sequence: u64,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A turn that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunningTurn {
+    /// The workflow.
+    pub workflow_id: WorkflowId,
+    /// Its session.
+    pub session_id: SessionId,
+    /// Its user.
+    pub user_id: UserId,
+    /// Stream sequence of its input.
+    pub input_sequence: u64,
+    /// Since when it runs.
+    pub started_at: Timestamp,
+}
+
+/// Which running turns to list.
+#[derive(Debug, Clone)]
+pub struct RunningQuery {
+    /// Those that run since this instant or longer.
+    pub started_by: Timestamp,
+    /// Only those behind this one in the order of the answer.
+    pub after: Option<(Timestamp, WorkflowId)>,
+    /// At most so many.
+    pub limit: usize,
 }
 
 /// A finished interaction, to be stored as one row.
@@ -140,6 +221,8 @@ pub enum Ending {
     AsAsked,
     /// The other way, before: publish nothing.
     Otherwise,
+    /// The workflow is that of another message, and stands as it stood: publish nothing.
+    Duplicate,
 }
 
 /// A turn that was asked to end.
@@ -147,15 +230,27 @@ pub enum Ending {
 pub struct Closed {
     /// How it ended.
     pub ending: Ending,
-    /// The encoded `input_validated` of the session's turn that was waiting and runs now, to be published
-    /// (idempotently: it may have been published before).
-    pub next: Option<Vec<u8>>,
+    /// What the session's running turn began with, to be published (idempotently: as a rule, only if this ending
+    /// started that turn it was not published before).
+    pub next: Option<Opening>,
 }
 
 /// The database.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Opens turns, all or none, in one transaction; the answers are in the order of the questions.
+    /// Opens turns, all or none, in one transaction; the answers are in the order of the questions, and say how things
+    /// stand at its end.
+    ///
+    /// The questions are taken in their order, except that neighbours that are content to wait are taken together: of
+    /// those of one session the first in the order of the stream starts, wherever it stands in the batch. A session is
+    /// busy for an input if a turn of another workflow is open in it. Then, and only when it is admitted for
+    /// the first time, an input that asks for
+    /// - [`WhenBusy::Reject`] is recorded as failed;
+    /// - [`WhenBusy::Interrupt`] ends the running turn as failed, if that one's input came before it. It takes its own
+    ///   place: turns that wait before it run before it;
+    /// - [`WhenBusy::Merge`] becomes part of the last turn that waits in the session and is recorded as failed, if that
+    ///   turn came before it, is of the same user, asked for it as well, and their events are together no longer than
+    ///   [`MERGE_LIMIT_BYTES`]. Else it waits.
     async fn admit(&self, batch: Vec<Admission>) -> Result<Vec<Admitted>, StoreError>;
     /// The user's preferences, and the latest `turns` saved turns of this user in this session in the order of
     /// their inputs, oldest first.
@@ -163,15 +258,17 @@ pub trait Store: Send + Sync + 'static {
     /// Stores the interaction and ends its turn as saved, in one transaction. A turn that was never admitted is
     /// stored all the same; one that failed, or whose interaction was stored before, is not stored again.
     async fn save(&self, interaction: Interaction) -> Result<Closed, StoreError>;
-    /// Ends a turn as failed. A turn that was never admitted is recorded as failed in `session` (an input that no
-    /// worker could handle): whichever message comes with that workflow id later has ended, since nobody knows
-    /// which message it was.
-    async fn fail(
-        &self,
-        workflow: &WorkflowId,
-        session: &SessionId,
-        at: Timestamp,
-    ) -> Result<Closed, StoreError>;
+    /// Ends a turn as failed. A turn that was never admitted is recorded as failed (an input that no worker could
+    /// handle), so that it never runs. A turn of another message is left alone.
+    async fn fail(&self, failing: Failing) -> Result<Closed, StoreError>;
+    /// Turns that run, ordered by the instant of their start and then by workflow id.
+    async fn running(&self, query: RunningQuery) -> Result<Vec<RunningTurn>, StoreError>;
+    /// What a turn began with, for as long as it runs.
+    async fn opening(&self, workflow: &WorkflowId) -> Result<Option<Opening>, StoreError>;
     /// Answers if the database does.
     async fn ping(&self) -> Result<(), StoreError>;
 }
+
+/// Most bytes of encoded events that one turn is merged from: what a stream keeps of an event without putting it
+/// elsewhere.
+pub const MERGE_LIMIT_BYTES: usize = 64 * 1024;

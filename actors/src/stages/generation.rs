@@ -310,6 +310,10 @@ fn failure(code: FailureCode, message: String, attempts: u32, attempt_log: Vec<A
         | FailureCode::ModelRejected
         | FailureCode::UnreadableEvent
         | FailureCode::Poison
+        | FailureCode::SessionBusy
+        | FailureCode::Interrupted
+        | FailureCode::Merged
+        | FailureCode::Stalled
         | FailureCode::Internal
         | FailureCode::Unrecognised => false,
     };
@@ -322,6 +326,7 @@ fn failure(code: FailureCode, message: String, attempts: u32, attempt_log: Vec<A
         attempts,
         retryable,
         may_have_happened,
+        superseded_by: None,
         attempt_log,
     }
 }

@@ -10,21 +10,24 @@ use futures_util::future::join_all;
 use sha2::{Digest, Sha256};
 use throughline_schemas::{
     Event, EventData, EventType, FailureCode, Ingress, IngressLimits, Meta, Refused, SessionId, StageName,
-    Subject, TraceParent, UserId, WorkflowFailed, WorkflowId, encode,
+    Subject, TraceParent, UserId, WorkflowFailed, WorkflowId, decode, encode,
     event::{InputValidated, input::Request},
 };
 
+mod superseded;
+
 use crate::{
     closing::{Closer, PublishFailed, caused, store_away},
-    policy::settle::Outcome,
+    policy::{limits::BUS_RETRY_DELAY, settle::Outcome},
     ports::{
         bus::{DeadLetter, Delivery, Published},
-        store::{Admission, Admitted, Verdict},
+        store::{Admission, Admitted, Standing, Verdict},
         trace::Tracer,
     },
     signals,
     stage::Stage,
 };
+use superseded::{interrupted, merged, rejected};
 
 /// Most inputs admitted in one transaction.
 pub const ADMISSION_BATCH: usize = 256;
@@ -81,7 +84,9 @@ impl Stage for InputStage {
             async move {
                 match answered {
                     Err(unreadable) => unreadable,
-                    Ok((read, Some(admitted))) => self.publish(&read.event, admitted).await,
+                    Ok((read, Some(admitted))) => {
+                        self.publish(&read.event, read.admission.input_sequence, admitted).await
+                    }
                     Ok((_, None)) => Outcome::Unusable {
                         code: FailureCode::Internal,
                         error: "the database answered fewer admissions than were asked".to_owned(),
@@ -121,9 +126,10 @@ impl Stage for InputStage {
             attempts: delivery.delivered,
             retryable: false,
             may_have_happened: false,
+            superseded_by: None,
             attempt_log: Vec::new(),
         };
-        match self.closer.fail(&cause, failed, cause.traceparent).await {
+        match self.closer.fail(&cause, delivery.sequence, failed, cause.traceparent).await {
             Outcome::Done => Ok(()),
             outcome @ (Outcome::Later { .. } | Outcome::Unusable { .. } | Outcome::Died { .. }) => {
                 Err(outcome)
@@ -147,12 +153,14 @@ impl InputStage {
 
     fn accepted(&self, delivery: &Delivery, ingress: Ingress) -> Result<Read, Outcome> {
         let traceparent = self.trace(ingress.traceparent, &ingress.workflow_id);
+        let when_busy = ingress.when_busy.unwrap_or_default();
         let data = EventData::InputValidated(InputValidated {
             request: Request {
                 user_input: ingress.user_input,
                 metadata: ingress.metadata,
                 input_sequence: delivery.sequence,
                 received_at: delivery.published_at,
+                merged: Vec::new(),
             },
         });
         let cause = ingress.event_id;
@@ -160,7 +168,10 @@ impl InputStage {
             self.event(ingress.workflow_id, ingress.session_id, ingress.user_id, data, traceparent, cause);
         let encoded = encode(&event)
             .map_err(|error| Outcome::Unusable { code: FailureCode::Internal, error: error.to_string() })?;
-        Ok(Read { admission: admission(&event, delivery, Verdict::Accepted { event: encoded }), event })
+        Ok(Read {
+            admission: admission(&event, delivery, Verdict::Accepted { event: encoded, when_busy }),
+            event,
+        })
     }
 
     fn refused(&self, delivery: &Delivery, refused: Refused) -> Read {
@@ -172,6 +183,7 @@ impl InputStage {
             attempts: 1,
             retryable: false,
             may_have_happened: false,
+            superseded_by: None,
             attempt_log: Vec::new(),
         });
         let cause = refused.event_id;
@@ -221,23 +233,40 @@ impl InputStage {
         Event { meta, data }
     }
 
-    async fn publish(&self, event: &Event, admitted: Admitted) -> Outcome {
-        match admitted {
-            Admitted::Running => {}
-            Admitted::Failed => {
-                // The reason may quote what the publisher wrote; it is in the event.
-                tracing::info!(workflow = %event.meta.workflow_id, "input refused");
+    /// Says what became of an input.
+    async fn publish(&self, event: &Event, sequence: u64, admitted: Admitted) -> Outcome {
+        if let Some(interrupted) = &admitted.interrupted
+            && let Err(outcome) = self.interrupted(interrupted, &event.meta.workflow_id).await
+        {
+            return outcome;
+        }
+        let failed = match admitted.standing {
+            Standing::Running | Standing::Waiting if admitted.opening.is_some() => {
+                return self.closer.release(admitted.opening).await;
             }
-            Admitted::Waiting | Admitted::Ended => return Outcome::Done,
-            Admitted::Duplicate => {
+            Standing::Running | Standing::Refused => return self.publish_own(event, sequence).await,
+            Standing::Waiting | Standing::Ended => return Outcome::Done,
+            Standing::Duplicate => {
                 signals::duplicate();
                 tracing::debug!(workflow = %event.meta.workflow_id, "input ignored, its workflow id is known");
                 return Outcome::Done;
             }
+            Standing::Rejected => rejected(),
+            Standing::Merged { into } => merged(into),
+        };
+        let cause = caused(event.meta.clone());
+        match self.closer.tell(&cause, failed, cause.traceparent).await {
+            Ok(()) => Outcome::Done,
+            Err(failed) => failed.outcome(),
         }
+    }
+
+    async fn publish_own(&self, event: &Event, sequence: u64) -> Outcome {
         match self.closer.publish(event).await {
             Ok(Published::New) => {
-                if admitted == Admitted::Failed {
+                if event.event_type() == EventType::WorkflowFailed {
+                    // The reason may quote what the publisher wrote; it is in the event.
+                    tracing::info!(workflow = %event.meta.workflow_id, "input refused");
                     signals::failed(StageName::Input, FailureCode::InvalidInput);
                 }
                 Outcome::Done
@@ -247,9 +276,22 @@ impl InputStage {
             Err(PublishFailed::Never(error)) => {
                 let cause = caused(event.meta.clone());
                 let failed = self.closer.unpublishable(&error, 1);
-                self.closer.fail(&cause, failed, cause.traceparent).await
+                self.closer.fail(&cause, sequence, failed, cause.traceparent).await
             }
         }
+    }
+
+    /// Tells the end of a turn that was interrupted.
+    async fn interrupted(&self, opening: &[u8], by: &WorkflowId) -> Result<(), Outcome> {
+        let meta = match decode(opening) {
+            Ok(event) => event.meta,
+            Err(error) => {
+                let reason = format!("interrupted turn unreadable: {error}");
+                return Err(Outcome::Later { after: BUS_RETRY_DELAY, reason });
+            }
+        };
+        let told = self.closer.tell(&meta, interrupted(by), meta.traceparent).await;
+        told.map_err(PublishFailed::outcome)
     }
 }
 

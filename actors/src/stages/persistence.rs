@@ -57,7 +57,9 @@ impl Step for PersistenceStep {
             .await
             .map_err(|gave_up| Stopped::Otherwise(store_away(&gave_up)))?;
         let data = match closed.ending {
-            Ending::Otherwise => EventData::WorkflowFailed(recorded_as_failed(run.made + 1)),
+            Ending::Otherwise | Ending::Duplicate => {
+                EventData::WorkflowFailed(recorded_as_failed(run.made + 1))
+            }
             Ending::AsAsked => saved(&event.meta.workflow_id, generated, saved_at),
         };
         Ok(Next { data, attempt: run.made + 1, release: closed.next })
@@ -93,6 +95,7 @@ fn recorded_as_failed(attempts: u32) -> WorkflowFailed {
         attempts,
         retryable: true,
         may_have_happened: true,
+        superseded_by: None,
         attempt_log: Vec::new(),
     }
 }

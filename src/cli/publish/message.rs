@@ -53,6 +53,7 @@ impl Input {
                 user_input: self.text,
                 workflow_id: Some(self.workflow),
                 metadata: self.metadata,
+                when_busy: None,
             }),
         }
     }

@@ -1,19 +1,25 @@
-//! Several operations as the parameters of `apply.sql`, and its rows as their answers.
+//! Several operations as the parameters of the statements in `apply/`.
 
 use serde::Serialize;
-use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
-use throughline_actors::ports::store::{
-    Admission, Admitted, Closed, Ending, Interaction, StoreError, Verdict,
-};
-use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId};
+use sqlx::{SqliteConnection, sqlite::SqliteRow};
+use throughline_actors::ports::store::{Admission, Failing, Interaction, MERGE_LIMIT_BYTES, Verdict};
+use throughline_schemas::{SessionId, UserId, WorkflowId, event::input::WhenBusy};
 
 use super::{
+    answers::Answers,
     operation::Operation,
     text::{finish_reason, instant, integer},
 };
 
-/// The statements of a transaction, `BEGIN` and `COMMIT` included.
-const APPLY: &str = include_str!("apply.sql");
+/// Begins the transaction, and ends turns.
+const END: &str = include_str!("apply/end.sql");
+/// Admits inputs, and starts turns.
+const ADMIT: &str = include_str!("apply/admit.sql");
+/// Says how things stand, and commits.
+const ANSWER: &str = include_str!("apply/answer.sql");
+/// All of it, which is one trip to SQLite when one run of admissions is all there is.
+const APPLY: &str =
+    concat!(include_str!("apply/end.sql"), include_str!("apply/admit.sql"), include_str!("apply/answer.sql"));
 
 /// Where a long text stands in the BLOB that goes along; SQLite counts from one.
 #[derive(Default)]
@@ -61,6 +67,7 @@ struct TurnRow<'a> {
     user_id: Option<&'a UserId>,
     input_sequence: Option<i64>,
     state: &'static str,
+    when_busy: &'static str,
     at: String,
     event_from: usize,
     event_length: usize,
@@ -72,8 +79,8 @@ pub(super) struct Batch {
     interactions: String,
     texts: Vec<u8>,
     endings: String,
-    admissions: String,
-    events: Vec<u8>,
+    /// Runs of admissions with their events, in order.
+    admissions: Vec<(String, Vec<u8>)>,
     questions: String,
     answers: usize,
     now: String,
@@ -81,7 +88,7 @@ pub(super) struct Batch {
 
 impl Batch {
     pub(super) fn of(operations: &[Operation]) -> Result<Self, sqlx::Error> {
-        let (mut texts, mut events) = (Texts::default(), Texts::default());
+        let mut texts = Texts::default();
         let (mut interactions, mut saves, mut fails) = (Vec::new(), Vec::new(), Vec::new());
         let (mut admissions, mut questions) = (Vec::new(), Vec::new());
         let mut now = None;
@@ -90,8 +97,8 @@ impl Batch {
                 Operation::Admit { batch, .. } => {
                     for admission in batch {
                         now = now.max(Some(admission.at));
-                        admissions.push(admission_row(admission, &mut events));
-                        questions.push((&admission.workflow_id, false));
+                        questions.push((&admission.workflow_id, wants_opening(admission)));
+                        admissions.push(admission);
                     }
                 }
                 Operation::Save { interaction, .. } => {
@@ -100,22 +107,22 @@ impl Batch {
                     saves.push(saved_turn(interaction));
                     questions.push((&interaction.workflow_id, true));
                 }
-                Operation::Fail { workflow, session, at, .. } => {
-                    now = now.max(Some(*at));
-                    fails.push(failed_turn(workflow, session, *at));
-                    questions.push((workflow, true));
+                Operation::Fail { failing, .. } => {
+                    now = now.max(Some(failing.at));
+                    fails.push(failed_turn(failing));
+                    questions.push((&failing.workflow_id, true));
                 }
                 Operation::Close(_) => {}
             }
         }
         // Should both endings of a turn meet in one batch, the answer is kept.
         saves.append(&mut fails);
+        let runs = admissions.chunk_by(|one, next| waits(one) && waits(next));
         Ok(Self {
             interactions: json(&interactions)?,
             texts: texts.0,
             endings: json(&saves)?,
-            admissions: json(&admissions)?,
-            events: events.0,
+            admissions: runs.map(run_of_admissions).collect::<Result<_, _>>()?,
             answers: questions.len(),
             questions: json(&questions)?,
             now: now.map(instant).unwrap_or_default(),
@@ -123,25 +130,61 @@ impl Batch {
     }
 
     /// Applies the batch in one transaction. After an error the connection may still be inside it.
-    pub(super) async fn apply(self, connection: &mut SqliteConnection) -> Result<Standings, sqlx::Error> {
-        let rows = sqlx::query(APPLY)
-            .bind(self.interactions)
-            .bind(self.texts)
-            .bind(self.endings)
-            .bind(self.admissions)
-            .bind(self.events)
-            .bind(self.questions)
-            .bind(self.now)
-            .fetch_all(connection)
-            .await?;
-        if rows.len() != self.answers {
-            let (got, wanted) = (rows.len(), self.answers);
-            return Err(sqlx::Error::Protocol(format!("{got} answers to {wanted} questions")));
-        }
-        let mut standings = rows.iter().map(Standing::decode).collect::<Result<Vec<_>, _>>()?;
-        standings.sort_by_key(|standing| standing.question);
-        Ok(Standings(standings.into_iter()))
+    pub(super) async fn apply(self, connection: &mut SqliteConnection) -> Result<Answers, sqlx::Error> {
+        let nothing = [("[]".to_owned(), Vec::new())];
+        let runs = if self.admissions.is_empty() { nothing.as_slice() } else { &self.admissions };
+        let rows = if let [only] = runs {
+            self.run(APPLY, only, connection).await?
+        } else {
+            self.run(END, &nothing[0], connection).await?;
+            for run in runs {
+                self.run(ADMIT, run, connection).await?;
+            }
+            self.run(ANSWER, &nothing[0], connection).await?
+        };
+        Answers::read(&rows, self.answers)
     }
+
+    async fn run(
+        &self,
+        sql: &'static str,
+        (admissions, events): &(String, Vec<u8>),
+        connection: &mut SqliteConnection,
+    ) -> Result<Vec<SqliteRow>, sqlx::Error> {
+        sqlx::query(sql)
+            .bind(&self.interactions)
+            .bind(&self.texts)
+            .bind(&self.endings)
+            .bind(admissions)
+            .bind(events)
+            .bind(&self.questions)
+            .bind(&self.now)
+            .bind(integer(MERGE_LIMIT_BYTES as u64))
+            .fetch_all(connection)
+            .await
+    }
+}
+
+/// Whether an input is content to wait.
+fn waits(admission: &Admission) -> bool {
+    match &admission.verdict {
+        Verdict::Accepted { when_busy, .. } => *when_busy == WhenBusy::Enqueue,
+        Verdict::Refused => true,
+    }
+}
+
+/// Whether an input is to be told what the session's running turn began with.
+fn wants_opening(admission: &Admission) -> bool {
+    match &admission.verdict {
+        Verdict::Accepted { when_busy: WhenBusy::Interrupt | WhenBusy::Merge, .. } => true,
+        Verdict::Accepted { when_busy: WhenBusy::Enqueue | WhenBusy::Reject, .. } | Verdict::Refused => false,
+    }
+}
+
+fn run_of_admissions(run: &[&Admission]) -> Result<(String, Vec<u8>), sqlx::Error> {
+    let mut events = Texts::default();
+    let rows: Vec<TurnRow<'_>> = run.iter().map(|admission| admission_row(admission, &mut events)).collect();
+    Ok((json(&rows)?, events.0))
 }
 
 fn json<T: Serialize>(rows: &[T]) -> Result<String, sqlx::Error> {
@@ -149,9 +192,9 @@ fn json<T: Serialize>(rows: &[T]) -> Result<String, sqlx::Error> {
 }
 
 fn admission_row<'a>(admission: &'a Admission, events: &mut Texts) -> TurnRow<'a> {
-    let (state, event) = match &admission.verdict {
-        Verdict::Accepted { event } => ("waiting", event.as_slice()),
-        Verdict::Refused => ("failed", &[][..]),
+    let (state, event, when_busy) = match &admission.verdict {
+        Verdict::Accepted { event, when_busy } => ("waiting", event.as_slice(), when_busy.as_str()),
+        Verdict::Refused => ("failed", &[][..], ""),
     };
     let (event_from, event_length) = events.push(event);
     TurnRow {
@@ -160,6 +203,7 @@ fn admission_row<'a>(admission: &'a Admission, events: &mut Texts) -> TurnRow<'a
         user_id: Some(&admission.user_id),
         input_sequence: Some(integer(admission.input_sequence)),
         state,
+        when_busy,
         at: instant(admission.at),
         event_from,
         event_length,
@@ -210,96 +254,23 @@ fn saved_turn(interaction: &Interaction) -> TurnRow<'_> {
         user_id: Some(&interaction.user_id),
         input_sequence: Some(integer(interaction.request.input_sequence)),
         state: "saved",
+        when_busy: "",
         at: instant(interaction.saved_at),
         event_from: 0,
         event_length: 0,
     }
 }
 
-fn failed_turn<'a>(workflow_id: &'a WorkflowId, session_id: &'a SessionId, at: Timestamp) -> TurnRow<'a> {
+fn failed_turn(failing: &Failing) -> TurnRow<'_> {
     TurnRow {
-        workflow_id,
-        session_id,
+        workflow_id: &failing.workflow_id,
+        session_id: &failing.session_id,
         user_id: None,
-        input_sequence: None,
+        input_sequence: Some(integer(failing.input_sequence)),
         state: "failed",
-        at: instant(at),
+        when_busy: "",
+        at: instant(failing.at),
         event_from: 0,
         event_length: 0,
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Waiting,
-    Running,
-    Saved,
-    Failed,
-}
-
-/// How the turn of one question stands after the commit.
-struct Standing {
-    question: i64,
-    state: State,
-    input_sequence: Option<i64>,
-    next: Option<Vec<u8>>,
-}
-
-impl Standing {
-    fn decode(row: &SqliteRow) -> Result<Self, sqlx::Error> {
-        let state = match row.try_get(1)? {
-            "waiting" => State::Waiting,
-            "running" => State::Running,
-            "saved" => State::Saved,
-            "failed" => State::Failed,
-            other => return Err(sqlx::Error::Decode(format!("unknown state {other:?} of a turn").into())),
-        };
-        Ok(Self { question: row.try_get(0)?, state, input_sequence: row.try_get(2)?, next: row.try_get(3)? })
-    }
-
-    fn admitted(&self, admission: &Admission) -> Admitted {
-        let ours = integer(admission.input_sequence);
-        if self.input_sequence.is_some_and(|first| first != ours) {
-            return Admitted::Duplicate;
-        }
-        match (self.state, &admission.verdict) {
-            (State::Running, _) => Admitted::Running,
-            (State::Waiting, _) => Admitted::Waiting,
-            (State::Failed, Verdict::Refused) => Admitted::Failed,
-            (State::Failed, Verdict::Accepted { .. }) | (State::Saved, _) => Admitted::Ended,
-        }
-    }
-
-    fn closed(self, asked: State) -> Closed {
-        let ending = if self.state == asked { Ending::AsAsked } else { Ending::Otherwise };
-        Closed { ending, next: self.next }
-    }
-}
-
-/// The answers to a batch, in the order of its questions.
-pub(super) struct Standings(std::vec::IntoIter<Standing>);
-
-impl Standings {
-    /// Answers an operation; operations come in the order in which they were given to [`Batch::of`].
-    pub(super) fn answer(&mut self, operation: Operation) {
-        // A failed send means that nobody waits for the answer any more. A missing standing cannot be, since
-        // they were counted; should it be all the same, the caller learns that nobody answers.
-        match operation {
-            Operation::Admit { batch, answer } => {
-                // The batch comes first in the zip, so that its end takes no standing of the next operation.
-                let standings = batch.iter().zip(self.0.by_ref());
-                let admitted = standings.map(|(admission, standing)| standing.admitted(admission)).collect();
-                drop(answer.send(Ok(admitted)));
-            }
-            Operation::Save { answer, .. } => {
-                let closed = self.0.next().map(|standing| standing.closed(State::Saved));
-                drop(closed.map(|closed| answer.send(Ok::<_, StoreError>(closed))));
-            }
-            Operation::Fail { answer, .. } => {
-                let closed = self.0.next().map(|standing| standing.closed(State::Failed));
-                drop(closed.map(|closed| answer.send(Ok::<_, StoreError>(closed))));
-            }
-            Operation::Close(_) => {}
-        }
     }
 }

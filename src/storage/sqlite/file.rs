@@ -150,11 +150,18 @@ async fn migrate(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
 }
 
 fn migrations() -> Migrator {
-    let embedded = [(
-        1,
-        "turns interactions preferences",
-        include_str!("../migrations/sqlite/0001_turns_interactions_preferences.sql"),
-    )];
+    let embedded = [
+        (
+            1,
+            "turns interactions preferences",
+            include_str!("../migrations/sqlite/0001_turns_interactions_preferences.sql"),
+        ),
+        (
+            2,
+            "busy sessions and sweeping",
+            include_str!("../migrations/sqlite/0002_busy_sessions_and_sweeping.sql"),
+        ),
+    ];
     let migration = |(version, description, sql): (i64, &'static str, &'static str)| {
         Migration::new(version, description.into(), MigrationType::Simple, sql.into_sql_str(), false)
     };

@@ -1,7 +1,8 @@
 //! What the writer is asked to do.
 
-use throughline_actors::ports::store::{Admission, Admitted, Closed, Interaction, StoreError, Verdict};
-use throughline_schemas::{SessionId, Timestamp, WorkflowId};
+use throughline_actors::ports::store::{
+    Admission, Admitted, Closed, Failing, Interaction, StoreError, Verdict,
+};
 use tokio::sync::oneshot;
 
 /// Where the answer goes. The caller may be gone; what it asked for is done all the same.
@@ -18,9 +19,7 @@ pub(super) enum Operation {
         answer: Answer<Closed>,
     },
     Fail {
-        workflow: WorkflowId,
-        session: SessionId,
-        at: Timestamp,
+        failing: Failing,
         answer: Answer<Closed>,
     },
     /// Do what is queued, then stop.
@@ -35,7 +34,7 @@ impl Operation {
             Self::Admit { batch, .. } => batch
                 .iter()
                 .map(|admission| match &admission.verdict {
-                    Verdict::Accepted { event } => OVERHEAD + event.len(),
+                    Verdict::Accepted { event, .. } => OVERHEAD + event.len(),
                     Verdict::Refused => OVERHEAD,
                 })
                 .sum(),

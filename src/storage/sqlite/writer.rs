@@ -5,12 +5,7 @@ use std::sync::Arc;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{
-    batch::{Batch, Standings},
-    error,
-    file::DatabaseFile,
-    operation::Operation,
-};
+use super::{answers::Answers, batch::Batch, error, file::DatabaseFile, operation::Operation};
 
 /// Operations in one transaction.
 const MAX_BATCH: usize = 256;
@@ -65,12 +60,12 @@ impl Writer {
             return;
         }
         match self.apply(&operations).await {
-            Ok(mut standings) => operations.into_iter().for_each(|operation| standings.answer(operation)),
+            Ok(mut answers) => operations.into_iter().for_each(|operation| answers.answer(operation)),
             Err(refused) if error::is_refused(&refused) && operations.len() > 1 => {
                 // One of them is at fault; the others need not suffer for it.
                 for operation in operations {
                     match self.apply(std::slice::from_ref(&operation)).await {
-                        Ok(mut standings) => standings.answer(operation),
+                        Ok(mut answers) => answers.answer(operation),
                         Err(error) => operation.refuse(error::from_sqlx(WRITING, error)),
                     }
                 }
@@ -84,15 +79,15 @@ impl Writer {
         }
     }
 
-    async fn apply(&mut self, operations: &[Operation]) -> Result<Standings, sqlx::Error> {
+    async fn apply(&mut self, operations: &[Operation]) -> Result<Answers, sqlx::Error> {
         let batch = Batch::of(operations)?;
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.file.connect().await?,
         };
-        let standings = batch.apply(&mut connection).await?;
+        let answers = batch.apply(&mut connection).await?;
         self.connection = Some(connection);
-        Ok(standings)
+        Ok(answers)
     }
 
     async fn close(self) {

@@ -15,10 +15,13 @@ use throughline_actors::ports::{
     memory::{bus::MemoryBus, model::ScriptedModels, source::ScriptedSources, store::MemoryStore},
     model::{CallFacts, DeltaSink, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models},
     source::{FetchCall, FetchError, Sources},
-    store::{Admission, Admitted, Closed, Interaction, Store, StoreError},
+    store::{
+        Admission, Admitted, Closed, Failing, Interaction, Opening, RunningQuery, RunningTurn, Store,
+        StoreError,
+    },
 };
 use throughline_schemas::{
-    Event, EventData, SessionId, StageName, Subject, Timestamp, UserId, WorkflowId, event::context::Context,
+    Event, EventData, SessionId, StageName, Subject, UserId, WorkflowId, event::context::Context,
 };
 use tokio::sync::watch;
 
@@ -36,6 +39,8 @@ pub enum Op {
     Context,
     Save,
     Fail,
+    Running,
+    Opening,
     Generate,
     Fetch,
 }
@@ -258,14 +263,14 @@ impl Store for Gate {
     async fn save(&self, interaction: Interaction) -> Result<Closed, StoreError> {
         self.pass(Op::Save, interaction.workflow_id.to_string(), no_store, self.store.save(interaction)).await
     }
-    async fn fail(
-        &self,
-        workflow: &WorkflowId,
-        session: &SessionId,
-        at: Timestamp,
-    ) -> Result<Closed, StoreError> {
-        let call = self.store.fail(workflow, session, at);
-        self.pass(Op::Fail, workflow.to_string(), no_store, call).await
+    async fn fail(&self, failing: Failing) -> Result<Closed, StoreError> {
+        self.pass(Op::Fail, failing.workflow_id.to_string(), no_store, self.store.fail(failing)).await
+    }
+    async fn running(&self, query: RunningQuery) -> Result<Vec<RunningTurn>, StoreError> {
+        self.pass(Op::Running, String::new(), no_store, self.store.running(query)).await
+    }
+    async fn opening(&self, workflow: &WorkflowId) -> Result<Option<Opening>, StoreError> {
+        self.pass(Op::Opening, workflow.to_string(), no_store, self.store.opening(workflow)).await
     }
     async fn ping(&self) -> Result<(), StoreError> {
         self.store.ping().await

@@ -177,6 +177,7 @@ fn event(stage: StageName, workflow: &str) -> Event {
     let request = throughline_schemas::event::input::Request {
         user_input: "x".repeat(TEXT_BYTES),
         metadata: serde_json::Map::default(),
+        when_busy: None,
         input_sequence: 1,
         received_at: event.meta.time,
     };

@@ -13,7 +13,7 @@ use std::{
 
 use throughline::storage::sqlite::SqliteStore;
 use throughline_actors::ports::store::{Admission, Interaction, Store, Verdict};
-use throughline_schemas::{SessionId, UserId};
+use throughline_schemas::{SessionId, UserId, event::input::WhenBusy};
 use tokio::time::Instant;
 
 use super::{READERS, admission, interaction, open};
@@ -35,7 +35,7 @@ fn cpu() -> Option<f64> {
 }
 
 fn input(n: u64, session: &str) -> Admission {
-    let verdict = Verdict::Accepted { event: vec![b'e'; EVENT_BYTES] };
+    let verdict = Verdict::Accepted { event: vec![b'e'; EVENT_BYTES], when_busy: WhenBusy::Enqueue };
     Admission { verdict, ..admission(&format!("workflow-{n:012}"), session, n) }
 }
 

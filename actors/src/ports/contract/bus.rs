@@ -58,6 +58,7 @@ pub fn sample_event(workflow: &str, session: &str, message: &str) -> Event {
             attempts: 1,
             retryable: false,
             may_have_happened: false,
+            superseded_by: None,
             attempt_log: Vec::new(),
         }),
     }

@@ -1,18 +1,22 @@
 //! What every [`Store`] keeps to, as small stories. `store_contract!` makes one test of each.
 
 // Stories are tests: they end by panicking, and read their material without naming each piece of it.
-#![allow(clippy::expect_used, clippy::missing_panics_doc, clippy::wildcard_imports)]
+#![allow(clippy::expect_used, clippy::missing_panics_doc, clippy::panic, clippy::wildcard_imports)]
 
+mod busy;
 mod context;
 mod endings;
 mod interleavings;
 mod material;
 mod order;
+mod sweep;
 
+pub use busy::*;
 pub use context::*;
 pub use endings::*;
 pub use interleavings::*;
 pub use order::*;
+pub use sweep::*;
 
 use serde_json::{Map, Value};
 use throughline_schemas::UserId;
@@ -51,7 +55,16 @@ macro_rules! store_contract {
             the_released_turn_is_named_again_to_whoever_asks_again
             a_turn_nobody_admitted_can_be_saved
             a_turn_nobody_admitted_can_be_failed_and_never_runs
+            failing_one_message_leaves_the_workflow_of_another_alone
             a_second_answer_does_not_replace_the_first
+            a_session_that_is_not_busy_runs_whatever_comes
+            a_message_may_be_rejected_by_a_busy_session
+            a_message_may_interrupt_the_running_turn
+            an_interruption_takes_no_place_of_others
+            waiting_messages_may_become_one_turn
+            only_neighbours_who_want_it_are_merged
+            running_turns_are_listed_by_their_start
+            a_running_turn_can_be_begun_again
             the_latest_turns_come_oldest_first
             users_who_share_a_session_id_do_not_see_each_other
             preferences_are_set_one_by_one

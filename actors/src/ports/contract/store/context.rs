@@ -1,10 +1,13 @@
 //! What is known about users and their conversations.
 
 use serde_json::{Map, Value, json};
-use throughline_schemas::event::context::{Context, Turn};
+use throughline_schemas::event::{
+    context::{Context, Turn},
+    input::WhenBusy,
+};
 
 use super::{UnderTest, material::*};
-use crate::ports::store::{Admission, Admitted, Interaction, Verdict};
+use crate::ports::store::{Admission, Interaction, Standing, Verdict};
 
 /// As many as were asked for, by the order of their inputs, not of their endings.
 pub async fn the_latest_turns_come_oldest_first<S: UnderTest>(store: &S) {
@@ -91,9 +94,9 @@ pub async fn hostile_ids_and_texts_come_back_as_they_were<S: UnderTest>(store: &
             user_id: saved.user_id.clone(),
             input_sequence: sequence,
             at: saved.request.received_at,
-            verdict: Verdict::Accepted { event: long.clone().into_bytes() },
+            verdict: Verdict::Accepted { event: long.clone().into_bytes(), when_busy: WhenBusy::Enqueue },
         };
-        assert_eq!(admit(store, std::slice::from_ref(&admission)).await, [Admitted::Running], "{id:?}");
+        assert_eq!(admit(store, std::slice::from_ref(&admission)).await, [Standing::Running], "{id:?}");
         assert_eq!(save(store, saved.clone()).await, ended(None), "{id:?}");
         let context = store.context(&saved.user_id, &saved.session_id, 9).await.expect("the store answers");
         let turn = Turn {

@@ -8,7 +8,7 @@ use std::{
 use futures_util::future::join_all;
 
 use super::{UnderTest, material::*};
-use crate::ports::store::{Admission, Admitted, Closed, Ending};
+use crate::ports::store::{Admission, Closed, Ending, Standing};
 
 const SESSIONS: usize = 50;
 const TURNS: usize = 20;
@@ -86,7 +86,7 @@ impl<S: UnderTest> World<'_, S> {
                 let batch: Vec<Admission> = inputs.iter().map(admission).collect();
                 let answers = admit(self.store, &batch).await;
                 assert_eq!(answers.len(), batch.len(), "seed {}", self.seed);
-                let run = inputs.iter().zip(answers).filter(|(_, answer)| *answer == Admitted::Running);
+                let run = inputs.iter().zip(answers).filter(|(_, answer)| *answer == Standing::Running);
                 Outcome { publish: run.map(|(input, _)| *input).collect(), ended: None }
             }
             Step::Save(input) => {
@@ -95,8 +95,8 @@ impl<S: UnderTest> World<'_, S> {
                 Outcome::of(*input, &closed, End::Saved, End::Failed)
             }
             Step::Fail(input) => {
-                let (id, of, _) = self.names(*input);
-                let closed = fail(self.store, &id, &of).await;
+                let (id, of, sequence) = self.names(*input);
+                let closed = fail(self.store, &id, &of, sequence).await;
                 Outcome::of(*input, &closed, End::Failed, End::Saved)
             }
         }
@@ -162,10 +162,11 @@ impl<S: UnderTest> World<'_, S> {
 
 impl Outcome {
     fn of(input: usize, closed: &Closed, asked: End, other: End) -> Self {
-        let next = closed.next.iter().map(|event| event_of(event).parse().expect("an input")).collect();
+        let next = closed.next.iter().map(|next| event_of(&next.event).parse().expect("an input")).collect();
         let end = match closed.ending {
             Ending::AsAsked => asked,
             Ending::Otherwise => other,
+            Ending::Duplicate => panic!("input {input} has an id of its own"),
         };
         Self { publish: next, ended: Some((input, end)) }
     }

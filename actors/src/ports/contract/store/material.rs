@@ -3,10 +3,15 @@
 use serde_json::{Map, Value};
 use throughline_schemas::{
     FinishReason, SessionId, Timestamp, Usage, UserId, WorkflowId,
-    event::{generation::Response, input::Request},
+    event::{
+        generation::Response,
+        input::{Request, WhenBusy},
+    },
 };
 
-use crate::ports::store::{Admission, Admitted, Closed, Ending, Interaction, Store, Verdict};
+use crate::ports::store::{
+    Admission, Admitted, Closed, Ending, Failing, Interaction, Opening, Standing, Store, Verdict,
+};
 
 pub(super) fn at(ms: u64) -> Timestamp {
     Timestamp::from_unix_ms(1_760_000_000_000_i64.saturating_add_unsigned(ms))
@@ -38,13 +43,17 @@ pub(super) fn event_of(event: &[u8]) -> &str {
 }
 
 pub(super) fn accepted(id: &str, of: &str, input_sequence: u64) -> Admission {
+    asking(WhenBusy::Enqueue, id, of, input_sequence)
+}
+
+pub(super) fn asking(when_busy: WhenBusy, id: &str, of: &str, input_sequence: u64) -> Admission {
     Admission {
         workflow_id: workflow(id),
         session_id: session(of),
         user_id: user("ann"),
         input_sequence,
         at: at(input_sequence),
-        verdict: Verdict::Accepted { event: event(id) },
+        verdict: Verdict::Accepted { event: event(id), when_busy },
     }
 }
 
@@ -63,6 +72,7 @@ pub(super) fn interaction(id: &str, of: &str, input_sequence: u64) -> Interactio
             metadata: Map::from_iter([("channel".to_owned(), Value::from("web"))]),
             input_sequence,
             received_at: at(input_sequence),
+            merged: Vec::new(),
         },
         response: Response {
             text: format!("answer to {id}"),
@@ -77,25 +87,44 @@ pub(super) fn interaction(id: &str, of: &str, input_sequence: u64) -> Interactio
     }
 }
 
+/// The beginning of a workflow's turn into which these were merged.
+pub(super) fn opening(id: &str, merged: &[&str]) -> Opening {
+    Opening { event: event(id), merged: merged.iter().map(|id| event(id)).collect() }
+}
+
 /// Ended as asked, and `next` is the workflow whose turn it is now.
 pub(super) fn ended(next: Option<&str>) -> Closed {
-    Closed { ending: Ending::AsAsked, next: next.map(event) }
+    Closed { ending: Ending::AsAsked, next: next.map(|id| opening(id, &[])) }
+}
+
+impl Closed {
+    /// The turn that it names began with these as well.
+    pub(super) fn with(mut self, merged: &[&str]) -> Self {
+        self.next.iter_mut().for_each(|next| next.merged = merged.iter().map(|id| event(id)).collect());
+        self
+    }
 }
 
 pub(super) fn ended_otherwise(next: Option<&str>) -> Closed {
-    Closed { ending: Ending::Otherwise, next: next.map(event) }
+    Closed { ending: Ending::Otherwise, next: next.map(|id| opening(id, &[])) }
 }
 
-pub(super) async fn admit<S: Store>(store: &S, batch: &[Admission]) -> Vec<Admitted> {
+/// Everything that is answered to an admission.
+pub(super) async fn ask<S: Store>(store: &S, batch: &[Admission]) -> Vec<Admitted> {
     store.admit(batch.to_vec()).await.expect("the store answers")
+}
+
+pub(super) async fn admit<S: Store>(store: &S, batch: &[Admission]) -> Vec<Standing> {
+    ask(store, batch).await.into_iter().map(|admitted| admitted.standing).collect()
 }
 
 pub(super) async fn save<S: Store>(store: &S, interaction: Interaction) -> Closed {
     store.save(interaction).await.expect("the store answers")
 }
 
-pub(super) async fn fail<S: Store>(store: &S, id: &str, of: &str) -> Closed {
-    store.fail(&workflow(id), &session(of), at(900)).await.expect("the store answers")
+pub(super) async fn fail<S: Store>(store: &S, id: &str, of: &str, input_sequence: u64) -> Closed {
+    let failing = Failing { workflow_id: workflow(id), session_id: session(of), input_sequence, at: at(900) };
+    store.fail(failing).await.expect("the store answers")
 }
 
 /// The ids of the latest saved turns.

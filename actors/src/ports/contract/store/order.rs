@@ -1,7 +1,7 @@
 //! Admission, and who runs when.
 
 use super::{UnderTest, material::*};
-use crate::ports::store::Admitted::{Duplicate, Ended, Failed, Running, Waiting};
+use crate::ports::store::Standing::{Duplicate, Ended, Refused, Running, Waiting};
 
 /// Asked again at any time, the same message gets the answer of that time; another message never runs.
 pub async fn a_workflow_id_is_admitted_once<S: UnderTest>(store: &S) {
@@ -20,12 +20,12 @@ pub async fn a_workflow_id_is_admitted_once<S: UnderTest>(store: &S) {
 /// accepted and failed later has ended.
 pub async fn a_refused_input_is_recorded_and_takes_no_place<S: UnderTest>(store: &S) {
     let batch = [refused("bad", "s", 1), accepted("good", "s", 2)];
-    assert_eq!(admit(store, &batch).await, [Failed, Running]);
-    assert_eq!(admit(store, &batch).await, [Failed, Running]);
+    assert_eq!(admit(store, &batch).await, [Refused, Running]);
+    assert_eq!(admit(store, &batch).await, [Refused, Running]);
     assert_eq!(admit(store, &[accepted("bad", "s", 3)]).await, [Duplicate]);
-    assert_eq!(fail(store, "good", "s").await, ended(None));
-    assert_eq!(admit(store, &batch).await, [Failed, Ended]);
-    assert_eq!(admit(store, &[refused("worse", "s", 4)]).await, [Failed]);
+    assert_eq!(fail(store, "good", "s", 2).await, ended(None));
+    assert_eq!(admit(store, &batch).await, [Refused, Ended]);
+    assert_eq!(admit(store, &[refused("worse", "s", 4)]).await, [Refused]);
     assert_eq!(admit(store, &[accepted("next", "s", 5)]).await, [Running]);
 }
 
@@ -44,7 +44,7 @@ pub async fn a_session_runs_one_turn_at_a_time_in_the_order_of_the_stream<S: Und
     assert_eq!(admit(store, &[accepted("c", "s", 3), accepted("d", "s", 4)]).await, [Waiting, Waiting]);
     assert_eq!(save(store, interaction("a", "s", 1)).await, ended(Some("b")));
     assert_eq!(admit(store, &first).await, [Ended, Running]);
-    assert_eq!(fail(store, "b", "s").await, ended(Some("c")));
+    assert_eq!(fail(store, "b", "s", 2).await, ended(Some("c")));
     assert_eq!(save(store, interaction("c", "s", 3)).await, ended(Some("d")));
     assert_eq!(save(store, interaction("d", "s", 4)).await, ended(None));
     assert_eq!(admit(store, &[accepted("e", "s", 5)]).await, [Running]);
@@ -73,8 +73,8 @@ pub async fn sessions_do_not_wait_for_each_other<S: UnderTest>(store: &S) {
     let batch = [accepted("a", "s", 1), accepted("b", "t", 2), accepted("c", "s", 3), accepted("d", "u", 4)];
     assert_eq!(admit(store, &batch).await, [Running, Running, Waiting, Running]);
     assert_eq!(save(store, interaction("b", "t", 2)).await, ended(None));
-    assert_eq!(fail(store, "d", "u").await, ended(None));
-    assert_eq!(fail(store, "a", "s").await, ended(Some("c")));
+    assert_eq!(fail(store, "d", "u", 4).await, ended(None));
+    assert_eq!(fail(store, "a", "s", 1).await, ended(Some("c")));
 }
 
 /// No questions, no answers.

@@ -1,0 +1,37 @@
+//! Failures of workflows that a busy session has no turn for.
+
+use throughline_schemas::{FailureCode, StageName, WorkflowFailed, WorkflowId};
+
+/// It did not want to wait.
+pub(super) fn rejected() -> WorkflowFailed {
+    let message =
+        "the session is busy, and the message asked to be rejected then; publish it again under another \
+                   workflow id when the session has answered"
+            .to_owned();
+    WorkflowFailed { retryable: true, ..failed(FailureCode::SessionBusy, message, None) }
+}
+
+/// Its text is part of another turn.
+pub(super) fn merged(into: WorkflowId) -> WorkflowFailed {
+    let message = format!("its text is part of the turn of workflow {into}, which answers both");
+    failed(FailureCode::Merged, message, Some(into))
+}
+
+/// A later message did not let it finish.
+pub(super) fn interrupted(by: &WorkflowId) -> WorkflowFailed {
+    let message = format!("interrupted by workflow {by} of the same session");
+    WorkflowFailed { may_have_happened: true, ..failed(FailureCode::Interrupted, message, Some(by.clone())) }
+}
+
+fn failed(code: FailureCode, message: String, superseded_by: Option<WorkflowId>) -> WorkflowFailed {
+    WorkflowFailed {
+        code,
+        stage: StageName::Input,
+        message,
+        attempts: 1,
+        retryable: false,
+        may_have_happened: false,
+        superseded_by,
+        attempt_log: Vec::new(),
+    }
+}

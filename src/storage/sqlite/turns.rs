@@ -1,0 +1,46 @@
+//! What the sweeper asks about turns. Rare, so it goes straight to a reader.
+
+use sqlx::{Row, SqlitePool};
+use throughline_actors::ports::store::{Opening, RunningQuery, RunningTurn};
+use throughline_schemas::{SessionId, UserId, WorkflowId};
+
+use super::text::{instant, integer, parse_instant};
+
+pub(super) async fn running(
+    readers: &SqlitePool,
+    query: &RunningQuery,
+) -> Result<Vec<RunningTurn>, sqlx::Error> {
+    let (started, workflow) =
+        query.after.as_ref().map(|(at, workflow)| (instant(*at), workflow.as_str())).unzip();
+    let rows = sqlx::query(include_str!("running.sql"))
+        .bind(instant(query.started_by))
+        .bind(started)
+        .bind(workflow)
+        .bind(integer(query.limit as u64))
+        .fetch_all(readers)
+        .await?;
+    let decode = |row: &sqlx::sqlite::SqliteRow| {
+        let sequence: i64 = row.try_get(3)?;
+        Ok(RunningTurn {
+            workflow_id: WorkflowId::new(row.try_get::<String, _>(0)?).map_err(undecodable)?,
+            session_id: SessionId::new(row.try_get::<String, _>(1)?).map_err(undecodable)?,
+            user_id: UserId::new(row.try_get::<String, _>(2)?).map_err(undecodable)?,
+            input_sequence: u64::try_from(sequence).map_err(undecodable)?,
+            started_at: parse_instant(row.try_get(4)?).map_err(undecodable)?,
+        })
+    };
+    rows.iter().map(decode).collect()
+}
+
+pub(super) async fn opening(
+    readers: &SqlitePool,
+    workflow: &WorkflowId,
+) -> Result<Option<Opening>, sqlx::Error> {
+    let rows = sqlx::query(include_str!("opening.sql")).bind(workflow.as_str()).fetch_all(readers).await?;
+    let mut events = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<Vec<u8>>, _>>()?.into_iter();
+    Ok(events.next().map(|event| Opening { event, merged: events.collect() }))
+}
+
+fn undecodable(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+    sqlx::Error::Decode(Box::new(error))
+}
