@@ -25,11 +25,14 @@ use throughline_actors::{
     ports::{
         bus::{Bus, BusError, DeadLetter, Delivery, Inbox, Published},
         memory::{bus::MemoryBus, model::ScriptedModels, source::ScriptedSources, store::MemoryStore},
-        store::{Admission, Admitted, Closed, Interaction, Store, StoreError},
+        store::{
+            Admission, Admitted, Closed, Failing, Interaction, Opening, RunningQuery, RunningTurn, Store,
+            StoreError,
+        },
     },
 };
 use throughline_schemas::{
-    Event, Namespace, SessionId, StageName, Subject, Timestamp, UserId, WorkflowId, event::context::Context,
+    Event, Namespace, SessionId, StageName, Subject, UserId, WorkflowId, event::context::Context,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -110,13 +113,14 @@ impl Store for Stuck {
     async fn save(&self, interaction: Interaction) -> Result<Closed, StoreError> {
         self.store.save(interaction).await
     }
-    async fn fail(
-        &self,
-        workflow: &WorkflowId,
-        session: &SessionId,
-        at: Timestamp,
-    ) -> Result<Closed, StoreError> {
-        self.store.fail(workflow, session, at).await
+    async fn fail(&self, failing: Failing) -> Result<Closed, StoreError> {
+        self.store.fail(failing).await
+    }
+    async fn running(&self, query: RunningQuery) -> Result<Vec<RunningTurn>, StoreError> {
+        self.store.running(query).await
+    }
+    async fn opening(&self, workflow: &WorkflowId) -> Result<Option<Opening>, StoreError> {
+        self.store.opening(workflow).await
     }
     async fn ping(&self) -> Result<(), StoreError> {
         if self.silent.load(Ordering::SeqCst) {
