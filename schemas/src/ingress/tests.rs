@@ -84,3 +84,18 @@ fn what_is_not_an_object_is_unreadable() {
         assert!(read(body, &[]).is_err(), "{body}");
     }
 }
+
+#[test]
+fn what_to_do_in_a_busy_session_is_one_of_four_words_or_left_to_the_configuration() {
+    let input = |when_busy: &str| {
+        format!(r#"{{"user_id":"u","session_id":"s","user_input":"x","when_busy":{when_busy}}}"#)
+    };
+    let read = |when_busy: &str| read(&input(when_busy), &[]).unwrap().unwrap().when_busy;
+    for known in WhenBusy::ALL {
+        assert_eq!(read(&format!("{:?}", known.as_str())), Some(known));
+    }
+    assert_eq!(read("null"), None);
+    let message = refusal(&input(r#""Interrupt""#));
+    assert_eq!(message, r#"when_busy: "Interrupt" is not enqueue, reject, interrupt or merge"#);
+    assert_eq!(refusal(&input("true")), "when_busy must be a string, it is a boolean");
+}

@@ -23,6 +23,7 @@ fn with_text(workflow: &str, bytes: usize) -> Event {
             metadata: serde_json::Map::default(),
             input_sequence: 1,
             received_at: Timestamp::from_unix_ms(1_750_000_000_000),
+            merged: Vec::new(),
         },
         context: Context::default(),
     });

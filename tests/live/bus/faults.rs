@@ -65,6 +65,7 @@ fn response(event: &Event) -> throughline_schemas::EventData {
             metadata: serde_json::Map::default(),
             input_sequence: 1,
             received_at: event.meta.time,
+            merged: Vec::new(),
         },
     })
 }

@@ -177,7 +177,7 @@ fn event(stage: StageName, workflow: &str) -> Event {
     let request = throughline_schemas::event::input::Request {
         user_input: "x".repeat(TEXT_BYTES),
         metadata: serde_json::Map::default(),
-        when_busy: None,
+        merged: Vec::new(),
         input_sequence: 1,
         received_at: event.meta.time,
     };
@@ -237,6 +237,7 @@ fn input(workflow: &str) -> Event {
         user_input: "x".repeat(TEXT_BYTES),
         workflow_id: Some(WorkflowId::new(workflow).unwrap()),
         metadata: serde_json::Map::default(),
+        when_busy: None,
     });
     event
 }

@@ -87,8 +87,12 @@ impl Store for MemoryStore {
         let mut state = self.answering()?;
         // A run of inputs that only want to wait is sorted before one of them starts.
         for run in batch.chunk_by(|one, next| waits(one) && waits(next)) {
-            run.iter().for_each(|admission| state.open(admission));
-            run.iter().for_each(|admission| state.start_next(&admission.session_id, admission.at));
+            for admission in run {
+                state.open(admission);
+            }
+            for admission in run {
+                state.start_next(&admission.session_id, admission.at);
+            }
         }
         Ok(batch.iter().map(|admission| state.admitted(admission)).collect())
     }
