@@ -4,6 +4,7 @@
 pub mod cluster;
 pub mod config;
 pub mod corpora;
+pub mod disk;
 pub mod log;
 pub mod process;
 pub mod python;

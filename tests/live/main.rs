@@ -12,4 +12,5 @@ mod harness;
 mod hostile_corpora;
 mod independent_client;
 mod nats_server;
+mod outages;
 mod support_corpus;

@@ -16,6 +16,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 pub struct NatsServer {
     binary: PathBuf,
     dir: tempfile::TempDir,
+    store: PathBuf,
     port: u16,
     child: Option<Child>,
     extra: Vec<String>,
@@ -30,6 +31,11 @@ impl NatsServer {
 
     /// The same, with further arguments for the server.
     pub fn start_with(extra: &[&str]) -> Option<Self> {
+        Self::start_on(None, extra)
+    }
+
+    /// The same, with its store in this folder instead of one of its own.
+    pub fn start_on(store: Option<&Path>, extra: &[&str]) -> Option<Self> {
         let Some(binary) = find() else {
             let why =
                 "left out: no nats-server in NATS_SERVER_BIN or PATH (deploy/nats-server.sh fetches one)";
@@ -39,7 +45,8 @@ impl NatsServer {
         };
         let dir = tempfile::tempdir().expect("a temporary directory");
         let extra = extra.iter().map(|&argument| argument.to_owned()).collect();
-        let mut server = Self { binary, dir, port: 0, child: None, extra };
+        let store = store.map_or_else(|| dir.path().join("store"), Path::to_owned);
+        let mut server = Self { binary, dir, store, port: 0, child: None, extra };
         server.run();
         Some(server)
     }
@@ -81,7 +88,7 @@ impl NatsServer {
         let child = Command::new(&self.binary)
             .args(["--addr", "127.0.0.1", "--port", &port, "--jetstream"])
             .arg("--store_dir")
-            .arg(self.dir.path().join("store"))
+            .arg(&self.store)
             .arg("--ports_file_dir")
             .arg(self.dir.path())
             .arg("--log")

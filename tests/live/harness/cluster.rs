@@ -22,6 +22,14 @@ pub struct Cluster {
     pub client: async_nats::Client,
     pub nats: NatsServer,
     dir: tempfile::TempDir,
+    database: PathBuf,
+}
+
+/// Where the stores are, if not in a folder of the cluster's own.
+#[derive(Default)]
+pub struct Disks<'a> {
+    pub nats: Option<&'a Path>,
+    pub database: Option<&'a Path>,
 }
 
 impl Cluster {
@@ -32,12 +40,23 @@ impl Cluster {
 
     /// The same, with arguments for the stand-ins.
     pub async fn start_with(workers: usize, settings: &Settings, sandbox: &[&str]) -> Option<Self> {
-        let nats = NatsServer::start()?;
+        Self::start_on(&Disks::default(), workers, settings, sandbox).await
+    }
+
+    /// The same, with the stores elsewhere.
+    pub async fn start_on(
+        disks: &Disks<'_>,
+        workers: usize,
+        settings: &Settings,
+        sandbox: &[&str],
+    ) -> Option<Self> {
+        let nats = NatsServer::start_on(disks.nats, &[])?;
         reaper::watch(nats.pid().expect("it runs"));
         let dir = tempfile::tempdir().expect("a temporary directory");
         let stand_ins = StandIns::start(dir.path(), sandbox).await;
         let client = async_nats::connect(nats.url()).await.expect("a NATS client");
-        let mut cluster = Self { workers: Vec::new(), stand_ins, client, nats, dir };
+        let database = disks.database.unwrap_or(dir.path()).join("throughline.db");
+        let mut cluster = Self { workers: Vec::new(), stand_ins, client, nats, dir, database };
         let settings = settings
             .clone()
             .with(&format!("nats.url = {:?}", cluster.nats.url()))
@@ -62,7 +81,7 @@ impl Cluster {
     }
 
     pub fn database(&self) -> PathBuf {
-        self.dir.path().join("throughline.db")
+        self.database.clone()
     }
 
     /// Starts `throughline` with the cluster's configuration.
