@@ -7,6 +7,7 @@ mod dev;
 mod doctor;
 mod events;
 mod exit;
+mod live;
 mod output;
 mod publish;
 mod run;
@@ -120,10 +121,14 @@ pub struct PublishArgs {
     #[arg(long, conflicts_with = "file")]
     workflow_id: Option<String>,
     /// Wait for the end; print the answer, or the failure and exit 1
-    #[arg(long)]
+    #[arg(long, group = "ends")]
     wait: bool,
+    /// As --wait, printing the answer as it comes. Should it break off and begin again, notices on stderr say so; where
+    /// stdout is no terminal, a line between dashes stands before what counts
+    #[arg(long, group = "ends", conflicts_with = "file")]
+    stream: bool,
     /// How long to wait for the end, in seconds; with --file, how long to wait without any end
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, requires = "wait", value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, requires = "ends", value_parser = clap::value_parser!(u64).range(1..=604_800))]
     timeout: u64,
     /// Print JSON lines
     #[arg(long)]

@@ -15,7 +15,7 @@ pub(super) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-fn closed(error: &io::Error) -> Failure {
+pub(super) fn closed(error: &io::Error) -> Failure {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return Failure { exit: Exit::Done, message: String::new() };
     }

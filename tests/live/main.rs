@@ -13,4 +13,5 @@ mod hostile_corpora;
 mod independent_client;
 mod nats_server;
 mod outages;
+mod streaming;
 mod support_corpus;

@@ -1,22 +1,28 @@
 //! Publishing one text, and waiting for its answer.
 
 use std::{
-    io::{self, IsTerminal, Read},
+    io::{self, Read},
     time::Duration,
 };
 
 use serde::Serialize;
+use throughline_actors::ports::bus::BusError;
 use throughline_schemas::{IdError, SessionId, UserId, WorkflowId};
 use tokio::time::Instant;
 
 use super::{
-    end::{End, Record, look_at, shown},
+    end::{End, Record, look_at, shown as shown_id},
     message::{Input, Message, new_workflow_id},
     send::{Sender, Sent},
 };
 use crate::{
     bus::nats::{EventReader, NatsBus},
-    cli::{Exit, Failure, PublishArgs, bus_error, output, signal::Signals, timeline::clean_lines},
+    cli::{
+        Exit, Failure, PublishArgs, bus_error,
+        live::{self, Frames, Heard, Screen, Story},
+        output,
+        signal::Signals,
+    },
     config::Config,
 };
 
@@ -56,7 +62,7 @@ fn read_text(from: impl Read) -> Result<String, Failure> {
     String::from_utf8(bytes).map_err(|_| Failure::usage("stdin is not UTF-8"))
 }
 
-/// Publishes, and with `--wait` prints how it ended.
+/// Publishes, and with `--wait` or `--stream` prints how it ended.
 pub(super) async fn publish(
     bus: &NatsBus,
     config: &Config,
@@ -65,17 +71,19 @@ pub(super) async fn publish(
 ) -> Result<(), Failure> {
     let started = Instant::now();
     // Before publishing, so that no end is missed; a stored end comes first.
-    let ends = if args.wait {
-        let ends = bus.ends_of(&message.workflow).await;
-        Some(ends.map_err(|error| bus_error::failure(&error))?)
+    let failed = |error: BusError| bus_error::failure(&error);
+    let ends = if args.wait || args.stream {
+        let frames =
+            if args.stream { Some(Frames::open(bus, &message.workflow).await.map_err(failed)?) } else { None };
+        Some((bus.ends_of(&message.workflow).await.map_err(failed)?, frames))
     } else {
         None
     };
     let sent = Sender::new(bus, config.nats.request_timeout).send(&message).await;
-    let sent = sent.map_err(|error| bus_error::failure(&error))?;
+    let sent = sent.map_err(failed)?;
     match ends {
         None => announce(&message, sent, args.json),
-        Some(ends) => Box::pin(wait(ends, &message.workflow, started, args)).await,
+        Some((ends, frames)) => Box::pin(wait(ends, frames, &message.workflow, started, args)).await,
     }
 }
 
@@ -94,46 +102,82 @@ fn announce(message: &Message, sent: Sent, json: bool) -> Result<(), Failure> {
     if sent.duplicate {
         output::note("it had been published before; its workflow runs once");
     }
-    output::line(&format!("published {}", shown(&message.workflow)))
+    output::line(&format!("published {}", shown_id(&message.workflow)))
 }
 
 async fn wait(
     mut ends: EventReader,
+    frames: Option<Frames>,
     workflow: &WorkflowId,
     started: Instant,
     args: &PublishArgs,
 ) -> Result<(), Failure> {
     let limit = Duration::from_secs(args.timeout);
     let mut signals = Signals::install()?;
-    let unfinished = |why: String| -> Result<(), Failure> {
-        if args.json {
-            output::line(&Record::new(workflow.as_str(), None, started.elapsed()).json())?;
+    let mut shown = Shown::new(args.json);
+    let end = async {
+        if let Some(mut frames) = frames {
+            return live::follow(&mut frames, &mut ends, |heard| shown.hear(&heard)).await;
         }
-        let id = shown(workflow);
-        Err(Failure::failed(format!("{why}; workflow {id} goes on, look at it with: {}", look_at(workflow))))
+        let end = ends.next().await.map_err(|error| bus_error::failure(&error))?;
+        end.ok_or_else(|| Failure::failed("the event log ended"))
     };
-    let event = tokio::select! {
-        end = ends.next() => end.map_err(|error| bus_error::failure(&error))?,
-        name = signals.next() => return unfinished(format!("stopped waiting by {name}")),
+    let unfinished = tokio::select! {
+        end = end => return shown.end(&End::read(&end?).map_err(Failure::failed)?, workflow, started),
+        name = signals.next() => format!("stopped waiting by {name}"),
         () = tokio::time::sleep_until(started + limit) => {
-            return unfinished(format!(
-                "no end within {} s (is a worker running? `throughline doctor` tells)",
-                limit.as_secs()
-            ));
+            let limit = limit.as_secs();
+            format!("no end within {limit} s (is a worker running? `throughline doctor` tells)")
         }
     };
-    let event = event.ok_or_else(|| Failure::failed("the event log ended"))?;
-    let end = End::read(&event).map_err(Failure::failed)?;
-    if args.json {
-        output::line(&Record::new(workflow.as_str(), Some(&end), started.elapsed()).json())?;
+    shown.unfinished(workflow, started)?;
+    let id = shown_id(workflow);
+    let look = look_at(workflow);
+    Err(Failure::failed(format!("{unfinished}; workflow {id} goes on, look at it with: {look}")))
+}
+
+/// What stdout has seen of a workflow that is waited for.
+struct Shown {
+    json: bool,
+    story: Story,
+    screen: Screen,
+}
+
+impl Shown {
+    fn new(json: bool) -> Self {
+        Self { json, story: Story::default(), screen: Screen::new() }
     }
-    match end {
-        End::Saved(_) if args.json => Ok(()),
-        End::Saved(saved) if io::stdout().is_terminal() => output::line(&clean_lines(saved.text())),
-        End::Saved(saved) => output::line(saved.text()),
-        // Said already, to a script.
-        End::Failed(_) if args.json => Err(Failure { exit: Exit::Failed, message: String::new() }),
-        End::Failed(failed) => Err(Failure::failed(failed.explain(workflow))),
+
+    fn hear(&mut self, heard: &Heard) -> Result<(), Failure> {
+        if self.json {
+            // As it came, with the fields of a later version, but on one line.
+            let frame: serde_json::Value = serde_json::from_slice(&heard.json).map_err(Failure::failed)?;
+            return output::line(&frame.to_string());
+        }
+        self.story.hear(&heard.frame).iter().try_for_each(|tell| self.screen.tell(tell))
+    }
+
+    fn end(mut self, end: &End, workflow: &WorkflowId, started: Instant) -> Result<(), Failure> {
+        if self.json {
+            output::line(&Record::new(workflow.as_str(), Some(end), started.elapsed()).json())?;
+        }
+        match end {
+            End::Saved(_) if self.json => Ok(()),
+            End::Saved(saved) => self.screen.finish(&self.story, saved.text()),
+            // Said already, to a script.
+            End::Failed(_) if self.json => Err(Failure { exit: Exit::Failed, message: String::new() }),
+            End::Failed(failed) => {
+                self.screen.end_line()?;
+                Err(Failure::failed(failed.explain(workflow)))
+            }
+        }
+    }
+
+    fn unfinished(mut self, workflow: &WorkflowId, started: Instant) -> Result<(), Failure> {
+        if self.json {
+            return output::line(&Record::new(workflow.as_str(), None, started.elapsed()).json());
+        }
+        self.screen.end_line()
     }
 }
 

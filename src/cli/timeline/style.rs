@@ -35,10 +35,19 @@ impl Style {
 
     /// Colours if stdout is a terminal and `NO_COLOR` is not set; as wide as `COLUMNS` says.
     pub fn of_stdout() -> Self {
+        Self::of(&std::io::stdout())
+    }
+
+    /// The same of stderr.
+    pub(in crate::cli) fn of_stderr() -> Self {
+        Self::of(&std::io::stderr())
+    }
+
+    fn of(stream: &impl IsTerminal) -> Self {
         let unset = |name: &str| env::var_os(name).is_none_or(|value| value.is_empty());
         let width = env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
         Self {
-            colour: std::io::stdout().is_terminal() && unset("NO_COLOR"),
+            colour: stream.is_terminal() && unset("NO_COLOR"),
             width: width.unwrap_or(DEFAULT_WIDTH).max(MIN_WIDTH),
         }
     }

@@ -1,0 +1,93 @@
+//! Answers as they come: the live frames of one workflow, told so that nobody reads two attempts as one answer.
+
+mod screen;
+mod story;
+
+use std::fmt;
+
+use async_nats::Subscriber;
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use throughline_actors::ports::bus::BusError;
+use throughline_schemas::{LiveFrame, WorkflowId};
+
+pub(super) use screen::Screen;
+pub(super) use story::{Ending, Story, Tell};
+
+use super::Failure;
+use crate::bus::nats::{EventReader, NatsBus, StoredEvent};
+
+/// The frames of one workflow, from the subscription on.
+pub(super) struct Frames {
+    subscriber: Subscriber,
+    workflow: WorkflowId,
+}
+
+/// A frame, and the JSON that it came as.
+pub(super) struct Heard {
+    pub(super) frame: LiveFrame,
+    pub(super) json: Bytes,
+}
+
+impl fmt::Debug for Frames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frames").field("workflow", &self.workflow).finish_non_exhaustive()
+    }
+}
+
+impl Frames {
+    /// To be opened before the input is published, so that no frame is missed.
+    pub(super) async fn open(bus: &NatsBus, workflow: &WorkflowId) -> Result<Self, BusError> {
+        let subject = bus.namespace().live_frames(workflow);
+        let subscriber = bus.client().subscribe(subject).await.map_err(|error| BusError::Unavailable {
+            context: "listening for the answer as it comes".to_owned(),
+            source: Some(error.into()),
+        })?;
+        Ok(Self { subscriber, workflow: workflow.clone() })
+    }
+
+    /// The next frame; never ready once the connection is closed. What is no frame of this workflow is passed over.
+    /// Cancel-safe.
+    async fn next(&mut self) -> Heard {
+        loop {
+            let Some(message) = self.subscriber.next().await else { return std::future::pending().await };
+            if let Some(heard) = self.read(message.payload) {
+                return heard;
+            }
+        }
+    }
+
+    /// The next of the frames that have arrived.
+    fn arrived(&mut self) -> Option<Heard> {
+        self.next().now_or_never()
+    }
+
+    fn read(&self, json: Bytes) -> Option<Heard> {
+        // Anyone may publish on the subject.
+        let frame: LiveFrame = serde_json::from_slice(&json).ok()?;
+        (frame.workflow_id == self.workflow).then_some(Heard { frame, json })
+    }
+}
+
+/// Hands every frame to `hear` until the workflow ends, and returns the event that is its end.
+///
+/// Frames are sent before the end is stored and come over the same connection; those that have arrived with the end are
+/// heard first.
+pub(super) async fn follow(
+    frames: &mut Frames,
+    ends: &mut EventReader,
+    mut hear: impl FnMut(Heard) -> Result<(), Failure>,
+) -> Result<StoredEvent, Failure> {
+    let end = ends.next();
+    tokio::pin!(end);
+    let end = loop {
+        tokio::select! {
+            heard = frames.next() => hear(heard)?,
+            end = &mut end => break end.map_err(|error| super::bus_error::failure(&error))?,
+        }
+    };
+    while let Some(heard) = frames.arrived() {
+        hear(heard)?;
+    }
+    end.ok_or_else(|| Failure::failed("the event log ended"))
+}

@@ -1,0 +1,199 @@
+//! An answer on stdout as it comes, and on stderr what befell it.
+//!
+//! On a terminal, a dim line between two pieces of text says that the first is void. Where stdout goes elsewhere, that
+//! line would not be seen next to the text, so a rule stands in stdout, too. Either way, what is on stdout after
+//! the last such line is the whole answer.
+
+use std::io::{self, IsTerminal, Stderr, Stdout, Write};
+
+use super::{Ending, Story, Tell};
+use crate::cli::{
+    Failure, output,
+    timeline::{Style, Tone, clean, clean_lines},
+};
+
+/// Longest notice, in characters.
+const NOTICE_CHARS: usize = 300;
+
+/// Where the answer and the notices go.
+pub(in crate::cli) struct Screen<O = Stdout, E = Stderr> {
+    out: O,
+    err: E,
+    /// Whether stdout is a terminal: control characters are then shown instead of obeyed.
+    out_terminal: bool,
+    err_terminal: bool,
+    notices: Style,
+    /// Whether the next text on stdout begins a line.
+    at_line_start: bool,
+}
+
+impl Screen {
+    /// The process's own.
+    pub(in crate::cli) fn new() -> Self {
+        Self {
+            out: io::stdout(),
+            err: io::stderr(),
+            out_terminal: io::stdout().is_terminal(),
+            err_terminal: io::stderr().is_terminal(),
+            notices: Style::of_stderr(),
+            at_line_start: true,
+        }
+    }
+}
+
+impl<O: Write, E: Write> Screen<O, E> {
+    /// Shows what a story tells.
+    pub(in crate::cli) fn tell(&mut self, tell: &Tell) -> Result<(), Failure> {
+        match tell {
+            Tell::Text(text) => self.text(text),
+            Tell::Thinking if self.is_one() => self.notice("the model is thinking"),
+            Tell::Thinking => Ok(()),
+            Tell::BrokeOff { reason } => self.notice(&format!("the answer broke off: {reason}")),
+            Tell::Again { model } => {
+                let with = model.as_ref().map(|model| format!(" with {model}")).unwrap_or_default();
+                self.notice(&format!("it begins again{with}"))?;
+                if self.is_one() { Ok(()) } else { self.rule("the answer begins again") }
+            }
+            Tell::Lost(1) => self.notice("a piece of the answer got lost on the way"),
+            Tell::Lost(some) => self.notice(&format!("{some} pieces of the answer got lost on the way")),
+            Tell::Complete => self.end_line(),
+            Tell::NoAnswer { reason } => self.notice(&format!("there is no answer for now: {reason}")),
+        }
+    }
+
+    /// Ends with the answer that counts.
+    pub(in crate::cli) fn finish(&mut self, story: &Story, answer: &str) -> Result<(), Failure> {
+        match story.ending(answer) {
+            Ending::Rest("") => {}
+            Ending::Rest(rest) => self.text(rest)?,
+            Ending::Whole => {
+                self.rule("the whole answer")?;
+                self.text(answer)?;
+            }
+        }
+        self.end_line()
+    }
+
+    /// Ends the line on stdout, if one has begun.
+    pub(in crate::cli) fn end_line(&mut self) -> Result<(), Failure> {
+        if self.at_line_start { Ok(()) } else { self.text("\n") }
+    }
+
+    /// Whether notices and answer are read in one place.
+    fn is_one(&self) -> bool {
+        self.out_terminal && self.err_terminal
+    }
+
+    fn text(&mut self, text: &str) -> Result<(), Failure> {
+        let Some(last) = text.chars().last() else { return Ok(()) };
+        self.at_line_start = last == '\n';
+        // Character by character, so that a sequence that is split over pieces is no sequence either.
+        let written = if self.out_terminal {
+            self.out.write_all(clean_lines(text).as_bytes())
+        } else {
+            self.out.write_all(text.as_bytes())
+        };
+        written.and_then(|()| self.out.flush()).map_err(|error| output::closed(&error))
+    }
+
+    fn rule(&mut self, says: &str) -> Result<(), Failure> {
+        self.end_line()?;
+        self.text(&format!("----- {says} -----\n"))
+    }
+
+    fn notice(&mut self, says: &str) -> Result<(), Failure> {
+        if self.is_one() {
+            self.end_line()?;
+        }
+        let line = self.notices.paint(Tone::Faint, &format!("[{}]", clean(says, NOTICE_CHARS)));
+        // Nobody can be told if that fails.
+        let _ = writeln!(self.err, "{line}");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn show(terminals: (bool, bool), tells: &[Tell], answer: Option<&str>) -> (String, String) {
+        let mut screen = Screen {
+            out: Vec::new(),
+            err: Vec::new(),
+            out_terminal: terminals.0,
+            err_terminal: terminals.1,
+            notices: Style::plain(),
+            at_line_start: true,
+        };
+        tells.iter().for_each(|tell| screen.tell(tell).unwrap());
+        if let Some(answer) = answer {
+            screen.finish(&Story::default(), answer).unwrap();
+        }
+        (String::from_utf8(screen.out).unwrap(), String::from_utf8(screen.err).unwrap())
+    }
+
+    fn restarted() -> Vec<Tell> {
+        vec![
+            Tell::Thinking,
+            Tell::Text("Hel".to_owned()),
+            Tell::BrokeOff { reason: "lost\u{1b}[2J".to_owned() },
+            Tell::Again { model: Some("b".to_owned()) },
+            Tell::Text("Hello".to_owned()),
+            Tell::Complete,
+        ]
+    }
+
+    #[test]
+    fn on_a_terminal_notices_stand_between_the_texts_on_lines_of_their_own() {
+        let (out, err) = show((true, true), &restarted(), None);
+        assert_eq!(out, "Hel\nHello\n");
+        assert_eq!(
+            err,
+            "[the model is thinking]\n[the answer broke off: lost\\u{1b}[2J]\n[it begins again with b]\n"
+        );
+    }
+
+    #[test]
+    fn elsewhere_a_rule_stands_in_the_text_so_that_what_follows_it_is_the_answer() {
+        for terminals in [(false, true), (false, false), (true, false)] {
+            let (out, err) = show(terminals, &restarted(), None);
+            assert_eq!(out, "Hel\n----- the answer begins again -----\nHello\n");
+            assert_eq!(err.lines().count(), 2, "thinking is for terminals: {err}");
+        }
+    }
+
+    #[test]
+    fn what_came_is_ended_with_what_is_missing() {
+        assert_eq!(show((false, false), &[], Some("Hi")).0, "Hi\n");
+        let mut story = Story::default();
+        let mut screen = Screen {
+            out: Vec::new(),
+            err: Vec::new(),
+            out_terminal: false,
+            err_terminal: false,
+            notices: Style::plain(),
+            at_line_start: true,
+        };
+        let frame = |seq, text| {
+            serde_json::from_value(serde_json::json!({
+                "workflow_id": "w", "delivery": 1, "attempt": 1, "seq": seq, "kind": "text", "text": text
+            }))
+            .unwrap()
+        };
+        for frame in [frame(0, "a"), frame(2, "c")] {
+            story.hear(&frame).iter().for_each(|tell| screen.tell(tell).unwrap());
+        }
+        screen.finish(&story, "abc").unwrap();
+        assert_eq!(String::from_utf8(screen.out).unwrap(), "ac\n----- the whole answer -----\nabc\n");
+    }
+
+    #[test]
+    fn a_sequence_that_is_split_over_pieces_does_not_reach_a_terminal() {
+        let pieces = ["\u{1b}", "]0;owned", "\u{7}", "\u{9b}", "2J"].map(|text| Tell::Text(text.to_owned()));
+        let (out, _) = show((true, true), &pieces, None);
+        assert!(!out.contains(|c: char| c.is_control()), "{out:?}");
+        let (out, _) = show((false, false), &pieces, None);
+        assert_eq!(out, "\u{1b}]0;owned\u{7}\u{9b}2J", "a file gets what was said");
+    }
+}

@@ -1,0 +1,272 @@
+//! What a reader of live frames is told: a pure function of the frames, whatever is lost, late or doubled.
+
+use sha2::{Digest, Sha256};
+use throughline_schemas::{LiveFrame, LiveKind};
+
+/// Something to tell the reader, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::cli) enum Tell {
+    /// The next piece of the answer.
+    Text(String),
+    /// The model thinks before it answers; told once an attempt.
+    Thinking,
+    /// What was told so far is void.
+    BrokeOff {
+        /// Why, in words.
+        reason: String,
+    },
+    /// The text that follows is the answer from its beginning.
+    Again {
+        /// The model that is asked, if that is known.
+        model: Option<String>,
+    },
+    /// So many frames did not arrive: text may be missing here.
+    Lost(u64),
+    /// Nothing follows.
+    Complete,
+    /// Nobody answers for now.
+    NoAnswer {
+        /// Why, in words.
+        reason: String,
+    },
+}
+
+/// How to end, so that the reader has the whole answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Ending<'a> {
+    /// This much is still to be told; nothing, if all went well.
+    Rest(&'a str),
+    /// What was told is not the answer's beginning: the whole answer has to be told apart from it.
+    Whole,
+}
+
+/// Which attempt of which delivery.
+type Place = (u32, u32);
+
+/// What has been told so far. Keeps no text, so its size does not depend on the answer's.
+#[derive(Debug, Clone, Default)]
+pub(in crate::cli) struct Story {
+    place: Option<Place>,
+    next_seq: u64,
+    /// Bytes of the current attempt's text, and their hash.
+    told: usize,
+    digest: Sha256,
+    thinking: bool,
+    /// Text was told that is void now, and nothing since.
+    void: bool,
+}
+
+impl Story {
+    /// Hears a frame. Frames of an attempt that was given up, or that were heard already, tell nothing.
+    pub(in crate::cli) fn hear(&mut self, frame: &LiveFrame) -> Vec<Tell> {
+        let mut tell = Vec::new();
+        let place = (frame.delivery, frame.attempt);
+        let same_delivery = self.place.is_some_and(|(delivery, _)| delivery == frame.delivery);
+        if self.place.is_some_and(|current| place < current) || (same_delivery && frame.seq < self.next_seq) {
+            return tell;
+        }
+        if self.place.is_some_and(|current| current != place) && frame.kind != LiveKind::Restarted {
+            // Usually this was announced; the announcement may be lost, or its worker may have died before it.
+            let reason = if same_delivery { "its end was lost" } else { "its worker went away" };
+            self.break_off(reason, &mut tell);
+            self.begin();
+        }
+        let expected = if same_delivery { self.next_seq } else { 0 };
+        if frame.seq > expected {
+            tell.push(Tell::Lost(frame.seq - expected));
+        }
+        (self.place, self.next_seq) = (Some(place), frame.seq.saturating_add(1));
+
+        let reason = frame.reason.as_deref().unwrap_or("no reason is given");
+        match frame.kind {
+            LiveKind::Started => self.announce(frame.model.as_ref(), &mut tell),
+            LiveKind::Text => {
+                self.announce(None, &mut tell);
+                let text = frame.text.clone().unwrap_or_default();
+                self.told += text.len();
+                self.digest.update(&text);
+                tell.push(Tell::Text(text));
+            }
+            LiveKind::Reasoning => {
+                if !std::mem::replace(&mut self.thinking, true) {
+                    tell.push(Tell::Thinking);
+                }
+            }
+            LiveKind::Restarted => {
+                self.break_off(reason, &mut tell);
+                self.begin();
+            }
+            LiveKind::Completed => tell.push(Tell::Complete),
+            LiveKind::Failed => {
+                self.void |= self.told > 0;
+                self.begin();
+                tell.push(Tell::NoAnswer { reason: reason.to_owned() });
+            }
+            LiveKind::Unrecognised => {}
+        }
+        tell
+    }
+
+    /// What is missing of `answer`, the one that counts.
+    pub(in crate::cli) fn ending<'a>(&self, answer: &'a str) -> Ending<'a> {
+        match answer.split_at_checked(self.told) {
+            Some((told, rest)) if !self.void && Sha256::digest(told) == self.digest.clone().finalize() => {
+                Ending::Rest(rest)
+            }
+            _ => Ending::Whole,
+        }
+    }
+
+    fn begin(&mut self) {
+        (self.told, self.digest, self.thinking) = (0, Sha256::new(), false);
+    }
+
+    fn break_off(&mut self, reason: &str, tell: &mut Vec<Tell>) {
+        if self.told > 0 {
+            self.void = true;
+            tell.push(Tell::BrokeOff { reason: reason.to_owned() });
+        }
+    }
+
+    fn announce(&mut self, model: Option<&String>, tell: &mut Vec<Tell>) {
+        if std::mem::take(&mut self.void) {
+            tell.push(Tell::Again { model: model.cloned() });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use throughline_schemas::WorkflowId;
+
+    use super::*;
+
+    fn frame((delivery, attempt, seq): (u32, u32, u64), kind: LiveKind, word: &str) -> LiveFrame {
+        let word = || Some(word.to_owned());
+        let mut frame = LiveFrame {
+            workflow_id: WorkflowId::new("w").unwrap(),
+            delivery,
+            seq,
+            attempt,
+            kind,
+            text: None,
+            model: None,
+            provider: None,
+            finish_reason: None,
+            reason: None,
+        };
+        match kind {
+            LiveKind::Text | LiveKind::Reasoning => frame.text = word(),
+            LiveKind::Started => frame.model = word(),
+            LiveKind::Restarted | LiveKind::Failed => frame.reason = word(),
+            LiveKind::Completed | LiveKind::Unrecognised => {}
+        }
+        frame
+    }
+
+    fn hear(story: &mut Story, frames: &[((u32, u32, u64), LiveKind, &str)]) -> Vec<Tell> {
+        frames.iter().flat_map(|(at, kind, word)| story.hear(&frame(*at, *kind, word))).collect()
+    }
+
+    fn text(text: &str) -> Tell {
+        Tell::Text(text.to_owned())
+    }
+
+    use LiveKind::{Completed, Failed, Reasoning, Restarted, Started, Text};
+
+    #[test]
+    fn a_calm_answer_is_told_as_it_comes() {
+        let mut story = Story::default();
+        let told = hear(
+            &mut story,
+            &[
+                ((1, 1, 0), Started, "m"),
+                ((1, 1, 1), Reasoning, "hm"),
+                ((1, 1, 2), Reasoning, "hm"),
+                ((1, 1, 3), Text, "Hel"),
+                ((1, 1, 4), Text, "lo"),
+                ((1, 1, 5), Completed, ""),
+            ],
+        );
+        assert_eq!(told, [Tell::Thinking, text("Hel"), text("lo"), Tell::Complete]);
+        assert_eq!(story.ending("Hello"), Ending::Rest(""));
+        assert_eq!(story.ending("Hello, you"), Ending::Rest(", you"), "the last frames were lost");
+        assert_eq!(story.ending("Help"), Ending::Whole);
+        assert_eq!(story.ending("H"), Ending::Whole);
+        assert_eq!(Story::default().ending("Hi"), Ending::Rest("Hi"), "nothing came live");
+    }
+
+    #[test]
+    fn a_restart_is_told_before_any_new_text() {
+        let mut story = Story::default();
+        let told = hear(
+            &mut story,
+            &[
+                ((1, 1, 0), Started, "a"),
+                ((1, 1, 1), Text, "Hel"),
+                ((1, 1, 2), Restarted, "connection lost"),
+                ((1, 2, 3), Started, "b"),
+                ((1, 2, 4), Text, "Hello"),
+            ],
+        );
+        let broke_off = Tell::BrokeOff { reason: "connection lost".to_owned() };
+        assert_eq!(told, [text("Hel"), broke_off, Tell::Again { model: Some("b".to_owned()) }, text("Hello")]);
+        assert_eq!(story.ending("Hello"), Ending::Rest(""));
+    }
+
+    #[test]
+    fn a_restart_is_told_even_if_its_announcement_was_lost_or_its_worker_died() {
+        for (next, reason) in [((1, 2, 4), "its end was lost"), ((2, 1, 0), "its worker went away")] {
+            let mut story = Story::default();
+            let told = hear(&mut story, &[((1, 1, 0), Text, "Hel"), (next, Text, "Hello")]);
+            assert_eq!(told[0], text("Hel"));
+            assert_eq!(told[1], Tell::BrokeOff { reason: reason.to_owned() });
+            assert!(told.ends_with(&[Tell::Again { model: None }, text("Hello")]), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn attempts_without_text_are_not_worth_a_word() {
+        let mut story = Story::default();
+        let told = hear(
+            &mut story,
+            &[
+                ((1, 1, 0), Started, "a"),
+                ((1, 2, 1), Started, "b"),
+                ((2, 1, 0), Started, "b"),
+                ((2, 1, 1), Text, "Hi"),
+            ],
+        );
+        assert_eq!(told, [text("Hi")]);
+    }
+
+    #[test]
+    fn what_is_late_or_doubled_tells_nothing() {
+        let mut story = Story::default();
+        hear(&mut story, &[((2, 1, 0), Started, "a"), ((2, 1, 1), Text, "Hi")]);
+        let late = [((1, 1, 9), Text, "zombie"), ((1, 2, 9), Failed, "x"), ((2, 1, 1), Text, "Hi")];
+        assert_eq!(hear(&mut story, &late), []);
+        assert_eq!(story.ending("Hi"), Ending::Rest(""));
+    }
+
+    #[test]
+    fn a_gap_is_told_where_it_is_and_only_matters_if_text_is_missing() {
+        let mut story = Story::default();
+        let told = hear(&mut story, &[((1, 1, 2), Text, "a"), ((1, 1, 5), Text, "c")]);
+        assert_eq!(told, [Tell::Lost(2), text("a"), Tell::Lost(2), text("c")]);
+        assert_eq!(story.ending("abc"), Ending::Whole);
+        assert_eq!(story.ending("ac"), Ending::Rest(""), "no text was in the lost frames");
+    }
+
+    #[test]
+    fn what_failed_is_void_and_the_answer_that_comes_later_is_told_apart() {
+        let mut story = Story::default();
+        let told = hear(&mut story, &[((1, 1, 0), Text, "Hel"), ((1, 1, 1), Failed, "too busy")]);
+        assert_eq!(told, [text("Hel"), Tell::NoAnswer { reason: "too busy".to_owned() }]);
+        assert_eq!(story.ending("Hello"), Ending::Whole);
+        let told = hear(&mut story, &[((2, 1, 0), Started, "m"), ((2, 1, 1), Text, "Hello")]);
+        assert_eq!(told, [Tell::Again { model: Some("m".to_owned()) }, text("Hello")]);
+        assert_eq!(story.ending("Hello"), Ending::Rest(""));
+    }
+}
