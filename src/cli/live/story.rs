@@ -211,7 +211,10 @@ mod tests {
             ],
         );
         let broke_off = Tell::BrokeOff { reason: "connection lost".to_owned() };
-        assert_eq!(told, [text("Hel"), broke_off, Tell::Again { model: Some("b".to_owned()) }, text("Hello")]);
+        assert_eq!(
+            told,
+            [text("Hel"), broke_off, Tell::Again { model: Some("b".to_owned()) }, text("Hello")]
+        );
         assert_eq!(story.ending("Hello"), Ending::Rest(""));
     }
 

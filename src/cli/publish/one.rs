@@ -73,8 +73,11 @@ pub(super) async fn publish(
     // Before publishing, so that no end is missed; a stored end comes first.
     let failed = |error: BusError| bus_error::failure(&error);
     let ends = if args.wait || args.stream {
-        let frames =
-            if args.stream { Some(Frames::open(bus, &message.workflow).await.map_err(failed)?) } else { None };
+        let frames = if args.stream {
+            Some(Frames::open(bus, &message.workflow).await.map_err(failed)?)
+        } else {
+            None
+        };
         Some((bus.ends_of(&message.workflow).await.map_err(failed)?, frames))
     } else {
         None
