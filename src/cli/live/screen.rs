@@ -126,7 +126,9 @@ mod tests {
             notices: Style::plain(),
             at_line_start: true,
         };
-        tells.iter().for_each(|tell| screen.tell(tell).unwrap());
+        for tell in tells {
+            screen.tell(tell).unwrap();
+        }
         if let Some(answer) = answer {
             screen.finish(&Story::default(), answer).unwrap();
         }
@@ -182,7 +184,9 @@ mod tests {
             .unwrap()
         };
         for frame in [frame(0, "a"), frame(2, "c")] {
-            story.hear(&frame).iter().for_each(|tell| screen.tell(tell).unwrap());
+            for tell in story.hear(&frame) {
+                screen.tell(&tell).unwrap();
+            }
         }
         screen.finish(&story, "abc").unwrap();
         assert_eq!(String::from_utf8(screen.out).unwrap(), "ac\n----- the whole answer -----\nabc\n");
