@@ -12,7 +12,7 @@ use throughline_actors::ports::memory::{
 use throughline_actors::ports::model::ModelError;
 use throughline_schemas::FailureCode;
 
-use crate::harness::{JOURNEY, PROVIDER, Rig, question, reply_to, splitmix};
+use crate::harness::{ACK_WAIT, Act, JOURNEY, Op, PROVIDER, Rig, question, reply_to, splitmix};
 
 #[tokio::test(start_paused = true)]
 async fn twenty_messages_published_at_once_run_one_at_a_time_and_in_order() {
@@ -73,7 +73,7 @@ async fn a_session_goes_on_when_the_end_of_a_turn_was_published_and_its_worker_d
     rig.models.push(PROVIDER, Reply::After(Duration::from_secs(5), Err(failure(ModelError::Credentials))));
     let first = rig.publish("w1", "s1", "fails");
     let second = rig.publish("w2", "s1", "waits");
-    doomed.gate.once(crate::harness::Op::Publish, "workflow_failed", crate::harness::Act::DieAfter);
+    doomed.gate.once(Op::Publish, "workflow_failed", Act::DieAfter);
     doomed.gate.died().await;
     assert_eq!(rig.failed(&first).await.code, FailureCode::ModelRejected);
     let _other = rig.worker().await;
@@ -88,7 +88,7 @@ async fn a_turn_that_was_recorded_as_failed_ends_as_failed_even_if_its_worker_di
     let rig = Rig::new();
     let doomed = rig.worker().await;
     rig.models.push(PROVIDER, Reply::Now(Err(failure(ModelError::Credentials))));
-    doomed.gate.once(crate::harness::Op::Fail, "w1", crate::harness::Act::DieAfter);
+    doomed.gate.once(Op::Fail, "w1", Act::DieAfter);
     let first = rig.publish("w1", "s1", "fails");
     let second = rig.publish("w2", "s1", "waits");
     doomed.gate.died().await;
@@ -147,4 +147,45 @@ async fn order_is_kept_when_two_workers_share_everything() {
         let expected: Vec<_> = (0..10).map(|n| format!("{session} {n}")).collect();
         assert_eq!(of_session, expected);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_keeps_its_order_when_the_process_that_admits_dies_with_inputs_in_its_hands() {
+    let rig = Rig::new();
+    let doomed = rig.worker().await;
+    let _other = rig.worker().await;
+    doomed.gate.once(Op::Admit, "s0-1", Act::Die);
+    let first: Vec<_> = (0..3).map(|s| rig.publish(&format!("s{s}-0"), &format!("s{s}"), "0")).collect();
+    for workflow in &first {
+        rig.saved(workflow).await;
+    }
+    let mut workflows = Vec::new();
+    for n in 1..4 {
+        for s in 0..3 {
+            workflows.push(rig.publish(&format!("s{s}-{n}"), &format!("s{s}"), &format!("{s} {n}")));
+        }
+    }
+    doomed.gate.died().await;
+    let died = rig.seconds();
+    // Whoever admits now is given these at once, and the others only after the ack wait.
+    for n in 4..8 {
+        for s in 0..3 {
+            workflows.push(rig.publish(&format!("s{s}-{n}"), &format!("s{s}"), &format!("{s} {n}")));
+        }
+    }
+    for workflow in &workflows {
+        rig.saved(workflow).await;
+        assert_eq!(rig.types(workflow), JOURNEY, "{workflow}");
+    }
+    let took = rig.seconds() - died;
+    assert!(took < 10.0, "nobody waits for the ack wait: {took} s");
+    let asked: Vec<_> = rig.models.requests().iter().map(question).collect();
+    for s in 0..3 {
+        let of_session: Vec<_> = asked.iter().filter(|text| text.starts_with(&format!("{s} "))).collect();
+        let expected: Vec<_> = (1..8).map(|n| format!("{s} {n}")).collect();
+        assert_eq!(of_session, expected.iter().collect::<Vec<_>>());
+    }
+    rig.pass(ACK_WAIT * 3).await;
+    assert_eq!(rig.models.requests().len(), 24, "what came again after the ack wait changed nothing");
+    rig.assert_idle();
 }

@@ -5,6 +5,8 @@
 //!   long as the event is retained.
 //! - A delivery that is neither settled nor kept alive by [`Receipt::progress`] comes again.
 //! - [`Inbox::next`] never hands out more deliveries than were granted.
+//! - Inputs go to one inbox at a time, the pinned one. An inbox that takes over hands out, in the order of the stream,
+//!   whatever was delivered and not settled, before anything newer; it may come again after the ack wait all the same.
 
 use std::{fmt, sync::Arc, time::Duration};
 

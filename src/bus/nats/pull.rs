@@ -3,11 +3,12 @@
 //! Not async-nats' own `messages()`: that prefetches up to one and a half batches, which then sit in this process
 //! with their redelivery timers running. Here the server is asked for exactly what was granted.
 //!
-//! Book-keeping: every granted delivery is in exactly one place, `credit = requested + arrived + to_request`.
+//! Book-keeping: every granted delivery is in exactly one place, `credit = requested + arrived + fetching + to_request`.
 
 mod arrived;
 mod request;
 mod status;
+mod takeover;
 mod unreadable;
 
 use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
@@ -55,6 +56,10 @@ pub(super) struct NatsInbox {
     /// The most that was ever granted at once.
     window: usize,
     arrived: VecDeque<Message>,
+    /// Reads what the pinned client before this one left; until it has, nothing newer is handed out.
+    takeover: JoinSet<Vec<Delivery>>,
+    /// What was left. Handed out in place of what was asked for, so more may arrive than there is credit for.
+    left: VecDeque<Delivery>,
     /// Bodies on their way from the object store.
     fetching: JoinSet<Opened>,
     last_heard: Instant,
@@ -84,6 +89,8 @@ impl NatsInbox {
             requested: 0,
             window: 0,
             arrived: VecDeque::new(),
+            takeover: JoinSet::new(),
+            left: VecDeque::new(),
             fetching: JoinSet::new(),
             last_heard: Instant::now(),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -151,7 +158,13 @@ impl NatsInbox {
         let Some(status) = message.status.filter(|_| !arrived::is_delivery(&message)) else {
             self.requested = self.requested.saturating_sub(1);
             self.refusals = 0;
-            self.request.note_pin(&message);
+            if self.request.note_pin(&message)
+                && let Some(first) = arrived::first_delivery(&message)
+            {
+                self.takeover.abort_all();
+                self.left.clear();
+                self.takeover.spawn(takeover::unanswered(Arc::clone(&self.core), self.stage, first));
+            }
             self.arrived.push_back(message);
             return Ok(());
         };
@@ -191,6 +204,15 @@ impl NatsInbox {
 
     /// The next delivery that is here already. Starts fetching bodies that are kept elsewhere.
     fn ready(&mut self) -> Option<Delivery> {
+        if !self.takeover.is_empty() {
+            return None;
+        }
+        if self.credit > self.fetching.len()
+            && let Some(delivery) = self.left.pop_front()
+        {
+            self.credit -= 1;
+            return Some(delivery);
+        }
         while self.credit > self.fetching.len() {
             let message = self.arrived.pop_front()?;
             match arrived::read(&self.core, self.stage, message) {
@@ -233,6 +255,10 @@ impl NatsInbox {
                 changed.map_err(|error| unavailable_because("waiting for deliveries", error))?;
                 self.look_for_unreadable |= self.requested > 0;
                 self.start_over_after = Some(Duration::ZERO);
+            }
+            Some(left) = self.takeover.join_next(), if !self.takeover.is_empty() => {
+                // A reader that was replaced by another was stopped, and has nothing to say.
+                self.left.extend(left.unwrap_or_default());
             }
             Some(opened) = self.fetching.join_next(), if !self.fetching.is_empty() => {
                 if let Ok(Opened::Whole(delivery)) = opened {
@@ -295,7 +321,7 @@ impl Inbox for NatsInbox {
 
 impl Drop for NatsInbox {
     /// Gives back what was delivered and not handed out, so that another worker has it at once instead of after the
-    /// ack wait.
+    /// ack wait; then the pin, so that another is pinned at once.
     fn drop(&mut self) {
         let (Some(mut subscriber), Ok(runtime)) =
             (self.subscriber.take(), tokio::runtime::Handle::try_current())
@@ -304,6 +330,7 @@ impl Drop for NatsInbox {
         };
         let core = Arc::clone(&self.core);
         let mut held = std::mem::take(&mut self.arrived);
+        let unpin = self.request.unpin();
         let counted = core.closing.enter();
         runtime.spawn(async move {
             let _counted = counted;
@@ -322,6 +349,11 @@ impl Drop for NatsInbox {
                 if requests::send(&core, reply, again).await.is_err() {
                     return;
                 }
+            }
+            if let Some((subject, body)) = unpin
+                && let Err(error) = requests::send(&core, subject, body).await
+            {
+                tracing::debug!(%error, "the pin was not given up; it lapses by itself");
             }
             if !in_time {
                 tracing::debug!("an inbox was not drained in time; what it missed comes again");

@@ -83,6 +83,7 @@ keeps!(
     a_returned_delivery_waits_for_its_delay,
     progress_keeps_a_delivery_alive,
     a_dead_letter_keeps_everything,
+    whoever_takes_over_begins_with_what_was_left,
     a_stage_is_shared_by_its_inboxes,
     announcements_reach_listeners,
 );

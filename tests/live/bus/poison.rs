@@ -40,14 +40,22 @@ async fn unreadable_headers_become_a_dead_letter_and_the_next_message_is_served(
         b"NATS/1.0\r\nno colon\r\n\r\n",
     ];
     let began = Instant::now();
+    let mut last = 0;
     for (n, poison) in poisons.into_iter().enumerate() {
         let text = format!("good {n}");
         publish_bytes(&server, &bare, poison, b"poison");
         publish_bytes(&server, &bare, b"NATS/1.0\r\nA: b\r\n\r\n", text.as_bytes());
-        let delivery = next(open.as_mut()).await;
+        // What was out when the connection was cut may come twice.
+        let delivery = loop {
+            let delivery = next(open.as_mut()).await;
+            ack(&delivery).await;
+            open.grant(1).await.unwrap();
+            if delivery.sequence > last {
+                break delivery;
+            }
+        };
+        last = delivery.sequence;
         assert_eq!(delivery.body, text);
-        ack(&delivery).await;
-        open.grant(1).await.unwrap();
     }
     assert!(began.elapsed() < SOON / 2, "{:?}", began.elapsed());
     let dead = read(&bus, ReadRequest::all_dead(bus.namespace())).await;

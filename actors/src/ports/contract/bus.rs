@@ -273,6 +273,35 @@ pub async fn a_dead_letter_keeps_everything(bench: &dyn Bench) {
     assert_eq!(dead.header("Injected"), None);
 }
 
+/// Inputs that a silent inbox holds come before newer ones to the one that takes over.
+pub async fn whoever_takes_over_begins_with_what_was_left(bench: &dyn Bench) {
+    for n in 0..4 {
+        input(bench, n).await;
+    }
+    let mut silent = open(bench, 4).await;
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(next(silent.as_mut()).await);
+    }
+    // One in the middle is settled, which changes nothing for the others.
+    settle(&held[1], Settlement::Acknowledged).await;
+    let mut second = open(bench, 16).await;
+    for n in 4..8 {
+        input(bench, n).await;
+    }
+    let mut seen = Vec::new();
+    while seen.last() != Some(&8) {
+        let delivery = next(second.as_mut()).await;
+        if !seen.contains(&delivery.sequence) {
+            seen.push(delivery.sequence);
+        }
+        settle(&delivery, Settlement::Acknowledged).await;
+    }
+    assert!(seen.is_sorted(), "{seen:?}");
+    assert!([1, 3, 4, 5, 6, 7, 8].iter().all(|sequence| seen.contains(sequence)), "{seen:?}");
+    drop(silent);
+}
+
 /// Several inboxes of one stage share its deliveries; each message goes to one of them.
 pub async fn a_stage_is_shared_by_its_inboxes(bench: &dyn Bench) {
     const MESSAGES: usize = 40;

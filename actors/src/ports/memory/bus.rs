@@ -1,14 +1,14 @@
 //! The event bus in memory: one log, any number of workers, on tokio's clock.
 //!
-//! Differs from the real one in that the input stage is not pinned: several open inboxes of one stage share its
-//! deliveries, which is the harder case.
+//! As with the real one, several open inboxes of one stage share its deliveries, except that those of the input stage go
+//! to the one that is pinned.
 
 mod inbox;
 mod log;
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -46,6 +46,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Counts changes, for whoever waits for one.
     changes: watch::Sender<u64>,
+    /// Inboxes opened so far.
+    inboxes: AtomicU64,
 }
 
 #[derive(Default)]
@@ -58,6 +60,8 @@ struct State {
     listeners: Vec<(String, mpsc::UnboundedSender<Bytes>)>,
     faults: VecDeque<PublishFault>,
     offline: bool,
+    /// Who takes the inputs, and when that one last asked for more.
+    pin: Option<(u64, Instant)>,
 }
 
 /// What happens to a publish that is made to fail.
@@ -86,6 +90,7 @@ impl MemoryBus {
                 started: Instant::now(),
                 state: Mutex::default(),
                 changes: watch::Sender::new(0),
+                inboxes: AtomicU64::new(0),
             }),
         }
     }

@@ -19,6 +19,13 @@ pub(super) fn is_delivery(message: &Message) -> bool {
     message.reply.as_deref().is_some_and(|reply| reply.starts_with(ACK_PREFIX))
 }
 
+/// The stream sequence from which on nothing was given to anybody else before this message was: its own, or no limit
+/// if it was delivered before.
+pub(super) fn first_delivery(message: &Message) -> Option<u64> {
+    let place = Place::parse(message.reply.as_deref()?)?;
+    Some(if place.delivered == 1 { place.sequence } else { u64::MAX })
+}
+
 /// A message as it arrived.
 pub(super) enum Arrived {
     /// All of it.

@@ -24,6 +24,7 @@ const MISSED_HEARTBEATS: u32 = 2;
 /// The parts of a pull request that do not change.
 pub(super) struct Request {
     subject: Subject,
+    unpin: Subject,
     expires: Duration,
     heartbeat: Duration,
     pinned: bool,
@@ -36,6 +37,7 @@ impl Request {
         let pinned = topology::is_pinned(stage);
         Self {
             subject: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}").into(),
+            unpin: format!("$JS.API.CONSUMER.UNPIN.{stream}.{consumer}").into(),
             expires: if pinned { PINNED_EXPIRES } else { EXPIRES },
             heartbeat: if pinned { PINNED_HEARTBEAT } else { HEARTBEAT },
             pinned,
@@ -65,17 +67,28 @@ impl Request {
         body.into()
     }
 
-    /// Remembers that this client is the pinned one, if the server says so.
-    pub(super) fn note_pin(&mut self, message: &Message) {
+    /// Remembers that this client is the pinned one, if the server says so. Whether it was not known before.
+    pub(super) fn note_pin(&mut self, message: &Message) -> bool {
         if !self.pinned {
-            return;
+            return false;
         }
-        let Some(pin) = message.headers.as_ref().and_then(|headers| headers.get(PIN_ID)) else { return };
+        let Some(pin) = message.headers.as_ref().and_then(|headers| headers.get(PIN_ID)) else {
+            return false;
+        };
         // It goes into JSON as it stands, so it must be what the server makes: letters and digits.
         let plain = pin.as_str().bytes().all(|b| b.is_ascii_alphanumeric());
-        if plain && self.pin.as_deref() != Some(pin.as_str()) {
+        let new = plain && self.pin.as_deref() != Some(pin.as_str());
+        if new {
             self.pin = Some(pin.as_str().to_owned());
         }
+        new
+    }
+
+    /// What tells the server that this client gives up its pin: a subject and a body. `None` if it has none.
+    pub(super) fn unpin(&self) -> Option<(Subject, Bytes)> {
+        self.pin.as_ref()?;
+        let body = format!(r#"{{"group":"{}"}}"#, topology::PIN_GROUP);
+        Some((self.unpin.clone(), body.into()))
     }
 
     pub(super) fn forget_pin(&mut self) {

@@ -1,22 +1,34 @@
 //! Deliveries of the fake, and answers for them.
 
-use std::sync::Arc;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use throughline_schemas::StageName;
 use tokio::{sync::watch, time::Instant};
 
-use super::{Shared, log::Next, unavailable};
+use super::{Shared, Stored, log::Next, unavailable};
 use crate::ports::bus::{BusError, Delivery, Inbox, Receipt, Settlement, consumed_by};
+
+/// A pinned inbox that has not asked for so long is replaced by another.
+const PIN_TIME_TO_LIVE: Duration = Duration::from_secs(5);
+/// How often a pinned inbox asks.
+const PIN_RENEWAL: Duration = Duration::from_secs(2);
 
 /// See [`Inbox`].
 pub(super) struct MemoryInbox {
+    id: u64,
     shared: Arc<Shared>,
     stage: StageName,
     credit: usize,
     changes: watch::Receiver<u64>,
     /// The bare subject that the stage consumes; with tokens behind it, the others.
     prefix: String,
+    /// What the pinned inbox before this one left.
+    left: VecDeque<Stored>,
 }
 
 impl MemoryInbox {
@@ -24,10 +36,11 @@ impl MemoryInbox {
         let all = shared.ns.events_of(consumed_by(stage));
         let prefix = all.trim_end_matches(".>").to_owned();
         let changes = shared.changes.subscribe();
-        Self { shared, stage, credit: 0, changes, prefix }
+        let id = shared.inboxes.fetch_add(1, Ordering::Relaxed);
+        Self { id, shared, stage, credit: 0, changes, prefix, left: VecDeque::new() }
     }
 
-    fn take(&self) -> Next {
+    fn take(&mut self) -> Next {
         if self.credit == 0 {
             return Next::Nothing;
         }
@@ -35,10 +48,61 @@ impl MemoryInbox {
         if state.offline {
             return Next::Nothing;
         }
+        if self.stage == StageName::Input {
+            let now = Instant::now();
+            match &mut state.pin {
+                Some((id, asked)) if *id == self.id => *asked = now,
+                Some((_, asked)) if now < *asked + PIN_TIME_TO_LIVE => {
+                    return Next::At(*asked + PIN_TIME_TO_LIVE);
+                }
+                pin => {
+                    *pin = Some((self.id, now));
+                    self.left = state.log.unanswered(self.stage).into();
+                }
+            }
+            if let Some(message) = self.left.pop_front() {
+                return Next::Left(message);
+            }
+        }
         let wants = |subject: &str| {
             subject.strip_prefix(&self.prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
-        state.log.next(self.stage, wants, Instant::now(), self.shared.ack_wait)
+        let next = state.log.next(self.stage, wants, Instant::now(), self.shared.ack_wait);
+        match next {
+            Next::Nothing if self.stage == StageName::Input => Next::At(Instant::now() + PIN_RENEWAL),
+            Next::At(at) if self.stage == StageName::Input => Next::At(at.min(Instant::now() + PIN_RENEWAL)),
+            Next::Message(..) | Next::Left(_) | Next::At(_) | Next::Nothing => next,
+        }
+    }
+
+    fn deliver(&mut self, message: Stored, delivered: u32, answerable: bool) -> Delivery {
+        self.credit -= 1;
+        let receipt = MemoryReceipt {
+            shared: Arc::clone(&self.shared),
+            stage: self.stage,
+            sequence: message.sequence,
+            answerable,
+        };
+        Delivery {
+            subject: message.subject,
+            headers: message.headers,
+            body: message.body,
+            sequence: message.sequence,
+            delivered,
+            published_at: message.stored_at,
+            receipt: Arc::new(receipt),
+        }
+    }
+}
+
+impl Drop for MemoryInbox {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        if self.stage == StageName::Input && state.pin.is_some_and(|(id, _)| id == self.id) {
+            state.pin = None;
+            drop(state);
+            self.shared.changed();
+        }
     }
 }
 
@@ -53,23 +117,8 @@ impl Inbox for MemoryInbox {
         loop {
             self.changes.mark_unchanged();
             let wake = match self.take() {
-                Next::Message(message, delivered) => {
-                    self.credit -= 1;
-                    let receipt = MemoryReceipt {
-                        shared: Arc::clone(&self.shared),
-                        stage: self.stage,
-                        sequence: message.sequence,
-                    };
-                    return Ok(Delivery {
-                        subject: message.subject,
-                        headers: message.headers,
-                        body: message.body,
-                        sequence: message.sequence,
-                        delivered,
-                        published_at: message.stored_at,
-                        receipt: Arc::new(receipt),
-                    });
-                }
+                Next::Message(message, delivered) => return Ok(self.deliver(message, delivered, true)),
+                Next::Left(message) => return Ok(self.deliver(message, 1, false)),
                 Next::At(at) => Some(at),
                 Next::Nothing => None,
             };
@@ -93,6 +142,8 @@ struct MemoryReceipt {
     shared: Arc<Shared>,
     stage: StageName,
     sequence: u64,
+    /// Whether it was given to this inbox, not to the one before.
+    answerable: bool,
 }
 
 #[async_trait]
@@ -102,6 +153,9 @@ impl Receipt for MemoryReceipt {
             let mut state = self.shared.lock();
             if state.offline {
                 return Err(unavailable("settling a delivery"));
+            }
+            if !self.answerable {
+                return Ok(());
             }
             match settlement {
                 Settlement::Acknowledged | Settlement::Terminated { .. } => {
@@ -120,6 +174,9 @@ impl Receipt for MemoryReceipt {
         let mut state = self.shared.lock();
         if state.offline {
             return Err(unavailable("reporting progress"));
+        }
+        if !self.answerable {
+            return Ok(());
         }
         state.log.postpone(self.stage, self.sequence, Instant::now() + self.shared.ack_wait, false);
         Ok(())

@@ -58,6 +58,8 @@ struct Pending {
 pub(super) enum Next {
     /// A message, delivered for the so-manieth time.
     Message(Stored, u32),
+    /// A message that another inbox was given and did not answer for.
+    Left(Stored),
     /// Nothing before this instant.
     At(Instant),
     /// Nothing until something is published or answered.
@@ -115,6 +117,12 @@ impl Log {
             Some(at) => Next::At(at),
             None => Next::Nothing,
         }
+    }
+
+    /// What a stage has been given and has not answered for, in order.
+    pub(super) fn unanswered(&self, stage: StageName) -> Vec<Stored> {
+        let pending = self.stages.get(&stage).into_iter().flat_map(|cursor| cursor.pending.keys());
+        pending.filter_map(|sequence| at(&self.messages, *sequence).cloned()).collect()
     }
 
     /// It must not come again.
