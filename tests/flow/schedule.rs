@@ -65,7 +65,7 @@ struct Schedule {
     asked: Arc<Mutex<BTreeMap<String, Vec<String>>>>,
     /// What was done to whom, and when.
     story: Story,
-    /// One process that lives, and calls that fail but never panic: only then is the order of admission certain.
+    /// One process that lives, and calls that fail but never panic.
     calm: bool,
 }
 
@@ -264,15 +264,12 @@ impl Schedule {
             + self.excuses.in_hand.load(Ordering::Relaxed);
         assert!(calls <= allowed, "{calls} calls of the model, {allowed} are excused");
 
-        {
-            for (session, asked) in self.asked.lock().unwrap().iter() {
-                let number =
-                    |text: &String| text.rsplit(' ').next().and_then(|n| n.parse::<u64>().ok()).unwrap();
-                let order: Vec<_> = asked.iter().map(number).collect();
-                assert!(order.is_sorted(), "{session} was asked in the order {order:?}");
-            }
-            self.check_one_at_a_time();
+        for (session, asked) in self.asked.lock().unwrap().iter() {
+            let number = |text: &String| text.rsplit(' ').next().and_then(|n| n.parse::<u64>().ok()).unwrap();
+            let order: Vec<_> = asked.iter().map(number).collect();
+            assert!(order.is_sorted(), "{session} was asked in the order {order:?}");
         }
+        self.check_one_at_a_time();
     }
 
     /// Nothing is done for a turn once the next one has begun. (Its end may be told a little later: what counts is
