@@ -49,16 +49,16 @@ pub(super) async fn unanswered(core: Arc<Core>, stage: StageName, first: u64) ->
 }
 
 async fn read(core: &Core, stage: StageName, first: u64) -> Result<Vec<Delivery>, BusError> {
-    let state = ConsumerState::ask(core, stage).await?;
-    if state.num_ack_pending == 0 {
+    let consumer = ConsumerState::ask(core, stage).await?;
+    if consumer.num_ack_pending == 0 {
         return Ok(Vec::new());
     }
-    let end = first.min(state.delivered.stream_seq + 1);
+    let end = first.min(consumer.delivered.stream_seq + 1);
     let all = core.settings.namespace.events_of(consumed_by(stage));
     let bare = all.trim_end_matches(".>").to_owned();
     let mut found = Vec::new();
     for filter in [bare, all] {
-        let (mut sequence, mut bytes) = (state.ack_floor.stream_seq + 1, 0);
+        let (mut sequence, mut bytes) = (consumer.ack_floor.stream_seq + 1, 0);
         let mut of_filter = std::collections::VecDeque::new();
         while let Some(message) = unreadable::message_from(core, sequence, &filter).await? {
             // What the server delivered to this client comes by itself.
