@@ -1,7 +1,10 @@
 //! What a call cost: decimal arithmetic over reported tokens and configured prices.
 
 use rust_decimal::Decimal;
-use throughline_schemas::{Usage, Usd};
+use throughline_schemas::{
+    Usage, Usd,
+    event::generation::{Attempt, CostUnknown},
+};
 
 const MILLION: Decimal = Decimal::from_parts(1_000_000, 0, 0, false, 0);
 
@@ -12,20 +15,52 @@ pub struct Price {
     pub input: Decimal,
     /// Input tokens that the provider served from its cache; `None`: they cost as much as others.
     pub cached_input: Option<Decimal>,
+    /// Input tokens that the provider put into its cache; `None`: they cost as much as others.
+    pub cache_write: Option<Decimal>,
     /// Output tokens, reasoning included.
     pub output: Decimal,
 }
 
-/// `(input − cached) × input price + cached × cached price + output × output price`, per million.
-/// `None` if the price is not configured or the sum exceeds what a decimal can hold: unknown is never zero.
-pub fn cost(usage: &Usage, price: Option<&Price>) -> Option<Usd> {
-    let price = price?;
+/// `(input − cached − written) × input price + cached × cached price + written × write price + output × output
+/// price`, per million. Unknown is never zero.
+pub fn cost(usage: Option<&Usage>, price: Option<&Price>) -> Result<Usd, CostUnknown> {
+    let usage = usage.ok_or(CostUnknown::NoUsage)?;
+    let price = price.ok_or(CostUnknown::NoPrice)?;
+    sum(usage, price).map(Usd::new).ok_or(CostUnknown::TooLarge)
+}
+
+fn sum(usage: &Usage, price: &Price) -> Option<Decimal> {
     let cached = usage.cached_input_tokens.min(usage.input_tokens);
-    let fresh = Decimal::from(usage.input_tokens - cached).checked_mul(price.input)?;
-    let cached = Decimal::from(cached).checked_mul(price.cached_input.unwrap_or(price.input))?;
-    let output = Decimal::from(usage.output_tokens).checked_mul(price.output)?;
-    let total = fresh.checked_add(cached)?.checked_add(output)?;
-    Some(Usd::new(total / MILLION))
+    let written = usage.cache_write_input_tokens.min(usage.input_tokens - cached);
+    [
+        (usage.input_tokens - cached - written, price.input),
+        (cached, price.cached_input.unwrap_or(price.input)),
+        (written, price.cache_write.unwrap_or(price.input)),
+        (usage.output_tokens, price.output),
+    ]
+    .into_iter()
+    .try_fold(Decimal::ZERO, |sum, (tokens, price)| {
+        sum.checked_add(Decimal::from(tokens).checked_mul(price)?)
+    })
+    .map(|sum| sum / MILLION)
+}
+
+/// What several attempts cost together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Total {
+    /// The known costs, added; `None` if none is known.
+    pub known: Option<Usd>,
+    /// Whether there may be more than that.
+    pub is_partial: bool,
+}
+
+/// Adds up what is known of attempts, and says whether that may not be all.
+pub fn total(attempts: &[Attempt]) -> Total {
+    let known = attempts.iter().filter_map(|attempt| attempt.cost_usd).map(Usd::dollars);
+    Total {
+        known: known.reduce(Decimal::saturating_add).map(Usd::new),
+        is_partial: attempts.iter().any(|attempt| attempt.cost_unknown.is_some()),
+    }
 }
 
 #[cfg(test)]
@@ -37,26 +72,48 @@ mod tests {
         text.parse().unwrap()
     }
 
-    #[test]
-    fn cached_tokens_cost_their_own_price_and_nothing_is_rounded() {
-        let usage =
-            Usage { input_tokens: 1000, output_tokens: 200, cached_input_tokens: 400, reasoning_tokens: 50 };
-        let price =
-            Price { input: dollars("0.15"), cached_input: Some(dollars("0.075")), output: dollars("0.60") };
-        assert_eq!(cost(&usage, Some(&price)), Some(Usd::new(dollars("0.00024"))));
-        let plain = Price { cached_input: None, ..price };
-        assert_eq!(cost(&usage, Some(&plain)), Some(Usd::new(dollars("0.00027"))));
+    fn price() -> Price {
+        Price {
+            input: dollars("3"),
+            cached_input: Some(dollars("0.3")),
+            cache_write: Some(dollars("3.75")),
+            output: dollars("15"),
+        }
     }
 
     #[test]
-    fn an_unknown_price_is_not_zero() {
-        assert_eq!(cost(&Usage::default(), None), None);
+    fn cached_and_written_tokens_cost_their_own_price_and_nothing_is_rounded() {
+        let usage = Usage {
+            input_tokens: 1000,
+            output_tokens: 201,
+            cached_input_tokens: 400,
+            cache_write_input_tokens: 100,
+            reasoning_tokens: 50,
+        };
+        // 500 × 3 + 400 × 0.3 + 100 × 3.75 + 201 × 15 = 5010
+        assert_eq!(cost(Some(&usage), Some(&price())), Ok(Usd::new(dollars("0.00501"))));
+        let plain = Price { cached_input: None, cache_write: None, ..price() };
+        assert_eq!(cost(Some(&usage), Some(&plain)), Ok(Usd::new(dollars("0.006015"))));
+    }
+
+    #[test]
+    fn what_is_unknown_is_not_zero_and_says_why() {
+        assert_eq!(cost(Some(&Usage::default()), None), Err(CostUnknown::NoPrice));
+        assert_eq!(cost(None, Some(&price())), Err(CostUnknown::NoUsage));
+        let huge = Usage { input_tokens: u64::MAX, ..Usage::default() };
+        let absurd = Price { input: Decimal::MAX, ..price() };
+        assert_eq!(cost(Some(&huge), Some(&absurd)), Err(CostUnknown::TooLarge));
     }
 
     #[test]
     fn a_provider_that_reports_more_cached_than_input_tokens_does_not_make_it_negative() {
-        let usage = Usage { input_tokens: 10, cached_input_tokens: 1000, ..Usage::default() };
-        let price = Price { input: Decimal::ONE, cached_input: Some(Decimal::ZERO), output: Decimal::ONE };
-        assert_eq!(cost(&usage, Some(&price)), Some(Usd::new(Decimal::ZERO)));
+        let usage = Usage {
+            input_tokens: 10,
+            cached_input_tokens: 1000,
+            cache_write_input_tokens: 1000,
+            ..Usage::default()
+        };
+        let price = Price { cached_input: Some(Decimal::ZERO), ..price() };
+        assert_eq!(cost(Some(&usage), Some(&price)), Ok(Usd::new(Decimal::ZERO)));
     }
 }

@@ -10,7 +10,10 @@ use std::{
 
 use ractor::ActorRef;
 use throughline_schemas::StageName;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, futures::Notified},
+    time::Instant,
+};
 
 use crate::{
     announcer::BreakerMoved,
@@ -205,7 +208,34 @@ impl Dependency {
         }
     }
 
-    fn admit(&self) -> Result<Pass<'_>, Refused> {
+    /// Which limits apply.
+    pub(crate) fn policy(&self) -> &DependencyPolicy {
+        &self.policy
+    }
+
+    /// State of the breaker.
+    pub fn state(&self) -> BreakerState {
+        self.lock().breaker.state()
+    }
+
+    /// Closes the breaker and forgets the pace, whatever was heard before.
+    pub fn reset(&self) {
+        let mut shared = self.lock();
+        let before = shared.breaker.state();
+        shared.breaker.reset();
+        shared.paced_until = None;
+        let after = shared.breaker.state();
+        drop(shared);
+        self.tell(before, after);
+    }
+
+    /// Completes when the breaker closes next.
+    pub(crate) fn recovery(&self) -> Notified<'_> {
+        self.recovered.notified()
+    }
+
+    /// Asks leave for one call.
+    pub(crate) fn admit(&self) -> Result<Pass<'_>, Refused> {
         let now = Instant::now();
         let mut shared = self.lock();
         if let Some(until) = shared.paced_until.filter(|until| now < *until) {
@@ -265,14 +295,18 @@ impl Dependency {
 
 /// Leave for one call. Dropped without an outcome (its worker panicked, or was stopped), it says nothing about the
 /// dependency: a message that panics must not open the breaker for everybody.
-struct Pass<'a> {
+pub(crate) struct Pass<'a> {
     dependency: &'a Dependency,
     permit: Option<Permit>,
     started: Instant,
 }
 
 impl Pass<'_> {
-    async fn run<T, E: Classify>(mut self, call: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    /// Makes the call, and lets the dependency's state learn from it.
+    pub(crate) async fn run<T, E: Classify>(
+        mut self,
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         let result = call.await;
         let (outcome, pace, label) = match &result {
             Ok(_) => (CallOutcome::Success, None, "ok"),

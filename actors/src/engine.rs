@@ -10,12 +10,14 @@ use crate::{
     closing::Closer,
     dependency::{Dependency, Surroundings},
     handler::EventHandler,
+    model_client::ModelClient,
     ports::{
         bus::Bus,
         clock::{Clock, Entropy},
         model::Models,
         source::Sources,
         store::Store,
+        tokenizer::Tokenizer,
         trace::Tracer,
     },
     prompt::PromptTemplate,
@@ -45,6 +47,8 @@ pub struct Ports {
     pub sources: Arc<dyn Sources>,
     /// Models.
     pub models: Arc<dyn Models>,
+    /// Counts what models read.
+    pub tokenizer: Arc<dyn Tokenizer>,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -90,14 +94,17 @@ impl Engine {
         };
         let template = Arc::new(template);
         let builder = Builder { ports: &ports, settings: &settings, surroundings, template };
-        let stages = settings.stages.iter().map(|(name, stage)| StageArgs {
-            stage: builder.build(*name, stage),
-            bus: Arc::clone(&ports.bus),
-            slots: stage.concurrency.max(1),
-            ack_wait: settings.ack_wait,
-            limits: settings.delivery,
+        let stages = settings.stages.iter().map(|(name, stage)| {
+            Ok(StageArgs {
+                stage: builder.build(*name, stage)?,
+                bus: Arc::clone(&ports.bus),
+                slots: stage.concurrency.max(1),
+                ack_wait: settings.ack_wait,
+                limits: settings.delivery,
+            })
         });
-        let args = SupervisorArgs { stages: stages.collect(), restart: settings.restart };
+        let stages = stages.collect::<Result<_, StartError>>()?;
+        let args = SupervisorArgs { stages, restart: settings.restart };
         let (supervisor, ended) =
             Supervisor::spawn(None, Supervisor, args).await.map_err(|error| failed(error.into()))?;
         Ok(Self { supervisor, ended })
@@ -155,7 +162,7 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn build(&self, name: StageName, stage: &StageSettings) -> Arc<dyn Stage> {
+    fn build(&self, name: StageName, stage: &StageSettings) -> Result<Arc<dyn Stage>, StartError> {
         let ports = self.ports;
         let database = Dependency::new(name, "database", stage.for_store(), self.surroundings.clone());
         let closer = Closer {
@@ -166,7 +173,7 @@ impl Builder<'_> {
             clock: Arc::clone(&ports.clock),
         };
         let tracer = Arc::clone(&ports.tracer);
-        match name {
+        Ok(match name {
             StageName::Input => Arc::new(InputStage { closer, limits: self.settings.ingress, tracer }),
             StageName::Context => {
                 let store = Arc::clone(&ports.store);
@@ -182,31 +189,30 @@ impl Builder<'_> {
                 let step = ExternalStep { sources: Arc::clone(&ports.sources), specs: specs.collect() };
                 Arc::new(EventHandler::new(step, closer, tracer))
             }
-            StageName::Generation => Arc::new(EventHandler::new(self.generation(stage), closer, tracer)),
+            StageName::Generation => Arc::new(EventHandler::new(self.generation(stage)?, closer, tracer)),
             StageName::Persistence => {
                 let (store, clock) = (Arc::clone(&ports.store), Arc::clone(&ports.clock));
                 Arc::new(EventHandler::new(PersistenceStep { store, database, clock }, closer, tracer))
             }
-        }
+        })
     }
 
-    fn generation(&self, stage: &StageSettings) -> GenerationStep {
+    fn generation(&self, stage: &StageSettings) -> Result<GenerationStep, StartError> {
         let settings = self.settings.generation.clone();
-        let mut providers: Vec<Dependency> = Vec::new();
-        for target in &settings.route {
-            let known = providers.iter().find(|dependency| dependency.name() == target.provider).cloned();
-            let dependency = known.unwrap_or_else(|| {
-                let policy = stage.for_calls();
-                Dependency::new(StageName::Generation, &target.provider, policy, self.surroundings.clone())
-            });
-            providers.push(dependency);
-        }
-        GenerationStep {
-            models: Arc::clone(&self.ports.models),
-            providers,
-            settings,
+        let ports = self.ports;
+        let client = ModelClient::new(
+            Arc::clone(&ports.models),
+            Arc::clone(&ports.tokenizer),
+            settings.client,
+            stage.for_calls(),
+            self.surroundings.clone(),
+        );
+        Ok(GenerationStep {
+            client: client.map_err(|error| StartError(error.to_string()))?,
+            bus: Arc::clone(&ports.bus),
             template: Arc::clone(&self.template),
-            clock: Arc::clone(&self.ports.clock),
-        }
+            max_history_chars: settings.max_history_chars,
+            config_id: settings.config_id,
+        })
     }
 }

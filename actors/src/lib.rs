@@ -2,7 +2,8 @@
 //! ([`ports`]). This crate opens no socket and no file and never reads the wall clock.
 //!
 //! Read in this order: [`stage`] (one actor, its intake and its workers), [`handler`] (the journey of one
-//! delivery), [`stages`] (what each of the five does), [`supervisor`] (starting, restarting, draining).
+//! delivery), [`stages`] (what each of the five does), [`model_client`] (everything between a prompt and its answer),
+//! [`supervisor`] (starting, restarting, draining).
 #![forbid(unsafe_code)]
 
 pub mod announcer;
@@ -11,6 +12,7 @@ pub mod cost;
 pub mod dependency;
 pub mod engine;
 pub mod handler;
+pub mod model_client;
 pub mod policy;
 pub mod ports;
 pub mod prompt;

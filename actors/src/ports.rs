@@ -12,6 +12,7 @@ pub mod memory;
 pub mod model;
 pub mod source;
 pub mod store;
+pub mod tokenizer;
 pub mod trace;
 
 use std::time::Duration;

@@ -50,7 +50,7 @@ fn block(name: &str, result: &SourceResult) -> Option<Value> {
 
 /// JSON that cannot close the block it stands in. These characters occur inside JSON strings only, where the
 /// escaped form means the same.
-fn delimited_json(data: &impl Serialize) -> String {
+pub(crate) fn delimited_json(data: &impl Serialize) -> String {
     let json = serde_json::to_string(data).unwrap_or_else(|_| "null".to_owned());
     if !json.contains(['<', '>', '&']) {
         return json;
@@ -89,12 +89,13 @@ impl PromptTemplate {
         &self.hash
     }
 
-    /// Makes the messages. Earlier turns are left out, oldest first, when they exceed `max_history_chars` in all.
+    /// Makes the messages, and says how many earlier turns were left out: the oldest ones, when they exceed
+    /// `max_history_chars` in all.
     pub fn render(
         &self,
         event: &ExternalDataFetched,
         max_history_chars: usize,
-    ) -> Result<Vec<Message>, PromptError> {
+    ) -> Result<(Vec<Message>, usize), PromptError> {
         let failed = |error| PromptError { id: self.id.clone(), error };
         let system =
             self.environment.get_template(SYSTEM).and_then(|t| t.render(context! {})).map_err(failed)?;
@@ -130,7 +131,7 @@ impl PromptTemplate {
             messages.push(Message { role: Role::User, content: data.trim().to_owned() });
         }
         messages.push(Message { role: Role::User, content: event.request.user_input.clone() });
-        Ok(messages)
+        Ok((messages, first_kept))
     }
 }
 
@@ -198,6 +199,7 @@ mod tests {
             .unwrap()
             .render(event, max_history_chars)
             .unwrap()
+            .0
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use throughline_schemas::{IngressLimits, StageName};
 
 use crate::{
-    cost::Price,
     dependency::{DependencyPolicy, Patience},
+    model_client::ClientSettings,
     policy::{
         breaker::BreakerPolicy,
         limits::{DeliveryLimits, HOLD_LIMIT, STORE_PATIENCE},
@@ -48,28 +48,11 @@ impl Default for StageSettings {
     }
 }
 
-/// A model that may be asked.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ModelTarget {
-    /// Name in the configuration.
-    pub name: String,
-    /// Name of its provider in the configuration.
-    pub provider: String,
-    /// The provider's name of the model.
-    pub model: String,
-    /// Price, if configured.
-    pub price: Option<Price>,
-}
-
 /// How the generation stage asks.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct GenerationSettings {
-    /// Models in the order in which they are tried; the first is the configured one, the rest its fallbacks.
-    pub route: Vec<ModelTarget>,
-    /// Limit on the answer, in tokens.
-    pub max_tokens: u32,
-    /// Sampling temperature in thousandths.
-    pub temperature_milli: u32,
+    /// Which models, in which order, with which limits.
+    pub client: ClientSettings,
     /// Limit on the earlier turns in the prompt, in characters; older turns are left out first.
     pub max_history_chars: usize,
     /// Id of the effective configuration, recorded with every prompt.

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use metrics::{counter, gauge, histogram};
-use throughline_schemas::{FailureCode, StageName, Usage};
+use metrics::{Label, counter, gauge, histogram};
+use throughline_schemas::{FailureCode, StageName, Usage, event::generation::AttemptError};
 
-use crate::policy::breaker::BreakerState;
+use crate::{model_client::ModelTarget, policy::breaker::BreakerState};
 
 /// Deliveries settled, by stage and outcome.
 pub const DELIVERIES: &str = "throughline_deliveries_total";
@@ -34,13 +34,24 @@ pub const WORKFLOWS_SAVED: &str = "throughline_workflows_saved_total";
 pub const DUPLICATES: &str = "throughline_duplicate_inputs_total";
 /// Tokens by model and type (`input`, `output`).
 pub const TOKENS: &str = "gen_ai_client_token_usage_total";
+/// Time of one call to a model, by operation, provider, model and, if it failed, error type.
+pub const MODEL_SECONDS: &str = "gen_ai_client_operation_duration_seconds";
+/// Time to the first piece of a streamed answer, by operation, provider and model.
+pub const FIRST_CHUNK_SECONDS: &str = "gen_ai_client_operation_time_to_first_chunk_seconds";
+/// Time that rate limits held a call back, by provider and model; only of calls that were.
+pub const RATE_LIMIT_SECONDS: &str = "throughline_rate_limit_wait_seconds";
+/// Calls that rate limits would have held back for too long, by provider and model.
+pub const RATE_LIMITED: &str = "throughline_rate_limit_refused_total";
+/// Requests that went on to another model, by the models' names in the configuration.
+pub const FALLBACKS: &str = "throughline_model_fallbacks_total";
 /// Stage actor restarts, by stage.
 pub const RESTARTS: &str = "throughline_stage_restarts_total";
 /// Workers that died while handling a delivery, by stage.
 pub const WORKER_DEATHS: &str = "throughline_worker_deaths_total";
 
 /// Histograms, in seconds; the exporter gives them buckets.
-pub const HISTOGRAMS: [&str; 3] = [STAGE_SECONDS, WAIT_SECONDS, CALL_SECONDS];
+pub const HISTOGRAMS: [&str; 6] =
+    [STAGE_SECONDS, WAIT_SECONDS, CALL_SECONDS, MODEL_SECONDS, FIRST_CHUNK_SECONDS, RATE_LIMIT_SECONDS];
 
 pub(crate) fn settled(stage: StageName, outcome: &'static str) {
     counter!(DELIVERIES, "stage" => stage.as_str(), "outcome" => outcome).increment(1);
@@ -102,6 +113,28 @@ pub(crate) fn duplicate() {
 pub(crate) fn tokens(model: &str, usage: &Usage) {
     counter!(TOKENS, "model" => model.to_owned(), "type" => "input").increment(usage.input_tokens);
     counter!(TOKENS, "model" => model.to_owned(), "type" => "output").increment(usage.output_tokens);
+}
+
+pub(crate) fn model_called(
+    target: &ModelTarget,
+    error: Option<AttemptError>,
+    took: Duration,
+    first_token: Option<Duration>,
+) {
+    let mut labels = vec![
+        Label::new("gen_ai_operation_name", "chat"),
+        Label::new("gen_ai_provider_name", target.provider.clone()),
+        Label::new("gen_ai_request_model", target.model.clone()),
+    ];
+    if let Some(first_token) = first_token {
+        histogram!(FIRST_CHUNK_SECONDS, labels.clone()).record(first_token);
+    }
+    labels.extend(error.map(|error| Label::new("error_type", error.as_str())));
+    histogram!(MODEL_SECONDS, labels).record(took);
+}
+
+pub(crate) fn fell_back(from: &ModelTarget, to: &ModelTarget) {
+    counter!(FALLBACKS, "from" => from.name.clone(), "to" => to.name.clone()).increment(1);
 }
 
 pub(crate) fn restarted(stage: StageName) {

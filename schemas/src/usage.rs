@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Tokens of one or several model calls.
 ///
-/// `input_tokens` **includes** `cached_input_tokens`, and `output_tokens` includes `reasoning_tokens`,
+/// `input_tokens` **includes** `cached_input_tokens` and `cache_write_input_tokens`, and `output_tokens` includes `reasoning_tokens`,
 /// whatever the provider's own way of counting is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Usage {
@@ -16,9 +16,17 @@ pub struct Usage {
     /// How many of the input tokens the provider served from its cache.
     #[serde(default)]
     pub cached_input_tokens: u64,
+    /// How many of the input tokens the provider put into its cache, where it charges for that.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cache_write_input_tokens: u64,
     /// How many of the output tokens were reasoning that the user does not see.
     #[serde(default)]
     pub reasoning_tokens: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Why the model stopped.
@@ -35,4 +43,17 @@ pub enum FinishReason {
     ContentFilter,
     /// Anything a provider says that is none of the above.
     Other,
+}
+
+impl FinishReason {
+    /// The name in events and traces.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::ToolCalls => "tool_calls",
+            Self::ContentFilter => "content_filter",
+            Self::Other => "other",
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use reqwest::header::HeaderName;
 use throughline_actors::{
     engine::Ports,
-    ports::{clock::Clock, store::StoreError, trace::Tracer},
+    ports::{clock::Clock, store::StoreError, tokenizer::FourBytes, trace::Tracer},
 };
 use throughline_schemas::{Namespace, NamespaceError, StageName};
 
@@ -176,6 +176,7 @@ impl Adapters {
             store: self.store.clone(),
             sources: self.sources.clone(),
             models: self.models.clone(),
+            tokenizer: Arc::new(FourBytes),
             clock: Arc::clone(&self.clock),
             entropy: Arc::new(SystemEntropy),
             tracer,

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use throughline_actors::{
     cost::Price,
     dependency::{DependencyPolicy, Patience},
+    model_client::{ClientSettings, ModelTarget, Sampling},
     policy::{breaker::BreakerPolicy, limits::DeliveryLimits, retry::RetryPolicy},
-    settings::{EngineSettings, GenerationSettings, ModelTarget, StageSettings},
+    settings::{EngineSettings, GenerationSettings, StageSettings},
     source_plan::SourceSpec,
     supervisor::RestartPolicy,
 };
@@ -39,9 +40,15 @@ pub fn engine_settings(config: &Config, stages: &[StageName]) -> Result<EngineSe
         recent_turns: config.context.recent_turns,
         sources: config.sources.iter().map(source).collect(),
         generation: GenerationSettings {
-            route,
-            max_tokens: config.generation.max_tokens,
-            temperature_milli: thousandths(config.generation.temperature),
+            client: ClientSettings {
+                sampling: Sampling {
+                    max_tokens: config.generation.max_tokens,
+                    temperature_milli: Some(thousandths(config.generation.temperature)),
+                    stream: false,
+                    ..Sampling::default()
+                },
+                ..ClientSettings::chain(route)
+            },
             max_history_chars: config.context.max_history_chars,
             config_id: config.id(),
         },
@@ -113,10 +120,11 @@ fn target(config: &Config, name: &str) -> Result<ModelTarget, RouteError> {
         Some(Price {
             input: model.input_usd_per_million?,
             cached_input: model.cached_input_usd_per_million,
+            cache_write: None,
             output: model.output_usd_per_million?,
         })
     });
-    Ok(ModelTarget { name: name.to_owned(), provider: provider.clone(), model: model.to_owned(), price })
+    Ok(ModelTarget { price, ..ModelTarget::new(name, provider, model) })
 }
 
 fn thousandths(temperature: f64) -> u32 {

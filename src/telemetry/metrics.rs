@@ -33,7 +33,7 @@ enum Kind {
 }
 
 /// What each metric says. Its labels are listed where it is named, in `signals`.
-const DESCRIPTIONS: [(&str, Kind, Unit, &str); 15] = {
+const DESCRIPTIONS: [(&str, Kind, Unit, &str); 20] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         (signals::DELIVERIES, Counter, Unit::Count, "Deliveries settled, by stage and outcome."),
@@ -56,6 +56,36 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 15] = {
             Histogram,
             Unit::Seconds,
             "Time in one call to a dependency, by stage, dependency and result.",
+        ),
+        (
+            signals::MODEL_SECONDS,
+            Histogram,
+            Unit::Seconds,
+            "Time of one call to a model, by operation, provider, model and error type.",
+        ),
+        (
+            signals::FIRST_CHUNK_SECONDS,
+            Histogram,
+            Unit::Seconds,
+            "Time to the first piece of a streamed answer, by operation, provider and model.",
+        ),
+        (
+            signals::RATE_LIMIT_SECONDS,
+            Histogram,
+            Unit::Seconds,
+            "Time that rate limits held a call back, by provider and model.",
+        ),
+        (
+            signals::RATE_LIMITED,
+            Counter,
+            Unit::Count,
+            "Calls that rate limits would have held back for too long, by provider and model.",
+        ),
+        (
+            signals::FALLBACKS,
+            Counter,
+            Unit::Count,
+            "Requests that went on to another model, by the two models.",
         ),
         (
             signals::CALLS_REFUSED,

@@ -139,7 +139,7 @@ async fn with_the_usual_retries_a_short_outage_fails_nobody() {
 #[tokio::test(start_paused = true)]
 async fn with_a_fallback_an_open_breaker_is_not_waited_out() {
     let mut rig = Rig::new();
-    rig.settings.generation.route.push(crate::harness::defaults::target("large", "anthropic"));
+    rig.fall_back_to("large", "anthropic");
     rig.models.always(PROVIDER, Err(down()));
     rig.models.always("anthropic", Ok(answer("from the fallback")));
     let _worker = rig.worker().await;

@@ -28,6 +28,7 @@ use throughline_actors::{
             store::{MemoryStore, TurnState},
         },
         model::ModelRequest,
+        tokenizer::FourBytes,
         trace::Tracer,
     },
     settings::EngineSettings,
@@ -114,12 +115,19 @@ impl Rig {
             store: Arc::new(gate.clone()),
             sources: Arc::new(gate.clone()),
             models: Arc::new(gate.clone()),
+            tokenizer: Arc::new(FourBytes),
             clock: Arc::clone(&self.local) as _,
             entropy: Arc::clone(&self.local) as _,
             tracer: Arc::clone(&self.local) as _,
         };
         let engine = Engine::start(ports, self.settings.clone(), defaults::template()).await?;
         Ok(Worker { engine, gate })
+    }
+
+    /// Adds a model of another provider at the end of the route.
+    pub fn fall_back_to(&mut self, name: &str, provider: &str) {
+        let client = &mut self.settings.generation.client;
+        *client = client.clone().falling_back_to(defaults::target(name, provider));
     }
 
     /// Publishes a bare input under a workflow id.

@@ -11,7 +11,7 @@ use throughline_actors::ports::{
 };
 use throughline_schemas::{FailureCode, StageName, event::generation::ErrorClass};
 
-use crate::harness::{ACK_WAIT, PROVIDER, Rig, defaults::target, reply_to};
+use crate::harness::{ACK_WAIT, PROVIDER, Rig, reply_to};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -135,14 +135,35 @@ async fn retry_after_is_obeyed_by_everyone_who_asks_this_provider() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_too_long_to_hold_goes_back_to_the_server() {
-    let (rig, _worker) = Rig::running().await;
-    rig.models.push(PROVIDER, Reply::Now(Err(rate_limited(50))));
+    let mut rig = Rig::new();
+    let stage = rig.settings.stages.get_mut(&StageName::Generation).unwrap();
+    stage.retry.max_delay = SECOND * 120;
+    let _worker = rig.worker().await;
+    rig.models.push(PROVIDER, Reply::Now(Err(rate_limited(100))));
     let workflow = rig.publish("w1", "s1", "hello");
     rig.pass(SECOND * 10).await;
     assert_eq!(rig.bus.in_hand(StageName::Generation), 0, "the slot is free meanwhile");
     rig.saved(&workflow).await;
-    assert!((50.0..53.0).contains(&rig.seconds()), "after {} s", rig.seconds());
+    assert!((100.0..103.0).contains(&rig.seconds()), "after {} s", rig.seconds());
     assert_eq!(rig.models.calls(PROVIDER), 2);
+    let generated = rig.generated(&workflow);
+    assert_eq!(
+        (generated.attempts.len(), generated.earlier_deliveries),
+        (1, 1),
+        "the record says what it lacks"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_that_are_allowed_by_default_are_held_and_lose_no_attempt() {
+    let (rig, _worker) = Rig::running().await;
+    rig.models.push(PROVIDER, Reply::Now(Err(rate_limited(3600))));
+    let workflow = rig.publish("w1", "s1", "hello");
+    rig.saved(&workflow).await;
+    assert!((60.0..62.0).contains(&rig.seconds()), "the hint is obeyed up to the cap, not for an hour");
+    let generated = rig.generated(&workflow);
+    let waits: Vec<_> = generated.attempts.iter().map(|attempt| attempt.retry_in_ms).collect();
+    assert_eq!((waits, generated.earlier_deliveries), (vec![Some(60_000), None], 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -181,7 +202,7 @@ async fn a_provider_that_keeps_asking_to_slow_down_fails_as_rate_limited() {
 #[tokio::test(start_paused = true)]
 async fn the_fallback_answers_when_the_first_gives_up() {
     let mut rig = Rig::new();
-    rig.settings.generation.route.push(target("large", "anthropic"));
+    rig.fall_back_to("large", "anthropic");
     rig.models.always("anthropic", Ok(answer("from the fallback")));
     rig.models.always(PROVIDER, Err(failure(ModelError::Credentials)));
     let _worker = rig.worker().await;
@@ -196,7 +217,7 @@ async fn the_fallback_answers_when_the_first_gives_up() {
 #[tokio::test(start_paused = true)]
 async fn one_model_asks_for_patience_and_the_other_refuses_then_patience_it_is() {
     let mut rig = Rig::new();
-    rig.settings.generation.route.push(target("large", "anthropic"));
+    rig.fall_back_to("large", "anthropic");
     rig.models.push(PROVIDER, Reply::Now(Err(rate_limited(50))));
     rig.models.always("anthropic", Err(failure(ModelError::Credentials)));
     let _worker = rig.worker().await;

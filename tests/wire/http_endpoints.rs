@@ -29,6 +29,7 @@ use throughline_actors::{
             Admission, Admitted, Closed, Failing, Interaction, Opening, RunningQuery, RunningTurn, Store,
             StoreError,
         },
+        tokenizer::FourBytes,
     },
 };
 use throughline_schemas::{
@@ -152,6 +153,7 @@ impl Rig {
             store: Arc::clone(&store) as _,
             sources: Arc::new(ScriptedSources::default()),
             models: Arc::new(ScriptedModels::default()),
+            tokenizer: Arc::new(FourBytes),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
             tracer: telemetry.tracer(),

@@ -144,12 +144,16 @@ fn interaction(id: &str, session: &str, input_sequence: u64) -> Interaction {
             model: "gpt-4o-mini".to_owned(),
             provider: "openai".to_owned(),
             finish_reason: FinishReason::Length,
+            finish_reason_raw: None,
+            reasoning: None,
+            tool_calls: Vec::new(),
         },
         usage: Usage {
             input_tokens: 40,
             output_tokens: 9,
             cached_input_tokens: 8,
             reasoning_tokens: u64::MAX,
+            ..Usage::default()
         },
         cost_usd: Some(serde_json::from_value::<Usd>(json!("0.000195")).unwrap()),
         saved_at: at(1_250),

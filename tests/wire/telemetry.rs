@@ -38,6 +38,7 @@ use throughline_actors::{
             source::ScriptedSources,
             store::MemoryStore,
         },
+        tokenizer::FourBytes,
         trace::Tracer,
     },
 };
@@ -154,6 +155,7 @@ async fn workflow(tracer: Arc<dyn Tracer>, traceparent: Option<&str>) -> Vec<Eve
         store: Arc::new(MemoryStore::new()),
         sources: Arc::new(ScriptedSources::default()),
         models: Arc::new(models),
+        tokenizer: Arc::new(FourBytes),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),
         tracer,

@@ -155,6 +155,12 @@ impl Breaker {
         }
     }
 
+    /// Closes it, whatever was reported before. Permits under way change nothing any more.
+    pub fn reset(&mut self) {
+        self.generation += 1;
+        self.state = State::Closed { failures: 0 };
+    }
+
     fn close(&mut self) {
         if !matches!(self.state, State::Closed { .. }) {
             self.generation += 1;

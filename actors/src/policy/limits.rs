@@ -20,9 +20,17 @@ impl Default for DeliveryLimits {
     }
 }
 
-/// Longest wait that a worker spends holding its delivery; longer ones go back to the server.
-/// A little over the default breaker cooldown, so that an open breaker is waited out with all attempts on record.
-pub const HOLD_LIMIT: Duration = Duration::from_secs(35);
+/// Longest wait that a worker spends holding its delivery; longer ones go back to the server, and the attempts made
+/// so far are in the log only. A little over the default cap on hints and backoff, and over the default breaker
+/// cooldown: unless configured otherwise every wait is held, with all attempts on record.
+pub const HOLD_LIMIT: Duration = Duration::from_secs(65);
+
+/// How long a model is waited for while another one of its route may be asked now, unless configured otherwise: the
+/// first two waits of the default backoff are under it, a `Retry-After` of any size that matters is over it.
+pub const FALLBACK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long rate limits may hold a request back before it counts as rate limited, unless configured otherwise.
+pub const RATE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a worker waits for the database before it hands its delivery back. While the database is away nothing
 /// else could be done with the slot, and a hand-back would use up one of the server's deliveries.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
+pub use throughline_schemas::event::generation::ToolCall;
 use throughline_schemas::{FinishReason, TraceParent, Usage, event::generation::Message};
 
 use super::{Classify, Fault, Health};
@@ -105,17 +106,6 @@ pub struct CallFacts {
     pub first_token: Option<Duration>,
     /// What the provider's headers tell of its limits, if they do.
     pub allowances: Option<Box<Allowances>>,
-}
-
-/// A tool that the model wants to be called.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ToolCall {
-    /// The provider's id of the call; empty where it gives none.
-    pub id: String,
-    /// The tool.
-    pub name: String,
-    /// Its arguments, as the provider wrote them: JSON, if the model kept to it.
-    pub arguments: String,
 }
 
 /// A complete answer.

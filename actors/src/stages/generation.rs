@@ -1,47 +1,45 @@
-//! Generation: renders the prompt, asks the model, records every attempt.
+//! Generation: renders the prompt, has the model client answer it, tells listeners meanwhile.
 
-use std::sync::{Arc, Mutex, PoisonError};
+mod live;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use rust_decimal::Decimal;
+use serde_json::Value;
 use throughline_schemas::{
-    Event, EventData, FailureCode, Millis, StageName, Usd, WorkflowFailed,
+    Event, EventData, FailureCode, StageName, WorkflowFailed,
     event::{
         ExternalDataFetched, ResponseGenerated,
-        generation::{Attempt, ErrorClass, Prompt, Response},
+        external::SourceStatus,
+        generation::{
+            Attempt, AttemptError, Complexity, ErrorClass, Prompt, Response, ResponseFormat, Window,
+        },
     },
 };
-use tokio::time::Instant;
-use tracing::Instrument;
 
 use crate::{
-    cost::cost,
-    dependency::{CallError, Dependency, GaveUp, Refused, WhenRefused},
+    cost,
     handler::{Next, Run, Step, Stopped},
-    policy::settle::Outcome,
-    ports::{
-        Classify, Fault,
-        clock::Clock,
-        model::{AnswerFormat, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models, Phase, Unheard},
-    },
+    model_client::{Answered, Ask, AskError, ModelClient, Sampling, Unanswered},
+    policy::{routing::RouteRequest, settle::Outcome},
+    ports::{bus::Bus, model::AnswerFormat},
     prompt::PromptTemplate,
-    settings::{GenerationSettings, ModelTarget},
-    signals,
     stages::wrong_event,
 };
+use live::Live;
 
 /// See the module's documentation.
 pub struct GenerationStep {
-    /// How to call.
-    pub models: Arc<dyn Models>,
-    /// Providers of the route's models, in the order of `settings.route`; models of one provider share its breaker.
-    pub providers: Vec<Dependency>,
-    /// How to ask.
-    pub settings: GenerationSettings,
+    /// Who answers.
+    pub client: ModelClient,
+    /// Where listeners are told.
+    pub bus: Arc<dyn Bus>,
     /// What to say.
     pub template: Arc<PromptTemplate>,
-    /// The wall clock.
-    pub clock: Arc<dyn Clock>,
+    /// Limit on the earlier turns in the prompt, in characters.
+    pub max_history_chars: usize,
+    /// Id of the effective configuration.
+    pub config_id: String,
 }
 
 #[async_trait]
@@ -52,250 +50,154 @@ impl Step for GenerationStep {
 
     async fn run(&self, event: &Event, run: Run) -> Result<Next, Stopped> {
         let EventData::ExternalDataFetched(fetched) = &event.data else { return Err(wrong_event(event)) };
-        let prompt = self.prompt(fetched).map_err(Stopped::Failed)?;
-        let log = AttemptLog::default();
-        let mut gave_up = Vec::new();
-        for (target, provider) in self.settings.route.iter().zip(&self.providers) {
-            // Only the last one is worth waiting for: until then there is another that may be asked now.
-            let is_last = gave_up.len() + 1 == self.settings.route.len();
-            let refused = if is_last { WhenRefused::Wait } else { WhenRefused::GiveUp };
-            match self.ask(target, (provider, refused), &prompt, run, &log).await {
-                Ok(answer) => return Ok(done(fetched, target, prompt, answer, log, run)),
-                Err(gone) => gave_up.push(gone),
+        let (ask, left_out) = self.ask(fetched, run).map_err(Stopped::Failed)?;
+        let live = Live::new(self.bus.as_ref(), &event.meta.workflow_id, run.made.saturating_add(1));
+        match self.client.ask(&ask, &live).await {
+            Ok(answered) => {
+                live.completed(answered.answer.finish_reason);
+                Ok(self.done(fetched, &ask, left_out, answered, run))
+            }
+            Err(unanswered) => {
+                live.failed(&unanswered.error.to_string());
+                Err(stopped(unanswered))
             }
         }
-        Err(stopped(gave_up, log))
     }
 }
 
 impl GenerationStep {
-    fn prompt(&self, fetched: &ExternalDataFetched) -> Result<Prompt, WorkflowFailed> {
-        let messages = self.template.render(fetched, self.settings.max_history_chars).map_err(|error| {
+    /// The request, and how many earlier turns it does not contain.
+    fn ask(&self, fetched: &ExternalDataFetched, run: Run) -> Result<(Ask, usize), WorkflowFailed> {
+        let rendered = self.template.render(fetched, self.max_history_chars);
+        let (messages, left_out) = rendered.map_err(|error| {
             failure(FailureCode::Internal, format!("the prompt could not be made: {error}"), 1, Vec::new())
         })?;
-        Ok(Prompt {
+        let answered = |status, data: &Option<Value>| status == SourceStatus::Ok && data.is_some();
+        let sources =
+            fetched.external.values().filter(|result| answered(result.status, &result.data)).count();
+        let ask = Ask {
+            sources: sources as u64,
+            route: requested(fetched),
+            made: run.made,
+            ..self.client.request(messages, run.traceparent)
+        };
+        Ok((ask, left_out))
+    }
+
+    fn done(
+        &self,
+        fetched: &ExternalDataFetched,
+        ask: &Ask,
+        left_out: usize,
+        answered: Answered,
+        run: Run,
+    ) -> Next {
+        let Answered { answer, target, sent, record } = answered;
+        let total = cost::total(&record.attempts);
+        let attempts = u32::try_from(record.attempts.len()).unwrap_or(u32::MAX);
+        let Sampling { temperature_milli, top_p_milli, stop, format, stream, max_tokens: _ } =
+            ask.sampling.clone();
+        let prompt = Prompt {
             id: self.template.id().to_owned(),
             hash: self.template.hash().to_owned(),
-            config: self.settings.config_id.clone(),
-            messages,
-            max_tokens: self.settings.max_tokens,
-            temperature_milli: self.settings.temperature_milli,
-        })
-    }
-
-    async fn ask(
-        &self,
-        target: &ModelTarget,
-        (provider, refused): (&Dependency, WhenRefused),
-        prompt: &Prompt,
-        run: Run,
-        log: &AttemptLog,
-    ) -> Result<ModelAnswer, GaveUp<ModelFailure>> {
-        let request = ModelRequest {
-            provider: target.provider.clone(),
-            model: target.model.clone(),
-            messages: prompt.messages.clone(),
-            max_tokens: prompt.max_tokens,
-            temperature_milli: Some(prompt.temperature_milli),
-            top_p_milli: None,
-            stop: Vec::new(),
-            format: AnswerFormat::Text,
-            stream: false,
-            traceparent: run.traceparent,
+            config: self.config_id.clone(),
+            messages: sent.messages,
+            max_tokens: sent.max_tokens,
+            temperature_milli,
+            top_p_milli,
+            stop,
+            format: match format {
+                AnswerFormat::Text => None,
+                AnswerFormat::Json(schema) => Some(ResponseFormat::Json { schema }),
+            },
+            stream,
+            window: window(sent.window, left_out),
         };
-        let span = tracing::info_span!(
-            "chat",
-            otel.name = %format_args!("chat {}", target.model),
-            otel.kind = "client",
-            gen_ai.operation.name = "chat",
-            gen_ai.provider.name = target.provider,
-            gen_ai.request.model = target.model,
-            gen_ai.request.max_tokens = i64::from(prompt.max_tokens),
-            gen_ai.response.model = tracing::field::Empty,
-            gen_ai.usage.input_tokens = tracing::field::Empty,
-            gen_ai.usage.output_tokens = tracing::field::Empty,
-            error.type = tracing::field::Empty,
-        );
-        let result = provider
-            .call_or(refused, run.made, |_| {
-                let started_at = self.clock.now();
-                let started = Instant::now();
-                let call = self.models.generate(&request, &Unheard);
-                async move {
-                    let result = call.await;
-                    let mut attempt = Attempt {
-                        started_at,
-                        duration_ms: started.elapsed().into(),
-                        ..unsent(target, started_at)
-                    };
-                    describe(&mut attempt, &result, target);
-                    log.push(attempt);
-                    result
-                }
-            })
-            .instrument(span.clone())
-            .await;
-        match &result {
-            Ok(answer) => {
-                span.record("gen_ai.response.model", &answer.model);
-                if let Some(usage) = answer.usage {
-                    span.record("gen_ai.usage.input_tokens", integer(usage.input_tokens));
-                    span.record("gen_ai.usage.output_tokens", integer(usage.output_tokens));
-                    signals::tokens(&target.name, &usage);
-                }
-            }
-            Err(gave_up) => {
-                span.record("error.type", code_of(gave_up).as_str());
-                if let CallError::Refused(refused) = &gave_up.last {
-                    let prevented = unsent(target, self.clock.now());
-                    log.push(Attempt { error: Some(refused.to_string()), ..prevented });
-                }
-            }
+        let data = ResponseGenerated {
+            request: fetched.request.clone(),
+            response: Response {
+                text: answer.text,
+                model: answer.model,
+                provider: target.provider,
+                finish_reason: answer.finish_reason,
+                finish_reason_raw: answer.finish_reason_raw,
+                reasoning: answer.reasoning,
+                tool_calls: answer.tool_calls,
+            },
+            usage: answer.usage.unwrap_or_default(),
+            cost_usd: total.known,
+            cost_is_partial: total.is_partial,
+            attempts: record.attempts,
+            earlier_deliveries: run.made,
+            route: Some(record.route),
+            prompt,
+            raw_response: answer.raw,
+        };
+        Next {
+            data: EventData::ResponseGenerated(Box::new(data)),
+            attempt: run.made.saturating_add(attempts),
+            release: None,
         }
-        result
     }
 }
 
-fn done(
-    fetched: &ExternalDataFetched,
-    target: &ModelTarget,
-    prompt: Prompt,
-    answer: ModelAnswer,
-    log: AttemptLog,
-    run: Run,
-) -> Next {
-    let attempts = log.into_inner();
-    let cost_usd = total_cost(&attempts);
-    let attempt = run.made.saturating_add(u32::try_from(attempts.len()).unwrap_or(u32::MAX));
-    let data = ResponseGenerated {
-        request: fetched.request.clone(),
-        response: Response {
-            text: answer.text,
-            model: answer.model,
-            provider: target.provider.clone(),
-            finish_reason: answer.finish_reason,
-        },
-        usage: answer.usage.unwrap_or_default(),
-        cost_usd,
-        attempts,
-        prompt,
-        raw_response: answer.raw,
+/// What the publisher says about the route, in `metadata.model` and `metadata.complexity`. Whether it counts is for
+/// the configuration to say.
+fn requested(fetched: &ExternalDataFetched) -> RouteRequest {
+    let named = |key| fetched.request.metadata.get(key).and_then(Value::as_str);
+    let complexity = match named("complexity") {
+        Some("simple") => Some(Complexity::Simple),
+        Some("moderate") => Some(Complexity::Moderate),
+        Some("complex") => Some(Complexity::Complex),
+        Some(_) | None => None,
     };
-    Next { data: EventData::ResponseGenerated(Box::new(data)), attempt, release: None }
+    RouteRequest { model: named("model").map(str::to_owned), complexity }
 }
 
-fn stopped(mut all: Vec<GaveUp<ModelFailure>>, log: AttemptLog) -> Stopped {
-    let log = log.into_inner();
-    // As long as one of them may be asked again, the workflow has not failed.
-    let soonest =
-        all.iter().filter_map(|gave_up| Some((gave_up.wait?, &gave_up.last))).min_by_key(|(wait, _)| *wait);
-    if let Some((after, reason)) = soonest {
-        return Stopped::Otherwise(Outcome::Later { after, reason: reason.to_string() });
+/// What did not get into the prompt in the first place was left out of it as well.
+fn window(window: Option<Window>, left_out: usize) -> Option<Window> {
+    let left_out = u32::try_from(left_out).unwrap_or(u32::MAX);
+    if window.is_none() && left_out == 0 {
+        return None;
     }
-    let Some(gave_up) = all.pop() else {
-        let message = "no model is configured; set generation.model and a provider".to_owned();
-        return Stopped::Failed(failure(FailureCode::ModelUnavailable, message, 1, log));
-    };
-    let code = code_of(&gave_up);
-    Stopped::Failed(failure(code, gave_up.last.to_string(), gave_up.made, log))
+    let window = window.unwrap_or_default();
+    Some(Window { dropped_turns: window.dropped_turns.saturating_add(left_out), ..window })
 }
 
-/// Span attributes are exported as integers only if they are signed.
-fn integer(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// Attempts of one run, pushed by the call under way.
-#[derive(Default)]
-struct AttemptLog(Mutex<Vec<Attempt>>);
-
-impl AttemptLog {
-    fn push(&self, attempt: Attempt) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(attempt);
-    }
-
-    fn into_inner(self) -> Vec<Attempt> {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+fn stopped(unanswered: Unanswered) -> Stopped {
+    let Unanswered { error, made, again_in, record } = unanswered;
+    match again_in {
+        Some(after) => Stopped::Otherwise(Outcome::Later { after, reason: error.to_string() }),
+        None => Stopped::Failed(failure(code_of(&error), error.to_string(), made, record.attempts)),
     }
 }
 
-fn unsent(target: &ModelTarget, started_at: throughline_schemas::Timestamp) -> Attempt {
-    Attempt {
-        provider: target.provider.clone(),
-        model: target.model.clone(),
-        started_at,
-        duration_ms: Millis::default(),
-        sent: false,
-        http_status: None,
-        request_id: None,
-        retry_after_ms: None,
-        usage: None,
-        cost_usd: None,
-        error_class: None,
-        error: None,
+fn code_of(error: &AskError) -> FailureCode {
+    if *error == AskError::NoModel {
+        return FailureCode::ModelUnavailable;
     }
-}
-
-fn describe(attempt: &mut Attempt, result: &Result<ModelAnswer, ModelFailure>, target: &ModelTarget) {
-    attempt.sent = match result {
-        Ok(_) => true,
-        Err(failed) => {
-            !matches!(failed.error, ModelError::Unreachable(_) | ModelError::TimedOut(Phase::Connect))
+    match error.code() {
+        AttemptError::Credentials
+        | AttemptError::BadRequest
+        | AttemptError::QuotaExhausted
+        | AttemptError::UnknownModel
+        | AttemptError::ContextTooLong
+        | AttemptError::ContentFiltered => FailureCode::ModelRejected,
+        AttemptError::RateLimited | AttemptError::Paced | AttemptError::OwnRateLimit => {
+            FailureCode::RateLimited
         }
-    };
-    let facts = match result {
-        Ok(answer) => {
-            attempt.usage = answer.usage;
-            attempt.cost_usd = answer.usage.and_then(|usage| cost(&usage, target.price.as_ref()));
-            &answer.facts
+        // Nothing was sent within the limit on connecting.
+        AttemptError::Server
+        | AttemptError::Unreachable
+        | AttemptError::ConnectTimeout
+        | AttemptError::BreakerOpen
+        | AttemptError::Unrecognised => FailureCode::ModelUnavailable,
+        AttemptError::FirstTokenTimeout | AttemptError::ReadTimeout | AttemptError::TotalTimeout => {
+            FailureCode::TimedOut
         }
-        Err(failed) => {
-            attempt.error = Some(failed.to_string());
-            attempt.error_class = Some(match failed.fault() {
-                Fault::Permanent => ErrorClass::Permanent,
-                Fault::Transient { .. } => ErrorClass::Transient,
-                Fault::Unknown => ErrorClass::Unknown,
-            });
-            &failed.facts
+        AttemptError::CutShort | AttemptError::TooLarge | AttemptError::BadResponse => {
+            FailureCode::BadResponse
         }
-    };
-    attempt.http_status = facts.http_status;
-    attempt.request_id.clone_from(&facts.request_id);
-    attempt.retry_after_ms =
-        facts.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-}
-
-/// Known costs, added; unknown if no attempt's cost is known.
-fn total_cost(attempts: &[Attempt]) -> Option<Usd> {
-    attempts
-        .iter()
-        .filter_map(|attempt| attempt.cost_usd)
-        .map(Usd::dollars)
-        .reduce(Decimal::saturating_add)
-        .map(Usd::new)
-}
-
-fn code_of(gave_up: &GaveUp<ModelFailure>) -> FailureCode {
-    match &gave_up.last {
-        CallError::Refused(Refused::BreakerOpen(_)) => FailureCode::ModelUnavailable,
-        CallError::Refused(Refused::Paced(_)) => FailureCode::RateLimited,
-        CallError::Failed(failed) => match &failed.error {
-            ModelError::Credentials
-            | ModelError::BadRequest(_)
-            | ModelError::QuotaExhausted(_)
-            | ModelError::UnknownModel(_)
-            | ModelError::ContextTooLong(_)
-            | ModelError::ContentFiltered(_) => FailureCode::ModelRejected,
-            ModelError::RateLimited => FailureCode::RateLimited,
-            // Nothing was sent within the limit on connecting.
-            ModelError::Server(_) | ModelError::Unreachable(_) | ModelError::TimedOut(Phase::Connect) => {
-                FailureCode::ModelUnavailable
-            }
-            ModelError::TimedOut(Phase::FirstToken | Phase::Read | Phase::Total) => FailureCode::TimedOut,
-            ModelError::CutShort(_) | ModelError::TooLarge(_) | ModelError::BadResponse(_) => {
-                FailureCode::BadResponse
-            }
-        },
     }
 }
 
@@ -317,8 +219,9 @@ fn failure(code: FailureCode, message: String, attempts: u32, attempt_log: Vec<A
         | FailureCode::Internal
         | FailureCode::Unrecognised => false,
     };
-    let may_have_happened =
-        attempt_log.iter().any(|attempt| attempt.error_class == Some(ErrorClass::Unknown));
+    let may_have_happened = attempt_log
+        .iter()
+        .any(|attempt| attempt.may_have_been_billed || attempt.error_class == Some(ErrorClass::Unknown));
     WorkflowFailed {
         code,
         stage: StageName::Generation,

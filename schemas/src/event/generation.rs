@@ -1,96 +1,29 @@
-//! `response_generated`, and the record of every attempt.
+//! `response_generated`: the answer, the prompt, the route, and the record of every attempt.
+
+mod attempt;
+mod prompt;
+mod route;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use attempt::{Attempt, AttemptError, CostUnknown, ErrorClass, Purpose};
+pub use prompt::{Message, Prompt, ResponseFormat, Role, Window};
+pub use route::{ChosenBy, Complexity, Route};
+
 use super::input::Request;
-use crate::{FinishReason, Millis, Timestamp, Usage, Usd};
+use crate::{FinishReason, Usage, Usd};
 
-/// Who speaks in a prompt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// Instructions of the operator.
-    System,
-    /// The user, or data fetched on the user's behalf.
-    User,
-    /// The model.
-    Assistant,
-}
-
-/// One message of a prompt.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Message {
-    /// Who speaks.
-    pub role: Role,
-    /// What is said.
-    pub content: String,
-}
-
-/// The prompt as sent, and where it came from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Prompt {
-    /// Id of the template.
+/// A tool that the model wants to be called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ToolCall {
+    /// The provider's id of the call; empty where it gives none.
     pub id: String,
-    /// Lower-case hex SHA-256 of the template's sources.
-    pub hash: String,
-    /// Id of the configuration that produced it: lower-case hex SHA-256 of the effective settings.
-    pub config: String,
-    /// The messages, in order.
-    pub messages: Vec<Message>,
-    /// Limit on the answer, in tokens.
-    pub max_tokens: u32,
-    /// Sampling temperature in thousandths, so that the record is exact.
-    pub temperature_milli: u32,
-}
-
-/// How certain it is that a failed attempt had no effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ErrorClass {
-    /// Trying again cannot help.
-    Permanent,
-    /// It did not happen; trying again may help.
-    Transient,
-    /// It may have happened, and may have been billed.
-    Unknown,
-}
-
-/// One call to a model, or one that an open breaker prevented.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Attempt {
-    /// Name of the provider in the configuration.
-    pub provider: String,
-    /// Model asked for.
-    pub model: String,
-    /// When the call began.
-    pub started_at: Timestamp,
-    /// How long it took.
-    pub duration_ms: Millis,
-    /// Whether a request was sent at all.
-    pub sent: bool,
-    /// The HTTP status, where there was one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub http_status: Option<u16>,
-    /// The provider's id of the request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<String>,
-    /// How long the provider asked to wait, in milliseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry_after_ms: Option<u64>,
-    /// Tokens, if the provider reported them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub usage: Option<Usage>,
-    /// Cost, if usage and price are known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cost_usd: Option<Usd>,
-    /// Class of the error; absent on success.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error_class: Option<ErrorClass>,
-    /// The error, for a person; absent on success.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    /// The tool.
+    pub name: String,
+    /// Its arguments as the model wrote them: JSON, if it kept to it.
+    pub arguments: String,
 }
 
 /// The model's answer.
@@ -104,6 +37,15 @@ pub struct Response {
     pub provider: String,
     /// Why it stopped.
     pub finish_reason: FinishReason,
+    /// The same in the provider's own word, if it gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finish_reason_raw: Option<String>,
+    /// What the model thought before, where the provider tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<String>,
+    /// Tools that it wants to be called.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
 }
 
 /// `response_generated`: the answer, and everything needed to re-enact the call.
@@ -115,13 +57,29 @@ pub struct ResponseGenerated {
     pub response: Response,
     /// Tokens of the answering call.
     pub usage: Usage,
-    /// Cost of all attempts whose cost is known; absent if the price is not configured.
+    /// Cost of all attempts whose cost is known; absent if none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<Usd>,
+    /// Whether there may be more cost than `cost_usd` says: an attempt was or may have been charged for, and nobody
+    /// knows how much. Each such attempt says why, in `cost_unknown`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cost_is_partial: bool,
     /// Every attempt, in order.
     pub attempts: Vec<Attempt>,
+    /// How many earlier deliveries to a worker there were whose attempts are not in `attempts`: their worker died, or
+    /// handed the work back for a long wait.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub earlier_deliveries: u32,
+    /// Which models might have been asked, and why these; absent in events of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<Route>,
     /// The prompt as sent.
     pub prompt: Prompt,
     /// The provider's answer as it came.
     pub raw_response: Value,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }

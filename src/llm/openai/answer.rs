@@ -157,6 +157,7 @@ fn usage(usage: &Value) -> Option<Usage> {
         output_tokens,
         cached_input_tokens: cached.unwrap_or(0).min(input_tokens),
         reasoning_tokens: reasoning.unwrap_or(0).min(output_tokens),
+        ..Usage::default()
     })
 }
 

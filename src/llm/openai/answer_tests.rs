@@ -103,6 +103,7 @@ fn odd_usage_is_no_usage_and_parts_stay_within_the_whole() {
             output_tokens: output,
             cached_input_tokens: cached,
             reasoning_tokens: reasoning,
+            ..Usage::default()
         })
     };
     assert_eq!(

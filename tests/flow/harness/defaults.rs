@@ -6,9 +6,10 @@ use regex::Regex;
 use throughline_actors::{
     cost::Price,
     dependency::{DependencyPolicy, Patience},
+    model_client::{ClientSettings, ModelTarget, Sampling},
     policy::{breaker::BreakerPolicy, limits::DeliveryLimits, retry::RetryPolicy},
     prompt::PromptTemplate,
-    settings::{EngineSettings, GenerationSettings, ModelTarget, StageSettings},
+    settings::{EngineSettings, GenerationSettings, StageSettings},
     source_plan::SourceSpec,
     supervisor::RestartPolicy,
 };
@@ -34,9 +35,10 @@ pub fn settings() -> EngineSettings {
             },
         ],
         generation: GenerationSettings {
-            route: vec![target("small", PROVIDER)],
-            max_tokens: 100,
-            temperature_milli: 700,
+            client: ClientSettings {
+                sampling: Sampling { max_tokens: 100, ..Sampling::default() },
+                ..ClientSettings::chain(vec![target("small", PROVIDER)])
+            },
             max_history_chars: 10_000,
             config_id: "test".to_owned(),
         },
@@ -47,13 +49,13 @@ pub fn settings() -> EngineSettings {
 }
 
 pub fn target(name: &str, provider: &str) -> ModelTarget {
-    let price = Price { input: "1.00".parse().unwrap(), cached_input: None, output: "2.00".parse().unwrap() };
-    ModelTarget {
-        name: name.to_owned(),
-        provider: provider.to_owned(),
-        model: format!("{name}-v1"),
-        price: Some(price),
-    }
+    let price = Price {
+        input: "1.00".parse().unwrap(),
+        cached_input: None,
+        cache_write: None,
+        output: "2.00".parse().unwrap(),
+    };
+    ModelTarget { price: Some(price), ..ModelTarget::new(name, provider, format!("{name}-v1")) }
 }
 
 /// As the configuration makes it by default.

@@ -104,7 +104,13 @@ pub async fn models_keep_their_contract(rig: &dyn ModelRig) {
 
 async fn answers_arrive_whole(rig: &dyn ModelRig) {
     let models = rig.models();
-    let usage = Usage { input_tokens: 24, output_tokens: 4, cached_input_tokens: 23, reasoning_tokens: 1 };
+    let usage = Usage {
+        input_tokens: 24,
+        output_tokens: 4,
+        cached_input_tokens: 23,
+        reasoning_tokens: 1,
+        ..Usage::default()
+    };
     for finish_reason in
         [FinishReason::Stop, FinishReason::Length, FinishReason::ContentFilter, FinishReason::Other]
     {

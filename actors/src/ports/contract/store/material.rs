@@ -79,8 +79,17 @@ pub(super) fn interaction(id: &str, of: &str, input_sequence: u64) -> Interactio
             model: "gpt-4o-mini-2024-07-18".to_owned(),
             provider: "openai".to_owned(),
             finish_reason: FinishReason::Stop,
+            finish_reason_raw: None,
+            reasoning: None,
+            tool_calls: Vec::new(),
         },
-        usage: Usage { input_tokens: 20, output_tokens: 7, cached_input_tokens: 3, reasoning_tokens: 1 },
+        usage: Usage {
+            input_tokens: 20,
+            output_tokens: 7,
+            cached_input_tokens: 3,
+            reasoning_tokens: 1,
+            ..Usage::default()
+        },
         cost_usd: None,
         saved_at: at(input_sequence + 500),
         generated_at: at(input_sequence + 400),

@@ -1,0 +1,204 @@
+//! One request on its way through its route.
+
+use std::time::Duration;
+
+use throughline_schemas::event::generation::{Attempt, Purpose, Route};
+use tokio::time::Instant;
+
+use super::{
+    Answered, Ask, AskError, Heard, Hearing, Model, ModelClient, Record, Sent, Unanswered,
+    call::Call,
+    record::{failed, millis, unsent},
+};
+use crate::{
+    dependency::Refused,
+    policy::{breaker::BreakerState, fallback::FallbackOn},
+    ports::{Fault, model::ModelAnswer},
+    signals,
+};
+
+/// A model of the route, and how far this request has come with it.
+struct Candidate<'a> {
+    model: &'a Model,
+    /// Attempts made with it, those before this request included.
+    made: u32,
+    /// What it failed of last.
+    last: Option<AskError>,
+    standing: Standing,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It may be asked from then on.
+    From(Instant),
+    /// It is not asked any more.
+    Over,
+}
+
+impl Candidate<'_> {
+    /// How long until it may be asked.
+    fn wait(&self, now: Instant) -> Option<Duration> {
+        match self.standing {
+            Standing::From(then) => Some(then.saturating_duration_since(now)),
+            Standing::Over => None,
+        }
+    }
+}
+
+/// See the module's documentation.
+pub(super) struct Asking<'a> {
+    client: &'a ModelClient,
+    ask: &'a Ask,
+    hearing: &'a dyn Hearing,
+    route: Route,
+    candidates: Vec<Candidate<'a>>,
+    /// The one to ask next, whoever else may be asked.
+    stay: Option<usize>,
+    attempts: Vec<Attempt>,
+    /// Calls that were begun.
+    calls: u32,
+}
+
+impl<'a> Asking<'a> {
+    pub(super) fn new(client: &'a ModelClient, ask: &'a Ask, hearing: &'a dyn Hearing) -> Self {
+        let route = client.route(ask);
+        let ready = Standing::From(Instant::now());
+        let candidate = |model| Candidate { model, made: ask.made, last: None, standing: ready };
+        let candidates =
+            route.models.iter().filter_map(|name| client.known.get(name)).map(candidate).collect();
+        Self { client, ask, hearing, route, candidates, stay: None, attempts: Vec::new(), calls: 0 }
+    }
+
+    pub(super) async fn run(mut self) -> Result<Answered, Unanswered> {
+        let begun = Instant::now();
+        let mut before: Option<usize> = None;
+        let mut void: Option<(u32, String)> = None;
+        while let Some((index, wait)) = self.next() {
+            let model = self.candidates[index].model;
+            let patience = model.provider.policy().patience;
+            if wait > patience.longest_wait || begun.elapsed().saturating_add(wait) > patience.total {
+                return Err(self.unanswered(index, Some(wait)));
+            }
+            // Whoever has been reading learns at once that what they read is void, not only when there is more.
+            if let Some((attempt, reason)) = void.take() {
+                self.hearing.hear(Heard::Restarted { attempt, reason: &reason });
+            }
+            self.wait(index, wait).await;
+            if let Some(before) = before.filter(|before| *before != index) {
+                signals::fell_back(&self.candidates[before].model.target, &model.target);
+            }
+            before = Some(index);
+            let (error, heard) = match self.call(index).await {
+                Ok((answer, sent)) => return Ok(self.answered(index, answer, sent)),
+                Err(failed) => failed,
+            };
+            void = heard.then(|| (self.calls, error.to_string()));
+            self.failed(index, error);
+        }
+        Err(self.unanswered(before.unwrap_or_default(), None))
+    }
+
+    /// Whom to ask next, and after which wait: the first of the route that may be asked now, else the one that may be
+    /// asked soonest.
+    fn next(&self) -> Option<(usize, Duration)> {
+        let now = Instant::now();
+        if let Some(index) = self.stay {
+            return self.candidates[index].wait(now).map(|wait| (index, wait));
+        }
+        let waits = self.candidates.iter().enumerate();
+        // The first of equals.
+        waits.filter_map(|(index, one)| Some((index, one.wait(now)?))).min_by_key(|(_, wait)| *wait)
+    }
+
+    async fn wait(&self, index: usize, wait: Duration) {
+        let candidate = &self.candidates[index];
+        if wait.is_zero() {
+            return;
+        }
+        // Hears of everything from here on, so that a recovery between looking and waiting is not missed.
+        let recovery = candidate.model.provider.recovery();
+        let for_breaker = matches!(candidate.last, Some(AskError::Refused(Refused::BreakerOpen(_))));
+        if for_breaker && candidate.model.provider.state() == BreakerState::Closed {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            // The probe of another caller succeeded: there is nothing to wait for any more.
+            () = recovery, if for_breaker => {}
+        }
+    }
+
+    /// Asks one model once. An error comes with whether anything was heard of the answer.
+    async fn call(&mut self, index: usize) -> Result<(ModelAnswer, Sent), (AskError, bool)> {
+        let Candidate { model, .. } = self.candidates[index];
+        let target = &model.target;
+        let mut attempt = unsent(target, Purpose::Answer, self.client.surroundings.clock.now());
+        let sent = Sent {
+            messages: self.ask.messages.clone(),
+            max_tokens: target.max_output_tokens.unwrap_or(u32::MAX).min(self.ask.sampling.max_tokens),
+            window: None,
+        };
+        let call = Call { client: self.client, model, sampling: &self.ask.sampling, sent: &sent };
+        let result = call.make(self.hearing, &mut self.calls, self.ask.traceparent, &mut attempt).await;
+        if let Err((error, _)) = &result {
+            failed(&mut attempt, error, target);
+        }
+        self.attempts.push(attempt);
+        Ok((result?, sent))
+    }
+
+    /// Decides what a failed attempt means for its model and for the others.
+    fn failed(&mut self, index: usize, error: AskError) {
+        let now = Instant::now();
+        let may_fall_back = self.client.settings.fallback_on.contains(&FallbackOn::of(error.code()));
+        let retry_in = self.retry_in(index, &error);
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.retry_in_ms = retry_in.map(millis);
+        }
+        if !may_fall_back {
+            for (_, other) in self.candidates.iter_mut().enumerate().filter(|(other, _)| *other != index) {
+                other.standing = Standing::Over;
+            }
+        }
+        let another_is_ready = self
+            .candidates
+            .iter()
+            .enumerate()
+            .any(|(other, candidate)| other != index && candidate.wait(now) == Some(Duration::ZERO));
+        let patient = !error.is_refusal() && retry_in <= Some(self.client.settings.fallback_patience);
+        self.stay = (retry_in.is_some() && another_is_ready && patient).then_some(index);
+        let candidate = &mut self.candidates[index];
+        candidate.standing = retry_in.map_or(Standing::Over, |wait| Standing::From(now + wait));
+        candidate.last = Some(error);
+    }
+
+    /// How long to wait before this model may be asked again, if it may. An attempt that was prevented counts, so
+    /// that a provider that stays down ends the loop.
+    fn retry_in(&mut self, index: usize, error: &AskError) -> Option<Duration> {
+        let candidate = &mut self.candidates[index];
+        candidate.made = candidate.made.saturating_add(1);
+        let hint = match error.fault() {
+            Fault::Permanent => return None,
+            Fault::Transient { wait_at_least } => wait_at_least,
+            Fault::Unknown => None,
+        };
+        let random = self.client.surroundings.entropy.next_u64();
+        let delay = candidate.model.provider.policy().retry.delay_after(candidate.made, hint, random)?;
+        // A refusal knows exactly when to come back; the policy's cap is for the other side's hints.
+        Some(if error.is_refusal() { delay.max(hint.unwrap_or_default()) } else { delay })
+    }
+
+    fn answered(self, index: usize, answer: ModelAnswer, sent: Sent) -> Answered {
+        let target = self.candidates[index].model.target.clone();
+        Answered { answer, target, sent, record: Record { route: self.route, attempts: self.attempts } }
+    }
+
+    fn unanswered(mut self, index: usize, again_in: Option<Duration>) -> Unanswered {
+        let (error, made) = match self.candidates.get_mut(index) {
+            Some(candidate) => (candidate.last.take().unwrap_or(AskError::NoModel), candidate.made),
+            None => (AskError::NoModel, self.ask.made + 1),
+        };
+        let record = Record { route: self.route, attempts: self.attempts };
+        Unanswered { error, made, again_in, record }
+    }
+}

@@ -1,0 +1,123 @@
+//! One call to one model.
+
+use throughline_schemas::{StageName, TraceParent, event::generation::Attempt};
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use super::{
+    AskError, Heard, Hearing, Model, ModelClient, ModelTarget, Sampling, Sent, hearing::Ear,
+    record::succeeded,
+};
+use crate::{
+    ports::model::{ModelAnswer, ModelRequest},
+    signals,
+};
+
+/// What is asked, and of whom.
+pub(super) struct Call<'a> {
+    pub(super) client: &'a ModelClient,
+    pub(super) model: &'a Model,
+    pub(super) sampling: &'a Sampling,
+    pub(super) sent: &'a Sent,
+}
+
+impl Call<'_> {
+    /// Makes it, if breaker and pace allow. `begun` counts calls that were begun; the attempt is told what there is to
+    /// tell of it, its error excepted. An error comes with whether anything was heard of the answer.
+    pub(super) async fn make(
+        &self,
+        hearing: &dyn Hearing,
+        begun: &mut u32,
+        traceparent: TraceParent,
+        attempt: &mut Attempt,
+    ) -> Result<ModelAnswer, (AskError, bool)> {
+        let Model { target, provider } = self.model;
+        let clock = &self.client.surroundings.clock;
+        let pass = provider.admit().map_err(|refused| {
+            signals::refused(StageName::Generation, provider.name());
+            (refused.into(), false)
+        })?;
+        *begun = begun.saturating_add(1);
+        hearing.hear(Heard::Started { attempt: *begun, model: &target.model, provider: &target.provider });
+        attempt.started_at = clock.now();
+        let started = Instant::now();
+        let request = self.request(traceparent);
+        let span = span(&request);
+        let ear = Ear::new(hearing);
+        let result = pass.run(self.client.models.generate(&request, &ear)).instrument(span.clone()).await;
+        let took = started.elapsed();
+        attempt.duration_ms = took.into();
+        match result {
+            Ok(answer) => {
+                succeeded(attempt, &answer, target);
+                observe(&span, target, &answer);
+                signals::model_called(target, None, took, answer.facts.first_token);
+                if !ear.heard() {
+                    if let Some(reasoning) = answer.reasoning.as_deref().filter(|text| !text.is_empty()) {
+                        hearing.hear(Heard::Reasoning(reasoning));
+                    }
+                    if !answer.text.is_empty() {
+                        hearing.hear(Heard::Text(&answer.text));
+                    }
+                }
+                Ok(answer)
+            }
+            Err(failure) => {
+                let first_token = failure.facts.first_token;
+                let error = AskError::from(failure);
+                span.record("error.type", error.code().as_str());
+                signals::model_called(target, Some(error.code()), took, first_token);
+                Err((error, ear.heard()))
+            }
+        }
+    }
+
+    fn request(&self, traceparent: TraceParent) -> ModelRequest {
+        let Sampling { temperature_milli, top_p_milli, stop, format, stream, max_tokens: _ } = self.sampling;
+        ModelRequest {
+            provider: self.model.target.provider.clone(),
+            model: self.model.target.model.clone(),
+            messages: self.sent.messages.clone(),
+            max_tokens: self.sent.max_tokens,
+            temperature_milli: *temperature_milli,
+            top_p_milli: *top_p_milli,
+            stop: stop.clone(),
+            format: format.clone(),
+            stream: *stream,
+            traceparent,
+        }
+    }
+}
+
+fn span(request: &ModelRequest) -> tracing::Span {
+    tracing::info_span!(
+        "chat",
+        otel.name = %format_args!("chat {}", request.model),
+        otel.kind = "client",
+        gen_ai.operation.name = "chat",
+        gen_ai.provider.name = request.provider,
+        gen_ai.request.model = request.model,
+        gen_ai.request.max_tokens = i64::from(request.max_tokens),
+        gen_ai.request.stream = request.stream,
+        gen_ai.response.model = tracing::field::Empty,
+        gen_ai.response.finish_reasons = tracing::field::Empty,
+        gen_ai.usage.input_tokens = tracing::field::Empty,
+        gen_ai.usage.output_tokens = tracing::field::Empty,
+        error.type = tracing::field::Empty,
+    )
+}
+
+fn observe(span: &tracing::Span, target: &ModelTarget, answer: &ModelAnswer) {
+    span.record("gen_ai.response.model", &answer.model);
+    span.record("gen_ai.response.finish_reasons", answer.finish_reason.as_str());
+    if let Some(usage) = answer.usage {
+        span.record("gen_ai.usage.input_tokens", integer(usage.input_tokens));
+        span.record("gen_ai.usage.output_tokens", integer(usage.output_tokens));
+        signals::tokens(&target.name, &usage);
+    }
+}
+
+/// Span attributes are exported as integers only if they are signed.
+fn integer(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,127 @@
+//! Why there is no answer (yet).
+
+use std::time::Duration;
+
+use throughline_schemas::event::generation::{AttemptError, ErrorClass};
+
+use crate::{
+    dependency::Refused,
+    ports::{
+        Classify, Fault,
+        model::{ModelError, ModelFailure, Phase},
+    },
+};
+
+/// What went wrong with one attempt, made or prevented.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// The route names no model.
+    #[error("no model is configured; set generation.model and a provider")]
+    NoModel,
+    /// The prompt does not fit, whatever is left out. Nothing was sent.
+    #[error(
+        "the prompt is too long for the model: {needed} tokens with an answer of {answer} exceed its window of \
+         {window}; shorten the text, lower max_tokens, or add a model with a larger window to the route"
+    )]
+    DoesNotFit {
+        /// Tokens of the prompt with everything left out that can be.
+        needed: u64,
+        /// Tokens kept free for the answer.
+        answer: u32,
+        /// The model's window.
+        window: u32,
+    },
+    /// Rate limits leave no room within the time that may be waited. Nothing was sent.
+    #[error("the rate limit has no room for another {} ms", .0.as_millis())]
+    OwnRateLimit(Duration),
+    /// The request is larger than what is allowed in a whole minute. Nothing was sent.
+    #[error(
+        "the request is estimated at {tokens} tokens, more than the limit of {limit} in a minute allows at all"
+    )]
+    OverRateLimit {
+        /// Estimate for the request.
+        tokens: u64,
+        /// The limit.
+        limit: u32,
+    },
+    /// The breaker is open, or the provider has asked everybody to wait. Nothing was sent.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The call failed.
+    #[error(transparent)]
+    Failed(#[from] ModelFailure),
+}
+
+impl AskError {
+    /// The error, for a machine.
+    pub fn code(&self) -> AttemptError {
+        match self {
+            Self::NoModel => AttemptError::UnknownModel,
+            Self::DoesNotFit { .. } => AttemptError::ContextTooLong,
+            Self::OwnRateLimit(_) | Self::OverRateLimit { .. } => AttemptError::OwnRateLimit,
+            Self::Refused(Refused::BreakerOpen(_)) => AttemptError::BreakerOpen,
+            Self::Refused(Refused::Paced(_)) => AttemptError::Paced,
+            Self::Failed(failure) => match &failure.error {
+                ModelError::Credentials => AttemptError::Credentials,
+                ModelError::BadRequest(_) => AttemptError::BadRequest,
+                ModelError::QuotaExhausted(_) => AttemptError::QuotaExhausted,
+                ModelError::UnknownModel(_) => AttemptError::UnknownModel,
+                ModelError::ContextTooLong(_) => AttemptError::ContextTooLong,
+                ModelError::ContentFiltered(_) => AttemptError::ContentFiltered,
+                ModelError::RateLimited => AttemptError::RateLimited,
+                ModelError::Server(_) => AttemptError::Server,
+                ModelError::Unreachable(_) => AttemptError::Unreachable,
+                ModelError::CutShort(_) => AttemptError::CutShort,
+                ModelError::TimedOut(Phase::Connect) => AttemptError::ConnectTimeout,
+                ModelError::TimedOut(Phase::FirstToken) => AttemptError::FirstTokenTimeout,
+                ModelError::TimedOut(Phase::Read) => AttemptError::ReadTimeout,
+                ModelError::TimedOut(Phase::Total) => AttemptError::TotalTimeout,
+                ModelError::TooLarge(_) => AttemptError::TooLarge,
+                ModelError::BadResponse(_) => AttemptError::BadResponse,
+            },
+        }
+    }
+
+    /// Whether trying again can help, and whether it may have happened.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::NoModel | Self::DoesNotFit { .. } | Self::OverRateLimit { .. } => Fault::Permanent,
+            Self::OwnRateLimit(wait) | Self::Refused(Refused::BreakerOpen(wait) | Refused::Paced(wait)) => {
+                Fault::Transient { wait_at_least: Some(*wait) }
+            }
+            Self::Failed(failure) => failure.fault(),
+        }
+    }
+
+    /// The same, as it is recorded. A call that was prevented has no class: nothing failed.
+    pub(super) fn class(&self) -> Option<ErrorClass> {
+        match self {
+            Self::OwnRateLimit(_) | Self::Refused(_) => return None,
+            Self::NoModel | Self::DoesNotFit { .. } | Self::OverRateLimit { .. } | Self::Failed(_) => {}
+        }
+        Some(match self.fault() {
+            Fault::Permanent => ErrorClass::Permanent,
+            Fault::Transient { .. } => ErrorClass::Transient,
+            Fault::Unknown => ErrorClass::Unknown,
+        })
+    }
+
+    /// Whether a call was prevented that may be made later.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::OwnRateLimit(_) | Self::Refused(_))
+    }
+
+    /// Whether a request went out.
+    pub(super) fn was_sent(&self) -> bool {
+        match self {
+            Self::NoModel
+            | Self::DoesNotFit { .. }
+            | Self::OwnRateLimit(_)
+            | Self::OverRateLimit { .. }
+            | Self::Refused(_) => false,
+            Self::Failed(failure) => {
+                !matches!(failure.error, ModelError::Unreachable(_) | ModelError::TimedOut(Phase::Connect))
+            }
+        }
+    }
+}

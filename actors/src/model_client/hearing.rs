@@ -1,0 +1,71 @@
+//! Who hears how an answer comes into being.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::ports::model::{Delta, DeltaSink};
+
+/// What there is to hear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard<'a> {
+    /// A model is asked.
+    Started {
+        /// Which call of this request it is, from 1.
+        attempt: u32,
+        /// The provider's name of the model.
+        model: &'a str,
+        /// Name of its provider in the configuration.
+        provider: &'a str,
+    },
+    /// The next piece of the answer; a whole answer is one piece.
+    Text(&'a str),
+    /// The next piece of the model's reasoning.
+    Reasoning(&'a str),
+    /// The call broke off after pieces had been heard, and another one will be made: what was heard is void.
+    Restarted {
+        /// Which call broke off.
+        attempt: u32,
+        /// Why, for a person.
+        reason: &'a str,
+    },
+}
+
+/// Hears how an answer comes into being. Never waits: a hearer that cannot keep up drops what it must.
+pub trait Hearing: Send + Sync {
+    /// The next event, in order.
+    fn hear(&self, heard: Heard<'_>);
+}
+
+/// Hears nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Deaf;
+
+impl Hearing for Deaf {
+    fn hear(&self, _: Heard<'_>) {}
+}
+
+/// One call's pieces, on their way to the hearer.
+pub(super) struct Ear<'a> {
+    hearing: &'a dyn Hearing,
+    heard: AtomicBool,
+}
+
+impl<'a> Ear<'a> {
+    pub(super) fn new(hearing: &'a dyn Hearing) -> Self {
+        Self { hearing, heard: AtomicBool::new(false) }
+    }
+
+    /// Whether any piece has been heard.
+    pub(super) fn heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
+    }
+}
+
+impl DeltaSink for Ear<'_> {
+    fn delta(&self, delta: Delta<'_>) {
+        self.heard.store(true, Ordering::Relaxed);
+        self.hearing.hear(match delta {
+            Delta::Text(text) => Heard::Text(text),
+            Delta::Reasoning(text) => Heard::Reasoning(text),
+        });
+    }
+}

@@ -1,0 +1,86 @@
+//! What listeners on `{ns}.live.{workflow}` are told while an answer comes into being.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use throughline_schemas::{FinishReason, LiveFrame, LiveKind, WorkflowId};
+
+use crate::{
+    model_client::{Heard, Hearing},
+    ports::bus::Bus,
+};
+
+/// Longest text of one frame, in bytes: escaped as JSON in the worst way it is still far below the server's limit on
+/// messages. Only whole answers are ever this long.
+const MAX_TEXT: usize = 64 * 1024;
+
+/// Tells of one delivery's calls. Frames are numbered as they are made: one that the bus drops leaves a gap.
+pub(super) struct Live<'a> {
+    bus: &'a dyn Bus,
+    workflow: &'a WorkflowId,
+    delivery: u32,
+    seq: AtomicU64,
+    attempt: AtomicU32,
+}
+
+impl<'a> Live<'a> {
+    pub(super) fn new(bus: &'a dyn Bus, workflow: &'a WorkflowId, delivery: u32) -> Self {
+        Self { bus, workflow, delivery, seq: AtomicU64::new(0), attempt: AtomicU32::new(1) }
+    }
+
+    pub(super) fn completed(&self, finish_reason: FinishReason) {
+        self.tell(LiveKind::Completed, |frame| frame.finish_reason = Some(finish_reason));
+    }
+
+    pub(super) fn failed(&self, reason: &str) {
+        self.tell(LiveKind::Failed, |frame| frame.reason = Some(reason.to_owned()));
+    }
+
+    fn text(&self, kind: LiveKind, mut text: &str) {
+        while !text.is_empty() {
+            let (piece, rest) = text.split_at(text.floor_char_boundary(MAX_TEXT));
+            self.tell(kind, |frame| frame.text = Some(piece.to_owned()));
+            text = rest;
+        }
+    }
+
+    fn tell(&self, kind: LiveKind, fill: impl FnOnce(&mut LiveFrame)) {
+        let mut frame = LiveFrame {
+            workflow_id: self.workflow.clone(),
+            delivery: self.delivery,
+            // One caller at a time: the order is that of the calls.
+            seq: self.seq.fetch_add(1, Ordering::Relaxed),
+            attempt: self.attempt.load(Ordering::Relaxed),
+            kind,
+            text: None,
+            model: None,
+            provider: None,
+            finish_reason: None,
+            reason: None,
+        };
+        fill(&mut frame);
+        match serde_json::to_vec(&frame) {
+            // A frame that was not taken is missed by its number.
+            Ok(json) => _ = self.bus.live(self.workflow, json.into()),
+            Err(error) => tracing::error!(%error, "a live frame could not be written"),
+        }
+    }
+}
+
+impl Hearing for Live<'_> {
+    fn hear(&self, heard: Heard<'_>) {
+        match heard {
+            Heard::Started { attempt, model, provider } => {
+                self.attempt.store(attempt, Ordering::Relaxed);
+                self.tell(LiveKind::Started, |frame| {
+                    frame.model = Some(model.to_owned());
+                    frame.provider = Some(provider.to_owned());
+                });
+            }
+            Heard::Text(text) => self.text(LiveKind::Text, text),
+            Heard::Reasoning(text) => self.text(LiveKind::Reasoning, text),
+            Heard::Restarted { attempt: _, reason } => {
+                self.tell(LiveKind::Restarted, |frame| frame.reason = Some(reason.to_owned()));
+            }
+        }
+    }
+}

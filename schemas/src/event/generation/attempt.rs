@@ -1,0 +1,179 @@
+//! The record of every attempt.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Millis, Timestamp, Usage, Usd};
+
+/// How certain it is that a failed attempt had no effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorClass {
+    /// Trying again cannot help.
+    Permanent,
+    /// It did not happen; trying again may help.
+    Transient,
+    /// It may have happened, and may have been billed.
+    Unknown,
+}
+
+/// What an attempt failed of, for a machine. The set grows within a major version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptError {
+    /// The provider refused the credentials.
+    Credentials,
+    /// The provider refused the request.
+    BadRequest,
+    /// The account has no credit.
+    QuotaExhausted,
+    /// The provider does not know the model.
+    UnknownModel,
+    /// The prompt does not fit the model's window; if nothing was sent, by our own count.
+    ContextTooLong,
+    /// The provider's filter withheld the answer.
+    ContentFiltered,
+    /// The provider asked to slow down.
+    RateLimited,
+    /// The provider failed.
+    Server,
+    /// No connection could be made.
+    Unreachable,
+    /// The connection broke before the answer was complete.
+    CutShort,
+    /// No connection within its limit.
+    ConnectTimeout,
+    /// No answer began within its limit.
+    FirstTokenTimeout,
+    /// The answer stalled.
+    ReadTimeout,
+    /// The whole call took too long.
+    TotalTimeout,
+    /// The answer is larger than allowed.
+    TooLarge,
+    /// The answer is not what the protocol promises.
+    BadResponse,
+    /// Nothing was sent: the breaker of the provider is open.
+    BreakerOpen,
+    /// Nothing was sent: the provider had asked everybody to wait.
+    Paced,
+    /// Nothing was sent: the configured or announced rate limit leaves no room within the time that may be waited.
+    OwnRateLimit,
+    /// An error of a later version; never written.
+    #[serde(other)]
+    Unrecognised,
+}
+
+impl AttemptError {
+    /// The name in events and metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Credentials => "credentials",
+            Self::BadRequest => "bad_request",
+            Self::QuotaExhausted => "quota_exhausted",
+            Self::UnknownModel => "unknown_model",
+            Self::ContextTooLong => "context_too_long",
+            Self::ContentFiltered => "content_filtered",
+            Self::RateLimited => "rate_limited",
+            Self::Server => "server",
+            Self::Unreachable => "unreachable",
+            Self::CutShort => "cut_short",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::FirstTokenTimeout => "first_token_timeout",
+            Self::ReadTimeout => "read_timeout",
+            Self::TotalTimeout => "total_timeout",
+            Self::TooLarge => "too_large",
+            Self::BadResponse => "bad_response",
+            Self::BreakerOpen => "breaker_open",
+            Self::Paced => "paced",
+            Self::OwnRateLimit => "own_rate_limit",
+            Self::Unrecognised => "unrecognised",
+        }
+    }
+}
+
+/// Why a cost is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CostUnknown {
+    /// The model's price is not configured.
+    NoPrice,
+    /// The provider did not report its tokens.
+    NoUsage,
+    /// The sum exceeds what a decimal can hold.
+    TooLarge,
+    /// A reason of a later version; never written.
+    #[serde(other)]
+    Unrecognised,
+}
+
+/// What a call was made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// To answer the user; what an attempt without a purpose is for.
+    Answer,
+    /// To summarise earlier turns, so that the prompt fits.
+    Summary,
+    /// A purpose of a later version; never written.
+    #[serde(other)]
+    Unrecognised,
+}
+
+/// One call to a model, or one that an open breaker or a limit prevented.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Attempt {
+    /// Name of the provider in the configuration.
+    pub provider: String,
+    /// Model asked for.
+    pub model: String,
+    /// When the call began.
+    pub started_at: Timestamp,
+    /// How long it took.
+    pub duration_ms: Millis,
+    /// Whether a request was sent at all.
+    pub sent: bool,
+    /// What it was for; absent if it was to answer the user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<Purpose>,
+    /// The HTTP status, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_status: Option<u16>,
+    /// The provider's id of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// How long rate limits, ours and the provider's announced ones, held the call back before it began, in
+    /// milliseconds; absent if they did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waited_ms: Option<u64>,
+    /// Time to the first piece of a streamed answer, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_token_ms: Option<u64>,
+    /// How long the provider asked to wait, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+    /// The wait that was decided on before this model may be asked again, in milliseconds; absent if it may not be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_in_ms: Option<u64>,
+    /// Tokens, if the provider reported them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// Cost, if usage and price are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<Usd>,
+    /// Why the cost is not known although there may be one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_unknown: Option<CostUnknown>,
+    /// Whether the provider may have charged for an attempt that failed; absent if it cannot have.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_have_been_billed: bool,
+    /// Class of the error; absent on success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_class: Option<ErrorClass>,
+    /// The error, for a machine; absent on success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_code: Option<AttemptError>,
+    /// The error, for a person; absent on success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
