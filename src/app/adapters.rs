@@ -89,21 +89,30 @@ fn nats_settings(config: &Config, env: &Env, role: &str) -> Result<NatsSettings,
     let mut settings = NatsSettings::new(String::new(), Namespace::new(&nats.namespace)?);
     settings.url = Url(nats.url.expose().to_owned());
     settings.name = format!("throughline-{role}-{}", std::process::id());
-    settings.auth = match (&nats.credentials_file, &nats.token, &nats.user, &nats.password) {
-        (Some(file), _, _, _) => NatsAuth::CredentialsFile(file.clone()),
-        (None, Some(token), _, _) => NatsAuth::Token(secret("nats.token", token, env)?),
-        (None, None, Some(user), password) => {
-            let password =
-                password.as_ref().map(|password| secret("nats.password", password, env)).transpose()?;
-            NatsAuth::Password { user: user.clone(), password: password.unwrap_or_default() }
-        }
-        (None, None, None, _) => NatsAuth::None,
-    };
+    settings.auth = nats_auth(nats, env)?;
     settings.root_certificates.clone_from(&nats.tls_ca_file);
+    settings.client_certificate = nats.tls_cert_file.clone().zip(nats.tls_key_file.clone());
+    settings.inbox_prefix.clone_from(&nats.inbox_prefix);
     settings.request_timeout = nats.request_timeout;
     settings.ack_wait = config.worker.ack_wait;
     settings.max_deliver = config.worker.max_deliver;
     Ok(settings)
+}
+
+/// The configuration has at most one way to authenticate.
+fn nats_auth(nats: &config::Nats, env: &Env) -> Result<NatsAuth, AdapterError> {
+    if let Some(file) = &nats.credentials_file {
+        return Ok(NatsAuth::CredentialsFile(file.clone()));
+    }
+    if let Some(token) = &nats.token {
+        return Ok(NatsAuth::Token(secret("nats.token", token, env)?));
+    }
+    if let Some(seed) = &nats.nkey {
+        return Ok(NatsAuth::NKey(secret("nats.nkey", seed, env)?));
+    }
+    let Some(user) = &nats.user else { return Ok(NatsAuth::None) };
+    let password = nats.password.as_ref().map(|password| secret("nats.password", password, env)).transpose()?;
+    Ok(NatsAuth::Password { user: user.clone(), password: password.unwrap_or_default() })
 }
 
 fn secret(key: &str, secret: &config::Secret, env: &Env) -> Result<String, AdapterError> {

@@ -5,6 +5,7 @@
 
 mod bury;
 mod claim_check;
+mod complaints;
 mod connection;
 mod error;
 mod headers;
@@ -119,6 +120,16 @@ impl NatsBus {
     /// The client, for what is not the bus's business (live tokens, requests to the server's monitoring).
     pub fn client(&self) -> &async_nats::Client {
         &self.core.connection.client
+    }
+
+    /// Does `work`, unless the server forbids something meanwhile that mentions `part` of a subject. Without this a
+    /// forbidden request ends with its time limit.
+    pub async fn unless_forbidden<T>(
+        &self,
+        part: &str,
+        work: impl Future<Output = T>,
+    ) -> Result<T, BusError> {
+        self.core.connection.complaints().unless_forbidden(part, work).await
     }
 
     /// Reads stored events or dead letters in the order of the stream.

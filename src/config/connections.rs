@@ -27,8 +27,18 @@ pub struct Nats {
     pub user: Option<String>,
     /// The password of `user`.
     pub password: Option<Secret>,
+    /// The seed of an nkey user (`SU...`).
+    pub nkey: Option<Secret>,
     /// PEM file of the authorities to trust, for a server with a private certificate.
     pub tls_ca_file: Option<PathBuf>,
+    /// PEM file of our own certificate, for a server that asks for one; with `tls_key_file`.
+    pub tls_cert_file: Option<PathBuf>,
+    /// PEM file of that certificate's key.
+    pub tls_key_file: Option<PathBuf>,
+    /// Where the server sends answers: the first tokens of a subject that this user may subscribe to. Default `_INBOX`.
+    pub inbox_prefix: String,
+    /// The servers' monitoring, with commas between them, for `doctor`. Default: port 8222 of each server's host.
+    pub monitoring_url: Option<String>,
     /// Copies of each stream in a cluster, 1 to 5. Default 1.
     pub replicas: usize,
     /// `max_age_hours`: how long events are kept. Default 168 h.
@@ -49,7 +59,12 @@ impl Default for Nats {
             token: None,
             user: None,
             password: None,
+            nkey: None,
             tls_ca_file: None,
+            tls_cert_file: None,
+            tls_key_file: None,
+            inbox_prefix: "_INBOX".to_owned(),
+            monitoring_url: None,
             replicas: 1,
             max_age: 168 * HOUR,
             max_bytes: 2048 * MIB,
@@ -68,7 +83,12 @@ impl Nats {
             token: s.optional("token"),
             user: s.optional("user"),
             password: s.optional("password"),
+            nkey: s.optional("nkey"),
             tls_ca_file: s.optional("tls_ca_file"),
+            tls_cert_file: s.optional("tls_cert_file"),
+            tls_key_file: s.optional("tls_key_file"),
+            inbox_prefix: s.or_where("inbox_prefix", d.inbox_prefix, |prefix| check_inbox_prefix(prefix)),
+            monitoring_url: s.optional("monitoring_url"),
             replicas: s.within("replicas", d.replicas, 1..=5),
             max_age: HOUR * s.within("max_age_hours", hours(d.max_age), 1..=87_600),
             max_bytes: MIB * s.within("max_bytes_mib", d.max_bytes / MIB, 1..=(1 << 30)),
@@ -83,6 +103,7 @@ impl Nats {
             ("credentials_file", self.credentials_file.is_some()),
             ("token", self.token.is_some()),
             ("user", self.user.is_some()),
+            ("nkey", self.nkey.is_some()),
         ];
         let used: Vec<&str> = ways.iter().filter(|(_, used)| *used).map(|(key, _)| *key).collect();
         if let [first, .., last] = used.as_slice() {
@@ -92,6 +113,11 @@ impl Nats {
             s.conflict("user", "needs a password, too");
         } else if self.password.is_some() && self.user.is_none() {
             s.conflict("password", "needs a user, too");
+        }
+        if self.tls_cert_file.is_some() && self.tls_key_file.is_none() {
+            s.conflict("tls_cert_file", "needs tls_key_file, too");
+        } else if self.tls_key_file.is_some() && self.tls_cert_file.is_none() {
+            s.conflict("tls_key_file", "needs tls_cert_file, too");
         }
     }
 
@@ -112,6 +138,15 @@ pub(super) fn check_token(name: &str, max: usize) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("{name:?} is not a name of 1 to {max} characters from A-Z a-z 0-9 _ -"))
+    }
+}
+
+/// A subject without wildcards: tokens with dots between them.
+fn check_inbox_prefix(prefix: &str) -> Result<(), String> {
+    if prefix.len() <= 64 && prefix.split('.').all(|token| check_token(token, 64).is_ok()) {
+        Ok(())
+    } else {
+        Err(format!("{prefix:?} is not the beginning of a subject such as \"_INBOX_worker\""))
     }
 }
 

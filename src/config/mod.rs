@@ -123,7 +123,11 @@ impl Config {
 
     /// Secrets that have no value now. Reads their files.
     pub fn missing_secrets(&self, env: &Env) -> Vec<Problem> {
-        let nats = [("nats.token", &self.nats.token), ("nats.password", &self.nats.password)];
+        let nats = [
+            ("nats.token", &self.nats.token),
+            ("nats.password", &self.nats.password),
+            ("nats.nkey", &self.nats.nkey),
+        ];
         let mut secrets: Vec<(String, &Secret)> =
             nats.into_iter().filter_map(|(key, secret)| Some((key.to_owned(), secret.as_ref()?))).collect();
         for (index, provider) in self.providers.iter().enumerate() {

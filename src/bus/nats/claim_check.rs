@@ -66,7 +66,7 @@ impl Bodies {
                 .map(|_| ())
                 .map_err(|error| unavailable_because("storing a large body", error))
         };
-        within(stored, "storing a large body").await?;
+        self.within(core, stored, "storing a large body").await?;
         Ok(name)
     }
 
@@ -92,7 +92,20 @@ impl Bodies {
             }
             Ok(Bytes::from(body))
         };
-        within(fetched, "fetching a large body").await
+        self.within(core, fetched, "fetching a large body").await
+    }
+
+    async fn within<T>(
+        &self,
+        core: &Core,
+        work: impl Future<Output = Result<T, BusError>>,
+        what: &'static str,
+    ) -> Result<T, BusError> {
+        let permitted = core.connection.complaints().unless_forbidden(&self.bucket, work);
+        match tokio::time::timeout(TRANSFER_LIMIT, permitted).await {
+            Ok(done) => done?,
+            Err(_) => Err(unavailable(format!("{what} took longer than {TRANSFER_LIMIT:?}"))),
+        }
     }
 
     async fn store(&self, core: &Core) -> Result<&ObjectStore, BusError> {
@@ -103,16 +116,6 @@ impl Bodies {
                 tracing::debug!(%error, "cannot bind to the bucket");
                 BusError::NotSetUp(format!("the object store {} cannot be used", self.bucket))
             })
-    }
-}
-
-async fn within<T>(
-    work: impl Future<Output = Result<T, BusError>>,
-    what: &'static str,
-) -> Result<T, BusError> {
-    match tokio::time::timeout(TRANSFER_LIMIT, work).await {
-        Ok(done) => done,
-        Err(_) => Err(unavailable(format!("{what} took longer than {TRANSFER_LIMIT:?}"))),
     }
 }
 

@@ -1,15 +1,15 @@
 //! The connection: opening it within a time limit, and knowing how it is.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, connection::State, jetstream};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{broadcast, watch},
+    time::Instant,
+};
 
 use super::{
+    complaints::Complaints,
     error::ConnectError,
     settings::{NatsAuth, NatsSettings},
 };
@@ -28,8 +28,8 @@ const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);
 const RECONNECT_BASE: Duration = Duration::from_millis(50);
 /// Longest delay of a reconnect.
 const RECONNECT_CAP: Duration = Duration::from_secs(4);
-/// How many of the server's complaints are remembered.
-const REMEMBERED_COMPLAINTS: usize = 16;
+/// Complaints of the server that wait for whoever they are about; there is one for each forbidden request.
+const COMPLAINTS: usize = 64;
 
 /// What the server says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,8 +54,8 @@ struct Seen {
     /// How often it was made; changes tell that subscriptions and requests of before may be lost.
     generation: watch::Sender<u64>,
     closed: watch::Sender<bool>,
-    /// The server tells of a forbidden publish only in an event, long before the publish times out.
-    complaints: Mutex<VecDeque<String>>,
+    /// The server tells of a forbidden publish or subscription only in an event, long before a request times out.
+    complaints: broadcast::Sender<Arc<str>>,
 }
 
 impl Connection {
@@ -63,7 +63,7 @@ impl Connection {
         let seen = Arc::new(Seen {
             generation: watch::Sender::new(0),
             closed: watch::Sender::new(false),
-            complaints: Mutex::new(VecDeque::new()),
+            complaints: broadcast::Sender::new(COMPLAINTS),
         });
         let url = settings.url.to_string();
         let servers = servers(settings)?;
@@ -117,10 +117,9 @@ impl Connection {
         ServerFacts { version: info.version, name: info.server_name, max_payload: info.max_payload }
     }
 
-    /// What the server complained about a subject, if it did lately.
-    pub(super) fn complaint_about(&self, subject: &str) -> Option<String> {
-        let complaints = self.seen.complaints.lock().unwrap_or_else(PoisonError::into_inner);
-        complaints.iter().rev().find(|text| text.contains(subject)).cloned()
+    /// What the server will complain about from now on.
+    pub(super) fn complaints(&self) -> Complaints {
+        Complaints::new(self.seen.complaints.subscribe())
     }
 }
 
@@ -182,10 +181,15 @@ async fn options(
         Some(path) => options.add_root_certificates(path.clone()),
         None => options,
     };
+    let options = match &settings.client_certificate {
+        Some((certificate, key)) => options.add_client_certificate(certificate.clone(), key.clone()),
+        None => options,
+    };
     // TCP_NODELAY needs no asking: async-nats sets it on every socket.
     Ok(options
         .name(&settings.name)
         .require_tls(settings.require_tls)
+        .custom_inbox_prefix(&settings.inbox_prefix)
         .ping_interval(PING_INTERVAL)
         .connection_timeout(CONNECT_ATTEMPT)
         .request_timeout(Some(settings.request_timeout))
@@ -230,11 +234,8 @@ impl Seen {
             Event::ServerError(error) => {
                 let text = error.to_string();
                 tracing::warn!(error = %text, "the NATS server complains");
-                let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
-                if complaints.len() == REMEMBERED_COMPLAINTS {
-                    complaints.pop_front();
-                }
-                complaints.push_back(text);
+                // The error would mean that nobody waits for one.
+                let _ = self.complaints.send(text.into());
                 "server_error"
             }
             Event::ClientError(error) => {

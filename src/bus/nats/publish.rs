@@ -113,9 +113,6 @@ pub(super) async fn publish(
             },
             Err(NoAnswer::TooLarge) => return Err(BusError::TooLarge { bytes: message.body.len() }),
             Err(no_answer) => {
-                if let Some(complaint) = core.connection.complaint_about(&message.subject) {
-                    return Err(BusError::Forbidden(complaint));
-                }
                 if matches!(no_answer, NoAnswer::NoResponders) && waits.len() > 0 {
                     unavailable(context(message))
                 } else {
@@ -124,7 +121,7 @@ pub(super) async fn publish(
             }
         };
         let Some(wait) = waits.next() else { return Err(failure) };
-        if matches!(failure, BusError::NotSetUp(_)) || Instant::now() + wait >= deadline {
+        if matches!(failure, BusError::NotSetUp(_) | BusError::Forbidden(_)) || Instant::now() + wait >= deadline {
             return Err(failure);
         }
         tokio::time::sleep(wait).await;

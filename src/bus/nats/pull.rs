@@ -24,7 +24,9 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{Core, Names, error::unavailable_because, receipt, requests, topology};
+use super::{
+    Core, Names, complaints::Complaints, error::unavailable_because, receipt, requests, topology,
+};
 use arrived::{Arrived, Opened};
 use request::Request;
 use status::Meaning;
@@ -44,6 +46,7 @@ pub(super) struct NatsInbox {
     stage: StageName,
     request: Request,
     generation: watch::Receiver<u64>,
+    complaints: Complaints,
     /// `None` only while being dropped.
     subscriber: Option<Subscriber>,
     /// Where the server sends messages; changes when a connection or request is given up, so that what was asked
@@ -79,10 +82,12 @@ impl NatsInbox {
         topology::bind(&core, stage).await?;
         let request = Request::new(core.names.events(), stage);
         let generation = core.connection.generation();
+        let complaints = core.connection.complaints();
         let (subscriber, reply) = subscribe(&core).await?;
         Ok(Self {
             request,
             generation,
+            complaints,
             subscriber: Some(subscriber),
             reply,
             credit: 0,
@@ -272,6 +277,9 @@ impl NatsInbox {
             },
             () = self.timer.as_mut(), if alarm.is_some() => {
                 if self.requested > 0 && self.last_heard.elapsed() >= self.request.silence() {
+                    if let Some(words) = self.complaints.forbidden_by_now(&self.request.subject()) {
+                        return Err(BusError::Forbidden(words));
+                    }
                     tracing::debug!(stage = %self.stage, "no heartbeat from the consumer; asking again");
                     self.start_over_after = Some(Duration::ZERO);
                 }

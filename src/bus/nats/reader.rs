@@ -43,6 +43,9 @@ pub struct ReadRequest {
     pub since: Option<Timestamp>,
     /// Go on with what is stored later, instead of ending.
     pub follow: bool,
+    /// Ask for each filter on its own, so that a user who may read only these subjects can: the server sees the
+    /// subject of a single filter in the request's own, and no others. Between filters the order is then nobody's.
+    pub apart: bool,
 }
 
 impl ReadRequest {
@@ -53,12 +56,12 @@ impl ReadRequest {
 
     /// Events of one filter from the beginning, without following.
     pub fn events(filter: String) -> Self {
-        Self { log: Log::Events, filters: vec![filter], since: None, follow: false }
+        Self { log: Log::Events, filters: vec![filter], since: None, follow: false, apart: false }
     }
 
     /// Every dead letter of a namespace, without following.
     pub fn all_dead(ns: &Namespace) -> Self {
-        Self { log: Log::Dead, filters: vec![ns.all_dead()], since: None, follow: false }
+        Self { log: Log::Dead, filters: vec![ns.all_dead()], since: None, follow: false, apart: false }
     }
 
     /// The ends of one workflow, past and to come.
@@ -68,7 +71,7 @@ impl ReadRequest {
             .filter(|event_type| event_type.is_end())
             .map(|event_type| ns.events_of_workflow(Some(event_type), workflow))
             .collect();
-        Self { log: Log::Events, filters, since: None, follow: true }
+        Self { log: Log::Events, filters, since: None, follow: true, apart: true }
     }
 
     /// The same, going on with what is stored later.
@@ -102,10 +105,10 @@ pub struct StoredEvent {
 /// Stored messages in the order of the stream. Reading disturbs no stage.
 pub struct EventReader {
     core: Arc<Core>,
-    // Boxed, or every future that reads would carry its 16 KiB.
-    messages: Box<Ordered>,
+    messages: stream::SelectAll<Box<Ordered>>,
     follow: bool,
-    done: bool,
+    /// Filters of which not everything stored has been read; without following, reading ends at none.
+    left: usize,
     /// Read, but its body is not fetched yet: kept so that a cancelled `next` loses nothing.
     pending: Option<StoredEvent>,
 }
@@ -116,27 +119,23 @@ impl EventReader {
             Log::Events => core.names.events(),
             Log::Dead => core.names.dead(),
         };
-        let failed = |error: async_nats::Error| unavailable_because("opening a reader", error);
-        let config = OrderedConfig {
-            filter_subjects: request.filters,
-            deliver_policy: match request.since {
-                Some(since) => DeliverPolicy::ByStartTime { start_time: since.into() },
-                None => DeliverPolicy::All,
-            },
-            replay_policy: ReplayPolicy::Instant,
-            ..OrderedConfig::default()
+        let deliver_policy = match request.since {
+            Some(since) => DeliverPolicy::ByStartTime { start_time: since.into() },
+            None => DeliverPolicy::All,
         };
-        let created = core.connection.jetstream.create_consumer_on_stream(config, stream_name).await;
-        let consumer = match created {
-            Ok(consumer) => consumer,
-            Err(_) if requests::stream_is_missing(&core, stream_name).await => {
-                return Err(BusError::NotSetUp(format!("the stream {stream_name} does not exist")));
-            }
-            Err(error) => return Err(failed(error.into())),
+        let groups: Vec<_> = if request.apart {
+            request.filters.into_iter().map(|filter| vec![filter]).collect()
+        } else {
+            vec![request.filters]
         };
-        let empty = consumer.cached_info().num_pending == 0;
-        let messages = Box::new(Box::pin(consumer.messages()).await.map_err(|error| failed(error.into()))?);
-        Ok(Self { core, messages, follow: request.follow, done: empty && !request.follow, pending: None })
+        let mut messages = stream::SelectAll::new();
+        let mut left = 0;
+        for filters in groups {
+            let (empty, ordered) = Box::pin(consume(&core, stream_name, filters, deliver_policy)).await?;
+            left += usize::from(!empty);
+            messages.push(ordered);
+        }
+        Ok(Self { core, messages, follow: request.follow, left, pending: None })
     }
 
     /// The next stored message; `None` after the last one unless following. Cancel-safe.
@@ -146,7 +145,7 @@ impl EventReader {
                 let body = whole_body(&self.core, event).await?;
                 return Ok(self.pending.take().map(|event| StoredEvent { body, ..event }));
             }
-            if self.done {
+            if self.left == 0 && !self.follow {
                 return Ok(None);
             }
             let next = if self.follow {
@@ -162,7 +161,9 @@ impl EventReader {
                 None => return Ok(None),
             };
             let info = message.info().map_err(|error| unavailable_because("reading stored events", error))?;
-            self.done = info.pending == 0 && !self.follow;
+            if info.pending == 0 {
+                self.left = self.left.saturating_sub(1);
+            }
             self.pending = Some(StoredEvent {
                 sequence: info.stream_sequence,
                 stored_at: info.published.into(),
@@ -172,6 +173,43 @@ impl EventReader {
             });
         }
     }
+}
+
+/// Begins to read one stream, and tells whether nothing is stored there. Boxed, or every future that reads would carry
+/// its 16 KiB.
+async fn consume(
+    core: &Core,
+    stream_name: &str,
+    mut filters: Vec<String>,
+    deliver_policy: DeliverPolicy,
+) -> Result<(bool, Box<Ordered>), BusError> {
+    let failed = |error: async_nats::Error| unavailable_because("opening a reader", error);
+    // Only a consumer with a name and a single filter tells its filter in the request's subject.
+    let (filter_subject, filter_subjects) = match filters.as_mut_slice() {
+        [only] => (std::mem::take(only), Vec::new()),
+        _ => (String::new(), filters),
+    };
+    let config = OrderedConfig {
+        name: Some(format!("read_{}", uuid::Uuid::now_v7().simple())),
+        filter_subject,
+        filter_subjects,
+        deliver_policy,
+        replay_policy: ReplayPolicy::Instant,
+        ..OrderedConfig::default()
+    };
+    let asked = format!("$JS.API.CONSUMER.CREATE.{stream_name}.");
+    let created = core.connection.jetstream.create_consumer_on_stream(config, stream_name);
+    let created = core.connection.complaints().unless_forbidden(&asked, created).await?;
+    let consumer = match created {
+        Ok(consumer) => consumer,
+        Err(_) if requests::stream_is_missing(core, stream_name).await => {
+            return Err(BusError::NotSetUp(format!("the stream {stream_name} does not exist")));
+        }
+        Err(error) => return Err(failed(error.into())),
+    };
+    let empty = consumer.cached_info().num_pending == 0;
+    let messages = Box::pin(consumer.messages()).await.map_err(|error| failed(error.into()))?;
+    Ok((empty, Box::new(messages)))
 }
 
 /// Ends of workflows as they are published.
@@ -184,6 +222,7 @@ impl Ends {
         let client = &core.connection.client;
         let ns = &core.settings.namespace;
         let mut messages = stream::SelectAll::new();
+        let mut complaints = core.connection.complaints();
         for event_type in EventType::ALL.into_iter().filter(|event_type| event_type.is_end()) {
             let subscriber = client
                 .subscribe(ns.events_of(event_type))
@@ -196,7 +235,10 @@ impl Ends {
         flushed
             .map_err(|_| unavailable("subscribing to ends"))?
             .map_err(|error| unavailable_because("subscribing to ends", error))?;
-        Ok(Self { messages })
+        match complaints.forbidden_by_now("Subscription to") {
+            Some(words) => Err(BusError::Forbidden(words)),
+            None => Ok(Self { messages }),
+        }
     }
 
     /// The next end: its type and its workflow's token. `None` when the connection is closed. Cancel-safe.

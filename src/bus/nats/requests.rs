@@ -36,6 +36,8 @@ pub(super) enum NoAnswer {
     Reconnected,
     /// Nobody listens: no such stream, or `JetStream` is not up yet.
     NoResponders,
+    /// This user may not ask that; the server's words.
+    Forbidden(String),
     /// The message is larger than the server accepts.
     TooLarge,
     /// The client cannot send it at all.
@@ -50,24 +52,33 @@ pub(super) async fn request(
     payload: Bytes,
     limit: Duration,
 ) -> Result<Message, NoAnswer> {
+    enum Stop {
+        Client(async_nats::RequestError),
+        Forbidden(String),
+        Reconnected,
+    }
     let mut request = Request::new().payload(payload).timeout(None);
     if let Some(headers) = headers {
         request = request.headers(headers);
     }
     let mut generation = core.connection.generation();
+    let mut complaints = core.connection.complaints();
+    let quoted = format!("\"{subject}\"");
     // One timer for all of it: the client's own would not cover the wait for its command queue.
     let answer = tokio::time::timeout(limit, async {
         tokio::select! {
             biased;
-            answer = core.connection.client.send_request(subject, request) => answer.map_err(Some),
-            _ = generation.changed() => Err(None),
+            answer = core.connection.client.send_request(subject, request) => answer.map_err(Stop::Client),
+            words = complaints.forbidden(&quoted) => Err(Stop::Forbidden(words)),
+            _ = generation.changed() => Err(Stop::Reconnected),
         }
     })
     .await;
     match answer {
         Ok(Ok(message)) => Ok(message),
-        Ok(Err(None)) => Err(NoAnswer::Reconnected),
-        Ok(Err(Some(error))) => Err(match error.kind() {
+        Ok(Err(Stop::Reconnected)) => Err(NoAnswer::Reconnected),
+        Ok(Err(Stop::Forbidden(words))) => Err(NoAnswer::Forbidden(words)),
+        Ok(Err(Stop::Client(error))) => Err(match error.kind() {
             RequestErrorKind::TimedOut => NoAnswer::TimedOut,
             RequestErrorKind::NoResponders => NoAnswer::NoResponders,
             RequestErrorKind::MaxPayloadExceeded => NoAnswer::TooLarge,
@@ -114,6 +125,7 @@ pub(super) async fn last_of_subject(
 pub(super) async fn explain(core: &Core, no_answer: NoAnswer, stream: &str, context: String) -> BusError {
     match no_answer {
         NoAnswer::TimedOut | NoAnswer::Reconnected => unavailable(context),
+        NoAnswer::Forbidden(words) => BusError::Forbidden(words),
         NoAnswer::Client(source) => unavailable_because(context, source),
         NoAnswer::TooLarge => BusError::TooLarge { bytes: core.connection.facts().max_payload },
         NoAnswer::NoResponders => {

@@ -19,6 +19,10 @@ pub struct NatsSettings {
     pub require_tls: bool,
     /// PEM file with the authorities to trust; the system's if unset.
     pub root_certificates: Option<PathBuf>,
+    /// PEM files with our own certificate and its key, for a server that asks for one.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
+    /// Where answers are sent: the first tokens of a subject that this user may subscribe to, `_INBOX` for anybody.
+    pub inbox_prefix: String,
     /// How long to keep trying to connect at start.
     pub connect_within: Duration,
     /// How long one request, or one attempt of a publish, may take.
@@ -39,6 +43,8 @@ impl NatsSettings {
             auth: NatsAuth::None,
             require_tls: false,
             root_certificates: None,
+            client_certificate: None,
+            inbox_prefix: "_INBOX".to_owned(),
             connect_within: Duration::from_secs(10),
             request_timeout: Duration::from_secs(5),
             ack_wait: Duration::from_secs(30),

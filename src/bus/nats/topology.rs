@@ -74,7 +74,8 @@ pub async fn setup(bus: &NatsBus, limits: &Limits) -> Result<Report, BusError> {
         let found = stream_config(core, &wanted.name).await?;
         match &found {
             None => {
-                jetstream.create_stream(wanted.clone()).await.map_err(|e| refused(&wanted.name, e))?;
+                let created = jetstream.create_stream(wanted.clone());
+                permitted(core, &wanted.name, created).await?.map_err(|e| refused(&wanted.name, e))?;
                 report.created.push(wanted.name);
             }
             Some(found) => {
@@ -82,7 +83,8 @@ pub async fn setup(bus: &NatsBus, limits: &Limits) -> Result<Report, BusError> {
                 if drifts.is_empty() {
                     report.unchanged.push(wanted.name);
                 } else {
-                    jetstream.update_stream(&wanted).await.map_err(|e| refused(&wanted.name, e))?;
+                    let updated = jetstream.update_stream(&wanted);
+                    permitted(core, &wanted.name, updated).await?.map_err(|e| refused(&wanted.name, e))?;
                     report.updated.extend(drifts);
                 }
             }
@@ -97,9 +99,9 @@ pub async fn setup(bus: &NatsBus, limits: &Limits) -> Result<Report, BusError> {
             report.unchanged.push(name);
             continue;
         }
-        jetstream
-            .create_consumer_on_stream(wanted, core.names.events())
-            .await
+        let created = jetstream.create_consumer_on_stream(wanted, core.names.events());
+        permitted(core, &name, created)
+            .await?
             .map_err(|error| unavailable_because(format!("creating the consumer {name}"), error))?;
         match drifts {
             Some(drifts) => report.updated.extend(drifts),
@@ -150,8 +152,13 @@ pub(super) async fn bind(core: &Core, stage: StageName) -> Result<(), BusError> 
     Ok(())
 }
 
+/// Forbidden requests say so at once, not after their time limit.
+async fn permitted<T>(core: &Core, object: &str, work: impl Future<Output = T>) -> Result<T, BusError> {
+    core.connection.complaints().unless_forbidden(object, work).await
+}
+
 async fn stream_config(core: &Core, name: &str) -> Result<Option<jetstream::stream::Config>, BusError> {
-    match core.connection.jetstream.get_stream(name).await {
+    match permitted(core, name, core.connection.jetstream.get_stream(name)).await? {
         Ok(stream) => Ok(Some(stream.cached_info().config.clone())),
         Err(error) => match error.kind() {
             GetStreamErrorKind::JetStream(told)
@@ -172,7 +179,8 @@ async fn stream_config(core: &Core, name: &str) -> Result<Option<jetstream::stre
 async fn consumer_config(core: &Core, stage: StageName) -> Result<Option<pull::Config>, BusError> {
     let name = Names::consumer(stage);
     let stream = core.names.events();
-    match core.connection.jetstream.get_consumer_from_stream::<pull::Config, _, _>(name, stream).await {
+    let asked = core.connection.jetstream.get_consumer_from_stream::<pull::Config, _, _>(name, stream);
+    match permitted(core, name, asked).await? {
         Ok(consumer) => Ok(Some(
             pull::Config::try_from_consumer_config(consumer.cached_info().config.clone())
                 .map_err(|error| unavailable_because(format!("looking up the consumer {name}"), error))?,

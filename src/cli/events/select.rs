@@ -64,6 +64,7 @@ impl Selection {
             filters: self.filters.clone(),
             since: self.since,
             follow: self.follow,
+            apart: false,
         }
     }
 

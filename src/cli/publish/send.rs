@@ -33,6 +33,7 @@ pub(super) struct Sent {
 /// Sends input to the event stream of a namespace.
 #[derive(Clone)]
 pub(super) struct Sender {
+    bus: NatsBus,
     client: Client,
     ns: Namespace,
     stream: String,
@@ -43,6 +44,7 @@ impl Sender {
     /// `timeout` limits one attempt.
     pub(super) fn new(bus: &NatsBus, timeout: Duration) -> Self {
         Self {
+            bus: bus.clone(),
             client: bus.client().clone(),
             ns: bus.namespace().clone(),
             stream: bus.names().events().to_owned(),
@@ -76,12 +78,12 @@ impl Sender {
         headers.insert("Content-Type", "application/cloudevents+json");
         headers.insert("traceparent", message.traceparent.as_str());
         let request = Request::new().payload(message.body.clone()).headers(headers).timeout(None);
-        let asked = self.client.send_request(subject.clone(), request);
+        let asked = self.bus.unless_forbidden(&subject, self.client.send_request(subject.clone(), request));
         // Our own timer: the client's does not cover the wait for its queue while the connection is down.
         let Ok(answer) = tokio::time::timeout(self.timeout, asked).await else {
             return Ok(Err(unavailable(&subject, None)));
         };
-        let answer = match answer {
+        let answer = match answer? {
             Ok(answer) => answer,
             Err(error) => {
                 return match error.kind() {
