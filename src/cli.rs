@@ -28,6 +28,8 @@ use throughline_schemas::{EventType, StageName};
 
 pub use exit::{Exit, Failure};
 
+use crate::bus::nats::Role;
+
 /// Durable, replayable, event-driven LLM workflows over NATS JetStream.
 #[derive(Debug, Parser)]
 #[command(name = "throughline", version, max_term_width = 110)]
@@ -167,6 +169,9 @@ pub struct EventsArgs {
 /// `throughline doctor`
 #[derive(Debug, Clone, Args)]
 pub struct DoctorArgs {
+    /// Whose permissions on the NATS server to check
+    #[arg(long, value_enum, default_value_t = Role::Worker)]
+    role: Role,
     /// Print JSON
     #[arg(long)]
     json: bool,

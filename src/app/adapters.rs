@@ -111,7 +111,8 @@ fn nats_auth(nats: &config::Nats, env: &Env) -> Result<NatsAuth, AdapterError> {
         return Ok(NatsAuth::NKey(secret("nats.nkey", seed, env)?));
     }
     let Some(user) = &nats.user else { return Ok(NatsAuth::None) };
-    let password = nats.password.as_ref().map(|password| secret("nats.password", password, env)).transpose()?;
+    let password =
+        nats.password.as_ref().map(|password| secret("nats.password", password, env)).transpose()?;
     Ok(NatsAuth::Password { user: user.clone(), password: password.unwrap_or_default() })
 }
 

@@ -16,6 +16,7 @@ mod pull;
 mod reader;
 mod receipt;
 mod requests;
+mod roles;
 mod settings;
 pub mod topology;
 
@@ -30,6 +31,7 @@ pub use connection::{MIN_SERVER, ServerFacts};
 pub use error::ConnectError;
 pub use names::Names;
 pub use reader::{Ends, EventReader, Log, ReadRequest, StoredEvent};
+pub use roles::{Needs, Permissions, Role};
 pub use settings::{NatsAuth, NatsSettings, Url};
 
 use connection::Connection;

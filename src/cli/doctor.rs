@@ -6,6 +6,7 @@ mod nats;
 mod reach;
 mod settings;
 mod sync;
+mod whoami;
 
 use super::{DoctorArgs, Exit, Failure, output, timeline::Style};
 use crate::config::{Config, Env};
@@ -13,7 +14,7 @@ use finding::{Finding, Status};
 
 pub(super) async fn run(args: &DoctorArgs, config: &Config, env: &Env) -> Result<(), Failure> {
     let (nats, database, reach) = tokio::join!(
-        Box::pin(nats::check(config, env)),
+        Box::pin(nats::check(config, env, args.role)),
         Box::pin(database::check(config)),
         reach::check(config),
     );

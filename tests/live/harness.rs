@@ -6,6 +6,7 @@ pub mod config;
 pub mod corpora;
 pub mod disk;
 pub mod log;
+pub mod nodes;
 pub mod process;
 pub mod python;
 pub mod reaper;
@@ -14,6 +15,7 @@ pub mod stand_ins;
 pub use cluster::Cluster;
 pub use config::Settings;
 pub use log::{Log, Seen};
+pub use nodes::Nodes;
 pub use process::Program;
 pub use stand_ins::StandIns;
 

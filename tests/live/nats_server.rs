@@ -36,13 +36,7 @@ impl NatsServer {
 
     /// The same, with its store in this folder instead of one of its own.
     pub fn start_on(store: Option<&Path>, extra: &[&str]) -> Option<Self> {
-        let Some(binary) = find() else {
-            let why =
-                "left out: no nats-server in NATS_SERVER_BIN or PATH (deploy/nats-server.sh fetches one)";
-            assert!(std::env::var_os("CI").is_none(), "{why}");
-            eprintln!("{why}");
-            return None;
-        };
+        let binary = find()?;
         let dir = tempfile::tempdir().expect("a temporary directory");
         let extra = extra.iter().map(|&argument| argument.to_owned()).collect();
         let store = store.map_or_else(|| dir.path().join("store"), Path::to_owned);
@@ -127,8 +121,19 @@ fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
-/// `NATS_SERVER_BIN`, else the first nats-server in `PATH`.
-fn find() -> Option<PathBuf> {
+/// `NATS_SERVER_BIN`, else the first nats-server in `PATH`. `None` is said, and is an error where leaving tests out would
+/// go unnoticed.
+pub fn find() -> Option<PathBuf> {
+    let found = look_for();
+    if found.is_none() {
+        let why = "left out: no nats-server in NATS_SERVER_BIN or PATH (deploy/nats-server.sh fetches one)";
+        assert!(std::env::var_os("CI").is_none(), "{why}");
+        eprintln!("{why}");
+    }
+    found
+}
+
+fn look_for() -> Option<PathBuf> {
     if let Some(binary) = std::env::var_os("NATS_SERVER_BIN") {
         return Some(binary.into());
     }

@@ -101,7 +101,7 @@ impl Bodies {
         work: impl Future<Output = Result<T, BusError>>,
         what: &'static str,
     ) -> Result<T, BusError> {
-        let permitted = core.connection.complaints().unless_forbidden(&self.bucket, work);
+        let permitted = core.connection.complaints().unless_forbidden(&self.bucket, Box::pin(work));
         match tokio::time::timeout(TRANSFER_LIMIT, permitted).await {
             Ok(done) => done?,
             Err(_) => Err(unavailable(format!("{what} took longer than {TRANSFER_LIMIT:?}"))),

@@ -121,7 +121,9 @@ pub(super) async fn publish(
             }
         };
         let Some(wait) = waits.next() else { return Err(failure) };
-        if matches!(failure, BusError::NotSetUp(_) | BusError::Forbidden(_)) || Instant::now() + wait >= deadline {
+        if matches!(failure, BusError::NotSetUp(_) | BusError::Forbidden(_))
+            || Instant::now() + wait >= deadline
+        {
             return Err(failure);
         }
         tokio::time::sleep(wait).await;

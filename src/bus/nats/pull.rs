@@ -24,9 +24,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{
-    Core, Names, complaints::Complaints, error::unavailable_because, receipt, requests, topology,
-};
+use super::{Core, Names, complaints::Complaints, error::unavailable_because, receipt, requests, topology};
 use arrived::{Arrived, Opened};
 use request::Request;
 use status::Meaning;

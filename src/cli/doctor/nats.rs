@@ -3,21 +3,18 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{self, consumer::pull};
-use serde::Deserialize;
-use throughline_actors::ports::{bus::BusError, clock::Clock};
-use throughline_schemas::{StageName, Timestamp};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use throughline_actors::ports::bus::BusError;
+use throughline_schemas::StageName;
 
 use super::{
     finding::{Finding, within},
-    sync,
+    sync, whoami,
 };
 use crate::{
     app::{connect_bus, stream_limits},
-    bus::nats::{Names, NatsBus, topology},
-    cli::{exit::with_causes, timeline::duration},
+    bus::nats::{Names, NatsBus, Role, topology},
+    cli::exit::with_causes,
     config::{Config, Env},
-    system::SystemClock,
 };
 
 /// How long connecting may take. Longer than the bus itself tries, whose own error says more.
@@ -30,12 +27,10 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 const MIN_PAYLOAD: usize = 256 * 1024;
 /// Streams and accounts that are fuller than this, in percent, are worth a word.
 const FULL_PERCENT: u64 = 80;
-/// A clock that is further off makes durations and `--since` misleading.
-const MAX_SKEW: Duration = Duration::from_secs(1);
 /// Differences named at most.
 const MAX_DRIFTS: usize = 5;
 
-pub(super) async fn check(config: &Config, env: &Env) -> Vec<Finding> {
+pub(super) async fn check(config: &Config, env: &Env, role: Role) -> Vec<Finding> {
     let connected = tokio::time::timeout(CONNECT_LIMIT, connect_bus(config, env, "doctor")).await;
     let bus = match connected {
         Ok(Ok(bus)) => bus,
@@ -50,16 +45,16 @@ pub(super) async fn check(config: &Config, env: &Env) -> Vec<Finding> {
     };
     let jetstream =
         jetstream::ContextBuilder::new().timeout(config.nats.request_timeout).build(bus.client().clone());
-    let (account, streams, space, workers, sync, clock) = tokio::join!(
-        within("jetstream", CHECK_LIMIT, account(&jetstream)),
-        within("streams", CHECK_LIMIT, Box::pin(streams(config, &bus))),
-        space(&jetstream, bus.names().events()),
-        workers(&jetstream, bus.names().events()),
+    let (account, streams, space, workers, sync, whoami) = tokio::join!(
+        within("jetstream", CHECK_LIMIT, account(&bus, &jetstream)),
+        within("streams", CHECK_LIMIT, Box::pin(streams(config, &bus, &jetstream, role))),
+        space(&bus, &jetstream),
+        workers(&bus, &jetstream),
         within("sync", CHECK_LIMIT, sync::check(config, &bus)),
-        within("clock", CHECK_LIMIT, clock(&bus)),
+        Box::pin(whoami::check(config, &bus, role)),
     );
     let findings = [server(config, &bus), account, streams].into_iter().chain(space).chain(workers);
-    let findings = findings.chain([sync, clock]).collect();
+    let findings = findings.chain([sync]).chain(whoami).collect();
     bus.close(CLOSE_LIMIT).await;
     findings
 }
@@ -75,11 +70,12 @@ fn server(config: &Config, bus: &NatsBus) -> Finding {
     Finding::ok("nats", detail)
 }
 
-async fn account(jetstream: &jetstream::Context) -> Finding {
+async fn account(bus: &NatsBus, jetstream: &jetstream::Context) -> Finding {
     const NAME: &str = "jetstream";
-    let account = match jetstream.query_account().await {
-        Ok(account) => account,
-        Err(error) => {
+    let account = match bus.unless_forbidden("$JS.API.INFO", jetstream.query_account()).await {
+        Ok(Ok(account)) => account,
+        Err(error) => return Finding::warn(NAME, with_causes(&error), "allow this user to ask for it"),
+        Ok(Err(error)) => {
             let advice = "switch JetStream on for this account, or use another user";
             return Finding::fail(NAME, with_causes(&error), advice);
         }
@@ -98,9 +94,18 @@ async fn account(jetstream: &jetstream::Context) -> Finding {
     }
 }
 
-async fn streams(config: &Config, bus: &NatsBus) -> Finding {
+async fn streams(config: &Config, bus: &NatsBus, jetstream: &jetstream::Context, role: Role) -> Finding {
     const NAME: &str = "streams";
     const ADVICE: &str = "run `throughline setup`";
+    if role == Role::Publisher {
+        // It need not see the others, nor the stages' consumers.
+        let stream = bus.names().events();
+        return match bus.unless_forbidden(stream, jetstream.get_stream(stream)).await {
+            Ok(Ok(_)) => Finding::ok(NAME, "the event stream is there"),
+            Ok(Err(error)) => Finding::fail(NAME, with_causes(&error), ADVICE),
+            Err(error) => Finding::fail(NAME, with_causes(&error), ADVICE),
+        };
+    }
     let drifts = match topology::check(bus, &stream_limits(config)).await {
         Ok(drifts) => drifts,
         Err(error @ BusError::Unavailable { .. }) => {
@@ -124,9 +129,10 @@ async fn streams(config: &Config, bus: &NatsBus) -> Finding {
 }
 
 /// How full the event stream is; nothing if there is none, which the check of the streams says.
-async fn space(jetstream: &jetstream::Context, stream: &str) -> Option<Finding> {
+async fn space(bus: &NatsBus, jetstream: &jetstream::Context) -> Option<Finding> {
     const NAME: &str = "space";
-    let stream = jetstream.get_stream(stream).await.ok()?;
+    let stream = bus.names().events();
+    let stream = bus.unless_forbidden(stream, jetstream.get_stream(stream)).await.ok()?.ok()?;
     let info = stream.cached_info();
     let (used, messages) = (info.state.bytes, info.state.messages);
     let limit = u64::try_from(info.config.max_bytes).ok().filter(|limit| *limit > 0)?;
@@ -141,14 +147,15 @@ async fn space(jetstream: &jetstream::Context, stream: &str) -> Option<Finding> 
 }
 
 /// Whether anybody works; nothing if there is no consumer to work on.
-async fn workers(jetstream: &jetstream::Context, stream: &str) -> Option<Finding> {
+async fn workers(bus: &NatsBus, jetstream: &jetstream::Context) -> Option<Finding> {
     const NAME: &str = "workers";
+    let stream = bus.names().events();
     let mut idle = Vec::new();
     let mut behind = Vec::new();
     for stage in StageName::ALL {
         let name = Names::consumer(stage);
-        let found = jetstream.get_consumer_from_stream::<pull::Config, _, _>(name, stream).await;
-        let info = found.ok()?.cached_info().clone();
+        let asked = jetstream.get_consumer_from_stream::<pull::Config, _, _>(name, stream);
+        let info = bus.unless_forbidden(name, asked).await.ok()?.ok()?.cached_info().clone();
         if info.num_waiting == 0 && info.num_ack_pending == 0 {
             idle.push(stage.as_str());
         }
@@ -169,73 +176,6 @@ async fn workers(jetstream: &jetstream::Context, stream: &str) -> Option<Finding
     })
 }
 
-/// The server says what time it is when asked who we are.
-async fn clock(bus: &NatsBus) -> Finding {
-    const NAME: &str = "clock";
-    #[derive(Deserialize)]
-    struct Answer {
-        server: Server,
-    }
-    #[derive(Deserialize)]
-    struct Server {
-        time: String,
-    }
-    let before = SystemClock.now();
-    let answer = bus.client().request("$SYS.REQ.USER.INFO", bytes::Bytes::new()).await;
-    let after = SystemClock.now();
-    let server: Option<OffsetDateTime> = answer
-        .ok()
-        .and_then(|answer| serde_json::from_slice::<Answer>(&answer.payload).ok())
-        .and_then(|answer| OffsetDateTime::parse(&answer.server.time, &Rfc3339).ok());
-    match server {
-        Some(server) => judge_clock(before, server.into(), after),
-        None => Finding::warn(
-            NAME,
-            "the server does not say what time it has",
-            "compare `date -u` on both machines",
-        ),
-    }
-}
-
-fn judge_clock(before: Timestamp, server: Timestamp, after: Timestamp) -> Finding {
-    const NAME: &str = "clock";
-    let (before, server, after) =
-        (OffsetDateTime::from(before), OffsetDateTime::from(server), OffsetDateTime::from(after));
-    // It was asked between the two: only what lies outside of them is certain.
-    let skew = if server < before {
-        before - server
-    } else if server > after {
-        server - after
-    } else {
-        time::Duration::ZERO
-    };
-    let skew = skew.unsigned_abs();
-    let direction = if server < before { "behind" } else { "ahead of" };
-    if skew > MAX_SKEW {
-        let detail = format!("the server's is {} {direction} ours", duration(skew));
-        Finding::warn(NAME, detail, "synchronise both (NTP); durations and --since mislead until then")
-    } else {
-        Finding::ok(NAME, "the server's and ours agree")
-    }
-}
-
 fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(1 << 20))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::doctor::finding::Status;
-
-    #[test]
-    fn only_a_skew_that_the_journey_cannot_explain_counts() {
-        let at = Timestamp::from_unix_ms;
-        assert_eq!(judge_clock(at(1_000), at(1_500), at(9_000)).status, Status::Ok);
-        assert_eq!(judge_clock(at(5_000), at(4_500), at(5_001)).status, Status::Ok);
-        let behind = judge_clock(at(5_000), at(2_500), at(5_001));
-        assert_eq!(behind.status, Status::Warn);
-        assert!(behind.detail.contains("2500 ms behind"), "{}", behind.detail);
-        assert!(judge_clock(at(0), at(5_000), at(1)).detail.contains("ahead of"));
-    }
 }

@@ -1,7 +1,6 @@
 //! Whether what the server acknowledged survives a power cut.
 //!
-//! A client cannot ask for `sync_interval`; the server's monitoring tells it, where it is switched on at its usual
-//! port on the same machine.
+//! A client cannot ask for `sync_interval`; the servers' monitoring tells it, where it is switched on.
 
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use reqwest::Url;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::finding::Finding;
+use super::{finding::Finding, whoami::is_loopback};
 use crate::{
     bus::nats::NatsBus,
     config::Config,
@@ -34,6 +33,7 @@ const ADVICE: &str = "set `jetstream { sync_interval: always }` in the server's 
 struct Answer {
     server_id: String,
     config: Option<Settings>,
+    meta_cluster: Option<Cluster>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -45,52 +45,100 @@ struct Settings {
     sync_always: bool,
 }
 
-pub(super) async fn check(config: &Config, bus: &NatsBus) -> Finding {
-    let server = bus.client().server_info().server_id;
-    let told = match config.nats.servers().next() {
-        Some(url) => ask(url, MONITORING_PORT, &server).await,
-        None => None,
-    };
-    judge(told.as_ref())
+#[derive(Debug, Deserialize)]
+struct Cluster {
+    #[serde(default)]
+    name: String,
 }
 
-fn judge(told: Option<&Settings>) -> Finding {
-    match told {
-        Some(Settings { sync_always: true, .. }) => {
-            Finding::ok(NAME, "every event is on the disk before it is acknowledged")
-        }
-        Some(settings) => {
-            let interval = Duration::from_nanos(settings.sync_interval);
+/// Which servers are meant: their monitoring may be somebody else's who has the same port.
+enum Whose {
+    /// Whatever answers at an address that the configuration names.
+    Named,
+    /// This server, or another of its cluster.
+    Server { id: String, cluster: Option<String> },
+}
+
+pub(super) async fn check(config: &Config, bus: &NatsBus) -> Finding {
+    let told = if let Some(urls) = &config.nats.monitoring_url {
+        ask_all(urls.split(',').map(|url| url.trim().to_owned()), &Whose::Named).await
+    } else {
+        let info = bus.client().server_info();
+        let whose = Whose::Server { id: info.server_id, cluster: info.cluster };
+        let urls = config.nats.servers().filter_map(|url| monitoring_of(url, MONITORING_PORT));
+        ask_all(urls, &whose).await
+    };
+    let replicas = config.nats.replicas;
+    judge(&told, replicas, config.nats.servers().all(is_loopback))
+}
+
+async fn ask_all(urls: impl Iterator<Item = String>, whose: &Whose) -> Vec<Option<Settings>> {
+    futures_util::future::join_all(urls.map(|url| ask(url, whose))).await
+}
+
+/// `told` is what each server's monitoring said, if it answered.
+fn judge(told: &[Option<Settings>], replicas: usize, on_this_machine: bool) -> Finding {
+    let known: Vec<&Settings> = told.iter().flatten().collect();
+    let slowest =
+        known.iter().filter(|settings| !settings.sync_always).map(|settings| settings.sync_interval).max();
+    let servers =
+        if known.len() == 1 { "the server".to_owned() } else { format!("each of {} servers", known.len()) };
+    match slowest {
+        Some(interval) => {
+            let interval = Duration::from_nanos(interval);
             let detail = format!(
                 "a power cut or a crash of the server's machine loses acknowledged events of up to the last \
                  {interval:?}; a crash of the server alone loses none"
             );
-            Finding::warn(NAME, detail, ADVICE)
+            // One copy, on a machine of its own: somebody relies on it.
+            if replicas < 3 && !on_this_machine {
+                Finding::fail(NAME, detail, ADVICE)
+            } else {
+                Finding::warn(NAME, detail, ADVICE)
+            }
+        }
+        None if !known.is_empty() && known.len() == told.len() => {
+            Finding::ok(NAME, format!("{servers} writes to the disk before it acknowledges"))
         }
         None => {
             let detail = format!(
-                "cannot be told from here (no monitoring of this server at port {MONITORING_PORT}). By default a \
-                 power cut loses acknowledged events of up to the last two minutes"
+                "cannot be told from here: the monitoring of {} of {} servers does not answer (port {MONITORING_PORT}, or \
+                 nats.monitoring_url). By default a power cut loses acknowledged events of up to the last two minutes",
+                told.len() - known.len(),
+                told.len()
             );
             Finding::warn(NAME, detail, ADVICE)
         }
     }
 }
 
-/// What the monitoring on the host of `url` says, if it is the monitoring of this very server.
-async fn ask(url: &str, port: u16, server_id: &str) -> Option<Settings> {
+/// Where a server's monitoring usually is.
+fn monitoring_of(url: &str, port: u16) -> Option<String> {
     let complete = if url.contains("://") { url.trim().to_owned() } else { format!("nats://{}", url.trim()) };
-    let host = Url::parse(&complete).ok()?.host_str()?.to_owned();
-    let monitoring = format!("http://{host}:{port}/jsz?config=true");
+    Some(format!("http://{}:{port}", Url::parse(&complete).ok()?.host_str()?))
+}
+
+/// What the monitoring at `url` says, if it is of a server that is meant.
+async fn ask(url: String, whose: &Whose) -> Option<Settings> {
     let client = http_client::client(LIMIT, false).ok()?;
     let asked = async {
-        let response = client.get(monitoring).send().await.ok()?;
+        let response =
+            client.get(format!("{}/jsz?config=true", url.trim_end_matches('/'))).send().await.ok()?;
         let limits =
             BodyLimits { max_bytes: MAX_BYTES, between_pieces: None, deadline: Instant::now() + LIMIT };
         serde_json::from_slice::<Answer>(&body::read(response, limits).await.ok()?).ok()
     };
     let answer = tokio::time::timeout(LIMIT, asked).await.ok()??;
-    if answer.server_id == server_id { answer.config } else { None }
+    let is_meant = match whose {
+        Whose::Named => true,
+        Whose::Server { id, cluster } => {
+            answer.server_id == *id
+                || cluster.as_ref().is_some_and(|name| {
+                    !name.is_empty() && answer.meta_cluster.as_ref().is_some_and(|told| told.name == *name)
+                })
+        }
+    };
+    if is_meant { answer.config } else { None }
 }
 
 #[cfg(test)]
@@ -103,28 +151,42 @@ mod tests {
 
     /// What nats-server 2.15.1 answers, shortened.
     const ANSWER: &str = r#"{"memory":0,"server_id":"NDTF","config":{"max_memory":1,"store_dir":"/js",
-        "sync_interval":120000000000,"sync_always":true,"strict":true},"total":1}"#;
+        "sync_interval":120000000000,"sync_always":true,"strict":true},"total":1,
+        "meta_cluster":{"name":"throughline","leader":"n1","cluster_size":3}}"#;
 
     #[tokio::test]
-    async fn only_the_monitoring_of_this_very_server_is_believed() {
+    async fn only_the_monitoring_of_the_servers_that_are_meant_is_believed() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let server = axum::serve(listener, Router::new().route("/jsz", get(|| async { ANSWER })));
         tokio::spawn(async move { server.await });
+        let of = |id: &str, cluster: Option<&str>| Whose::Server {
+            id: id.to_owned(),
+            cluster: cluster.map(str::to_owned),
+        };
         for url in ["nats://u:p@127.0.0.1:4222", "127.0.0.1:4222"] {
-            let told = ask(url, port, "NDTF").await;
-            assert!(told.as_ref().unwrap().sync_always, "{url}");
-            assert_eq!(judge(told.as_ref()).status, Status::Ok);
+            let monitoring = monitoring_of(url, port).unwrap();
+            for whose in [of("NDTF", None), of("OTHER", Some("throughline")), Whose::Named] {
+                assert!(ask(monitoring.clone(), &whose).await.unwrap().sync_always, "{url}");
+            }
+            for whose in [of("OTHER", None), of("OTHER", Some("")), of("OTHER", Some("another"))] {
+                assert!(ask(monitoring.clone(), &whose).await.is_none(), "{url}");
+            }
         }
-        assert!(ask("nats://127.0.0.1:4222", port, "OTHER").await.is_none());
     }
 
     #[test]
     fn what_would_be_lost_is_said() {
-        let default = Settings { sync_interval: 120_000_000_000, sync_always: false };
-        let finding = judge(Some(&default));
+        let told = |sync_always| Some(Settings { sync_interval: 120_000_000_000, sync_always });
+        let finding = judge(&[told(true), told(false), told(true)], 3, false);
         assert_eq!(finding.status, Status::Warn);
         assert!(finding.detail.contains("120s") && finding.advice.contains("sync_interval: always"));
-        assert!(judge(None).detail.contains("two minutes"));
+        assert_eq!(judge(&[told(false)], 1, true).status, Status::Warn);
+        assert_eq!(judge(&[told(false)], 1, false).status, Status::Fail);
+        assert_eq!(judge(&[told(true), told(true)], 3, false).status, Status::Ok);
+        let unknown = judge(&[told(true), None], 3, false);
+        assert_eq!(unknown.status, Status::Warn);
+        assert!(unknown.detail.contains("1 of 2") && unknown.detail.contains("two minutes"));
+        assert_eq!(judge(&[], 1, true).status, Status::Warn);
     }
 }
