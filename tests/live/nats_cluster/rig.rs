@@ -40,7 +40,7 @@ impl Rig {
         std::fs::write(self.config(name), settings.over(&self.stand_ins.config)).expect("a file");
     }
 
-    fn config(&self, name: &str) -> PathBuf {
+    pub(super) fn config(&self, name: &str) -> PathBuf {
         self.dir.path().join(format!("{name}.toml"))
     }
 
