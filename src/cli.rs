@@ -7,6 +7,7 @@ mod dev;
 mod doctor;
 mod events;
 mod exit;
+mod health;
 mod live;
 mod output;
 mod publish;
@@ -71,6 +72,8 @@ enum Command {
     Events(EventsArgs),
     /// Check everything that a worker needs, and say what to change
     Doctor(DoctorArgs),
+    /// Ask the worker at `http.listen` whether it is ready (for containers; exit 0, 1 or 69)
+    Health,
     /// Check or show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),

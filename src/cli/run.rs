@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::{
     Cli, Command, Exit, Failure, Global, SchemaCommand, bench, config_command, dev, doctor, events,
-    exit::with_causes, output, publish, sandbox, schema, setup, worker,
+    exit::with_causes, health, output, publish, sandbox, schema, setup, worker,
 };
 use crate::{
     app::{AdapterError, WorkerError},
@@ -71,6 +71,7 @@ impl Cli {
             Command::Bench(args) => Box::pin(bench::run(args)).await,
             Command::Publish(args) => publish::run(args, &config, env).await,
             Command::Events(args) => events::run(args, &config, env).await,
+            Command::Health => health::run(&config).await,
             Command::Doctor(args) => doctor::run(args, &config, env).await,
             // Answered before there was a runtime.
             Command::Config(_) | Command::Schema(_) => Ok(()),
@@ -101,6 +102,7 @@ impl Command {
             | Self::Publish(_)
             | Self::Events(_)
             | Self::Doctor(_)
+            | Self::Health
             | Self::Config(_)
             | Self::Schema(_)
             | Self::Sandbox(_)

@@ -42,7 +42,7 @@ async fn a_leader_that_is_cut_off_acknowledges_nothing_and_nothing_is_lost() {
         Box::pin(inside()).await;
         return;
     }
-    let may = Command::new("unshare").args(["-n", "ip", "link", "add", "b", "type", "bridge"]).output();
+    let may = Command::new("unshare").args(["-n", "ip", "link", "add", "b0", "type", "bridge"]).output();
     if !may.is_ok_and(|tried| tried.status.success()) {
         eprintln!(
             "left out: network namespaces and bridges cannot be made here (root, iproute2 and util-linux are needed)"
