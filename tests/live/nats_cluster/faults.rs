@@ -129,7 +129,7 @@ pub(super) async fn assert_nothing_lost(
             ends,
             1,
             "{workflow}: {:?}",
-            log.events(workflow).map(|seen| seen.kind()).collect::<Vec<_>>()
+            log.events(workflow).map(crate::harness::Seen::kind).collect::<Vec<_>>()
         );
         assert!(log.event(workflow, "workflow_failed").is_none(), "{workflow}");
     }
@@ -169,16 +169,16 @@ async fn a_leader_that_dies_or_freezes_costs_seconds_and_no_input() {
         if fault < KILLS {
             rig.nodes.run(leader);
         }
-        let published = publisher.stop().await;
+        let done = publisher.stop().await;
         eprintln!(
             "{}: {} acknowledged, {} attempts unanswered, longest wait {:?}",
             if fault < KILLS { "kill -9 of the leader" } else { "SIGSTOP of the leader" },
-            published.acknowledged.len(),
-            published.unanswered,
-            published.stall,
+            done.acknowledged.len(),
+            done.unanswered,
+            done.stall,
         );
-        assert!(published.stall < STALL_LIMIT, "{:?}", published.stall);
-        acknowledged.extend(published.acknowledged);
+        assert!(done.stall < STALL_LIMIT, "{:?}", done.stall);
+        acknowledged.extend(done.acknowledged);
     }
     assert_nothing_lost(&rig, &mut log, &acknowledged, &[]).await;
     for worker in &mut rig.workers {

@@ -105,15 +105,15 @@ async fn inside() {
     publisher.acknowledges(STEADY).await;
     ip(&format!("link set v{leader} up"));
     rig.nodes.until_current(&admin, EVENTS).await;
-    let published = publisher.stop().await;
+    let done = publisher.stop().await;
     eprintln!(
         "the leader cut off: {} acknowledged, {} attempts unanswered, longest wait {:?}, 0 of {BESIDE} acknowledged beside it",
-        published.acknowledged.len(),
-        published.unanswered,
-        published.stall,
+        done.acknowledged.len(),
+        done.unanswered,
+        done.stall,
     );
-    assert!(published.stall < STALL_LIMIT, "{:?}", published.stall);
-    assert_nothing_lost(&rig, &mut log, &published.acknowledged, &unknown).await;
+    assert!(done.stall < STALL_LIMIT, "{:?}", done.stall);
+    assert_nothing_lost(&rig, &mut log, &done.acknowledged, &unknown).await;
     for worker in &mut rig.workers {
         assert!(worker.is_running(), "{}", worker.stderr());
     }

@@ -175,7 +175,8 @@ async fn strangers_stay_outside(rig: &Rig) {
     let (code, _, stderr) = rig.ran("unknown", &["events"]).await;
     assert_eq!(code, 69, "{stderr}");
     assert!(stderr.contains("refuses these credentials"), "{stderr}");
-    rig.write_config("untrusted", "reader", &format!("nats.tls_ca_file = {:?}", others.secret("tls/ca.pem")));
+    let authority = others.secret("tls/ca.pem").display().to_string();
+    rig.write_config("untrusted", "reader", &format!("nats.tls_ca_file = {authority:?}"));
     let (code, _, stderr) = rig.ran("untrusted", &["events"]).await;
     assert_eq!(code, 69, "{stderr}");
     assert!(stderr.contains("certificate"), "{stderr}");
