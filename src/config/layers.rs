@@ -204,11 +204,10 @@ fn set(tree: &mut Table, path: &[String], raw: &str, origin: Origin, problems: &
 fn find<'t>(table: &'t mut Table, path: &[&str]) -> Option<&'t mut Node> {
     let (first, rest) = path.split_first()?;
     let node = table.get_mut(*first)?;
-    match (&mut node.value, rest) {
-        (_, []) => table.get_mut(*first),
-        (Value::Table(inner), _) => find(inner, rest),
-        _ => None,
+    if rest.is_empty() {
+        return Some(node);
     }
+    if let Value::Table(inner) = &mut node.value { find(inner, rest) } else { None }
 }
 
 fn set_in(table: &mut Table, path: &[String], raw: &str, origin: Origin) {
