@@ -6,10 +6,9 @@ use std::{collections::BTreeMap, num::NonZeroU32};
 use throughline_actors::{
     cost::Price,
     model_client::{ClientSettings, ModelTarget, OlderTurns, RateLimits, Sampling},
-    policy::routing::{Routing, Rule},
+    policy::routing::Routing,
     ports::model::AnswerFormat,
 };
-use throughline_schemas::event::generation::Complexity;
 
 use crate::{
     config::{self, AnswerForm, Config, Model, Provider, Rates},
@@ -154,35 +153,10 @@ fn routing(config: &Config) -> Routing {
         simple: routing.simple.clone(),
         moderate: routing.moderate.clone(),
         complex: routing.complex.clone(),
-        rules: routing.rules.iter().map(rule).collect(),
-        otherwise: routing.otherwise.map(complexity),
+        rules: routing.rules.clone(),
+        otherwise: routing.otherwise,
         requested_model: routing.requested_model,
         requested_complexity: routing.requested_complexity,
-    }
-}
-
-fn rule(rule: &config::Rule) -> Rule {
-    Rule {
-        name: rule.name.clone(),
-        complexity: complexity(rule.complexity),
-        min_chars: rule.chars.min,
-        max_chars: rule.chars.max,
-        min_tokens: rule.tokens.min,
-        max_tokens: rule.tokens.max,
-        min_sources: rule.sources.min,
-        max_sources: rule.sources.max,
-        min_turns: rule.turns.min,
-        max_turns: rule.turns.max,
-        keywords: rule.keywords.clone(),
-        patterns: rule.patterns.clone(),
-    }
-}
-
-fn complexity(complexity: config::Complexity) -> Complexity {
-    match complexity {
-        config::Complexity::Simple => Complexity::Simple,
-        config::Complexity::Moderate => Complexity::Moderate,
-        config::Complexity::Complex => Complexity::Complex,
     }
 }
 

@@ -52,7 +52,7 @@ pub use models::{MaxTokensField, Model};
 pub use providers::{
     ANTHROPIC_BASE_URL, GEMINI_BASE_URL, OPENAI_BASE_URL, Provider, ProviderKind, Rates,
 };
-pub use routing::{Bounds, Complexity, Routing, Rule};
+pub use routing::Routing;
 pub use runtime::{Context, Limits, Log, LogFormat, Prompt, Sandbox, Worker};
 pub use secret::{Secret, SecretError, SecretValue};
 pub use sources::{BUILT_IN_PLACEHOLDERS, Source, SourceHeader, UrlTemplate};

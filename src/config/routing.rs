@@ -1,6 +1,7 @@
 //! `[routing]`: which models answer requests that are simple, moderate or complex, and which requests are that.
 
-use regex::Regex;
+use throughline_actors::policy::routing::Rule;
+use throughline_schemas::event::generation::Complexity;
 
 use super::connections::check_token;
 use super::field::Field;
@@ -8,35 +9,10 @@ use super::models::check_model;
 use super::reader::Section;
 use super::tree::Value;
 
-/// How demanding a request is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Complexity {
-    /// A small model will do.
-    Simple,
-    /// In between.
-    #[default]
-    Moderate,
-    /// Worth the best model there is.
-    Complex,
-}
-
-impl Complexity {
-    const ALL: [Self; 3] = [Self::Simple, Self::Moderate, Self::Complex];
-
-    /// The name in the configuration.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Simple => "simple",
-            Self::Moderate => "moderate",
-            Self::Complex => "complex",
-        }
-    }
-}
-
 impl Field for Complexity {
     fn read(value: &Value) -> Result<Self, String> {
         let name = String::read(value)?;
-        Self::ALL
+        [Self::Simple, Self::Moderate, Self::Complex]
             .into_iter()
             .find(|complexity| complexity.as_str() == name)
             .ok_or_else(|| format!("{name:?} is no complexity; use \"simple\", \"moderate\" or \"complex\""))
@@ -66,48 +42,21 @@ pub struct Routing {
     pub rules: Vec<Rule>,
 }
 
-/// Says how demanding requests are that meet all of its conditions.
-#[derive(Clone, Debug, Default)]
-pub struct Rule {
-    /// For the record and the dry run; 1 to 64 of `A-Z a-z 0-9 _ -`, unique.
-    pub name: String,
-    /// What it says.
-    pub complexity: Complexity,
-    /// `min_chars`, `max_chars`: of the user's text.
-    pub chars: Bounds,
-    /// `min_tokens`, `max_tokens`: of the user's text.
-    pub tokens: Bounds,
-    /// `min_sources`, `max_sources`: data sources that answered with data.
-    pub sources: Bounds,
-    /// `min_turns`, `max_turns`: earlier turns in the prompt.
-    pub turns: Bounds,
-    /// The text mentions at least one of these, at the start of a word.
-    pub keywords: Vec<String>,
-    /// The text matches at least one of these.
-    pub patterns: Vec<Regex>,
-}
-
-/// From and to, both included; none: no bound.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bounds {
-    /// At least.
-    pub min: Option<u64>,
-    /// At most.
-    pub max: Option<u64>,
-}
-
 impl Routing {
     pub(super) fn read(s: &mut Section<'_>) -> Self {
         let mut models = |key| {
-            s.or_where(key, Vec::new(), |names: &Vec<String>| names.iter().try_for_each(|name| check_model(name)))
+            s.or_where(key, Vec::new(), |names: &Vec<String>| {
+                names.iter().try_for_each(|name| check_model(name))
+            })
         };
         let (simple, moderate, complex) = (models("simple"), models("moderate"), models("complex"));
         let (otherwise, requested_model, requested_complexity) =
             (s.optional("otherwise"), s.or("requested_model", false), s.or("requested_complexity", false));
-        let rules: Vec<Rule> = s.list("rules", Rule::read).into_iter().map(|(_, rule)| rule).collect();
+        let rules: Vec<Rule> = s.list("rules", rule).into_iter().map(|(_, rule)| rule).collect();
         for (index, rule) in rules.iter().enumerate() {
             if !rule.name.is_empty() && rules[..index].iter().any(|other| other.name == rule.name) {
-                s.conflict(&format!("rules[{index}].name"), format!("{:?} is the name of another rule", rule.name));
+                let message = format!("{:?} is the name of another rule", rule.name);
+                s.conflict(&format!("rules[{index}].name"), message);
             }
         }
         Self { simple, moderate, complex, otherwise, requested_model, requested_complexity, rules }
@@ -123,32 +72,38 @@ impl Routing {
     }
 }
 
-impl Rule {
-    fn read(s: &mut Section<'_>) -> Self {
-        Self {
-            name: s.required("name", |name: &String| check_token(name, 64)).unwrap_or_default(),
-            complexity: s.required("complexity", |_| Ok(())).unwrap_or_default(),
-            chars: Bounds::read(s, "min_chars", "max_chars"),
-            tokens: Bounds::read(s, "min_tokens", "max_tokens"),
-            sources: Bounds::read(s, "min_sources", "max_sources"),
-            turns: Bounds::read(s, "min_turns", "max_turns"),
-            keywords: s.or_where("keywords", Vec::new(), |words: &Vec<String>| {
-                let empty = words.iter().any(|word| word.trim().is_empty());
-                if empty { Err("a keyword must not be empty".to_owned()) } else { Ok(()) }
-            }),
-            patterns: s.or("patterns", Vec::new()),
-        }
+fn rule(s: &mut Section<'_>) -> Rule {
+    let name = s.required("name", |name: &String| check_token(name, 64)).unwrap_or_default();
+    let complexity = s.required("complexity", |_| Ok(())).unwrap_or(Complexity::Moderate);
+    let (min_chars, max_chars) = bounds(s, "min_chars", "max_chars");
+    let (min_tokens, max_tokens) = bounds(s, "min_tokens", "max_tokens");
+    let (min_sources, max_sources) = bounds(s, "min_sources", "max_sources");
+    let (min_turns, max_turns) = bounds(s, "min_turns", "max_turns");
+    Rule {
+        min_chars,
+        max_chars,
+        min_tokens,
+        max_tokens,
+        min_sources,
+        max_sources,
+        min_turns,
+        max_turns,
+        keywords: s.or_where("keywords", Vec::new(), |words: &Vec<String>| {
+            let empty = words.iter().any(|word| word.trim().is_empty());
+            if empty { Err("a keyword must not be empty".to_owned()) } else { Ok(()) }
+        }),
+        patterns: s.or("patterns", Vec::new()),
+        ..Rule::new(name, complexity)
     }
 }
 
-impl Bounds {
-    fn read(s: &mut Section<'_>, min: &'static str, max: &'static str) -> Self {
-        let bounds = Self { min: s.optional(min), max: s.optional(max) };
-        if let Self { min: Some(from), max: Some(to) } = bounds
-            && from > to
-        {
-            s.conflict(max, format!("{min} ({from}) must not exceed {max} ({to})"));
-        }
-        bounds
+/// From and to, both included.
+fn bounds(s: &mut Section<'_>, min: &'static str, max: &'static str) -> (Option<u64>, Option<u64>) {
+    let (from, to) = (s.optional(min), s.optional(max));
+    if let (Some(from), Some(to)) = (from, to)
+        && from > to
+    {
+        s.conflict(max, format!("{min} ({from}) must not exceed {max} ({to})"));
     }
+    (from, to)
 }
