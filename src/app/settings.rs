@@ -5,20 +5,22 @@ use std::collections::BTreeMap;
 use throughline_actors::{
     dependency::{DependencyPolicy, Patience},
     model_client::ClientSettings,
-    policy::{breaker::BreakerPolicy, limits::DeliveryLimits, retry::RetryPolicy},
-    settings::{EngineSettings, GenerationSettings, StageSettings},
+    policy::limits::DeliveryLimits,
+    settings::{EngineSettings, GenerationSettings},
     source_plan::SourceSpec,
     supervisor::RestartPolicy,
 };
 use throughline_schemas::{IngressLimits, StageName};
 
-use super::models::{RouteError, client_settings};
-use crate::config::{Breaker, Config, Retry, Source, Stage};
+use crate::{
+    config::{Config, Source, Stage},
+    llm::{RouteError, client_settings},
+};
 
 /// What the engine needs to know to run `stages`.
 pub fn engine_settings(config: &Config, stages: &[StageName]) -> Result<EngineSettings, RouteError> {
     let stages =
-        stages.iter().map(|name| (*name, stage_settings(stage(config, *name)))).collect::<BTreeMap<_, _>>();
+        stages.iter().map(|name| (*name, stage(config, *name).settings())).collect::<BTreeMap<_, _>>();
     // A process that generates nothing needs no model.
     let client = if stages.contains_key(&StageName::Generation) {
         client_settings(config)?
@@ -58,24 +60,8 @@ fn stage(config: &Config, name: StageName) -> &Stage {
     }
 }
 
-pub(crate) fn stage_settings(stage: &Stage) -> StageSettings {
-    StageSettings {
-        concurrency: stage.concurrency,
-        retry: retry(stage.retry),
-        breaker: breaker(stage.breaker),
-    }
-}
-
-fn retry(retry: Retry) -> RetryPolicy {
-    RetryPolicy { max_attempts: retry.max_attempts, base_delay: retry.base_delay, max_delay: retry.max_delay }
-}
-
-fn breaker(breaker: Breaker) -> BreakerPolicy {
-    BreakerPolicy { failure_limit: breaker.failures, cooldown: breaker.cooldown }
-}
-
 fn source(source: &Source) -> SourceSpec {
-    let retry = retry(source.retry);
+    let retry = source.retry.policy();
     // The answer does not wait for a source longer than its own timeouts and delays add up to.
     let patience = Patience {
         longest_wait: retry.max_delay,
@@ -90,6 +76,6 @@ fn source(source: &Source) -> SourceSpec {
         max_matches: source.max_matches,
         timeout: source.timeout,
         max_bytes: source.max_bytes,
-        policy: DependencyPolicy { retry, breaker: breaker(source.breaker), patience },
+        policy: DependencyPolicy { retry, breaker: source.breaker.policy(), patience },
     }
 }

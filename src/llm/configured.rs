@@ -1,17 +1,21 @@
 //! The configured models and providers, as the model client and its adapters want them. What the configuration leaves
 //! open, the shipped price list says ([`crate::prices`]).
 
-use std::{collections::BTreeMap, num::NonZeroU32};
+use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
 
 use throughline_actors::{
     cost::Price,
-    model_client::{ClientSettings, ModelTarget, OlderTurns, RateLimits, Sampling},
+    model_client::{ClientSettings, ModelTarget, OlderTurns, RateLimits, Sampling, SettingsError},
     policy::routing::Routing,
-    ports::model::AnswerFormat,
+    ports::{clock::Clock, model::AnswerFormat},
 };
 
+use super::{
+    CallLimits, Credential, KeySource, MaxTokensField, ModelOptions, ModelProviders, ModelProvidersError,
+    ProviderKind, ProviderSpec,
+};
 use crate::{
-    config::{self, AnswerForm, Config, Model, Provider, Rates},
+    config::{self, AnswerForm, Config, Env, Generation, Model, Provider, Rates, Secret, SecretError},
     prices::{self, Listed},
 };
 
@@ -21,7 +25,38 @@ use crate::{
     "no provider for the model {0:?}; configure [[providers]] and [[models]], or set OPENAI_API_KEY, \
      ANTHROPIC_API_KEY, GEMINI_API_KEY or OPENAI_BASE_URL"
 )]
-pub struct RouteError(pub(super) String);
+pub struct RouteError(String);
+
+/// Why models cannot be asked as configured. No message repeats a key.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// A model without a provider.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// A vendor that asks for a key, and no key.
+    #[error("the provider {provider:?} has no key: {advice}")]
+    NoKey {
+        /// Its name.
+        provider: String,
+        /// What to do.
+        advice: String,
+    },
+    /// A key that has no value.
+    #[error("a key of the provider {provider:?} cannot be read")]
+    Key {
+        /// The provider.
+        provider: String,
+        /// Why not.
+        #[source]
+        source: SecretError,
+    },
+    /// The providers' clients cannot be made.
+    #[error(transparent)]
+    Providers(#[from] ModelProvidersError),
+    /// The settings contradict themselves.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+}
 
 /// Where a model's price comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +83,8 @@ pub struct KnownModel<'c> {
     pub target: ModelTarget,
     /// Where its price comes from.
     pub price_source: PriceSource,
-    /// Whether requests carry `temperature` and `top_p`.
-    pub send_temperature: Option<bool>,
-    /// How requests name the limit on the answer.
-    pub max_tokens_field: Option<config::MaxTokensField>,
+    /// How requests to it differ from others.
+    pub options: ModelOptions,
 }
 
 /// Every model of the configuration, in its order.
@@ -75,7 +108,6 @@ fn known<'c>(model: &Model, provider: &'c Provider) -> KnownModel<'c> {
         }
         (None, None) => (None, PriceSource::Unknown),
     };
-    let completion_tokens = listed.filter(|listed| listed.wants_completion_tokens);
     KnownModel {
         provider,
         target: ModelTarget {
@@ -86,10 +118,79 @@ fn known<'c>(model: &Model, provider: &'c Provider) -> KnownModel<'c> {
             ..ModelTarget::new(&model.name, &provider.name, &model.model)
         },
         price_source,
-        send_temperature: model.send_temperature.or(listed.map(|listed| listed.takes_sampling)),
-        max_tokens_field: model
-            .max_tokens_field
-            .or(completion_tokens.map(|_| config::MaxTokensField::MaxCompletionTokens)),
+        options: options(model, listed.as_ref(), kind(provider.kind)),
+    }
+}
+
+/// The providers of all configured models, with their keys: those in files are read when they change, the others now.
+/// A provider that no model uses needs no key.
+pub fn model_providers(
+    config: &Config,
+    env: &Env,
+    clock: &Arc<dyn Clock>,
+) -> Result<ModelProviders, SetupError> {
+    let models = known_models(config)?;
+    let mut specs = Vec::new();
+    for provider in &config.providers {
+        let of_provider = || models.iter().filter(|known| known.provider.name == provider.name);
+        if of_provider().next().is_none() {
+            continue;
+        }
+        let name = || provider.name.clone();
+        if let Some(advice) = provider.missing_key() {
+            return Err(SetupError::NoKey { provider: name(), advice });
+        }
+        let key = |hidden: &Secret| match hidden {
+            Secret::File(path) => Ok(KeySource::File(path.clone())),
+            Secret::Env(_) => match hidden.resolve(env) {
+                Ok(value) => Ok(KeySource::Fixed(Credential::new(value.expose().to_owned()))),
+                Err(source) => Err(SetupError::Key { provider: name(), source }),
+            },
+        };
+        specs.push(ProviderSpec {
+            name: name(),
+            kind: kind(provider.kind),
+            base_url: provider.base_url.expose().to_owned(),
+            keys: provider.api_keys.iter().map(key).collect::<Result<_, _>>()?,
+            options: of_provider().map(|known| (known.target.model.clone(), known.options)).collect(),
+            limits: call_limits(&config.generation),
+        });
+    }
+    Ok(ModelProviders::new(specs, clock)?)
+}
+
+fn kind(kind: config::ProviderKind) -> ProviderKind {
+    match kind {
+        config::ProviderKind::Openai => ProviderKind::OpenAi,
+        config::ProviderKind::Anthropic => ProviderKind::Anthropic,
+        config::ProviderKind::Gemini => ProviderKind::Gemini,
+    }
+}
+
+fn call_limits(generation: &Generation) -> CallLimits {
+    CallLimits {
+        connect: generation.connect_timeout,
+        first_token: generation.first_token_timeout,
+        read: generation.read_timeout,
+        total: generation.total_timeout,
+        max_response_bytes: generation.max_response_bytes,
+    }
+}
+
+/// The configuration has the first word, the price list the second, and what the names of models tell the last.
+fn options(model: &Model, listed: Option<&Listed>, kind: ProviderKind) -> ModelOptions {
+    let usual = ModelOptions::usual(kind, &model.model);
+    let field = match model.max_tokens_field {
+        Some(config::MaxTokensField::MaxTokens) => Some(MaxTokensField::MaxTokens),
+        Some(config::MaxTokensField::MaxCompletionTokens) => Some(MaxTokensField::MaxCompletionTokens),
+        None => listed
+            .filter(|listed| listed.wants_completion_tokens)
+            .map(|_| MaxTokensField::MaxCompletionTokens),
+    };
+    let sampling = model.send_temperature.or(listed.map(|listed| listed.takes_sampling));
+    ModelOptions {
+        max_tokens_field: field.unwrap_or(usual.max_tokens_field),
+        send_temperature: sampling.unwrap_or(usual.send_temperature),
     }
 }
 
