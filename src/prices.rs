@@ -161,7 +161,10 @@ mod tests {
                 assert!(cache_write.is_none_or(|write| write > *input), "{entry:?}");
                 if let Some(long) = &entry.long_prompt {
                     assert!(long.input > *input && long.output > *output, "{entry:?}");
-                    assert!(entry.context_tokens.is_none_or(|window| u64::from(window) > long.above), "{entry:?}");
+                    assert!(
+                        entry.context_tokens.is_none_or(|window| u64::from(window) > long.above),
+                        "{entry:?}"
+                    );
                 }
                 if let (Some(window), Some(answer)) = (entry.context_tokens, entry.max_output_tokens) {
                     assert!(answer < window, "{entry:?}");
@@ -193,7 +196,9 @@ mod tests {
     #[test]
     fn another_address_than_the_vendor_s_has_prices_of_its_own() {
         assert!(listed(&provider("kind = 'openai'"), "gpt-4o-mini").is_some());
-        for other in ["http://127.0.0.1:8000/v1", "https://my.openai.azure.com/openai/v1", "http://api.openai.com/v1"] {
+        for other in
+            ["http://127.0.0.1:8000/v1", "https://my.openai.azure.com/openai/v1", "http://api.openai.com/v1"]
+        {
             let provider = provider(&format!("kind = 'openai'\nbase_url = '{other}'"));
             assert_eq!(listed(&provider, "gpt-4o-mini"), None, "{other}");
         }

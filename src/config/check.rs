@@ -21,7 +21,12 @@ impl Config {
         let named: Vec<(&str, &String)> = std::iter::once(("generation.model", &generation.model))
             .chain(generation.fallback.iter().map(|name| ("generation.fallback", name)))
             .chain(generation.summary_model.iter().map(|name| ("generation.summary_model", name)))
-            .chain(self.routing.lists().into_iter().flat_map(|(key, names)| names.iter().map(move |name| (key, name))))
+            .chain(
+                self.routing
+                    .lists()
+                    .into_iter()
+                    .flat_map(|(key, names)| names.iter().map(move |name| (key, name))),
+            )
             .collect();
         if self.models.is_empty() {
             let mut implied: Vec<Model> = Vec::new();

@@ -158,7 +158,8 @@ impl Generation {
     pub(super) fn read(s: &mut Section<'_>, default_model: Option<&str>) -> Self {
         let d = Self::default();
         let read = Self {
-            model: s.or_where("model", default_model.map_or(d.model, str::to_owned), |name| check_model(name)),
+            model: s
+                .or_where("model", default_model.map_or(d.model, str::to_owned), |name| check_model(name)),
             fallback: s.or_where("fallback", d.fallback, |names| {
                 names.iter().try_for_each(|name| check_model(name))
             }),

@@ -49,9 +49,7 @@ pub use error::{ConfigErrors, Origin, Problem};
 pub use generation::{AnswerForm, DEFAULT_MODEL, Generation, OlderTurns};
 pub use layers::{DEFAULT_FILE, ENV_PREFIX, Layers, Override, process_env};
 pub use models::{MaxTokensField, Model};
-pub use providers::{
-    ANTHROPIC_BASE_URL, GEMINI_BASE_URL, OPENAI_BASE_URL, Provider, ProviderKind, Rates,
-};
+pub use providers::{ANTHROPIC_BASE_URL, GEMINI_BASE_URL, OPENAI_BASE_URL, Provider, ProviderKind, Rates};
 pub use routing::Routing;
 pub use runtime::{Context, Limits, Log, LogFormat, Prompt, Sandbox, Worker};
 pub use secret::{Secret, SecretError, SecretValue};
@@ -142,7 +140,8 @@ impl Config {
         for (index, provider) in self.providers.iter().enumerate() {
             let written = self.is_set(&format!("providers[{index}].api_key"));
             let key = if written { "api_key" } else { "api_keys" };
-            secrets.extend(provider.api_keys.iter().map(|secret| (format!("providers[{index}].{key}"), secret)));
+            secrets
+                .extend(provider.api_keys.iter().map(|secret| (format!("providers[{index}].{key}"), secret)));
         }
         for (index, source) in self.sources.iter().enumerate() {
             secrets.extend(source.headers.iter().filter_map(|(name, header)| match header {
@@ -162,7 +161,8 @@ impl Config {
             .collect();
         missing.extend(self.providers.iter().enumerate().filter_map(|(index, provider)| {
             let message = provider.missing_key()?;
-            let place = self.origin_of(&format!("providers[{index}].name")).cloned().unwrap_or(Origin::Default);
+            let place =
+                self.origin_of(&format!("providers[{index}].name")).cloned().unwrap_or(Origin::Default);
             Some(Problem { place, key: format!("providers[{index}].api_key"), message })
         }));
         missing.sort();

@@ -32,7 +32,9 @@ impl Field for MaxTokensField {
         [Self::MaxTokens, Self::MaxCompletionTokens]
             .into_iter()
             .find(|field| field.as_str() == name)
-            .ok_or_else(|| format!("{name:?} is no such field; use \"max_tokens\" or \"max_completion_tokens\""))
+            .ok_or_else(|| {
+                format!("{name:?} is no such field; use \"max_tokens\" or \"max_completion_tokens\"")
+            })
     }
 
     fn shown(&self) -> toml::Value {

@@ -162,7 +162,10 @@ impl Provider {
     pub fn missing_key(&self) -> Option<String> {
         (self.api_keys.is_empty() && self.is_vendor()).then(|| {
             let variables = super::wellknown::key_variables(self.kind).join(" or ");
-            format!("{} needs a key: set {variables}, or write api_key = \"env:NAME\" or \"file:PATH\"", self.base_url)
+            format!(
+                "{} needs a key: set {variables}, or write api_key = \"env:NAME\" or \"file:PATH\"",
+                self.base_url
+            )
         })
     }
 

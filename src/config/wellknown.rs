@@ -83,7 +83,8 @@ pub(super) fn default_providers(tree: &mut Table, env: &Env) {
         .iter()
         .filter_map(|vendor| {
             let variable = vendor.key(env).or_else(|| Some(vendor.base_url(env)?.0))?;
-            let entry = |key: &str| (key.to_owned(), from_variable(variable, vendor.kind.as_str().to_owned()));
+            let entry =
+                |key: &str| (key.to_owned(), from_variable(variable, vendor.kind.as_str().to_owned()));
             let table = Table::from([entry("name"), entry("kind")]);
             Some(Node { value: Value::Table(table), origin: Origin::Env(Arc::from(variable)) })
         })

@@ -110,6 +110,11 @@ impl Client {
         Self::of(Arc::new(models), client_settings(config)?, policy)
     }
 
+    /// A client that knows the configured routes and cannot ask anybody, so that it needs no keys.
+    pub(crate) fn for_routes(config: &Config) -> Result<Self, SetupError> {
+        Self::new(Vec::new(), client_settings(config)?)
+    }
+
     /// A client of these providers, asking as these settings say, with the default retries and breakers.
     ///
     /// ```
@@ -148,8 +153,7 @@ impl Client {
         // Whoever calls this library also pays: they may choose.
         settings.routing.requested_model = true;
         settings.routing.requested_complexity = true;
-        let surroundings =
-            Surroundings { clock: clock(), entropy: Arc::new(SystemEntropy), announcer: None };
+        let surroundings = Surroundings { clock: clock(), entropy: Arc::new(SystemEntropy), announcer: None };
         let inner = ModelClient::new(models, tokenizer(), settings, policy, surroundings)?;
         Ok(Self { inner: Arc::new(inner) })
     }
