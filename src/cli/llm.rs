@@ -9,7 +9,7 @@ mod route;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use throughline_actors::policy::fallback::FallbackOn;
+use throughline_schemas::event::generation::AttemptError;
 
 use super::{Exit, Failure, exit::with_causes};
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
 
 /// `throughline llm`
 #[derive(Debug, Clone, Args)]
-pub struct LlmArgs {
+pub(super) struct LlmArgs {
     /// Ask a local stand-in, which needs no key, in place of the configured models
     #[arg(long, global = true)]
     sandbox: bool,
@@ -126,23 +126,27 @@ impl From<GenerateError> for Failure {
     fn from(error: GenerateError) -> Self {
         let exit = match &error {
             GenerateError::UnknownModel { .. } | GenerateError::Request(_) => Exit::Usage,
-            GenerateError::Unanswered(unanswered) => {
-                use throughline_schemas::event::generation::AttemptError;
-                match unanswered.error.code() {
-                    AttemptError::Unreachable | AttemptError::ConnectTimeout => Exit::Unavailable,
-                    other => match FallbackOn::of(other) {
-                        FallbackOn::Credentials => Exit::BadConfiguration,
-                        FallbackOn::ContextTooLong
-                        | FallbackOn::ContentFiltered
-                        | FallbackOn::RateLimited
-                        | FallbackOn::Down
-                        | FallbackOn::BreakerOpen
-                        | FallbackOn::Quota
-                        | FallbackOn::UnknownModel
-                        | FallbackOn::BadRequest => Exit::Failed,
-                    },
-                }
-            }
+            GenerateError::Unanswered(unanswered) => match unanswered.error.code() {
+                AttemptError::Unreachable | AttemptError::ConnectTimeout => Exit::Unavailable,
+                AttemptError::Credentials => Exit::BadConfiguration,
+                AttemptError::BadRequest
+                | AttemptError::QuotaExhausted
+                | AttemptError::UnknownModel
+                | AttemptError::ContextTooLong
+                | AttemptError::ContentFiltered
+                | AttemptError::RateLimited
+                | AttemptError::Server
+                | AttemptError::CutShort
+                | AttemptError::FirstTokenTimeout
+                | AttemptError::ReadTimeout
+                | AttemptError::TotalTimeout
+                | AttemptError::TooLarge
+                | AttemptError::BadResponse
+                | AttemptError::BreakerOpen
+                | AttemptError::Paced
+                | AttemptError::OwnRateLimit
+                | AttemptError::Unrecognised => Exit::Failed,
+            },
         };
         Self { exit, message: with_causes(&error) }
     }

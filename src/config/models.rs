@@ -79,8 +79,8 @@ impl Model {
             provider: s.required("provider", |_: &String| Ok(())).unwrap_or_default(),
             model: s.or_where("model", name.clone(), |name| check_model(name)),
             name,
-            context_tokens: s.optional_where("context_tokens", check_tokens),
-            max_output_tokens: s.optional_where("max_output_tokens", check_tokens),
+            context_tokens: s.optional_where("context_tokens", |tokens| check_tokens(*tokens)),
+            max_output_tokens: s.optional_where("max_output_tokens", |tokens| check_tokens(*tokens)),
             input_usd_per_million: s.optional_where("input_usd_per_million", check_price),
             cached_input_usd_per_million: s.optional_where("cached_input_usd_per_million", check_price),
             cache_write_usd_per_million: s.optional_where("cache_write_usd_per_million", check_price),
@@ -127,8 +127,8 @@ pub(super) fn check_model(name: &str) -> Result<(), String> {
     }
 }
 
-fn check_tokens(tokens: &u32) -> Result<(), String> {
-    if *tokens == 0 { Err("must be at least 1".to_owned()) } else { Ok(()) }
+fn check_tokens(tokens: u32) -> Result<(), String> {
+    if tokens == 0 { Err("must be at least 1".to_owned()) } else { Ok(()) }
 }
 
 fn check_price(price: &Decimal) -> Result<(), String> {

@@ -106,13 +106,13 @@ pub struct Rates {
 impl Rates {
     pub(super) fn read(s: &mut Section<'_>) -> Self {
         Self {
-            requests_per_minute: s.optional_where("requests_per_minute", check_rate),
-            tokens_per_minute: s.optional_where("tokens_per_minute", check_rate),
+            requests_per_minute: s.optional_where("requests_per_minute", |rate| check_rate(*rate)),
+            tokens_per_minute: s.optional_where("tokens_per_minute", |rate| check_rate(*rate)),
         }
     }
 }
 
-fn check_rate(rate: &u32) -> Result<(), String> {
+fn check_rate(rate: u32) -> Result<(), String> {
     match rate {
         1..=MAX_RATE => Ok(()),
         _ => Err(format!("{rate} is out of range; allowed are 1 to {MAX_RATE}")),

@@ -42,7 +42,7 @@ pub(super) async fn run(args: &BatchArgs, config: &Config, env: &Env) -> Result<
     let mut lines = lines::open(&args.input)?;
     let mut signals = Signals::install()?;
     let mut sink = Sink::open(args.out.as_deref())?;
-    let mut tally = Tally { before: sink.skip_answered(&mut lines).await?, ..Tally::default() };
+    let mut tally = Tally::after(sink.skip_answered(&mut lines).await?);
     let mut progress = Progress::new(input::count(&args.input));
 
     let (stop, stopped) = oneshot::channel::<()>();

@@ -125,7 +125,7 @@ fn row(known: &KnownModel<'_>, env: &Env) -> Row {
 
 fn table(rows: &[Row], checked: bool) -> String {
     let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
     let mut header = vec![
         "model",
         "provider",

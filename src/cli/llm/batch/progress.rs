@@ -22,14 +22,18 @@ const COMPLAINT_CHARS: usize = 300;
 /// What has become of the lines.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    pub(super) before: Before,
-    pub(super) answered: u64,
+    before: Before,
+    answered: u64,
     pub(super) failed: u64,
     cost: Decimal,
     cost_is_partial: bool,
 }
 
 impl Tally {
+    pub(super) fn after(before: Before) -> Self {
+        Self { before, ..Self::default() }
+    }
+
     pub(super) fn add(&mut self, done: &Done) {
         match &done.result {
             Ok(answer) => {
@@ -45,22 +49,20 @@ impl Tally {
     }
 
     pub(super) fn summary(&self) -> String {
-        let mut text = format!("{} answered, {} failed", self.answered, self.failed);
-        if self.answered > 0 {
-            text.push_str(&match (self.cost.is_zero(), self.cost_is_partial) {
-                (true, true) => ", cost unknown".to_owned(),
-                (_, true) => format!(", at least ${}", self.cost.normalize()),
-                (_, false) => format!(", ${}", self.cost.normalize()),
-            });
-        }
-        let Before { done, failed } = self.before;
-        if done > 0 {
-            text.push_str(&format!("; {done} were done before"));
-        }
-        if failed > 0 {
-            text.push_str(&format!(", {failed} of them without an answer"));
-        }
-        text
+        let cost = match (self.answered, self.cost.is_zero(), self.cost_is_partial) {
+            (0, _, _) => String::new(),
+            (_, true, true) => ", cost unknown".to_owned(),
+            (_, false, true) => format!(", at least ${}", self.cost.normalize()),
+            (_, _, false) => format!(", ${}", self.cost.normalize()),
+        };
+        let before = match self.before {
+            Before { done: 0, .. } => String::new(),
+            Before { done, failed: 0 } => format!("; {done} were done before"),
+            Before { done, failed } => {
+                format!("; {done} were done before, {failed} of them without an answer")
+            }
+        };
+        format!("{} answered, {} failed{cost}{before}", self.answered, self.failed)
     }
 }
 
