@@ -252,3 +252,45 @@ async fn batch_stopped_by_a_signal_finishes_what_is_under_way() {
     shell.done("second", &arguments, 0).await;
     assert_complete(&shell.read("out.jsonl"), COUNT);
 }
+
+/// The sandbox speaks all three protocols; each provider asks it in its own, whole and streamed.
+#[tokio::test]
+async fn every_provider_answers_the_same_from_the_same_model() {
+    let shell = Shell::start(&[], "").await;
+    let config: toml::Table = shell.stand_ins.config.parse().unwrap();
+    let v1 = config["providers"][0]["base_url"].as_str().unwrap().to_owned();
+    let root = v1.strip_suffix("/v1").unwrap();
+    let mut toml = String::new();
+    for (kind, url) in [("openai", v1.as_str()), ("anthropic", root), ("gemini", root)] {
+        let _ = write!(
+            toml,
+            "[[providers]]\nname = {kind:?}\nkind = {kind:?}\nbase_url = {url:?}\n\
+             [[models]]\nname = \"by-{kind}\"\nprovider = {kind:?}\nmodel = \"sandbox-small\"\n"
+        );
+    }
+    shell.write("throughline.toml", &toml);
+    let question = "What is your return policy?";
+    let mut answers = Vec::new();
+    for kind in ["openai", "anthropic", "gemini"] {
+        let model = format!("by-{kind}");
+        for how in ["--stream", "--no-stream"] {
+            let arguments = ["ask", "--json", how, "--model", &model, "--system", "Be brief.", question];
+            let (out, _) = shell.done(&format!("{kind}{how}"), &arguments, 0).await;
+            let last = lines(&out).pop().unwrap();
+            let answer = if how == "--stream" { &last["answer"] } else { &last };
+            assert_eq!(
+                (&answer["provider"], &answer["finish_reason"]),
+                (&json!(kind), &json!("stop")),
+                "{answer}"
+            );
+            assert!(answer["usage"]["output_tokens"].as_u64().unwrap() > 0, "{answer}");
+            assert_eq!(answer["cost_usd"], Value::Null, "an unknown price is not zero");
+            answers.push(answer["text"].clone());
+        }
+    }
+    answers.dedup();
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    let (out, err) =
+        shell.done("cut", &["ask", "--model", "by-anthropic", "--max-tokens", "1", question], 0).await;
+    assert!(out.trim_end().len() <= 4 && err.contains("cut"), "{out}{err}");
+}
