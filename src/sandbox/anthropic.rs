@@ -91,7 +91,7 @@ struct Message<'a> {
 
 impl Message<'_> {
     fn stop_reason(&self) -> &'static str {
-        if self.reply.is_cut { "max_tokens" } else { "end_turn" }
+        if self.reply.shortened { "max_tokens" } else { "end_turn" }
     }
 
     fn usage(&self, output_tokens: u64) -> Value {

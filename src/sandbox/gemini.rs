@@ -93,7 +93,7 @@ impl Answer<'_> {
         let mut candidate = json!({"content": {"parts": [{"text": text}], "role": "model"}, "index": 0});
         let mut usage = json!({"promptTokenCount": self.input, "totalTokenCount": self.input});
         if is_last {
-            candidate["finishReason"] = json!(if self.reply.is_cut { "MAX_TOKENS" } else { "STOP" });
+            candidate["finishReason"] = json!(if self.reply.shortened { "MAX_TOKENS" } else { "STOP" });
             usage["candidatesTokenCount"] = json!(self.reply.tokens);
             usage["totalTokenCount"] = json!(self.input + self.reply.tokens);
         }

@@ -36,13 +36,13 @@ pub(super) async fn seed(store: &SqliteStore) -> Result<(), Failure> {
 
 /// Answers one text and prints the answer.
 pub(super) async fn once(bus: &NatsBus, text: &str) -> Result<(), Failure> {
-    ask(bus, text).await.map(|_| ())
+    Box::pin(ask(bus, text)).await.map(|_| ())
 }
 
 /// Sends the first message and prints its answer.
 pub(super) async fn first_message(bus: &NatsBus) -> Result<(), Failure> {
     output::line(&format!("> {FIRST_MESSAGE}"))?;
-    let workflow = ask(bus, FIRST_MESSAGE).await?;
+    let workflow = Box::pin(ask(bus, FIRST_MESSAGE)).await?;
     output::line("")?;
     let mut reader = bus
         .read(ReadRequest::events(bus.namespace().events_of_workflow(None, &workflow)))

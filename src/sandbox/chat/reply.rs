@@ -49,7 +49,7 @@ pub(super) struct Reply<'a> {
 #[derive(Debug)]
 pub(in crate::sandbox) struct Cut {
     pub(in crate::sandbox) text: String,
-    pub(in crate::sandbox) is_cut: bool,
+    pub(in crate::sandbox) shortened: bool,
     pub(in crate::sandbox) tokens: u64,
 }
 
@@ -59,7 +59,7 @@ impl Cut {
             .and_then(|tokens| usize::try_from(tokens).ok()?.checked_mul(TOKEN_BYTES))
             .unwrap_or(usize::MAX);
         let text = &answer[..answer.floor_char_boundary(allowed)];
-        Self { text: text.to_owned(), is_cut: text.len() < answer.len(), tokens: tokens(text) }
+        Self { text: text.to_owned(), shortened: text.len() < answer.len(), tokens: tokens(text) }
     }
 }
 
@@ -75,13 +75,13 @@ impl<'a> Reply<'a> {
         prompt_tokens: u64,
         max_tokens: Option<u64>,
     ) -> Self {
-        let Cut { text, is_cut, tokens: completion_tokens } = Cut::new(answer, max_tokens);
+        let Cut { text, shortened, tokens: completion_tokens } = Cut::new(answer, max_tokens);
         Self {
             id: format!("chatcmpl-{id}"),
             created: unix_ms() / 1_000,
             model,
             text,
-            finish_reason: if is_cut { "length" } else { "stop" },
+            finish_reason: if shortened { "length" } else { "stop" },
             usage: Usage {
                 prompt_tokens,
                 completion_tokens,
