@@ -141,19 +141,19 @@ impl Provider {
         let kind: ProviderKind = s.required("kind", |_| Ok(())).unwrap_or_default();
         let base_url = s.or_where("base_url", SecretUrl::new(kind.vendor_url()), check_base);
         let one: Option<Secret> = s.optional("api_key");
-        let several = s.or_where("api_keys", Vec::new(), |keys: &Vec<Secret>| match keys.len() {
+        let several = s.optional_where("api_keys", |keys: &Vec<Secret>| match keys.len() {
             0 => Err("has no key; leave it out if none is needed".to_owned()),
             1..=MAX_KEYS => Ok(()),
             some => Err(format!("has {some} keys; allowed are up to {MAX_KEYS}")),
         });
-        if one.is_some() && !several.is_empty() {
+        if one.is_some() && several.is_some() {
             s.conflict("api_keys", "cannot be combined with api_key: write all keys here");
         }
         Self {
             name,
             kind,
             base_url: SecretUrl::new(base_url.expose().trim_end_matches('/')),
-            api_keys: one.into_iter().chain(several).collect(),
+            api_keys: one.into_iter().chain(several.into_iter().flatten()).collect(),
             rates: Rates::read(s),
         }
     }
