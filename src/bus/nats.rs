@@ -5,9 +5,11 @@
 
 mod bury;
 mod claim_check;
+mod claims;
 mod complaints;
 mod connection;
 mod error;
+mod exhausted;
 mod headers;
 mod live;
 mod names;
@@ -24,7 +26,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use throughline_actors::ports::bus::{Bus, BusError, DeadLetter, Delivery, Inbox, Published};
+use throughline_actors::ports::bus::{Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Published};
 use throughline_schemas::{Event, Namespace, StageName, Subject, WorkflowId};
 
 pub use connection::{MIN_SERVER, ServerFacts};
@@ -189,6 +191,18 @@ impl Bus for NatsBus {
     async fn exists(&self, subject: &Subject) -> Result<bool, BusError> {
         let subject = subject.live(self.namespace());
         Ok(requests::last_of_subject(&self.core, self.core.names.events(), &subject).await?.is_some())
+    }
+
+    async fn open_exhausted(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
+        Ok(Box::new(exhausted::ExhaustedInbox::open(Arc::clone(&self.core), stage).await?))
+    }
+
+    async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claim>, BusError> {
+        claims::read(&self.core, stage, sequence).await
+    }
+
+    async fn set_claim(&self, stage: StageName, sequence: u64, claim: &Claim) -> Result<(), BusError> {
+        claims::write(&self.core, stage, sequence, claim).await
     }
 
     async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {

@@ -263,6 +263,20 @@ pub(super) async fn last(core: &Core, subject: &Subject) -> Result<Option<Stored
     Ok(Some(StoredEvent { body, ..event }))
 }
 
+/// The message of a stream at a sequence. A body that is kept elsewhere and cannot be had is left as its reference.
+pub(super) async fn at(core: &Core, stream: &str, sequence: u64) -> Result<Option<StoredEvent>, BusError> {
+    let Some(event) = requests::message_at(core, stream, sequence).await?.and_then(direct) else {
+        return Ok(None);
+    };
+    match whole_body(core, &event).await {
+        Ok(body) => Ok(Some(StoredEvent { body, ..event })),
+        Err(error) => {
+            tracing::warn!(sequence, %error, "a message's body cannot be fetched");
+            Ok(Some(event))
+        }
+    }
+}
+
 /// Reads the answer of a direct get, whose headers tell what a stored message's own do not.
 fn direct(message: Message) -> Option<StoredEvent> {
     const ADDED: [&str; 4] = ["Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp"];
