@@ -11,7 +11,7 @@ use throughline_schemas::{FailureCode, StageName};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    closing::patiently,
+    closing::{PublishFailed, patiently},
     policy::{limits::DeliveryLimits, settle::Outcome},
     ports::bus::{Bus, Claim, Delivery},
 };
@@ -102,12 +102,12 @@ impl Claims {
 
     async fn read(&self, delivery: &Delivery) -> Result<Claim, Outcome> {
         let asked = patiently(self.stage, || self.bus.claim(self.stage, delivery.sequence)).await;
-        asked.map(Option::unwrap_or_default).map_err(|failed| failed.outcome())
+        asked.map(Option::unwrap_or_default).map_err(PublishFailed::outcome)
     }
 
     async fn write(&self, delivery: &Delivery, claim: &Claim) -> Result<(), Outcome> {
         let written =
             patiently(self.stage, || self.bus.set_claim(self.stage, delivery.sequence, claim)).await;
-        written.map_err(|failed| failed.outcome())
+        written.map_err(PublishFailed::outcome)
     }
 }

@@ -248,20 +248,20 @@ impl Bus for MemoryBus {
         Ok(Box::new(MemoryInbox::new(Arc::clone(&self.shared), stage, true)))
     }
 
-    async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claim>, BusError> {
+    async fn claim(&self, of: StageName, sequence: u64) -> Result<Option<Claim>, BusError> {
         let state = self.shared.lock();
         if state.offline {
             return Err(unavailable("looking up a claim"));
         }
-        Ok(state.claims.get(&(stage, sequence)).cloned())
+        Ok(state.claims.get(&(of, sequence)).cloned())
     }
 
-    async fn set_claim(&self, stage: StageName, sequence: u64, claim: &Claim) -> Result<(), BusError> {
+    async fn set_claim(&self, of: StageName, sequence: u64, claim: &Claim) -> Result<(), BusError> {
         let mut state = self.shared.lock();
         if state.offline {
             return Err(unavailable("claiming a message"));
         }
-        state.claims.insert((stage, sequence), claim.clone());
+        state.claims.insert((of, sequence), claim.clone());
         Ok(())
     }
 
