@@ -8,6 +8,7 @@ mod claim_check;
 mod claims;
 mod complaints;
 mod connection;
+mod dead;
 mod error;
 mod exhausted;
 mod headers;

@@ -128,8 +128,12 @@ async fn what_the_server_gives_up_on_is_buried_once_however_many_workers_run() {
         assert_eq!(dead[0].header(dead_letter::STAGE), Some(stage.as_str()));
         assert_eq!(dead[0].header(dead_letter::CODE), Some("poison"));
         assert_eq!(dead[0].header(dead_letter::ATTEMPTS), Some("3"));
-        assert_eq!(rig.types(&poison).last(), Some(&EventType::WorkflowFailed));
-        assert_eq!(rig.models.calls(PROVIDER), if stage == StageName::Persistence { 2 } else { 1 });
+        let ends: Vec<_> = rig.types(&poison).into_iter().filter(|event| event.is_end()).collect();
+        assert_eq!(ends, [EventType::WorkflowFailed], "{stage}");
+        // Whoever takes over the admission looks at everything that was left, exhausted or not.
+        if stage != StageName::Input {
+            assert_eq!(rig.models.calls(PROVIDER), if stage == StageName::Persistence { 2 } else { 1 });
+        }
         rig.assert_idle();
     }
 }

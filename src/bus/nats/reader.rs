@@ -61,7 +61,7 @@ impl ReadRequest {
 
     /// Every dead letter of a namespace, without following.
     pub fn all_dead(ns: &Namespace) -> Self {
-        Self { log: Log::Dead, filters: vec![ns.all_dead()], since: None, follow: false, apart: false }
+        Self { log: Log::Dead, filters: vec![ns.dead_letters()], since: None, follow: false, apart: false }
     }
 
     /// The ends of one workflow, past and to come.
@@ -278,7 +278,7 @@ pub(super) async fn at(core: &Core, stream: &str, sequence: u64) -> Result<Optio
 }
 
 /// Reads the answer of a direct get, whose headers tell what a stored message's own do not.
-fn direct(message: Message) -> Option<StoredEvent> {
+pub(super) fn direct(message: Message) -> Option<StoredEvent> {
     const ADDED: [&str; 4] = ["Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp"];
     let of = |map: &HeaderMap, name: &'static str| map.get(name).map(|value| value.as_str().to_owned());
     let map = message.headers.as_ref()?;
