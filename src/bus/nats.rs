@@ -159,6 +159,14 @@ impl NatsBus {
         reader::last(&self.core, subject).await
     }
 
+    /// Completes when this connection is of no more use: the client has given it up, or a task of its own has ended.
+    pub async fn ended(&self) {
+        tokio::select! {
+            () = self.core.connection.closed() => {}
+            () = self.core.live.ended() => {}
+        }
+    }
+
     /// Waits, for at most `limit`, until dropped inboxes have given back what they held and everything written is
     /// with the server; then closes the connection.
     pub async fn close(&self, limit: Duration) {

@@ -78,12 +78,9 @@ impl NatsBus {
         let request = format!(r#"{{"seq":{id},"no_erase":true}}"#);
         let limit = core.settings.request_timeout;
         let answer = requests::request(core, address.clone().into(), None, request.into(), limit).await;
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(_) => match core.connection.complaint_about(&address) {
-                Some(complaint) => return Err(BusError::Forbidden(complaint)),
-                None => return Err(unavailable(what())),
-            },
+        let Ok(answer) = answer else {
+            let complaint = core.connection.complaint_about(&address);
+            return Err(complaint.map_or_else(|| unavailable(what()), BusError::Forbidden));
         };
         match serde_json::from_slice::<Answer>(&answer.payload) {
             Ok(Answer { error: Some(error) }) if ![NO_MESSAGE, NO_SEQUENCE].contains(&error.err_code) => {
