@@ -8,4 +8,4 @@ mod worker;
 pub use adapters::{AdapterError, Adapters, connect_bus, open_store, stream_limits};
 pub use prompt::{PromptFileError, load as load_prompt};
 pub use settings::engine_settings;
-pub use worker::{Worker, WorkerError};
+pub use worker::{Report, Worker, WorkerError};

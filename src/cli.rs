@@ -3,6 +3,7 @@
 mod bench;
 mod bus_error;
 mod config_command;
+mod dead;
 mod dev;
 mod doctor;
 mod events;
@@ -18,6 +19,7 @@ mod sandbox;
 mod schema;
 mod setup;
 mod signal;
+mod since;
 pub mod timeline;
 mod worker;
 
@@ -72,6 +74,8 @@ enum Command {
     Publish(PublishArgs),
     /// Show events, stored and as they come
     Events(EventsArgs),
+    /// List, show, retry and drop messages that no stage could handle
+    Dead(dead::DeadArgs),
     /// Check everything that a worker needs, and say what to change
     Doctor(DoctorArgs),
     /// Ask the worker at `http.listen` whether it is ready (for containers; exit 0, 1 or 69)

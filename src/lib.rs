@@ -9,6 +9,7 @@ pub mod bench;
 pub mod bus;
 pub mod cli;
 pub mod config;
+pub mod dead;
 pub mod fetch;
 pub mod http;
 mod http_client;

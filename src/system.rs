@@ -25,3 +25,11 @@ impl Entropy for SystemEntropy {
         rand::rng().random()
     }
 }
+
+/// What this machine, or container, is called; `unknown` where it does not say.
+pub fn host_name() -> String {
+    let said = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = said.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default();
+    let plain: String = name.trim().chars().filter(char::is_ascii_graphic).take(64).collect();
+    if plain.is_empty() { "unknown".to_owned() } else { plain }
+}

@@ -50,7 +50,13 @@ impl Actor for Announcer {
         moved: BreakerMoved,
         bus: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        let body = serde_json::to_vec(&moved)?;
+        let body = match serde_json::to_vec(&moved) {
+            Ok(body) => body,
+            Err(error) => {
+                tracing::debug!(%error, "breaker transition not written");
+                return Ok(());
+            }
+        };
         match tokio::time::timeout(ANNOUNCE_TIMEOUT, bus.announce("breaker", body.into())).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "breaker transition not announced"),

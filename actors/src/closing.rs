@@ -60,39 +60,17 @@ impl Closer {
     /// Publishes an event. While the bus does not take it, it is held for up to [`BUS_PATIENCE`]: handing the cause
     /// back would throw away what was done for it, a paid answer perhaps.
     pub async fn publish(&self, event: &Event) -> Result<Published, PublishFailed> {
-        self.patiently(|| self.bus.publish(event)).await
+        patiently(self.stage, || self.bus.publish(event)).await
     }
 
     /// Whether an event of this address is stored; as patient as [`Closer::publish`].
     pub async fn exists(&self, subject: &Subject) -> Result<bool, PublishFailed> {
-        self.patiently(|| self.bus.exists(subject)).await
+        patiently(self.stage, || self.bus.exists(subject)).await
     }
 
     /// Stores a dead letter; as patient as [`Closer::publish`].
     pub async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), Outcome> {
-        self.patiently(|| self.bus.bury(delivery, letter)).await.map_err(PublishFailed::outcome)
-    }
-
-    async fn patiently<T, Fut>(&self, mut ask: impl FnMut() -> Fut) -> Result<T, PublishFailed>
-    where
-        Fut: Future<Output = Result<T, BusError>>,
-    {
-        let give_up_at = Instant::now() + BUS_PATIENCE;
-        loop {
-            let error = match ask().await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => error,
-            };
-            match error.fault() {
-                Fault::Permanent => return Err(PublishFailed::Never(error)),
-                Fault::Transient { .. } | Fault::Unknown => {}
-            }
-            if Instant::now() + BUS_RETRY_DELAY > give_up_at {
-                return Err(PublishFailed::Now(error));
-            }
-            tracing::warn!(stage = %self.stage, %error, "the event bus does not take it, trying again");
-            tokio::time::sleep(BUS_RETRY_DELAY).await;
-        }
+        patiently(self.stage, || self.bus.bury(delivery, letter)).await.map_err(PublishFailed::outcome)
     }
 
     /// Ends the workflow of `cause`, whose input has this sequence, as failed, and starts the next turn of its session.
@@ -205,6 +183,32 @@ impl Closer {
         };
         let call = self.database.call(0, |_| self.store.fail(failing.clone()));
         call.await.map_err(|gave_up| store_away(&gave_up))
+    }
+}
+
+/// Asks the bus until it answers, for up to [`BUS_PATIENCE`].
+pub(crate) async fn patiently<T, Fut>(
+    stage: StageName,
+    mut ask: impl FnMut() -> Fut,
+) -> Result<T, PublishFailed>
+where
+    Fut: Future<Output = Result<T, BusError>>,
+{
+    let give_up_at = Instant::now() + BUS_PATIENCE;
+    loop {
+        let error = match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        match error.fault() {
+            Fault::Permanent => return Err(PublishFailed::Never(error)),
+            Fault::Transient { .. } | Fault::Unknown => {}
+        }
+        if Instant::now() + BUS_RETRY_DELAY > give_up_at {
+            return Err(PublishFailed::Now(error));
+        }
+        tracing::warn!(stage = %stage, %error, "the event bus does not take it, trying again");
+        tokio::time::sleep(BUS_RETRY_DELAY).await;
     }
 }
 

@@ -4,11 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, SpawnErr, concurrency::JoinHandle, rpc::CallResult};
 use throughline_schemas::StageName;
+use tokio::sync::Semaphore;
 
 use crate::{
     announcer::Announcer,
     closing::Closer,
     dependency::{Dependency, Surroundings},
+    exhausted::Exhausted,
     handler::EventHandler,
     model_client::ModelClient,
     ports::{
@@ -22,7 +24,7 @@ use crate::{
     },
     prompt::PromptTemplate,
     settings::{EngineSettings, StageSettings},
-    stage::{Drained, Stage, StageArgs},
+    stage::{Drained, Source, Stage, StageArgs},
     stages::{
         context::ContextStep, external::ExternalStep, generation::GenerationStep, input::InputStage,
         persistence::PersistenceStep,
@@ -32,6 +34,9 @@ use crate::{
 
 /// How long the supervisor may take to answer a question about its stages.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Messages that the server has given up on, buried at once in each stage.
+const BURIALS_AT_ONCE: usize = 4;
 
 /// Time that draining may take beyond its grace period: stages hand back what is left.
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
@@ -90,21 +95,31 @@ impl Engine {
         let surroundings = Surroundings {
             clock: Arc::clone(&ports.clock),
             entropy: Arc::clone(&ports.entropy),
-            announcer: Some(announcer),
+            announcer: Some(announcer.clone()),
         };
         let template = Arc::new(template);
         let builder = Builder { ports: &ports, settings: &settings, surroundings, template };
-        let stages = settings.stages.iter().map(|(name, stage)| {
-            Ok(StageArgs {
+        let quarantine = Arc::new(Semaphore::new(1));
+        let mut stages = Vec::new();
+        for (name, stage) in &settings.stages {
+            let events = StageArgs {
                 stage: builder.build(*name, stage)?,
                 bus: Arc::clone(&ports.bus),
                 slots: stage.concurrency.max(1),
                 ack_wait: settings.ack_wait,
                 limits: settings.delivery,
-            })
-        });
-        let stages = stages.collect::<Result<_, StartError>>()?;
-        let args = SupervisorArgs { stages, restart: settings.restart };
+                source: Source::Events,
+                quarantine: Arc::clone(&quarantine),
+            };
+            let exhausted = StageArgs {
+                stage: Arc::new(Exhausted(Arc::clone(&events.stage))),
+                slots: BURIALS_AT_ONCE,
+                source: Source::Exhausted,
+                ..events.clone()
+            };
+            stages.extend([events, exhausted]);
+        }
+        let args = SupervisorArgs { stages, restart: settings.restart, announcer: announcer.get_cell() };
         let (supervisor, ended) =
             Supervisor::spawn(None, Supervisor, args).await.map_err(|error| failed(error.into()))?;
         Ok(Self { supervisor, ended })

@@ -12,6 +12,7 @@ use tracing::Instrument;
 
 use crate::{
     closing::{Closer, PublishFailed},
+    fence::{TakenOver, fenced},
     policy::settle::Outcome,
     ports::{
         bus::{DeadLetter, Delivery, Published, published_by},
@@ -108,7 +109,11 @@ impl<S: Step> EventHandler<S> {
         let traceparent = self.tracer.adopt(&span, Some(event.meta.traceparent));
         let waited = self.closer.clock.now().ms_since(delivery.published_at);
         let started = Instant::now();
-        let outcome = self.journey(&event, delivery, traceparent).instrument(span).await;
+        let journey = self.journey(&event, delivery, traceparent).instrument(span);
+        let outcome = match fenced(&self.closer.bus, stage, delivery, journey).await {
+            Ok(outcome) => outcome,
+            Err(TakenOver) => Outcome::TakenOver,
+        };
         signals::stage_time(stage, Duration::from_millis(waited), started.elapsed());
         outcome
     }
@@ -217,9 +222,10 @@ impl<S: Step> Stage for EventHandler<S> {
         }
         match self.closer.release(closed.next).await {
             Outcome::Done => Ok(()),
-            outcome @ (Outcome::Later { .. } | Outcome::Unusable { .. } | Outcome::Died { .. }) => {
-                Err(outcome)
-            }
+            outcome @ (Outcome::Later { .. }
+            | Outcome::Unusable { .. }
+            | Outcome::Died { .. }
+            | Outcome::TakenOver) => Err(outcome),
         }
     }
 }

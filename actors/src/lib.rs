@@ -7,10 +7,13 @@
 #![forbid(unsafe_code)]
 
 pub mod announcer;
+pub mod claims;
 pub mod closing;
 pub mod cost;
 pub mod dependency;
 pub mod engine;
+pub mod exhausted;
+pub mod fence;
 pub mod handler;
 pub mod model_client;
 pub mod policy;

@@ -2,6 +2,7 @@
 
 pub mod breaker;
 pub mod fallback;
+pub mod lease;
 pub mod limits;
 pub mod merge;
 pub mod retry;

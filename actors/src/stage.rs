@@ -11,9 +11,12 @@
 
 mod drain;
 mod intake;
+mod leased;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    fmt,
+    ops::AddAssign,
     sync::Arc,
     time::Duration,
 };
@@ -22,9 +25,14 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use throughline_schemas::{FailureCode, StageName};
-use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinHandle,
+    time::Instant,
+};
 
 use crate::{
+    claims::Claims,
     policy::{
         limits::{DeliveryLimits, PROGRESS_PER_ACK_WAIT, WORK_LIMIT},
         settle::Outcome,
@@ -60,6 +68,28 @@ pub struct StageArgs {
     pub ack_wait: Duration,
     /// How often one message may come.
     pub limits: DeliveryLimits,
+    /// Which deliveries it takes.
+    pub source: Source,
+    /// One permit for the whole process; see [`Claims`].
+    pub quarantine: Arc<Semaphore>,
+}
+
+/// Which deliveries a stage actor takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// The stage's own.
+    Events,
+    /// Those that the server has given up on.
+    Exhausted,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Events => "events",
+            Self::Exhausted => "exhausted deliveries",
+        })
+    }
 }
 
 /// Everything that can wake a stage actor.
@@ -90,6 +120,13 @@ pub struct Drained {
     pub finished: usize,
     /// Handed back to the server.
     pub handed_back: usize,
+}
+
+impl AddAssign for Drained {
+    fn add_assign(&mut self, other: Self) {
+        self.finished += other.finished;
+        self.handed_back += other.handed_back;
+    }
 }
 
 /// See the module's documentation.
@@ -129,14 +166,20 @@ impl Actor for StageActor {
         args: StageArgs,
     ) -> Result<StageState, ActorProcessingErr> {
         let name = args.stage.name();
-        let mut inbox = args.bus.open(name).await?;
+        let mut inbox = match args.source {
+            Source::Events => args.bus.open(name).await?,
+            Source::Exhausted => args.bus.open_exhausted(name).await?,
+        };
         inbox.grant(args.slots).await?;
         // At most one message per slot can be under way, so sending credit never waits.
         let (credit, credits) = mpsc::channel(args.slots + 1);
         let intake = tokio::spawn(intake::run(inbox, credits, myself.clone()));
         // It ends with its actor, so nobody holds on to it.
         drop(myself.send_interval(args.ack_wait / PROGRESS_PER_ACK_WAIT, || StageMessage::Tick));
-        tracing::info!(stage = %name, slots = args.slots, "stage started");
+        match args.source {
+            Source::Events => tracing::info!(stage = %name, slots = args.slots, "stage started"),
+            Source::Exhausted => tracing::debug!(stage = %name, "burials started"),
+        }
         Ok(StageState {
             args,
             credit,
@@ -159,7 +202,7 @@ impl Actor for StageActor {
         match message {
             StageMessage::Arrived(delivery) if state.draining.is_some() => state.hand_back_late(delivery),
             StageMessage::Arrived(delivery) => {
-                state.queue.push_back(delivery);
+                state.queue.push_back(leased::leased(delivery, state.args.ack_wait));
                 state.dispatch(&myself).await?;
             }
             StageMessage::IntakeEnded(error) => {
@@ -260,7 +303,9 @@ impl StageState {
             }
             self.give(myself, batch, None).await?;
         }
-        signals::in_flight(self.args.stage.name(), self.in_hand());
+        if self.args.source == Source::Events {
+            signals::in_flight(self.args.stage.name(), self.in_hand());
+        }
         Ok(())
     }
 
@@ -289,6 +334,15 @@ impl StageState {
             stage: Arc::clone(&self.args.stage),
             parent: myself.clone(),
             limits: self.args.limits,
+            claims: match self.args.source {
+                Source::Events => Some(Claims {
+                    stage: self.args.stage.name(),
+                    bus: Arc::clone(&self.args.bus),
+                    quarantine: Arc::clone(&self.args.quarantine),
+                    limits: self.args.limits,
+                }),
+                Source::Exhausted => None,
+            },
         };
         // Joining is supervision's business, so the handle is not kept.
         let (worker, _) = Worker::spawn_linked(None, Worker, args, myself.get_cell()).await?;

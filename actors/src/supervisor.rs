@@ -7,8 +7,8 @@ use std::{
 
 use futures_util::future::join_all;
 use ractor::{
-    Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent, concurrency::JoinHandle,
-    rpc::CallResult,
+    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent,
+    concurrency::JoinHandle, rpc::CallResult,
 };
 use throughline_schemas::StageName;
 use tokio::time::Instant;
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::{
     policy::retry::RetryPolicy,
     signals,
-    stage::{Drained, StageActor, StageArgs, StageMessage},
+    stage::{Drained, Source, StageActor, StageArgs, StageMessage},
 };
 
 /// When the supervisor stops restarting: more than `intensity` restarts, of all stages together, within `window`.
@@ -46,6 +46,9 @@ impl Default for RestartPolicy {
 pub struct SupervisorArgs {
     /// Stages, in the order in which they start; they drain in the same order, upstream first.
     pub stages: Vec<StageArgs>,
+    /// The actor that tells about breakers. It is not restarted, since those who tell it hold on to it: its end ends
+    /// the supervisor.
+    pub announcer: ActorCell,
     /// When to give up.
     pub restart: RestartPolicy,
 }
@@ -53,7 +56,7 @@ pub struct SupervisorArgs {
 /// What a supervisor can be told.
 pub enum SupervisorMessage {
     /// Start this stage again.
-    Restart(StageName),
+    Restart(Part),
     /// Which stages are consuming?
     Status(RpcReplyPort<Vec<(StageName, bool)>>),
     /// Stop taking work, finish what is in hand within the grace period, hand back the rest, and stop.
@@ -65,25 +68,42 @@ pub enum SupervisorMessage {
     },
 }
 
+/// One stage actor: its stage, and which deliveries it takes.
+pub type Part = (StageName, Source);
+
 /// See the module's documentation.
 pub struct Supervisor;
 
 /// Private state of the supervisor.
 pub struct SupervisorState {
     args: SupervisorArgs,
-    running: HashMap<StageName, ActorRef<StageMessage>>,
+    running: HashMap<Part, ActorRef<StageMessage>>,
     restarts: VecDeque<Instant>,
     draining: bool,
 }
 
 /// The supervisor gave up.
 #[derive(Debug, thiserror::Error)]
-#[error("stage {stage} failed {count} times within {window:?}, the last time with: {reason}")]
-pub struct GaveUp {
-    stage: StageName,
-    count: usize,
-    window: Duration,
-    reason: String,
+pub enum GaveUp {
+    /// Restarting did not help.
+    #[error(
+        "stage {stage} ({source_of}) failed {count} times within {window:?}, the last time with: {reason}"
+    )]
+    Stage {
+        /// Which one.
+        stage: StageName,
+        /// What it took.
+        source_of: Source,
+        /// Failures of all stages.
+        count: usize,
+        /// Within this time.
+        window: Duration,
+        /// The last one's.
+        reason: String,
+    },
+    /// Nobody would tell about breakers any more.
+    #[error("the announcer of breaker transitions ended: {0}")]
+    Announcer(String),
 }
 
 impl Actor for Supervisor {
@@ -98,8 +118,9 @@ impl Actor for Supervisor {
     ) -> Result<SupervisorState, ActorProcessingErr> {
         let mut running = HashMap::new();
         for stage in &args.stages {
-            running.insert(stage.stage.name(), start(stage, &myself).await?);
+            running.insert(part(stage), start(stage, &myself).await?);
         }
+        args.announcer.link(myself.get_cell());
         Ok(SupervisorState { args, running, restarts: VecDeque::new(), draining: false })
     }
 
@@ -110,14 +131,10 @@ impl Actor for Supervisor {
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            SupervisorMessage::Restart(name) if !state.draining => state.restart(&myself, name).await,
+            SupervisorMessage::Restart(part) if !state.draining => state.restart(&myself, part).await,
             SupervisorMessage::Restart(_) => Ok(()),
             SupervisorMessage::Status(reply) => {
-                let status = state.args.stages.iter().map(|stage| {
-                    let name = stage.stage.name();
-                    (name, state.running.contains_key(&name))
-                });
-                let _ = reply.send(status.collect());
+                let _ = reply.send(state.status());
                 Ok(())
             }
             SupervisorMessage::Drain { grace, reply } => {
@@ -156,7 +173,24 @@ async fn start(
     Ok(actor)
 }
 
+fn part(stage: &StageArgs) -> Part {
+    (stage.stage.name(), stage.source)
+}
+
 impl SupervisorState {
+    /// Each stage, and whether all of it is consuming.
+    fn status(&self) -> Vec<(StageName, bool)> {
+        let mut status: Vec<(StageName, bool)> = Vec::new();
+        for stage in &self.args.stages {
+            let (name, is_up) = (stage.stage.name(), self.running.contains_key(&part(stage)));
+            match status.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, all_up)) => *all_up &= is_up,
+                None => status.push((name, is_up)),
+            }
+        }
+        status
+    }
+
     /// A child has ended: schedules its restart, or gives up.
     fn lost(
         &mut self,
@@ -164,24 +198,29 @@ impl SupervisorState {
         child: ActorId,
         reason: &str,
     ) -> Result<(), ActorProcessingErr> {
-        let Some(name) =
-            self.running.iter().find(|(_, actor)| actor.get_id() == child).map(|(name, _)| *name)
+        if child == self.args.announcer.get_id() && !self.draining {
+            tracing::error!(reason, "the announcer of breaker transitions ended, giving up");
+            return Err(GaveUp::Announcer(reason.to_owned()).into());
+        }
+        let Some(part) =
+            self.running.iter().find(|(_, actor)| actor.get_id() == child).map(|(part, _)| *part)
         else {
             return Ok(());
         };
-        self.running.remove(&name);
+        self.running.remove(&part);
         if self.draining {
             return Ok(());
         }
-        self.schedule(myself, name, reason)
+        self.schedule(myself, part, reason)
     }
 
     fn schedule(
         &mut self,
         myself: &ActorRef<SupervisorMessage>,
-        stage: StageName,
+        part: Part,
         reason: &str,
     ) -> Result<(), ActorProcessingErr> {
+        let (stage, source) = part;
         let RestartPolicy { intensity, window, backoff } = self.args.restart;
         let now = Instant::now();
         self.restarts.push_back(now);
@@ -190,32 +229,33 @@ impl SupervisorState {
         }
         let count = self.restarts.len();
         if count > intensity {
-            tracing::error!(%stage, reason, count, "stage keeps failing, giving up");
-            return Err(GaveUp { stage, count, window, reason: reason.to_owned() }.into());
+            tracing::error!(%stage, %source, reason, count, "stage keeps failing, giving up");
+            let reason = reason.to_owned();
+            return Err(GaveUp::Stage { stage, source_of: source, count, window, reason }.into());
         }
         let made = u32::try_from(count).unwrap_or(u32::MAX);
         let delay = backoff.delay_after(made, None, u64::MAX).unwrap_or(backoff.max_delay);
-        tracing::error!(%stage, reason, ?delay, "stage failed, restarting");
+        tracing::error!(%stage, %source, reason, ?delay, "stage failed, restarting");
         // It ends with its actor, so nobody holds on to it.
-        drop(myself.send_after(delay, move || SupervisorMessage::Restart(stage)));
+        drop(myself.send_after(delay, move || SupervisorMessage::Restart(part)));
         Ok(())
     }
 
     async fn restart(
         &mut self,
         myself: &ActorRef<SupervisorMessage>,
-        name: StageName,
+        wanted: Part,
     ) -> Result<(), ActorProcessingErr> {
-        let Some(stage) = self.args.stages.iter().find(|stage| stage.stage.name() == name) else {
+        let Some(stage) = self.args.stages.iter().find(|stage| part(stage) == wanted) else {
             return Ok(());
         };
-        signals::restarted(name);
+        signals::restarted(wanted.0);
         match start(stage, myself).await {
             Ok(actor) => {
-                self.running.insert(name, actor);
+                self.running.insert(wanted, actor);
                 Ok(())
             }
-            Err(error) => self.schedule(myself, name, &error.to_string()),
+            Err(error) => self.schedule(myself, wanted, &error.to_string()),
         }
     }
 
@@ -223,10 +263,9 @@ impl SupervisorState {
     async fn drain(&mut self, grace: Duration) -> Vec<(StageName, Drained)> {
         self.draining = true;
         let stages = self.args.stages.iter().filter_map(|stage| {
-            let name = stage.stage.name();
-            self.running.get(&name).map(|actor| (name, actor.clone()))
+            self.running.get(&part(stage)).map(|actor| (stage.stage.name(), actor.clone()))
         });
-        join_all(stages.map(|(name, actor)| async move {
+        let reports = join_all(stages.map(|(name, actor)| async move {
             let drained = match actor.call(StageMessage::Drain, Some(grace)).await {
                 Ok(CallResult::Success(drained)) => drained,
                 Ok(CallResult::Timeout | CallResult::SenderError) | Err(_) => {
@@ -238,7 +277,15 @@ impl SupervisorState {
             };
             (name, drained)
         }))
-        .await
+        .await;
+        let mut report: Vec<(StageName, Drained)> = Vec::new();
+        for (name, drained) in reports {
+            match report.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sum)) => *sum += drained,
+                None => report.push((name, drained)),
+            }
+        }
+        report
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::{
+    claims::Claims,
     policy::{
         limits::{BUS_RETRY_DELAY, DeliveryLimits},
         settle::{Decision, Outcome, settle},
@@ -33,6 +34,8 @@ pub struct WorkerArgs {
     pub parent: ActorRef<StageMessage>,
     /// How often one message may come.
     pub limits: DeliveryLimits,
+    /// Claims on messages that came before; `None` where deliveries are not attempts at handling a message.
+    pub claims: Option<Claims>,
 }
 
 /// See the module's documentation.
@@ -55,11 +58,14 @@ impl Actor for Worker {
     ) -> Result<(), ActorProcessingErr> {
         let (batch, outcomes) = match work {
             Work::Handle(batch) => {
-                let outcomes = state.stage.handle(&batch).await;
+                let outcomes = state.handle(&batch).await;
                 (batch, outcomes)
             }
             Work::Aftermath(batch, reason) => {
-                let outcomes = batch.iter().map(|_| Outcome::Died { reason: reason.clone() }).collect();
+                let mut outcomes = Vec::with_capacity(batch.len());
+                for delivery in batch.iter() {
+                    outcomes.push(state.died(delivery, reason.clone()).await);
+                }
                 (batch, outcomes)
             }
         };
@@ -72,6 +78,32 @@ impl Actor for Worker {
 }
 
 impl WorkerArgs {
+    /// Handles a batch; what came before comes alone, and is claimed first.
+    async fn handle(&self, batch: &[Delivery]) -> Vec<Outcome> {
+        let (Some(claims), [again]) = (&self.claims, batch) else { return self.stage.handle(batch).await };
+        if again.delivered == 1 {
+            return self.stage.handle(batch).await;
+        }
+        match claims.open(again).await {
+            Ok(opened) => {
+                let outcomes = self.stage.handle(batch).await;
+                if let Some(outcome) = outcomes.first() {
+                    claims.close(again, opened, outcome).await;
+                }
+                outcomes
+            }
+            Err(outcome) => vec![outcome],
+        }
+    }
+
+    async fn died(&self, delivery: &Delivery, reason: String) -> Outcome {
+        let deaths = match &self.claims {
+            Some(claims) => claims.count_death(delivery).await,
+            None => delivery.delivered,
+        };
+        Outcome::Died { reason, deaths }
+    }
+
     async fn end(&self, delivery: &Delivery, outcome: Outcome) {
         let stage = self.stage.name();
         if let Outcome::Later { after, reason } = &outcome {
@@ -81,6 +113,10 @@ impl WorkerArgs {
         let (settlement, label) = match decision {
             Decision::Acknowledge => (Settlement::Acknowledged, "acknowledged"),
             Decision::HandBack { after } => (Settlement::Retried { after }, "handed_back"),
+            Decision::Leave => {
+                signals::settled(stage, "taken_over");
+                return;
+            }
             Decision::Bury { code, error } => match self.stage.bury(delivery, code, &error).await {
                 Ok(()) => {
                     // What was wrong may quote what a user wrote; it is in the dead letter.

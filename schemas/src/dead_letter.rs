@@ -15,3 +15,11 @@ pub const SUBJECT: &str = "Throughline-Subject";
 pub const SEQUENCE: &str = "Throughline-Sequence";
 /// When it was buried, RFC 3339.
 pub const TIME: &str = "Throughline-Time";
+/// The stream that it is in.
+pub const STREAM: &str = "Throughline-Stream";
+/// The consumer that delivered it.
+pub const CONSUMER: &str = "Throughline-Consumer";
+/// The process that buried it, as its connection is called.
+pub const WORKER: &str = "Throughline-Worker";
+/// On an input that repeats a buried one: the dead letter's sequence in its stream.
+pub const RETRY_OF: &str = "Throughline-Retry-Of";

@@ -60,9 +60,19 @@ impl Namespace {
         format!("{self}.v{MAJOR}.{event_type}.*.{}", workflow.token())
     }
 
-    /// Every dead letter: `{ns}.dead.>`.
+    /// Every dead letter, and what was done with them: `{ns}.dead.>`.
     pub fn all_dead(&self) -> String {
         format!("{self}.dead.>")
+    }
+
+    /// Every dead letter, without what was done with them: `{ns}.dead.v1.>`.
+    pub fn dead_letters(&self) -> String {
+        format!("{self}.dead.v{MAJOR}.>")
+    }
+
+    /// Where it is kept what was done with a dead letter: `{ns}.dead.done.{sequence}`.
+    pub fn dead_record(&self, letter: u64) -> String {
+        format!("{self}.dead.done.{letter}")
     }
 
     /// Where the pieces of a workflow's answer are told as they come: `{ns}.live.{workflow}`.

@@ -15,7 +15,7 @@ use crate::{
     fetch::{Credential, HeaderText, HttpSource, HttpSources, HttpSourcesError},
     llm::{ModelProviders, SetupError, model_providers},
     storage::sqlite::SqliteStore,
-    system::{SystemClock, SystemEntropy},
+    system::{SystemClock, SystemEntropy, host_name},
 };
 
 /// How long closing a connection may take.
@@ -88,7 +88,7 @@ fn nats_settings(config: &Config, env: &Env, role: &str) -> Result<NatsSettings,
     let nats = &config.nats;
     let mut settings = NatsSettings::new(String::new(), Namespace::new(&nats.namespace)?);
     settings.url = Url(nats.url.expose().to_owned());
-    settings.name = format!("throughline-{role}-{}", std::process::id());
+    settings.name = format!("throughline-{role}-{}-{}", host_name(), std::process::id());
     settings.auth = nats_auth(nats, env)?;
     settings.root_certificates.clone_from(&nats.tls_ca_file);
     settings.client_certificate = nats.tls_cert_file.clone().zip(nats.tls_key_file.clone());

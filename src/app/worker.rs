@@ -1,10 +1,10 @@
 //! A worker: its adapters and its engine, started together and stopped in order.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use throughline_actors::{
     engine::{Engine, Observer, StartError},
-    ports::trace::Tracer,
+    ports::{store::Store, trace::Tracer},
     stage::Drained,
 };
 use throughline_schemas::StageName;
@@ -65,18 +65,70 @@ impl Worker {
         self.engine.observer()
     }
 
-    /// Completes when the engine has given up.
-    pub async fn gave_up(&mut self) {
-        self.engine.gave_up().await;
+    /// Completes when something has ended that the worker cannot do without, and says what.
+    pub async fn broken(&mut self) -> &'static str {
+        let Self { adapters, engine } = self;
+        tokio::select! {
+            () = engine.gave_up() => "a stage kept failing",
+            () = adapters.bus.ended() => "the connection to NATS was given up",
+            () = adapters.store.ended() => "a task of the database's ended",
+        }
     }
 
     /// Drains within `grace`, then closes everything. Says what became of the work in hand.
-    pub async fn stop(self, grace: Duration) -> Vec<(StageName, Drained)> {
-        let report = self.engine.drain(grace).await;
-        for (stage, drained) in &report {
-            tracing::info!(%stage, finished = drained.finished, handed_back = drained.handed_back, "stage drained");
-        }
+    pub async fn stop(self, grace: Duration) -> Report {
+        let report = Report(self.engine.drain(grace).await);
         self.adapters.close().await;
         report
+    }
+}
+
+/// What became of the work that a worker had in hand when it was told to stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report(pub Vec<(StageName, Drained)>);
+
+impl Report {
+    /// All stages together.
+    pub fn total(&self) -> Drained {
+        self.0.iter().fold(Drained::default(), |mut sum, (_, drained)| {
+            sum += *drained;
+            sum
+        })
+    }
+}
+
+/// Stages that had something in hand, as in `generation 3 finished, 1 handed back; input 2 handed back`.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut is_first = true;
+        for (stage, Drained { finished, handed_back }) in &self.0 {
+            let counts = match (finished, handed_back) {
+                (0, 0) => continue,
+                (finished, 0) => format!("{finished} finished"),
+                (0, handed_back) => format!("{handed_back} handed back"),
+                (finished, handed_back) => format!("{finished} finished, {handed_back} handed back"),
+            };
+            write!(f, "{}{stage} {counts}", if is_first { "" } else { "; " })?;
+            is_first = false;
+        }
+        if is_first { f.write_str("nothing was in hand") } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_names_the_stages_that_had_something_to_do() {
+        let drained = |finished, handed_back| Drained { finished, handed_back };
+        let report = Report(vec![
+            (StageName::Input, drained(0, 2)),
+            (StageName::Context, drained(0, 0)),
+            (StageName::Generation, drained(3, 1)),
+        ]);
+        assert_eq!(report.to_string(), "input 2 handed back; generation 3 finished, 1 handed back");
+        assert_eq!(report.total(), drained(3, 3));
+        assert_eq!(Report(Vec::new()).to_string(), "nothing was in hand");
     }
 }

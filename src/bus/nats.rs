@@ -5,9 +5,12 @@
 
 mod bury;
 mod claim_check;
+mod claims;
 mod complaints;
 mod connection;
+mod dead;
 mod error;
+mod exhausted;
 mod headers;
 mod live;
 mod names;
@@ -24,7 +27,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use throughline_actors::ports::bus::{Bus, BusError, DeadLetter, Delivery, Inbox, Published};
+use throughline_actors::ports::bus::{Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Published};
 use throughline_schemas::{Event, Namespace, StageName, Subject, WorkflowId};
 
 pub use connection::{MIN_SERVER, ServerFacts};
@@ -156,6 +159,14 @@ impl NatsBus {
         reader::last(&self.core, subject).await
     }
 
+    /// Completes when this connection is of no more use: the client has given it up, or a task of its own has ended.
+    pub async fn ended(&self) {
+        tokio::select! {
+            () = self.core.connection.closed() => {}
+            () = self.core.live.ended() => {}
+        }
+    }
+
     /// Waits, for at most `limit`, until dropped inboxes have given back what they held and everything written is
     /// with the server; then closes the connection.
     pub async fn close(&self, limit: Duration) {
@@ -189,6 +200,18 @@ impl Bus for NatsBus {
     async fn exists(&self, subject: &Subject) -> Result<bool, BusError> {
         let subject = subject.live(self.namespace());
         Ok(requests::last_of_subject(&self.core, self.core.names.events(), &subject).await?.is_some())
+    }
+
+    async fn open_exhausted(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
+        Ok(Box::new(exhausted::ExhaustedInbox::open(Arc::clone(&self.core), stage).await?))
+    }
+
+    async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claim>, BusError> {
+        claims::read(&self.core, stage, sequence).await
+    }
+
+    async fn set_claim(&self, stage: StageName, sequence: u64, claim: &Claim) -> Result<(), BusError> {
+        claims::write(&self.core, stage, sequence, claim).await
     }
 
     async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {

@@ -3,7 +3,7 @@
 mod demo;
 mod lock;
 
-use std::path::Path;
+use std::{net::SocketAddr, path::Path};
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use throughline_schemas::StageName;
@@ -14,7 +14,6 @@ use crate::{
     app::{Worker, stream_limits},
     bus::nats::topology,
     config::{Config, Env, Layers, Override},
-    http::HttpServer,
     nats_server::{NatsServer, NatsServerError, SyncInterval},
     sandbox::{Sandbox, SandboxConfig, SandboxOptions},
     telemetry::Telemetry,
@@ -145,7 +144,8 @@ async fn serve(
     let bus = crate::app::connect_bus(config, env, "dev").await?;
     topology::setup(&bus, &stream_limits(config)).await.map_err(|error| Failure::unavailable(&error))?;
     let mut running = Worker::start(config, env, &StageName::ALL, telemetry.tracer()).await?;
-    let http = worker::serve(config, &running, telemetry).await?;
+    let mut http = worker::serve(config, &running, telemetry).await?;
+    let address = http.address();
 
     let store = running.adapters.store.clone();
     let session = async {
@@ -153,7 +153,7 @@ async fn serve(
         if let Some(text) = &args.once {
             return demo::once(&bus, text).await;
         }
-        announce(config, &http, around.sandbox.as_ref(), &around.data_dir);
+        announce(config, address, around.sandbox.as_ref(), &around.data_dir);
         demo::first_message(&bus).await?;
         output::line(&format!("ready after {}", crate::nats_server::since(started)))?;
         std::future::pending().await
@@ -167,7 +167,7 @@ async fn serve(
     let result = tokio::select! {
         result = session => result,
         () = nats_ended => Err(Failure::failed("nats-server ended; its log is nats/nats-server.log in the data folder")),
-        result = worker::until_stopped(&mut signals, &mut running) => result,
+        result = worker::until_stopped(&mut signals, &mut running, &mut http) => result,
     };
     let stopped = worker::stop(signals, running, config.worker.drain_grace).await;
     http.shutdown().await;
@@ -176,7 +176,7 @@ async fn serve(
 }
 
 /// Says where everything is, and what to type in another terminal.
-fn announce(config: &Config, http: &HttpServer, sandbox: Option<&Sandbox>, data_dir: &DataDir) {
+fn announce(config: &Config, http: SocketAddr, sandbox: Option<&Sandbox>, data_dir: &DataDir) {
     let sandbox =
         sandbox.map_or_else(|| "not used, sources and model are configured".to_owned(), Sandbox::base_url);
     let file = data_dir.config_file();
@@ -193,7 +193,7 @@ fn announce(config: &Config, http: &HttpServer, sandbox: Option<&Sandbox>, data_
            throughline worker --listen 127.0.0.1:0\n",
         config.nats.url,
         config.database.url,
-        http.address(),
+        http,
         file.display(),
         file.display(),
     ));

@@ -6,7 +6,6 @@ mod json;
 mod paces;
 mod screen;
 mod select;
-mod since;
 
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{
-    Cli, Command, Exit, Failure, Global, SchemaCommand, bench, config_command, dev, doctor, events,
+    Cli, Command, Exit, Failure, Global, SchemaCommand, bench, config_command, dead, dev, doctor, events,
     exit::with_causes, health, llm, output, publish, sandbox, schema, setup, worker,
 };
 use crate::{
@@ -73,6 +73,7 @@ impl Cli {
             Command::Publish(args) => publish::run(args, &config, env).await,
             Command::Events(args) => events::run(args, &config, env).await,
             Command::Health => health::run(&config).await,
+            Command::Dead(args) => dead::run(args, &config, env).await,
             Command::Doctor(args) => doctor::run(args, &config, env).await,
             Command::Llm(args) => Box::pin(llm::run(args, config, env)).await,
             // Answered before there was a runtime.
@@ -103,6 +104,7 @@ impl Command {
             Self::Setup
             | Self::Publish(_)
             | Self::Events(_)
+            | Self::Dead(_)
             | Self::Doctor(_)
             | Self::Health
             | Self::Llm(_)

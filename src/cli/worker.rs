@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use throughline_actors::stage::Drained;
 use throughline_schemas::StageName;
 
 use super::{Exit, Failure, WorkerArgs, signal::Signals};
@@ -21,9 +22,9 @@ pub(super) async fn run(
     let stages = if args.stages.is_empty() { StageName::ALL.to_vec() } else { args.stages.clone() };
     let mut signals = Signals::install()?;
     let mut worker = Worker::start(config, env, &stages, telemetry.tracer()).await?;
-    let http = serve(config, &worker, telemetry).await?;
+    let mut http = serve(config, &worker, telemetry).await?;
     tracing::info!(address = %http.address(), stages = ?stages, "worker ready");
-    let ended = until_stopped(&mut signals, &mut worker).await;
+    let ended = until_stopped(&mut signals, &mut worker, &mut http).await;
     let finished = stop(signals, worker, config.worker.drain_grace).await;
     http.shutdown().await;
     ended.and(finished)
@@ -44,21 +45,32 @@ pub(super) async fn serve(
     HttpServer::start(config.http.listen, state).await.map_err(|error| Failure::unavailable(&error))
 }
 
-/// Waits for a signal, or for the engine to give up.
-pub(super) async fn until_stopped(signals: &mut Signals, worker: &mut Worker) -> Result<(), Failure> {
-    tokio::select! {
+/// Waits for a signal, or for the end of something that the worker cannot do without.
+pub(super) async fn until_stopped(
+    signals: &mut Signals,
+    worker: &mut Worker,
+    http: &mut HttpServer,
+) -> Result<(), Failure> {
+    let broken = tokio::select! {
         name = signals.next() => {
             tracing::info!(signal = name, "stopping; a second signal stops at once");
-            Ok(())
+            return Ok(());
         }
-        () = worker.gave_up() => Err(Failure::failed("a stage kept failing; the log says why")),
-    }
+        broken = worker.broken() => broken,
+        () = http.ended() => "the HTTP server ended",
+    };
+    tracing::error!(broken, "stopping, because nothing would get better");
+    Err(Failure::failed(format!("{broken}; the log says why")))
 }
 
 /// Drains the worker; a second signal ends the grace period.
 pub(super) async fn stop(mut signals: Signals, worker: Worker, grace: Duration) -> Result<(), Failure> {
     tokio::select! {
-        _ = worker.stop(grace) => Ok(()),
+        report = worker.stop(grace) => {
+            let Drained { finished, handed_back } = report.total();
+            tracing::info!(finished, handed_back, %report, "stopped; what was handed back is with other workers");
+            Ok(())
+        }
         name = signals.next() => Err(Failure {
             exit: Exit::Failed,
             message: format!("stopped at once by a second {name}; work in hand comes again after the ack wait"),

@@ -92,7 +92,7 @@ pub struct Worker {
     pub restart_window: Duration,
     /// `ack_wait_ms`: the server redelivers a message on which it hears nothing for so long. Default 30 s.
     pub ack_wait: Duration,
-    /// How often a message is delivered before it is a dead letter. Default 10.
+    /// How often a message is delivered before it is a dead letter, however it ended. Default 100.
     pub max_deliver: u32,
 }
 
@@ -103,7 +103,7 @@ impl Default for Worker {
             restart_intensity: 5,
             restart_window: Duration::from_mins(1),
             ack_wait: Duration::from_secs(30),
-            max_deliver: 10,
+            max_deliver: 100,
         }
     }
 }

@@ -61,11 +61,19 @@ impl HttpServer {
         self.address
     }
 
+    /// Completes when nothing is served any more, without having been asked to stop.
+    pub async fn ended(&mut self) {
+        // A server that panicked has ended, too.
+        let _ = (&mut self.task).await;
+    }
+
     /// Stops listening, finishes the answers under way within two seconds, and closes.
     pub async fn shutdown(mut self) {
         self.stop.send_replace(());
-        // The task has a limit of its own.
-        let _ = (&mut self.task).await;
+        // The task has a limit of its own, or has ended before.
+        if !self.task.is_finished() {
+            let _ = (&mut self.task).await;
+        }
     }
 }
 

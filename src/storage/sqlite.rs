@@ -186,4 +186,12 @@ impl Store for SqliteStore {
         // No such user and no such session: ids are never empty. It still goes the way of every read.
         self.ask("", "", 0).await.map(drop)
     }
+
+    async fn ended(&self) {
+        // The other end of each channel is a task's.
+        tokio::select! {
+            () = self.writes.closed() => {}
+            () = self.reads.closed() => {}
+        }
+    }
 }

@@ -17,7 +17,10 @@ use throughline::bus::nats::{
     NatsBus, NatsSettings, ReadRequest, StoredEvent,
     topology::{self, Limits},
 };
-use throughline_actors::ports::bus::{Bus, Delivery, Inbox, Settlement};
+use throughline_actors::ports::{
+    bus::{Bus, Delivery, Inbox, Settlement},
+    contract::bus as bus_contract,
+};
 use throughline_schemas::{Namespace, StageName};
 use tokio::time::timeout;
 
@@ -31,6 +34,7 @@ const ACK_WAIT: Duration = Duration::from_secs(2);
 fn settings(server: &NatsServer) -> NatsSettings {
     let mut settings = NatsSettings::new(server.url(), Namespace::new("t").unwrap());
     settings.ack_wait = ACK_WAIT;
+    settings.max_deliver = bus_contract::MAX_DELIVER;
     settings
 }
 

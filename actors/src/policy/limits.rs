@@ -8,15 +8,24 @@ pub struct DeliveryLimits {
     /// Deliveries after which a message that is still handed back is buried. At most the server's `max_deliver`,
     /// or the server would drop it before we bury it.
     pub max_deliveries: u32,
-    /// Deliveries after which a message whose worker died is buried as poison.
+    /// Workers that may die of one message, by panic or by exceeding the work limit, before it is buried as poison.
     pub max_deaths: u32,
+    /// Processes that may vanish while they handle one redelivered message, before it is buried as poison. More than
+    /// deaths, because that it was the message is only a suspicion: somebody may be killing processes. The process that
+    /// handled its first delivery is not counted.
+    pub max_vanished: u32,
     /// Wait after a worker's death.
     pub delay_after_death: Duration,
 }
 
 impl Default for DeliveryLimits {
     fn default() -> Self {
-        Self { max_deliveries: 10, max_deaths: 3, delay_after_death: Duration::from_secs(1) }
+        Self {
+            max_deliveries: 100,
+            max_deaths: 3,
+            max_vanished: 5,
+            delay_after_death: Duration::from_secs(1),
+        }
     }
 }
 

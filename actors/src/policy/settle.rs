@@ -29,7 +29,11 @@ pub enum Outcome {
     Died {
         /// The panic message, or which limit.
         reason: String,
+        /// How many workers have died of this message, this one included.
+        deaths: u32,
     },
+    /// Another worker has the message now, and answers for it.
+    TakenOver,
 }
 
 /// What to do about it.
@@ -49,6 +53,8 @@ pub enum Decision {
         /// Why, for a person.
         error: String,
     },
+    /// Say nothing: it is not ours any more.
+    Leave,
 }
 
 /// Decides how the `delivered`-th delivery of a message ends (counted from 1, crashes included).
@@ -61,10 +67,11 @@ pub fn settle(outcome: Outcome, delivered: u32, limits: &DeliveryLimits) -> Deci
             error: format!("handed back {delivered} times, the last time because {reason}"),
         },
         Outcome::Later { after, .. } => Decision::HandBack { after },
-        Outcome::Died { reason } if delivered >= limits.max_deaths => {
+        Outcome::Died { reason, deaths } if deaths >= limits.max_deaths => {
             Decision::Bury { code: FailureCode::Poison, error: reason }
         }
         Outcome::Died { .. } => Decision::HandBack { after: limits.delay_after_death },
+        Outcome::TakenOver => Decision::Leave,
     }
 }
 
@@ -75,17 +82,28 @@ mod tests {
     #[test]
     fn a_message_that_kills_its_worker_is_retried_then_buried() {
         let limits = DeliveryLimits::default();
-        let died = || Outcome::Died { reason: "index out of bounds".to_owned() };
-        for delivered in 1..limits.max_deaths {
-            assert_eq!(
-                settle(died(), delivered, &limits),
-                Decision::HandBack { after: limits.delay_after_death }
-            );
+        let died = |deaths| Outcome::Died { reason: "index out of bounds".to_owned(), deaths };
+        for deaths in 1..limits.max_deaths {
+            // However often it was handed back before, for reasons that were not its own.
+            for delivered in [deaths, deaths + 50] {
+                assert_eq!(
+                    settle(died(deaths), delivered, &limits),
+                    Decision::HandBack { after: limits.delay_after_death }
+                );
+            }
         }
         assert_eq!(
-            settle(died(), limits.max_deaths, &limits),
+            settle(died(limits.max_deaths), limits.max_deaths, &limits),
             Decision::Bury { code: FailureCode::Poison, error: "index out of bounds".to_owned() }
         );
+    }
+
+    #[test]
+    fn a_message_that_somebody_else_has_is_left_alone_however_often_it_came() {
+        let limits = DeliveryLimits::default();
+        for delivered in [1, limits.max_deliveries, u32::MAX] {
+            assert_eq!(settle(Outcome::TakenOver, delivered, &limits), Decision::Leave);
+        }
     }
 
     #[test]

@@ -12,9 +12,11 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use throughline_schemas::{Event, EventType, FailureCode, StageName, Subject, Timestamp, WorkflowId};
 
 use super::{Classify, Fault, Health};
+use crate::policy::lease::Lease;
 
 /// Why the bus could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -141,8 +143,28 @@ pub enum Settlement {
 pub trait Receipt: Send + Sync + 'static {
     /// Ends the delivery. Not waiting for the server's answer is allowed: a lost answer means a redelivery.
     async fn settle(&self, settlement: Settlement) -> Result<(), BusError>;
-    /// Says that the work goes on, which restarts the redelivery timer.
+    /// Says that the work goes on, which restarts the redelivery timer. `Ok` only when the server has answered: a
+    /// lease is counted from it.
     async fn progress(&self) -> Result<(), BusError>;
+    /// For how long the delivery is certainly nobody else's, if its stage keeps count of that.
+    fn lease(&self) -> Option<&Lease> {
+        None
+    }
+}
+
+/// Who works on a message that came more than once, and what became of earlier attempts. Kept beside the stream, since
+/// the server counts deliveries and cannot tell a death from a message that was handed back.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Claim {
+    /// Which delivery is being handled, or was last.
+    pub delivery: u32,
+    /// It is being handled, unless its process died.
+    pub open: bool,
+    /// How often a worker panicked, or was killed, while it handled this message.
+    pub panics: u32,
+    /// How often a process began to handle this message and was never heard of again.
+    pub vanished: u32,
 }
 
 /// A message that must not be handled again.
@@ -181,6 +203,14 @@ pub trait Bus: Send + Sync + 'static {
     async fn exists(&self, subject: &Subject) -> Result<bool, BusError>;
     /// Stores a dead letter: the original bytes and headers, and what was wrong. Idempotent by stage and sequence.
     async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError>;
+    /// Opens the messages of a stage that the server has given up on: delivered as often as it allows, and never
+    /// settled. Their deliveries have the original's bytes, headers, subject, sequence and count; settling one is
+    /// about its burial, and does not bring the original back.
+    async fn open_exhausted(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError>;
+    /// The claim on a message of a stage's consumer, by the message's sequence.
+    async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claim>, BusError>;
+    /// Replaces the claim on a message.
+    async fn set_claim(&self, stage: StageName, sequence: u64, claim: &Claim) -> Result<(), BusError>;
     /// Tells listeners on `{ns}.control.{topic}`; not durable, and not an error if nobody hears it.
     async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError>;
     /// Tells listeners on `{ns}.live.{workflow}`; not durable, never waits, and keeps the order of one caller. Whether

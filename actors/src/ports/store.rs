@@ -267,6 +267,10 @@ pub trait Store: Send + Sync + 'static {
     async fn opening(&self, workflow: &WorkflowId) -> Result<Option<Opening>, StoreError>;
     /// Answers if the database does.
     async fn ping(&self) -> Result<(), StoreError>;
+    /// Completes when this store can never answer again, because a task of its own has ended; never, if it has none.
+    async fn ended(&self) {
+        std::future::pending().await
+    }
 }
 
 /// Most bytes of encoded events that one turn is merged from: what a stream keeps of an event without putting it

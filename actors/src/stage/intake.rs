@@ -4,35 +4,55 @@ use ractor::ActorRef;
 use tokio::sync::mpsc;
 
 use super::StageMessage;
-use crate::ports::bus::Inbox;
+use crate::ports::bus::{BusError, Inbox};
 
-/// Moves deliveries from the bus to the stage actor, and credit the other way.
+/// Moves deliveries from the bus to the stage actor, and credit the other way. However it ends, a panic included, the
+/// actor hears of it.
 pub(super) async fn run(
-    mut inbox: Box<dyn Inbox>,
-    mut credits: mpsc::Receiver<usize>,
+    inbox: Box<dyn Inbox>,
+    credits: mpsc::Receiver<usize>,
     stage: ActorRef<StageMessage>,
 ) {
-    let error = loop {
+    let mut last_word = LastWord { stage: stage.clone(), error: None };
+    last_word.error = pump(inbox, credits, &stage).await.err();
+}
+
+/// Returns without an error when the stage is gone.
+async fn pump(
+    mut inbox: Box<dyn Inbox>,
+    mut credits: mpsc::Receiver<usize>,
+    stage: &ActorRef<StageMessage>,
+) -> Result<(), BusError> {
+    loop {
         tokio::select! {
             biased;
             credit = credits.recv() => match credit {
-                Some(credit) => {
-                    if let Err(error) = inbox.grant(credit).await {
-                        break error;
-                    }
-                }
-                None => return,
+                Some(credit) => inbox.grant(credit).await?,
+                None => return Ok(()),
             },
-            next = inbox.next() => match next {
-                Ok(delivery) => {
-                    if stage.cast(StageMessage::Arrived(delivery)).is_err() {
-                        return;
-                    }
+            next = inbox.next() => {
+                if stage.cast(StageMessage::Arrived(next?)).is_err() {
+                    return Ok(());
                 }
-                Err(error) => break error,
-            },
+            }
         }
-    };
-    // If the stage has ended meanwhile, nobody needs to know.
-    let _ = stage.cast(StageMessage::IntakeEnded(error));
+    }
+}
+
+/// Tells the stage of the end of its intake when dropped.
+struct LastWord {
+    stage: ActorRef<StageMessage>,
+    error: Option<BusError>,
+}
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        // A stage that aborts its intake does not want to hear of it.
+        let panicked = std::thread::panicking()
+            .then(|| BusError::Unavailable { context: "the intake panicked".to_owned(), source: None });
+        if let Some(error) = panicked.or(self.error.take()) {
+            // If the stage has ended meanwhile, nobody needs to know.
+            let _ = self.stage.cast(StageMessage::IntakeEnded(error));
+        }
+    }
 }

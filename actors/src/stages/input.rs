@@ -131,9 +131,10 @@ impl Stage for InputStage {
         };
         match self.closer.fail(&cause, delivery.sequence, failed, cause.traceparent).await {
             Outcome::Done => Ok(()),
-            outcome @ (Outcome::Later { .. } | Outcome::Unusable { .. } | Outcome::Died { .. }) => {
-                Err(outcome)
-            }
+            outcome @ (Outcome::Later { .. }
+            | Outcome::Unusable { .. }
+            | Outcome::Died { .. }
+            | Outcome::TakenOver) => Err(outcome),
         }
     }
 }

@@ -6,7 +6,7 @@ use throughline_actors::ports::bus::{BusError, DeadLetter, Delivery, consumed_by
 use throughline_schemas::{MAJOR, Namespace, StageName, dead_letter};
 
 use super::{
-    Core, headers,
+    Core, Names, headers,
     publish::{Outgoing, publish},
 };
 
@@ -14,8 +14,8 @@ use super::{
 const MAX_ERROR_CHARS: usize = 2_000;
 /// What the protocol adds to a header, in bytes.
 const HEADER_OVERHEAD_BYTES: usize = 4;
-/// Left free for the message id, the name of a body and what the server adds, in bytes.
-const HEADROOM_BYTES: usize = 1024;
+/// Left free for the message id, where it happened, the name of a body and what the server adds, in bytes.
+const HEADROOM_BYTES: usize = 2048;
 
 /// Stores a dead letter. Headers that the server or a reader would obey (`Nats-…`, `Throughline-…`) are kept as
 /// `Original-…`. A body that does not fit into one message is kept in the object store and named by a header.
@@ -74,6 +74,9 @@ pub(super) async fn store(
         body,
     };
     let sent = publish(core, &message, |map| {
+        headers::append(map, dead_letter::STREAM, core.names.events());
+        headers::append(map, dead_letter::CONSUMER, Names::consumer(stage));
+        headers::append(map, dead_letter::WORKER, &core.settings.name);
         fill(map);
         if let Some(name) = &object {
             map.insert(headers::BODY, name.as_str());

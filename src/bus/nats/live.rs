@@ -27,6 +27,11 @@ impl Live {
         Self { queue, pump }
     }
 
+    /// Completes when frames are not sent any more.
+    pub(super) async fn ended(&self) {
+        self.queue.closed().await;
+    }
+
     /// Whether the frame was taken.
     pub(super) fn send(&self, subject: String, frame: Bytes) -> bool {
         self.queue.try_send((subject.into(), frame)).is_ok()

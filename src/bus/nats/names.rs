@@ -8,13 +8,21 @@ pub struct Names {
     events: String,
     dead: String,
     bodies: String,
+    claims: String,
+    advisories: String,
 }
 
 impl Names {
     /// The names of a namespace. The namespace stands in them as it is written: upper-casing it would let `a` and
     /// `A` share a stream.
     pub fn new(ns: &Namespace) -> Self {
-        Self { events: format!("{ns}_EVENTS"), dead: format!("{ns}_DEAD"), bodies: format!("{ns}_BODIES") }
+        Self {
+            events: format!("{ns}_EVENTS"),
+            dead: format!("{ns}_DEAD"),
+            bodies: format!("{ns}_BODIES"),
+            claims: format!("{ns}_CLAIMS"),
+            advisories: format!("{ns}_ADVISORIES"),
+        }
     }
 
     /// The stream of events.
@@ -35,6 +43,32 @@ impl Names {
     /// The stream behind the bucket.
     pub fn bodies_stream(&self) -> String {
         format!("OBJ_{}", self.bodies)
+    }
+
+    /// The key-value bucket for claims on messages that came more than once.
+    pub fn claims(&self) -> &str {
+        &self.claims
+    }
+
+    /// The stream behind that bucket.
+    pub fn claims_stream(&self) -> String {
+        format!("KV_{}", self.claims)
+    }
+
+    /// The stream of the server's advisories about messages that it has given up on.
+    pub fn advisories(&self) -> &str {
+        &self.advisories
+    }
+
+    /// The durable consumer of advisories about a stage's messages.
+    pub fn burials(stage: StageName) -> &'static str {
+        match stage {
+            StageName::Input => "burials_input",
+            StageName::Context => "burials_context",
+            StageName::External => "burials_external",
+            StageName::Generation => "burials_generation",
+            StageName::Persistence => "burials_persistence",
+        }
     }
 
     /// A stage's durable consumer.

@@ -31,6 +31,8 @@ use status::Meaning;
 
 /// How long to wait before asking again after the server said that it cannot serve.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
+/// An alarm that is later than this was not late because of a busy machine.
+const STOOD_STILL: Duration = Duration::from_secs(2);
 /// After this many refusals in a row, the server is asked whether the consumer still exists.
 const SUSPICIOUS_REFUSALS: u32 = 8;
 /// How long a dropped inbox waits for what is still on its way, to give it back.
@@ -138,12 +140,19 @@ impl NatsInbox {
         Ok(())
     }
 
+    /// Whether nobody ran here for so long that even the alarm of silence was missed. A server that was silent is found
+    /// out by the alarm, in time.
+    fn stood_still(&self) -> bool {
+        self.requested > 0 && self.last_heard.elapsed() > self.request.silence() + STOOD_STILL
+    }
+
     /// Gives up what was asked for and starts over on a new reply subject; what has arrived stays.
     async fn start_over(&mut self, after: Duration) -> Result<(), BusError> {
         let (subscriber, reply) = subscribe(&self.core).await?;
+        let stood_still = self.stood_still();
         if let Some(mut old) = self.subscriber.replace(subscriber) {
             while let Some(Some(message)) = old.next().now_or_never() {
-                if arrived::is_delivery(&message) {
+                if arrived::is_delivery(&message) && !stood_still {
                     self.arrived.push_back(message);
                 }
             }
@@ -157,6 +166,12 @@ impl NatsInbox {
 
     /// Takes in one message of the subscription.
     fn take(&mut self, message: Message) -> Result<(), BusError> {
+        if self.stood_still() {
+            // How long it lay in the buffers is not known, so it may be somebody else's by now. It comes again.
+            tracing::warn!(stage = %self.stage, "this process stood still; what was delivered to it meanwhile is left to others");
+            self.start_over_after = Some(Duration::ZERO);
+            return Ok(());
+        }
         self.last_heard = Instant::now();
         let Some(status) = message.status.filter(|_| !arrived::is_delivery(&message)) else {
             self.requested = self.requested.saturating_sub(1);

@@ -61,7 +61,7 @@ impl ReadRequest {
 
     /// Every dead letter of a namespace, without following.
     pub fn all_dead(ns: &Namespace) -> Self {
-        Self { log: Log::Dead, filters: vec![ns.all_dead()], since: None, follow: false, apart: false }
+        Self { log: Log::Dead, filters: vec![ns.dead_letters()], since: None, follow: false, apart: false }
     }
 
     /// The ends of one workflow, past and to come.
@@ -263,8 +263,22 @@ pub(super) async fn last(core: &Core, subject: &Subject) -> Result<Option<Stored
     Ok(Some(StoredEvent { body, ..event }))
 }
 
+/// The message of a stream at a sequence. A body that is kept elsewhere and cannot be had is left as its reference.
+pub(super) async fn at(core: &Core, stream: &str, sequence: u64) -> Result<Option<StoredEvent>, BusError> {
+    let Some(event) = requests::message_at(core, stream, sequence).await?.and_then(direct) else {
+        return Ok(None);
+    };
+    match whole_body(core, &event).await {
+        Ok(body) => Ok(Some(StoredEvent { body, ..event })),
+        Err(error) => {
+            tracing::warn!(sequence, %error, "a message's body cannot be fetched");
+            Ok(Some(event))
+        }
+    }
+}
+
 /// Reads the answer of a direct get, whose headers tell what a stored message's own do not.
-fn direct(message: Message) -> Option<StoredEvent> {
+pub(super) fn direct(message: Message) -> Option<StoredEvent> {
     const ADDED: [&str; 4] = ["Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp"];
     let of = |map: &HeaderMap, name: &'static str| map.get(name).map(|value| value.as_str().to_owned());
     let map = message.headers.as_ref()?;

@@ -7,7 +7,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use throughline_actors::ports::bus::{BusError, Receipt, Settlement};
 
-use super::{Core, headers, requests};
+use super::{
+    Core,
+    error::{unavailable, unavailable_because},
+    headers,
+    requests::{self, NoAnswer},
+};
 
 /// Longest reason given with a termination, in characters.
 const MAX_REASON_CHARS: usize = 200;
@@ -31,7 +36,17 @@ impl Receipt for NatsReceipt {
     }
 
     async fn progress(&self) -> Result<(), BusError> {
-        requests::send(&self.core, self.reply.clone(), Bytes::from_static(b"+WPI")).await
+        // With a reply subject the server answers when it has restarted the timer; a report that is merely sent may sit
+        // in the buffer of a connection that is dead.
+        let (core, limit) = (&self.core, self.core.settings.request_timeout);
+        let report = Bytes::from_static(b"+WPI");
+        match requests::request(core, self.reply.clone(), None, report, limit).await {
+            Ok(_) => Ok(()),
+            Err(NoAnswer::Client(source)) => Err(unavailable_because("reporting progress", source)),
+            Err(NoAnswer::TimedOut | NoAnswer::Reconnected | NoAnswer::NoResponders | NoAnswer::TooLarge) => {
+                Err(unavailable("reporting progress"))
+            }
+        }
     }
 }
 

@@ -105,8 +105,29 @@ pub(super) async fn last_of_subject(
     subject: &str,
 ) -> Result<Option<Message>, BusError> {
     let address = format!("$JS.API.DIRECT.GET.{stream}.{subject}");
-    let asked = request(core, address.into(), None, Bytes::new(), core.settings.request_timeout).await;
-    let context = || format!("looking up {subject}");
+    direct_get(core, stream, address, Bytes::new(), subject).await
+}
+
+/// The stored message at a sequence. Its headers say on which subject and when.
+pub(super) async fn message_at(
+    core: &Core,
+    stream: &str,
+    sequence: u64,
+) -> Result<Option<Message>, BusError> {
+    let address = format!("$JS.API.DIRECT.GET.{stream}");
+    let body = format!(r#"{{"seq":{sequence}}}"#);
+    direct_get(core, stream, address, body.into(), &format!("message {sequence} of {stream}")).await
+}
+
+async fn direct_get(
+    core: &Core,
+    stream: &str,
+    address: String,
+    body: Bytes,
+    what: &str,
+) -> Result<Option<Message>, BusError> {
+    let asked = request(core, address.into(), None, body, core.settings.request_timeout).await;
+    let context = || format!("looking up {what}");
     match asked {
         Ok(message) => match message.status {
             None => Ok(Some(message)),

@@ -34,7 +34,7 @@ pub struct NatsSettings {
 }
 
 impl NatsSettings {
-    /// Defaults: no credentials, 10 s to connect, 5 s per request, 30 s ack wait, 20 deliveries.
+    /// Defaults: no credentials, 10 s to connect, 5 s per request, 30 s ack wait, 100 deliveries.
     pub fn new(url: impl Into<String>, namespace: Namespace) -> Self {
         Self {
             url: Url(url.into()),
@@ -48,7 +48,7 @@ impl NatsSettings {
             connect_within: Duration::from_secs(10),
             request_timeout: Duration::from_secs(5),
             ack_wait: Duration::from_secs(30),
-            max_deliver: 20,
+            max_deliver: 100,
         }
     }
 }

@@ -16,6 +16,7 @@ use throughline_schemas::StageName;
 use super::{Core, Names, NatsBus, error::unavailable_because, requests};
 
 pub use drift::Drift;
+use wanted::Wanted;
 pub(super) use wanted::{PIN_GROUP, is_pinned};
 
 /// How much the streams may hold.
@@ -90,22 +91,20 @@ pub async fn setup(bus: &NatsBus, limits: &Limits) -> Result<Report, BusError> {
             }
         }
     }
-    for stage in StageName::ALL {
-        let wanted = wanted::consumer(&core.settings, stage);
-        let name = Names::consumer(stage).to_owned();
-        let found = consumer_config(core, stage).await?;
-        let drifts = found.as_ref().map(|found| drift::of_consumer(&name, &wanted, found));
+    for Wanted { stream, name, config } in wanted::consumers(&core.settings, &core.names) {
+        let found = consumer_config(core, &stream, name).await?;
+        let drifts = found.as_ref().map(|found| drift::of_consumer(name, &config, found));
         if drifts.as_ref().is_some_and(Vec::is_empty) {
-            report.unchanged.push(name);
+            report.unchanged.push(name.to_owned());
             continue;
         }
-        let created = jetstream.create_consumer_on_stream(wanted, core.names.events());
-        permitted(core, &name, created)
+        let created = jetstream.create_consumer_on_stream(config, stream);
+        permitted(core, name, created)
             .await?
             .map_err(|error| unavailable_because(format!("creating the consumer {name}"), error))?;
         match drifts {
             Some(drifts) => report.updated.extend(drifts),
-            None => report.created.push(name),
+            None => report.created.push(name.to_owned()),
         }
     }
     Ok(report)
@@ -124,13 +123,10 @@ pub async fn check(bus: &NatsBus, limits: &Limits) -> Result<Vec<Drift>, BusErro
     if drifts.iter().any(|drift| drift.is_missing() && drift.object == core.names.events()) {
         return Ok(drifts);
     }
-    for stage in StageName::ALL {
-        let name = Names::consumer(stage);
-        match consumer_config(core, stage).await? {
+    for Wanted { stream, name, config } in wanted::consumers(&core.settings, &core.names) {
+        match consumer_config(core, &stream, name).await? {
             None => drifts.push(Drift::missing(name)),
-            Some(found) => {
-                drifts.extend(drift::of_consumer(name, &wanted::consumer(&core.settings, stage), &found));
-            }
+            Some(found) => drifts.extend(drift::of_consumer(name, &config, &found)),
         }
     }
     Ok(drifts)
@@ -139,7 +135,7 @@ pub async fn check(bus: &NatsBus, limits: &Limits) -> Result<Vec<Drift>, BusErro
 /// Checks that a stage's consumer is there and was made by a version that this one agrees with.
 pub(super) async fn bind(core: &Core, stage: StageName) -> Result<(), BusError> {
     let name = Names::consumer(stage);
-    let Some(found) = consumer_config(core, stage).await? else {
+    let Some(found) = consumer_config(core, core.names.events(), name).await? else {
         return Err(BusError::NotSetUp(format!("the consumer {name} does not exist")));
     };
     let wanted = wanted::consumer(&core.settings, stage);
@@ -176,9 +172,7 @@ async fn stream_config(core: &Core, name: &str) -> Result<Option<jetstream::stre
     }
 }
 
-async fn consumer_config(core: &Core, stage: StageName) -> Result<Option<pull::Config>, BusError> {
-    let name = Names::consumer(stage);
-    let stream = core.names.events();
+async fn consumer_config(core: &Core, stream: &str, name: &str) -> Result<Option<pull::Config>, BusError> {
     let asked = core.connection.jetstream.get_consumer_from_stream::<pull::Config, _, _>(name, stream);
     match permitted(core, name, asked).await? {
         Ok(consumer) => Ok(Some(

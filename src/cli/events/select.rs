@@ -4,10 +4,9 @@ use throughline_actors::ports::clock::Clock;
 use throughline_schemas::{EventType, IdError, Namespace, SessionId, Subject, Timestamp, WorkflowId};
 use time::OffsetDateTime;
 
-use super::since;
 use crate::{
     bus::nats::{Log, ReadRequest, StoredEvent},
-    cli::{EventsArgs, Failure},
+    cli::{EventsArgs, Failure, since},
     system::SystemClock,
 };
 

@@ -53,7 +53,7 @@ impl Style {
     }
 
     /// Columns that are left after `front`.
-    pub(super) fn room(self, front: usize) -> usize {
+    pub(in crate::cli) fn room(self, front: usize) -> usize {
         self.width.saturating_sub(front)
     }
 

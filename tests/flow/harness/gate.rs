@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::Value;
 use throughline_actors::ports::{
-    bus::{Bus, BusError, DeadLetter, Delivery, Inbox, Published, Receipt, Settlement},
+    bus::{Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Published, Receipt, Settlement},
     memory::{bus::MemoryBus, model::ScriptedModels, source::ScriptedSources, store::MemoryStore},
     model::{CallFacts, DeltaSink, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models},
     source::{FetchCall, FetchError, Sources},
@@ -33,6 +33,8 @@ pub enum Op {
     Publish,
     Exists,
     Bury,
+    Claim,
+    SetClaim,
     Settle,
     Progress,
     Admit,
@@ -181,7 +183,18 @@ fn no_store() -> StoreError {
 impl Bus for Gate {
     async fn open(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
         let inbox = self.pass(Op::Open, stage.to_string(), no_bus, self.bus.open(stage)).await?;
-        Ok(Box::new(GatedInbox { inbox, stage, gate: self.clone() }))
+        Ok(Box::new(GatedInbox { inbox, label: stage.to_string(), gate: self.clone() }))
+    }
+    async fn open_exhausted(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
+        let inbox = self.bus.open_exhausted(stage).await?;
+        Ok(Box::new(GatedInbox { inbox, label: "exhausted".to_owned(), gate: self.clone() }))
+    }
+    async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claim>, BusError> {
+        self.pass(Op::Claim, format!("{stage} {sequence}"), no_bus, self.bus.claim(stage, sequence)).await
+    }
+    async fn set_claim(&self, stage: StageName, sequence: u64, claim: &Claim) -> Result<(), BusError> {
+        let call = self.bus.set_claim(stage, sequence, claim);
+        self.pass(Op::SetClaim, format!("{stage} {sequence} {claim:?}"), no_bus, call).await
     }
     async fn publish(&self, event: &Event) -> Result<Published, BusError> {
         let said = match &event.data {
@@ -214,7 +227,7 @@ impl Bus for Gate {
 
 struct GatedInbox {
     inbox: Box<dyn Inbox>,
-    stage: StageName,
+    label: String,
     gate: Gate,
 }
 
@@ -225,9 +238,9 @@ impl Inbox for GatedInbox {
     }
     async fn next(&mut self) -> Result<Delivery, BusError> {
         let gate = self.gate.clone();
-        let next = gate.pass(Op::Next, self.stage.to_string(), no_bus, self.inbox.next());
+        let next = gate.pass(Op::Next, self.label.clone(), no_bus, self.inbox.next());
         let delivery = next.await?;
-        let about = format!("{} {}", self.stage, delivery.subject);
+        let about = format!("{} {}", self.label, delivery.subject);
         let receipt = GatedReceipt { inner: Arc::clone(&delivery.receipt), about, gate };
         Ok(Delivery { receipt: Arc::new(receipt), ..delivery })
     }

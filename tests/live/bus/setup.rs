@@ -10,20 +10,20 @@ async fn setting_up_is_idempotent_and_drift_is_told_and_repaired() {
     let Some(server) = NatsServer::start() else { return };
     let bus = connect(&server).await;
     let missing = topology::check(&bus, &limits()).await.unwrap();
-    assert!(missing.iter().all(topology::Drift::is_missing) && missing.len() == 3, "{missing:?}");
+    assert!(missing.iter().all(topology::Drift::is_missing) && missing.len() == 5, "{missing:?}");
 
     let first = topology::setup(&bus, &limits()).await.unwrap();
-    assert_eq!((first.created.len(), first.updated.len(), first.unchanged.len()), (8, 0, 0), "{first}");
+    assert_eq!((first.created.len(), first.updated.len(), first.unchanged.len()), (15, 0, 0), "{first}");
     assert_eq!(topology::check(&bus, &limits()).await.unwrap(), []);
     let second = topology::setup(&bus, &limits()).await.unwrap();
-    assert_eq!((second.created.len(), second.updated.len(), second.unchanged.len()), (0, 0, 8), "{second}");
+    assert_eq!((second.created.len(), second.updated.len(), second.unchanged.len()), (0, 0, 15), "{second}");
 
     let mut other = settings(&server);
     other.ack_wait = ACK_WAIT * 2;
     let other = NatsBus::connect(other).await.unwrap();
     let larger = Limits { max_bytes: 300 * 1024 * 1024, ..limits() };
     let drifts = topology::check(&other, &larger).await.unwrap();
-    assert_eq!(drifts.iter().filter(|drift| drift.setting == Some("ack_wait")).count(), 5, "{drifts:?}");
+    assert_eq!(drifts.iter().filter(|drift| drift.setting == Some("ack_wait")).count(), 10, "{drifts:?}");
     assert_eq!(drifts.iter().filter(|drift| drift.setting == Some("max_bytes")).count(), 3, "{drifts:?}");
     assert_eq!(topology::setup(&other, &larger).await.unwrap().updated, drifts);
     assert_eq!(topology::check(&other, &larger).await.unwrap(), []);

@@ -43,7 +43,11 @@ impl Seen {
         let mut parts = self.subject.split('.').skip(1);
         let first = parts.next().unwrap_or_default();
         if first == "dead" {
-            format!("dead.{}", parts.nth(1).unwrap_or_default())
+            match parts.next() {
+                // What was done with one is none.
+                Some("done") => "done".to_owned(),
+                _ => format!("dead.{}", parts.next().unwrap_or_default()),
+            }
         } else {
             parts.next().unwrap_or_default().to_owned()
         }

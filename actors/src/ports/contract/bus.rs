@@ -12,12 +12,15 @@ use throughline_schemas::{
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::ports::{
-    bus::{Bus, DeadLetter, Delivery, Inbox, Published, Settlement},
+    bus::{Bus, Claim, DeadLetter, Delivery, Inbox, Published, Settlement},
     memory::bus::Stored,
 };
 
 /// Within this something that must happen has happened. Generous, because real servers share machines.
 const SOON: Duration = Duration::from_secs(10);
+
+/// How often a bench's bus delivers one message at most.
+pub const MAX_DELIVER: u32 = 6;
 
 /// A bus with what a test needs to look at it from outside.
 #[async_trait]
@@ -300,6 +303,61 @@ pub async fn whoever_takes_over_begins_with_what_was_left(bench: &dyn Bench) {
     assert!(seen.is_sorted(), "{seen:?}");
     assert!([1, 3, 4, 5, 6, 7, 8].iter().all(|sequence| seen.contains(sequence)), "{seen:?}");
     drop(silent);
+}
+
+/// A claim is what was last said, for each stage and message; bytes of the message do not matter.
+pub async fn a_claim_is_what_was_last_said(bench: &dyn Bench) {
+    let bus = bench.bus();
+    let (stage, other) = (StageName::Generation, StageName::Context);
+    assert!(matches!(bus.claim(stage, 41).await, Ok(None)));
+    let mut claim = Claim { delivery: 2, open: true, panics: 0, vanished: 1 };
+    for _ in 0..2 {
+        assert!(bus.set_claim(stage, 41, &claim).await.is_ok());
+        assert_eq!(bus.claim(stage, 41).await.ok().flatten().as_ref(), Some(&claim));
+        claim.open = !claim.open;
+    }
+    claim.delivery = 3;
+    assert!(bus.set_claim(stage, 41, &claim).await.is_ok());
+    assert_eq!(bus.claim(stage, 41).await.ok().flatten().as_ref(), Some(&claim));
+    for (stage, sequence) in [(stage, 42), (stage, 4), (other, 41)] {
+        assert!(matches!(bus.claim(stage, sequence).await, Ok(None)), "{stage} {sequence}");
+    }
+}
+
+/// A message that was delivered as often as is allowed is handed to whoever buries, with all that it had, until its
+/// burial is settled; and to nobody else again. The bench's bus allows [`MAX_DELIVER`] deliveries.
+pub async fn what_is_given_up_on_is_handed_over_for_burial(bench: &dyn Bench) {
+    let headers = [("X-Kept", "yes")];
+    let body = Bytes::from_static(b"\x00 poison");
+    bench.publish_raw(&bench.namespace().bare_input(), &headers, body.clone()).await;
+    let mut inbox = open(bench, 64).await;
+    for n in 1..=MAX_DELIVER {
+        let delivery = next(inbox.as_mut()).await;
+        assert_eq!(delivery.delivered, n);
+        settle(&delivery, Settlement::Retried { after: Duration::ZERO }).await;
+    }
+    let opened = bench.bus().open_exhausted(StageName::Input).await;
+    let mut exhausted = opened.unwrap_or_else(|error| unreachable!("open_exhausted: {error}"));
+    granted_more(exhausted.as_mut(), 4).await;
+    // Somebody has to ask for more, or the server does not notice.
+    let given_up = tokio::select! {
+        given_up = next(exhausted.as_mut()) => given_up,
+        again = next(inbox.as_mut()) => unreachable!("it came again: {again:?}"),
+    };
+    assert_eq!((given_up.sequence, given_up.delivered), (1, MAX_DELIVER));
+    assert_eq!((&given_up.body, given_up.header("x-kept")), (&body, Some("yes")));
+    assert_eq!(given_up.subject, bench.namespace().bare_input());
+    // A burial that is not finished is handed over again, as what it was.
+    settle(&given_up, Settlement::Retried { after: Duration::ZERO }).await;
+    let again = next(exhausted.as_mut()).await;
+    assert_eq!((again.sequence, again.delivered, &again.body), (1, MAX_DELIVER, &body));
+    settle(&again, Settlement::Terminated { reason: "buried".to_owned() }).await;
+    nothing(exhausted.as_mut(), bench.ack_wait() * 2, "it is buried").await;
+    nothing(inbox.as_mut(), bench.ack_wait() / 4, "it is buried").await;
+    let other = bench.bus().open_exhausted(StageName::Context).await;
+    let mut other = other.unwrap_or_else(|error| unreachable!("open_exhausted: {error}"));
+    granted_more(other.as_mut(), 4).await;
+    nothing(other.as_mut(), bench.ack_wait() / 4, "another stage's messages are its own").await;
 }
 
 /// Several inboxes of one stage share its deliveries; each message goes to one of them.

@@ -7,7 +7,7 @@ mod inbox;
 mod log;
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
@@ -23,13 +23,15 @@ use tokio::{
     time::Instant,
 };
 
-use crate::ports::bus::{Bus, BusError, DeadLetter, Delivery, Inbox, Published, consumed_by};
+use crate::ports::bus::{Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Published, consumed_by};
 use inbox::MemoryInbox;
 use log::Log;
 pub use log::Stored;
 
 /// What the real consumers have by default.
 const DEFAULT_ACK_WAIT: Duration = Duration::from_secs(30);
+/// As above.
+const DEFAULT_MAX_DELIVER: u32 = 100;
 /// The wall clock at the fake's start: tests see the same times in every run.
 const EPOCH_UNIX_MS: i64 = 1_750_000_000_000;
 
@@ -42,6 +44,7 @@ pub struct MemoryBus {
 pub(super) struct Shared {
     ns: Namespace,
     ack_wait: Duration,
+    max_deliver: u32,
     started: Instant,
     state: Mutex<State>,
     /// Counts changes, for whoever waits for one.
@@ -55,6 +58,7 @@ struct State {
     log: Log,
     dead: Vec<Stored>,
     buried: Vec<(StageName, u64)>,
+    claims: HashMap<(StageName, u64), Claim>,
     announcements: Vec<(String, Bytes)>,
     live: Vec<(WorkflowId, Bytes)>,
     listeners: Vec<(String, mpsc::UnboundedSender<Bytes>)>,
@@ -83,10 +87,16 @@ impl MemoryBus {
 
     /// An empty bus; unanswered deliveries come again after `ack_wait`.
     pub fn with_ack_wait(ns: Namespace, ack_wait: Duration) -> Self {
+        Self::with_limits(ns, ack_wait, DEFAULT_MAX_DELIVER)
+    }
+
+    /// An empty bus; a message that was delivered `max_deliver` times and not settled is given up on.
+    pub fn with_limits(ns: Namespace, ack_wait: Duration, max_deliver: u32) -> Self {
         Self {
             shared: Arc::new(Shared {
                 ns,
                 ack_wait,
+                max_deliver,
                 started: Instant::now(),
                 state: Mutex::default(),
                 changes: watch::Sender::new(0),
@@ -228,7 +238,31 @@ impl Bus for MemoryBus {
         if self.shared.lock().offline {
             return Err(unavailable("opening an inbox"));
         }
-        Ok(Box::new(MemoryInbox::new(Arc::clone(&self.shared), stage)))
+        Ok(Box::new(MemoryInbox::new(Arc::clone(&self.shared), stage, false)))
+    }
+
+    async fn open_exhausted(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
+        if self.shared.lock().offline {
+            return Err(unavailable("opening an inbox"));
+        }
+        Ok(Box::new(MemoryInbox::new(Arc::clone(&self.shared), stage, true)))
+    }
+
+    async fn claim(&self, of: StageName, sequence: u64) -> Result<Option<Claim>, BusError> {
+        let state = self.shared.lock();
+        if state.offline {
+            return Err(unavailable("looking up a claim"));
+        }
+        Ok(state.claims.get(&(of, sequence)).cloned())
+    }
+
+    async fn set_claim(&self, of: StageName, sequence: u64, claim: &Claim) -> Result<(), BusError> {
+        let mut state = self.shared.lock();
+        if state.offline {
+            return Err(unavailable("claiming a message"));
+        }
+        state.claims.insert((of, sequence), claim.clone());
+        Ok(())
     }
 
     async fn publish(&self, event: &Event) -> Result<Published, BusError> {

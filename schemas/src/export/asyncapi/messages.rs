@@ -138,6 +138,11 @@ fn dead_letter(generator: &mut SchemaGenerator) -> Value {
                     "type": "string", "pattern": "^[0-9]+$", "description": "Its sequence in the event stream.",
                 },
                 dead_letter::TIME: reference::<Timestamp>(generator),
+                dead_letter::STREAM: {"type": "string", "description": "The stream that it is in."},
+                dead_letter::CONSUMER: {"type": "string", "description": "The consumer that delivered it."},
+                dead_letter::WORKER: {
+                    "type": "string", "description": "The process that buried it, as its connection is called.",
+                },
             },
         },
         "payload": {"description": "The original body. It need not be JSON."},

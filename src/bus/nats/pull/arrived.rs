@@ -10,8 +10,10 @@ use crate::bus::nats::{Core, claim_check, headers, receipt::NatsReceipt};
 
 /// What the reply subject of every delivery begins with.
 const ACK_PREFIX: &str = "$JS.ACK.";
-/// A delivery whose body could not be fetched comes again after this.
+/// A delivery whose body could not be fetched comes again after this, and each time after so much more ...
 const FETCH_AGAIN: Duration = Duration::from_secs(2);
+/// ... up to this.
+const FETCH_AGAIN_AT_MOST: Duration = Duration::from_mins(1);
 
 /// Whether a message is a consumer's delivery. A publisher may put a status into its headers, so that tells nothing;
 /// the server's own words for the inbox have no reply subject.
@@ -80,7 +82,8 @@ pub(super) async fn fetch(core: Arc<Core>, mut delivery: Delivery, name: String)
         }
         Err(error) => {
             tracing::warn!(sequence = delivery.sequence, %error, "a delivery's body cannot be fetched; it comes again");
-            let again = Settlement::Retried { after: FETCH_AGAIN };
+            let after = FETCH_AGAIN.saturating_mul(delivery.delivered).min(FETCH_AGAIN_AT_MOST);
+            let again = Settlement::Retried { after };
             if let Err(error) = delivery.receipt.settle(again).await {
                 tracing::debug!(%error, "it comes again after the ack wait");
             }

@@ -29,6 +29,10 @@ const DEAD_MAX_AGE: Duration = Duration::from_hours(30 * 24);
 const DEAD_SHARE: u64 = 8;
 /// Bodies outlive the events that name them, so that no stored reference dangles.
 const BODIES_OUTLIVE: Duration = Duration::from_hours(24);
+/// Claims and advisories are small and few. The server sets it aside.
+const SMALL_STREAM_BYTES: i64 = 16 * 1024 * 1024;
+/// A message that kills even whoever buries it is left alone after so many.
+const BURIAL_ATTEMPTS: i64 = 20;
 /// More than all workers of a large deployment have in hand at once (64 processes with 256 slots). How much is in
 /// hand is limited by what inboxes ask for; reaching this limit would stall every worker.
 const MAX_ACK_PENDING: i64 = 16_384;
@@ -44,7 +48,7 @@ pub(in crate::bus::nats) fn is_pinned(stage: StageName) -> bool {
 }
 
 /// The streams of a namespace.
-pub(super) fn streams(settings: &NatsSettings, names: &Names, limits: &Limits) -> [stream::Config; 3] {
+pub(super) fn streams(settings: &NatsSettings, names: &Names, limits: &Limits) -> [stream::Config; 5] {
     let ns = &settings.namespace;
     let base = stream::Config {
         storage: StorageType::File,
@@ -90,9 +94,79 @@ pub(super) fn streams(settings: &NatsSettings, names: &Names, limits: &Limits) -
         discard: DiscardPolicy::New,
         allow_rollup: true,
         duplicate_window: EVENTS_DUPLICATE_WINDOW,
+        ..base.clone()
+    };
+    let bucket = names.claims();
+    let claims = stream::Config {
+        name: names.claims_stream(),
+        description: Some("Throughline: who works on messages that came more than once".to_owned()),
+        subjects: vec![format!("$KV.{bucket}.>")],
+        max_age: limits.max_age,
+        max_bytes: SMALL_STREAM_BYTES,
+        max_messages_per_subject: 1,
+        // What is forgotten first is what has been over for longest.
+        discard: DiscardPolicy::Old,
+        allow_rollup: true,
+        duplicate_window: EVENTS_DUPLICATE_WINDOW.min(limits.max_age),
+        ..base.clone()
+    };
+    let advisories = stream::Config {
+        name: names.advisories().to_owned(),
+        description: Some("Throughline: messages that the server has given up on".to_owned()),
+        subjects: vec![exhausted(names, "*")],
+        retention: RetentionPolicy::WorkQueue,
+        max_age: DEAD_MAX_AGE,
+        max_bytes: SMALL_STREAM_BYTES,
+        discard: DiscardPolicy::Old,
+        duplicate_window: EVENTS_DUPLICATE_WINDOW,
         ..base
     };
-    [events, dead, bodies]
+    [events, dead, bodies, claims, advisories]
+}
+
+/// Where the server tells that a consumer has given up on a message.
+fn exhausted(names: &Names, consumer: &str) -> String {
+    format!("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{}.{consumer}", names.events())
+}
+
+/// A consumer, and the stream that it reads.
+pub(super) struct Wanted {
+    pub(super) stream: String,
+    pub(super) name: &'static str,
+    pub(super) config: pull::Config,
+}
+
+/// Every consumer of a namespace.
+pub(super) fn consumers(settings: &NatsSettings, names: &Names) -> Vec<Wanted> {
+    let stages = StageName::ALL.into_iter().map(|stage| Wanted {
+        stream: names.events().to_owned(),
+        name: Names::consumer(stage),
+        config: consumer(settings, stage),
+    });
+    let burials = StageName::ALL.into_iter().map(|stage| Wanted {
+        stream: names.advisories().to_owned(),
+        name: Names::burials(stage),
+        config: burials(settings, names, stage),
+    });
+    stages.chain(burials).collect()
+}
+
+/// The consumer of advisories about a stage's messages.
+fn burials(settings: &NatsSettings, names: &Names, stage: StageName) -> pull::Config {
+    pull::Config {
+        durable_name: Some(Names::burials(stage).to_owned()),
+        description: Some(format!("Throughline: burials of the {stage} stage")),
+        filter_subject: exhausted(names, Names::consumer(stage)),
+        deliver_policy: DeliverPolicy::All,
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: settings.ack_wait,
+        max_deliver: BURIAL_ATTEMPTS,
+        replay_policy: ReplayPolicy::Instant,
+        max_ack_pending: MAX_ACK_PENDING,
+        max_waiting: MAX_WAITING,
+        metadata: HashMap::from([(VERSION_KEY.to_owned(), VERSION.to_owned())]),
+        ..pull::Config::default()
+    }
 }
 
 /// A stage's consumer.

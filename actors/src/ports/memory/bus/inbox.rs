@@ -18,11 +18,16 @@ const PIN_TIME_TO_LIVE: Duration = Duration::from_secs(5);
 /// How often a pinned inbox asks.
 const PIN_RENEWAL: Duration = Duration::from_secs(2);
 
+/// What another inbox left has been delivered at least once before.
+const LEFT_DELIVERY: u32 = 2;
+
 /// See [`Inbox`].
 pub(super) struct MemoryInbox {
     id: u64,
     shared: Arc<Shared>,
     stage: StageName,
+    /// It hands out what the stage's consumer has given up on.
+    exhausted: bool,
     credit: usize,
     changes: watch::Receiver<u64>,
     /// The bare subject that the stage consumes; with tokens behind it, the others.
@@ -32,12 +37,12 @@ pub(super) struct MemoryInbox {
 }
 
 impl MemoryInbox {
-    pub(super) fn new(shared: Arc<Shared>, stage: StageName) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, stage: StageName, exhausted: bool) -> Self {
         let all = shared.ns.events_of(consumed_by(stage));
         let prefix = all.trim_end_matches(".>").to_owned();
         let changes = shared.changes.subscribe();
         let id = shared.inboxes.fetch_add(1, Ordering::Relaxed);
-        Self { id, shared, stage, credit: 0, changes, prefix, left: VecDeque::new() }
+        Self { id, shared, stage, exhausted, credit: 0, changes, prefix, left: VecDeque::new() }
     }
 
     fn take(&mut self) -> Next {
@@ -48,8 +53,11 @@ impl MemoryInbox {
         if state.offline {
             return Next::Nothing;
         }
-        if self.stage == StageName::Input {
-            let now = Instant::now();
+        let (now, ack_wait) = (Instant::now(), self.shared.ack_wait);
+        if self.exhausted {
+            return state.log.next_exhausted(self.stage, now, ack_wait);
+        }
+        if self.is_pinned() {
             match &mut state.pin {
                 Some((id, asked)) if *id == self.id => *asked = now,
                 Some((_, asked)) if now < *asked + PIN_TIME_TO_LIVE => {
@@ -67,7 +75,7 @@ impl MemoryInbox {
         let wants = |subject: &str| {
             subject.strip_prefix(&self.prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
-        let next = state.log.next(self.stage, wants, Instant::now(), self.shared.ack_wait);
+        let next = state.log.next(self.stage, wants, now, ack_wait, self.shared.max_deliver);
         match next {
             Next::Nothing if self.stage == StageName::Input => Next::At(Instant::now() + PIN_RENEWAL),
             Next::At(at) if self.stage == StageName::Input => Next::At(at.min(Instant::now() + PIN_RENEWAL)),
@@ -75,11 +83,17 @@ impl MemoryInbox {
         }
     }
 
+    /// Burials are anybody's.
+    fn is_pinned(&self) -> bool {
+        self.stage == StageName::Input && !self.exhausted
+    }
+
     fn deliver(&mut self, message: Stored, delivered: u32, answerable: bool) -> Delivery {
         self.credit -= 1;
         let receipt = MemoryReceipt {
             shared: Arc::clone(&self.shared),
             stage: self.stage,
+            exhausted: self.exhausted,
             sequence: message.sequence,
             answerable,
         };
@@ -98,7 +112,7 @@ impl MemoryInbox {
 impl Drop for MemoryInbox {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        if self.stage == StageName::Input && state.pin.is_some_and(|(id, _)| id == self.id) {
+        if self.is_pinned() && state.pin.is_some_and(|(id, _)| id == self.id) {
             state.pin = None;
             drop(state);
             self.shared.changed();
@@ -118,7 +132,7 @@ impl Inbox for MemoryInbox {
             self.changes.mark_unchanged();
             let wake = match self.take() {
                 Next::Message(message, delivered) => return Ok(self.deliver(message, delivered, true)),
-                Next::Left(message) => return Ok(self.deliver(message, 1, false)),
+                Next::Left(message) => return Ok(self.deliver(message, LEFT_DELIVERY, false)),
                 Next::At(at) => Some(at),
                 Next::Nothing => None,
             };
@@ -141,6 +155,7 @@ impl Inbox for MemoryInbox {
 struct MemoryReceipt {
     shared: Arc<Shared>,
     stage: StageName,
+    exhausted: bool,
     sequence: u64,
     /// Whether it was given to this inbox, not to the one before.
     answerable: bool,
@@ -157,12 +172,11 @@ impl Receipt for MemoryReceipt {
             if !self.answerable {
                 return Ok(());
             }
+            let pending = state.log.pending(self.stage, self.exhausted);
             match settlement {
-                Settlement::Acknowledged | Settlement::Terminated { .. } => {
-                    state.log.finish(self.stage, self.sequence);
-                }
+                Settlement::Acknowledged | Settlement::Terminated { .. } => pending.finish(self.sequence),
                 Settlement::Retried { after } => {
-                    state.log.postpone(self.stage, self.sequence, Instant::now() + after, true);
+                    pending.postpone(self.sequence, Instant::now() + after, true);
                 }
             }
         }
@@ -178,7 +192,8 @@ impl Receipt for MemoryReceipt {
         if !self.answerable {
             return Ok(());
         }
-        state.log.postpone(self.stage, self.sequence, Instant::now() + self.shared.ack_wait, false);
+        let pending = state.log.pending(self.stage, self.exhausted);
+        pending.postpone(self.sequence, Instant::now() + self.shared.ack_wait, false);
         Ok(())
     }
 }

@@ -43,8 +43,43 @@ pub(super) struct Log {
 struct Cursor {
     /// How many messages of the log have been looked at.
     looked_at: usize,
-    /// Delivered and neither acknowledged nor terminated, by sequence.
-    pending: BTreeMap<u64, Pending>,
+    /// Delivered and neither acknowledged nor terminated.
+    pending: PendingSet,
+    /// Given up on, and not buried yet.
+    exhausted: PendingSet,
+}
+
+/// Messages that somebody has or will have, by sequence.
+#[derive(Default)]
+pub(super) struct PendingSet(BTreeMap<u64, Pending>);
+
+impl PendingSet {
+    /// It must not come again.
+    pub(super) fn finish(&mut self, sequence: u64) {
+        self.0.remove(&sequence);
+    }
+
+    /// It must come at this instant and not before; with `returned`, it is in nobody's hand until then.
+    pub(super) fn postpone(&mut self, sequence: u64, due: Instant, returned: bool) {
+        if let Some(pending) = self.0.get_mut(&sequence) {
+            pending.due = due;
+            pending.returned = returned;
+        }
+    }
+
+    fn first_due(&mut self, now: Instant) -> Option<(u64, &mut Pending)> {
+        self.0
+            .iter_mut()
+            .find(|(_, pending)| pending.due <= now)
+            .map(|(sequence, pending)| (*sequence, pending))
+    }
+
+    fn soonest(&self) -> Next {
+        match self.0.values().map(|pending| pending.due).min() {
+            Some(at) => Next::At(at),
+            None => Next::Nothing,
+        }
+    }
 }
 
 struct Pending {
@@ -95,51 +130,64 @@ impl Log {
         wants: impl Fn(&str) -> bool,
         now: Instant,
         ack_wait: Duration,
+        max_deliver: u32,
     ) -> Next {
         let cursor = self.stages.entry(stage).or_default();
         let due = now + ack_wait;
-        if let Some((&sequence, pending)) = cursor.pending.iter_mut().find(|(_, pending)| pending.due <= now)
-            && let Some(message) = at(&self.messages, sequence)
-        {
+        while let Some((sequence, pending)) = cursor.pending.first_due(now) {
+            if pending.delivered >= max_deliver {
+                let given_up = Pending { delivered: pending.delivered, due: now, returned: true };
+                cursor.pending.finish(sequence);
+                cursor.exhausted.0.insert(sequence, given_up);
+                continue;
+            }
             pending.delivered += 1;
             pending.due = due;
             pending.returned = false;
-            return Next::Message(message.clone(), pending.delivered);
+            let delivered = pending.delivered;
+            if let Some(message) = at(&self.messages, sequence) {
+                return Next::Message(message.clone(), delivered);
+            }
         }
         while let Some(message) = self.messages.get(cursor.looked_at) {
             cursor.looked_at += 1;
             if wants(&message.subject) {
-                cursor.pending.insert(message.sequence, Pending { delivered: 1, due, returned: false });
+                let pending = Pending { delivered: 1, due, returned: false };
+                cursor.pending.0.insert(message.sequence, pending);
                 return Next::Message(message.clone(), 1);
             }
         }
-        match cursor.pending.values().map(|pending| pending.due).min() {
-            Some(at) => Next::At(at),
-            None => Next::Nothing,
-        }
+        cursor.pending.soonest()
     }
 
     /// What a stage has been given and has not answered for, in order.
     pub(super) fn unanswered(&self, stage: StageName) -> Vec<Stored> {
-        let pending = self.stages.get(&stage).into_iter().flat_map(|cursor| cursor.pending.keys());
+        let pending = self.stages.get(&stage).into_iter().flat_map(|cursor| cursor.pending.0.keys());
         pending.filter_map(|sequence| at(&self.messages, *sequence).cloned()).collect()
     }
 
-    /// It must not come again.
-    pub(super) fn finish(&mut self, stage: StageName, sequence: u64) {
-        self.stages.entry(stage).or_default().pending.remove(&sequence);
+    /// Takes the next message that a stage's consumer has given up on, with the count of its deliveries.
+    pub(super) fn next_exhausted(&mut self, stage: StageName, now: Instant, ack_wait: Duration) -> Next {
+        let cursor = self.stages.entry(stage).or_default();
+        if let Some((sequence, pending)) = cursor.exhausted.first_due(now) {
+            pending.due = now + ack_wait;
+            pending.returned = false;
+            let delivered = pending.delivered;
+            if let Some(message) = at(&self.messages, sequence) {
+                return Next::Message(message.clone(), delivered);
+            }
+        }
+        cursor.exhausted.soonest()
     }
 
-    /// It must come at this instant and not before; with `returned`, it is in nobody's hand until then.
-    pub(super) fn postpone(&mut self, stage: StageName, sequence: u64, due: Instant, returned: bool) {
-        if let Some(pending) = self.stages.entry(stage).or_default().pending.get_mut(&sequence) {
-            pending.due = due;
-            pending.returned = returned;
-        }
+    /// What of a stage is out: deliveries, or what was given up on.
+    pub(super) fn pending(&mut self, stage: StageName, exhausted: bool) -> &mut PendingSet {
+        let cursor = self.stages.entry(stage).or_default();
+        if exhausted { &mut cursor.exhausted } else { &mut cursor.pending }
     }
 
     pub(super) fn in_hand(&self, stage: StageName) -> usize {
-        let pending = self.stages.get(&stage).map(|cursor| cursor.pending.values());
+        let pending = self.stages.get(&stage).map(|cursor| cursor.pending.0.values());
         pending.map_or(0, |all| all.filter(|pending| !pending.returned).count())
     }
 }

@@ -31,7 +31,8 @@ impl Bench for Memory {
 
 fn bench() -> Memory {
     // Short, so that the suite's patience covers several of them.
-    Memory(MemoryBus::with_ack_wait(Namespace::new("t").unwrap(), Duration::from_secs(2)))
+    let ns = Namespace::new("t").unwrap();
+    Memory(MemoryBus::with_limits(ns, Duration::from_secs(2), contract::MAX_DELIVER))
 }
 
 macro_rules! keeps {
@@ -53,6 +54,8 @@ keeps!(
     progress_keeps_a_delivery_alive,
     a_dead_letter_keeps_everything,
     whoever_takes_over_begins_with_what_was_left,
+    a_claim_is_what_was_last_said,
+    what_is_given_up_on_is_handed_over_for_burial,
     a_stage_is_shared_by_its_inboxes,
     announcements_reach_listeners,
 );

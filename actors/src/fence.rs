@@ -1,0 +1,66 @@
+//! Keeping an attempt whose message was given to somebody else from doing anything.
+//!
+//! A process can stand still for longer than the server waits (stopped, swapped out, cut off), and goes on afterwards
+//! as if nothing had happened. Work is therefore driven only while its delivery's lease is held, and after that only
+//! if nobody has claimed the message since.
+
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
+
+use throughline_schemas::StageName;
+use tokio::time::{Instant, timeout};
+
+use crate::ports::bus::{Bus, Delivery};
+
+/// Work on a delivery without a lease goes on for this long before it is asked again whose the message is.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Somebody else has the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TakenOver;
+
+/// Drives `work` for as long as the delivery is not somebody else's. What `work` was doing when the delivery was taken
+/// over is dropped, a call of a model included.
+pub async fn fenced<T>(
+    bus: &Arc<dyn Bus>,
+    stage: StageName,
+    delivery: &Delivery,
+    work: impl Future<Output = T>,
+) -> Result<T, TakenOver> {
+    let Some(lease) = delivery.receipt.lease() else { return Ok(work.await) };
+    let mut work = pin!(work);
+    let done = poll_fn(|context| {
+        if lease.is_held(Instant::now()) { work.as_mut().poll(context).map(Some) } else { Poll::Ready(None) }
+    });
+    if let Some(done) = done.await {
+        return Ok(done);
+    }
+    loop {
+        if is_taken_over(bus, stage, delivery).await {
+            tracing::warn!(
+                %stage,
+                sequence = delivery.sequence,
+                delivery = delivery.delivered,
+                "another worker has taken the message over, nothing is published here"
+            );
+            return Err(TakenOver);
+        }
+        if let Ok(done) = timeout(ASK_AGAIN, work.as_mut()).await {
+            return Ok(done);
+        }
+    }
+}
+
+/// Whether a later delivery of the message has been claimed. While that cannot be asked, nothing can be published
+/// either, and the work in hand may be an answer that was paid for.
+async fn is_taken_over(bus: &Arc<dyn Bus>, stage: StageName, delivery: &Delivery) -> bool {
+    if !bus.is_connected() {
+        return false;
+    }
+    match bus.claim(stage, delivery.sequence).await {
+        Ok(claim) => claim.is_some_and(|claim| claim.delivery > delivery.delivered),
+        Err(error) => {
+            tracing::debug!(%stage, %error, "cannot ask whether a message was taken over");
+            false
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Claims on messages that came more than once: one entry of a key-value bucket for each.
+
+use bytes::Bytes;
+use throughline_actors::ports::bus::{BusError, Claim};
+use throughline_schemas::StageName;
+
+use super::{
+    Core, Names,
+    error::unavailable_because,
+    publish::{Outgoing, publish},
+    requests,
+};
+
+pub(super) async fn read(core: &Core, stage: StageName, sequence: u64) -> Result<Option<Claim>, BusError> {
+    let (bucket, key) = (core.names.claims_stream(), key(core, stage, sequence));
+    let Some(message) = requests::last_of_subject(core, &bucket, &key).await? else { return Ok(None) };
+    serde_json::from_slice(&message.payload).map(Some).map_err(|error| unavailable_because(key, error))
+}
+
+pub(super) async fn write(
+    core: &Core,
+    stage: StageName,
+    sequence: u64,
+    claim: &Claim,
+) -> Result<(), BusError> {
+    let (stream, subject) = (core.names.claims_stream(), key(core, stage, sequence));
+    let body = serde_json::to_vec(claim).map_err(|error| unavailable_because(subject.clone(), error))?;
+    let message = Outgoing {
+        stream: &stream,
+        // A claim never takes the same value twice, so only a repeated publish is a duplicate.
+        message_id: &format!("{subject}.{}.{}.{}", claim.delivery, claim.open, claim.panics),
+        subject,
+        create_only: false,
+        body: Bytes::from(body),
+    };
+    publish(core, &message, |_| {}).await.map(|_| ())
+}
+
+fn key(core: &Core, stage: StageName, sequence: u64) -> String {
+    format!("$KV.{}.{}.{sequence}", core.names.claims(), Names::consumer(stage))
+}
