@@ -13,5 +13,7 @@ mod hostile_corpora;
 mod independent_client;
 mod nats_server;
 mod outages;
+mod postgres;
+mod postgres_server;
 mod streaming;
 mod support_corpus;

@@ -25,7 +25,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// How often a piece of work is tried: whoever loses its connection or a race gets another chance at once.
 const ATTEMPTS: u32 = 3;
 
-const OPENING: &str = "connecting to the PostgreSQL server of `database.url`";
+pub(super) const OPENING: &str = "connecting to the PostgreSQL server of `database.url`";
 
 /// One round trip to the server, which is a transaction of its own and may be made again.
 pub(super) trait Statement: Sync {

@@ -54,11 +54,14 @@ async fn is_up_to_date(migrator: &Migrator, connection: &mut PgConnection) -> Re
 }
 
 fn migrations() -> Migrator {
-    let embedded = [(
-        1,
-        "turns interactions preferences",
-        include_str!("../migrations/postgres/0001_turns_interactions_preferences.sql"),
-    )];
+    let embedded = [
+        (
+            1,
+            "turns interactions preferences",
+            include_str!("../migrations/postgres/0001_turns_interactions_preferences.sql"),
+        ),
+        (2, "functions", include_str!("../migrations/postgres/0002_functions.sql")),
+    ];
     let migration = |(version, description, sql): (i64, &'static str, &'static str)| {
         Migration::new(version, description.into(), MigrationType::Simple, sql.into_sql_str(), false)
     };
