@@ -6,8 +6,8 @@ mod database;
 mod error;
 mod known;
 mod operation;
-mod queues;
 pub mod postgres;
+mod queues;
 pub mod sqlite;
 mod text;
 

@@ -3,6 +3,7 @@
 mod database;
 mod finding;
 mod nats;
+mod postgres;
 mod reach;
 mod settings;
 mod sync;

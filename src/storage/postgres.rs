@@ -85,10 +85,10 @@ impl PostgresStore {
     /// As [`Self::open`], with limits of one's own.
     pub async fn open_with(url: &str, max_connections: u32, limits: Limits) -> Result<Self, StoreError> {
         let connections = Connections::new(url, max_connections, limits)?;
-        let prepare = async {
+        let prepare = Box::pin(async {
             let mut lease = connections.get().await.map_err(|e| error::from_sqlx(connection::OPENING, e))?;
             migrate::run(&mut lease).await.map_err(|e| error::from_sqlx(MIGRATING, e))
-        };
+        });
         timeout(MIGRATION_TIMEOUT, prepare).await.map_err(|_| error::too_slow(MIGRATING))??;
         let (queues, operations, questions) = Queues::new(limits.request);
         tokio::spawn(tasks::write(connections.clone(), operations));
@@ -134,7 +134,7 @@ impl PostgresStore {
             let lease = self.connections.get().await?;
             self.connections.run(lease, statement).await
         };
-        self.queues.in_time(context, ask.map_err(|e| error::from_sqlx(context, e))).await
+        self.queues.in_time(context, Box::pin(ask.map_err(|e| error::from_sqlx(context, e)))).await
     }
 }
 

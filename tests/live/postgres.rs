@@ -3,6 +3,7 @@
 mod material;
 mod rows;
 mod schedules;
+mod troubles;
 
 use std::{
     ops::Deref,

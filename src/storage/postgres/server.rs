@@ -11,6 +11,7 @@ const ASK: &str = "SELECT
 
 /// What a worker depends on, as the server sees it.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one setting of the server")]
 pub struct ServerFacts {
     /// Its version, such as `17.4`.
     pub version: String,

@@ -38,11 +38,8 @@ pub(super) async fn run(readers: SqlitePool, mut queue: mpsc::Receiver<Question>
 async fn ask(connection: &mut SqliteConnection, questions: &[Question]) -> Result<Contexts, sqlx::Error> {
     let pairs: Vec<(&str, &str)> = questions.iter().map(|q| (q.user.as_str(), q.session.as_str())).collect();
     let pairs = serde_json::to_string(&pairs).map_err(|error| sqlx::Error::Encode(error.into()))?;
-    let rows = sqlx::query(CONTEXT)
-        .bind(pairs)
-        .bind(known::most_turns(questions))
-        .fetch_all(connection)
-        .await?;
+    let rows =
+        sqlx::query(CONTEXT).bind(pairs).bind(known::most_turns(questions)).fetch_all(connection).await?;
     let mut contexts = Contexts::of(questions.len());
     for row in &rows {
         learn(contexts.at(row.try_get(0)?)?, row)?;

@@ -10,27 +10,27 @@ use throughline_schemas::{
     },
 };
 
-pub fn at(ms: i64) -> Timestamp {
+pub(super) fn at(ms: i64) -> Timestamp {
     Timestamp::from_unix_ms(1_760_000_000_000 + ms)
 }
 
-pub fn workflow(id: &str) -> WorkflowId {
+pub(super) fn workflow(id: &str) -> WorkflowId {
     WorkflowId::new(id).unwrap()
 }
 
-pub fn session(id: &str) -> SessionId {
+pub(super) fn session(id: &str) -> SessionId {
     SessionId::new(id).unwrap()
 }
 
-pub fn user(id: &str) -> UserId {
+pub(super) fn user(id: &str) -> UserId {
     UserId::new(id).unwrap()
 }
 
-pub fn admission(id: &str, of: &str, input_sequence: u64) -> Admission {
+pub(super) fn admission(id: &str, of: &str, input_sequence: u64) -> Admission {
     asking(WhenBusy::Enqueue, id, of, input_sequence)
 }
 
-pub fn asking(when_busy: WhenBusy, id: &str, of: &str, input_sequence: u64) -> Admission {
+pub(super) fn asking(when_busy: WhenBusy, id: &str, of: &str, input_sequence: u64) -> Admission {
     Admission {
         workflow_id: workflow(id),
         session_id: session(of),
@@ -41,11 +41,11 @@ pub fn asking(when_busy: WhenBusy, id: &str, of: &str, input_sequence: u64) -> A
     }
 }
 
-pub fn failing(id: &str, of: &str, input_sequence: u64) -> Failing {
+pub(super) fn failing(id: &str, of: &str, input_sequence: u64) -> Failing {
     Failing { workflow_id: workflow(id), session_id: session(of), input_sequence, at: at(900) }
 }
 
-pub fn interaction(id: &str, of: &str, input_sequence: u64) -> Interaction {
+pub(super) fn interaction(id: &str, of: &str, input_sequence: u64) -> Interaction {
     Interaction {
         workflow_id: workflow(id),
         interaction_id: format!("interaction-{id}"),
@@ -53,7 +53,10 @@ pub fn interaction(id: &str, of: &str, input_sequence: u64) -> Interaction {
         user_id: user("ann"),
         request: Request {
             user_input: "Where is\0my order?".to_owned(),
-            metadata: Map::from_iter([("channel".to_owned(), json!("web\0\u{1a}")), ("\0".to_owned(), json!(1))]),
+            metadata: Map::from_iter([
+                ("channel".to_owned(), json!("web\0\u{1a}")),
+                ("\0".to_owned(), json!(1)),
+            ]),
             input_sequence,
             received_at: at(0),
             merged: Vec::new(),
@@ -77,7 +80,7 @@ pub fn interaction(id: &str, of: &str, input_sequence: u64) -> Interaction {
 }
 
 /// Saved, and the session's running turn is now this one.
-pub fn saved(next: Option<&str>) -> Closed {
+pub(super) fn saved(next: Option<&str>) -> Closed {
     let opening = |next: &str| Opening { event: next.as_bytes().to_vec(), merged: Vec::new() };
     Closed { ending: Ending::AsAsked, next: next.map(opening) }
 }

@@ -1,11 +1,16 @@
 //! What a stranger sees in the tables.
 
 use serde_json::{Map, Value, json};
-use sqlx::{Executor, Row, postgres::PgRow, raw_sql};
-use throughline_actors::ports::store::Store;
-use throughline_schemas::event::context::Turn;
+use sqlx::{Executor, PgConnection, Row, postgres::PgRow, raw_sql};
+use throughline::storage::postgres::PostgresStore;
+use throughline_actors::ports::store::{RunningQuery, Store};
+use throughline_schemas::event::{
+    context::Turn,
+    input::WhenBusy::{Interrupt, Merge, Reject},
+};
 
-use super::{Stores, material::*};
+use super::{Stores, material::*, open};
+use crate::harness::eventually;
 
 #[tokio::test]
 async fn a_row_says_all_that_is_known_under_the_names_that_dashboards_use() {
@@ -81,38 +86,43 @@ async fn an_event_is_kept_only_while_its_turn_is_open() {
 /// Every table is reached by an index: the store stays as fast as it is when it has grown.
 #[tokio::test]
 async fn no_statement_reads_a_whole_table() {
-    let Some(store) = Stores::new(1).await else { return };
-    let mut look = store.look().await;
-    let scans = "SELECT relname, seq_scan FROM pg_stat_user_tables WHERE relname IN ('turns', 'interactions', 'preferences')";
-    let count = async |look: &mut sqlx::PgConnection| {
-        look.execute(raw_sql("SELECT pg_stat_force_next_flush(), pg_stat_clear_snapshot()")).await.unwrap();
-        let rows = look.fetch_all(scans).await.unwrap();
-        rows.iter().map(|row| (row.get(0), row.get(1))).collect::<std::collections::BTreeMap<String, i64>>()
-    };
-    let before = count(&mut look).await;
-    assert_eq!(before.len(), 3);
+    let Some(stores) = Stores::new(1).await else { return };
+    let mut look = stores.look().await;
+    stores.close().await;
+    // Making the indexes reads the tables.
+    let before = scans(&mut look).await;
+    let store = open(&stores.url).await;
     exercise(&store).await;
-    // The counts of a connection are told when it ends, at the latest.
     store.close().await;
-    let alone = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'";
-    crate::harness::eventually("the store's connections end", async || {
-        (look.fetch_one(alone).await.unwrap().get::<i64, _>(0) == 1).then_some(())
+    assert_eq!(scans(&mut look).await, before);
+    look.execute(raw_sql("SELECT count(*) FROM turns")).await.unwrap();
+    assert_ne!(scans(&mut look).await, before, "the counts count");
+}
+
+/// How often each table was read as a whole, told once all other connections are closed: that is when they say it.
+async fn scans(look: &mut PgConnection) -> Vec<(String, i64)> {
+    let others = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    eventually("the other connections end", async || {
+        (look.fetch_one(others).await.unwrap().get::<i64, _>(0) == 0).then_some(())
     })
     .await;
-    assert_eq!(count(&mut look).await, before);
-    // The counts do count.
-    look.execute(raw_sql("SELECT count(*) FROM turns")).await.unwrap();
-    assert_ne!(count(&mut look).await, before);
+    look.execute(raw_sql("SELECT pg_stat_force_next_flush(); SELECT pg_stat_clear_snapshot()"))
+        .await
+        .unwrap();
+    let tables = "SELECT relname::text, seq_scan FROM pg_stat_user_tables
+        WHERE relname IN ('turns', 'interactions', 'preferences') ORDER BY relname";
+    let rows = look.fetch_all(tables).await.unwrap();
+    assert_eq!(rows.len(), 3);
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
 /// Everything a store can be asked.
-async fn exercise(store: &Stores) {
-    use throughline_actors::ports::store::RunningQuery;
-    use throughline_schemas::event::input::WhenBusy::{Interrupt, Merge, Reject};
-
+async fn exercise(store: &PostgresStore) {
     for n in 0..40_u64 {
         let (id, of) = (format!("w{n}"), format!("s{}", n % 8));
-        let asks = [asking(Merge, &format!("m{n}"), &of, 100 + n), asking(Reject, &format!("r{n}"), &of, 200 + n)];
+        let asks =
+            [asking(Merge, &format!("m{n}"), &of, 100 + n), asking(Reject, &format!("r{n}"), &of, 200 + n)];
         store.admit(vec![admission(&id, &of, n), admission(&format!("x{n}"), &of, n)]).await.unwrap();
         store.admit(asks.to_vec()).await.unwrap();
         store.admit(vec![asking(Interrupt, &format!("i{n}"), &of, 300 + n)]).await.unwrap();
@@ -120,7 +130,10 @@ async fn exercise(store: &Stores) {
         store.fail(failing(&format!("x{n}"), &of, n)).await.unwrap();
         store.fail(failing(&format!("unknown{n}"), &of, n)).await.unwrap();
         store.save(interaction(&format!("new{n}"), &of, n)).await.unwrap();
-        store.set_preferences(&user(&id), &Map::from_iter([("tone".to_owned(), json!("kind"))])).await.unwrap();
+        store
+            .set_preferences(&user(&id), &Map::from_iter([("tone".to_owned(), json!("kind"))]))
+            .await
+            .unwrap();
         store.context(&user("ann"), &session(&of), 5).await.unwrap();
         store.running(RunningQuery { started_by: at(999_999), after: None, limit: 9 }).await.unwrap();
         store.opening(&workflow(&id)).await.unwrap();

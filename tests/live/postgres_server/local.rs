@@ -11,7 +11,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use super::{PASSWORD, USER};
+use super::{AUTHENTICATION, PASSWORD, USER};
 use crate::harness::reaper;
 
 /// The user that root starts it as: PostgreSQL refuses to run as root.
@@ -53,7 +53,15 @@ impl Local {
         std::fs::set_permissions(&password, PermissionsExt::from_mode(0o644)).expect("its permissions");
         let output = self
             .command("initdb")
-            .args(["--username", USER, "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-sync"])
+            .args([
+                "--username",
+                USER,
+                "--auth",
+                AUTHENTICATION,
+                "--encoding=UTF8",
+                "--no-locale",
+                "--no-sync",
+            ])
             .arg("--pwfile")
             .arg(password)
             .arg("--pgdata")
@@ -74,21 +82,29 @@ impl Local {
         }
         let errors = log.try_clone().expect("a log file");
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
-        // Its children are signalled with it.
-        let child = command.process_group(0).spawn().expect("postgres starts");
+        let child = command.spawn().expect("postgres starts");
         reaper::watch(child.id());
         self.child = Some(child);
     }
 
     pub fn stop(&mut self) {
         // A fast shutdown.
-        self.signal("INT");
+        self.signal("INT", false);
         self.wait();
     }
 
     pub fn kill(&mut self) {
-        self.signal("KILL");
+        // Its children notice.
+        self.signal("KILL", false);
         self.wait();
+    }
+
+    pub fn pause(&self) {
+        self.signal("STOP", true);
+    }
+
+    pub fn resume(&self) {
+        self.signal("CONT", true);
     }
 
     fn wait(&mut self) {
@@ -98,13 +114,16 @@ impl Local {
         }
     }
 
-    /// Sends a signal to the server and its children.
-    pub fn signal(&self, signal: &str) {
+    /// Sends a signal to the server, and to its children if asked: each is a process group of its own.
+    fn signal(&self, signal: &str, children: bool) {
         let Some(child) = &self.child else { return };
-        // It interrupts its children itself.
-        let to = if signal == "INT" { child.id().to_string() } else { format!("-{}", child.id()) };
-        let sent = Command::new("kill").args(["-s", signal, "--", &to]).status().expect("kill starts");
-        assert!(sent.success(), "kill -s {signal} {to}");
+        let mut pids = vec![child.id().to_string()];
+        if children {
+            let output = Command::new("pgrep").args(["-P", &pids[0]]).output().expect("pgrep starts");
+            pids.extend(String::from_utf8_lossy(&output.stdout).split_whitespace().map(str::to_owned));
+        }
+        // A child may have ended in the meantime.
+        let _ = Command::new("kill").args(["-s", signal, "--"]).args(&pids).status().expect("kill starts");
     }
 
     pub fn log(&self) -> String {
