@@ -4,6 +4,7 @@
 mod bad_input;
 mod bus;
 mod chaos;
+mod containers;
 mod crashes;
 mod dev;
 mod faults;

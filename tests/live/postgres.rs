@@ -1,8 +1,10 @@
 //! The PostgreSQL store on a real server: the contract of every store, and what only a server can do.
 
 mod material;
+mod outages;
 mod rows;
 mod schedules;
+mod tls;
 mod troubles;
 
 use std::{

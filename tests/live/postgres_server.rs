@@ -9,10 +9,14 @@ use std::{
 };
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use testcontainers::ImageExt;
 use tokio::{sync::OnceCell, time::Instant};
 
 use self::local::Local;
-use crate::harness::LOOK_AGAIN;
+use crate::{
+    containers::{Contained, Kind},
+    harness::{LOOK_AGAIN, free_port},
+};
 
 /// The superuser, and the password that every connection needs.
 pub const USER: &str = "postgres";
@@ -31,7 +35,34 @@ static DATABASES: AtomicU32 = AtomicU32::new(0);
 
 /// A server that runs, or was stopped.
 pub struct PostgresServer {
-    local: Local,
+    way: Way,
+    port: u16,
+}
+
+enum Way {
+    Container(Contained),
+    Local(Local),
+}
+
+impl Way {
+    /// In a container if one can be had, else from local programs; says why if neither.
+    fn start(port: u16, settings: &[&str]) -> Result<Self, String> {
+        let Some(image) = Kind::Postgres.image() else {
+            return Local::start(port, settings).map(Self::Local);
+        };
+        let arguments = settings.iter().flat_map(|&setting| ["-c", setting]);
+        let arguments: Vec<&str> = std::iter::once("postgres").chain(arguments).collect();
+        let contained = Contained::start(image, (port, 5432), |request| {
+            request
+                .with_env_var("POSTGRES_PASSWORD", PASSWORD)
+                .with_env_var("POSTGRES_HOST_AUTH_METHOD", AUTHENTICATION)
+                .with_cmd(arguments)
+        });
+        contained.map(Self::Container).or_else(|why| {
+            eprintln!("{why}; using local programs");
+            Local::start(port, settings).map(Self::Local)
+        })
+    }
 }
 
 impl PostgresServer {
@@ -43,8 +74,9 @@ impl PostgresServer {
 
     /// A server of one's own, with these settings.
     pub async fn start(settings: &[&str]) -> Option<Self> {
-        let server = match Local::start(settings) {
-            Ok(local) => Self { local },
+        let port = free_port();
+        let server = match Way::start(port, settings) {
+            Ok(way) => Self { way, port },
             Err(why) => {
                 assert!(std::env::var_os("CI").is_none(), "{why}");
                 eprintln!("left out: {why}");
@@ -65,7 +97,7 @@ impl PostgresServer {
     }
 
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{}/{database}?sslmode=disable", self.local.port())
+        format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{}/{database}?sslmode=disable", self.port)
     }
 
     /// A client that knows nothing of the store.
@@ -75,35 +107,57 @@ impl PostgresServer {
 
     /// Ends it as an operator would: connections are closed, what they were doing is rolled back.
     pub fn stop(&mut self) {
-        self.local.stop();
+        match &mut self.way {
+            Way::Container(container) => container.stop(),
+            Way::Local(local) => local.stop(),
+        }
     }
 
     /// Ends it as a crash would.
     pub fn kill(&mut self) {
-        self.local.kill();
+        match &mut self.way {
+            Way::Container(container) => container.kill(),
+            Way::Local(local) => local.kill(),
+        }
     }
 
     /// Starts it again, with the same data on the same port, and waits until it answers.
     pub async fn start_again(&mut self) {
-        self.local.run();
+        match &mut self.way {
+            Way::Container(container) => container.start_again(),
+            Way::Local(local) => local.run(),
+        }
         self.answers().await;
     }
 
     /// Nothing moves in it until [`Self::resume`].
     pub fn pause(&self) {
-        self.local.pause();
+        match &self.way {
+            Way::Container(container) => container.pause(),
+            Way::Local(local) => local.pause(),
+        }
     }
 
     pub fn resume(&self) {
-        self.local.resume();
+        match &self.way {
+            Way::Container(container) => container.resume(),
+            Way::Local(local) => local.resume(),
+        }
     }
 
     async fn answers(&self) {
         let deadline = Instant::now() + START_LIMIT;
         let url = self.url("postgres");
         while let Err(error) = PgConnection::connect(&url).await {
-            assert!(Instant::now() < deadline, "PostgreSQL does not answer: {error}\n{}", self.local.log());
+            assert!(Instant::now() < deadline, "PostgreSQL does not answer: {error}\n{}", self.log());
             tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    fn log(&self) -> String {
+        match &self.way {
+            Way::Container(container) => container.log(),
+            Way::Local(local) => local.log(),
         }
     }
 }

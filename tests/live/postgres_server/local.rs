@@ -2,7 +2,6 @@
 
 use std::{
     fs::File,
-    net::TcpListener,
     os::unix::{
         fs::{MetadataExt, PermissionsExt, chown},
         process::CommandExt,
@@ -29,7 +28,7 @@ pub struct Local {
 
 impl Local {
     /// Says why if it cannot.
-    pub fn start(settings: &[&str]) -> Result<Self, String> {
+    pub fn start(port: u16, settings: &[&str]) -> Result<Self, String> {
         let programs = programs()?;
         let dir = tempfile::tempdir().expect("a temporary directory");
         let root = dir.path().metadata().expect("its owner").uid() == 0;
@@ -37,14 +36,10 @@ impl Local {
             chown(dir.path(), Some(NOBODY), Some(NOBODY)).expect("root may");
         }
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
-        let mut local = Self { programs, dir, port: free_port(), settings, root, child: None };
+        let mut local = Self { programs, dir, port, settings, root, child: None };
         local.create()?;
         local.run();
         Ok(local)
-    }
-
-    pub fn port(&self) -> u16 {
-        self.port
     }
 
     fn create(&self) -> Result<(), String> {
@@ -172,10 +167,4 @@ fn programs() -> Result<PathBuf, String> {
         }
         _ => Err("no PostgreSQL (tests/live/postgres.sh finds or fetches one)".to_owned()),
     }
-}
-
-/// A port that nobody listens on: one that the system has just given out is not given out again soon.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
 }
