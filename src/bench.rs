@@ -30,6 +30,8 @@ pub struct Plan {
     pub upstreams: Upstreams,
     /// How the nats-server syncs its files.
     pub sync: SyncInterval,
+    /// URL of the database; none: a new SQLite file.
+    pub database: Option<String>,
     /// Longest time for all of it.
     pub limit: Duration,
 }

@@ -54,7 +54,7 @@ pub struct Global {
     /// NATS server, for example `nats://127.0.0.1:4222`
     #[arg(long, global = true, value_name = "URL")]
     nats_url: Option<String>,
-    /// Database, for example `sqlite://throughline.db`
+    /// Database, for example `sqlite://throughline.db` or `postgres://user@host/database`
     #[arg(long, global = true, value_name = "URL")]
     database_url: Option<String>,
     /// First token of every subject

@@ -1,4 +1,14 @@
 //! Where turns, interactions and preferences are kept: adapters of [`throughline_actors::ports::store`].
 //! Tables and columns have the same names in every database.
 
+mod answers;
+mod database;
+mod error;
+mod known;
+mod operation;
+pub mod postgres;
+mod queues;
 pub mod sqlite;
+mod text;
+
+pub use database::{Database, DatabaseError};

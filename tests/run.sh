@@ -9,7 +9,7 @@
 #   unit        unit and documentation tests of all packages
 #   flow        whole workflows on an in-memory bus with a paused clock
 #   wire        the real adapters on loopback
-#   live        a real nats-server, real processes, an independent client (nats-py)
+#   live        a real nats-server and PostgreSQL, real processes, an independent client (nats-py)
 #   deploy      the scripts and configuration in deploy/
 #   deny        licences, sources, duplicates and walls of the dependency tree (cargo-deny)
 #   advisories  known vulnerabilities; only when named: it needs the network and its answer changes without a commit
@@ -149,7 +149,7 @@ if [ -n "${CI:-}" ]; then
   export CARGO_INCREMENTAL="${CARGO_INCREMENTAL:-0}"
 fi
 
-no_server="" no_python="" no_corpora=""
+no_server="" no_python="" no_postgres="" no_corpora=""
 if chosen wire live deploy; then
   if NATS_SERVER_BIN="$(told nats-server ./deploy/nats-server.sh)"; then
     export NATS_SERVER_BIN
@@ -166,6 +166,23 @@ if chosen live && [ -z "$no_server" ]; then
   else
     no_python="$(tail -n 1 "$scratch/python")"
     unset THROUGHLINE_TEST_PYTHON
+  fi
+fi
+if chosen live && [ -z "$no_server" ]; then
+  # In a container where a Docker engine answers and has the image or can get it, else from local programs. It is made sure
+  # of here, so that no test waits for a registry.
+  if [ "${THROUGHLINE_TEST_SERVERS:-}" != local ] && THROUGHLINE_POSTGRES_IMAGE="$(told postgres-image ./tests/live/images.sh postgres)"; then
+    export THROUGHLINE_POSTGRES_IMAGE
+    printf 'PostgreSQL: container of %s\n' "$THROUGHLINE_POSTGRES_IMAGE"
+  else
+    unset THROUGHLINE_POSTGRES_IMAGE
+    if POSTGRES_BIN_DIR="$(told postgres ./tests/live/postgres.sh)"; then
+      export THROUGHLINE_TEST_SERVERS=local POSTGRES_BIN_DIR
+      printf 'PostgreSQL: %s\n' "$POSTGRES_BIN_DIR"
+    else
+      no_postgres="$(tail -n 1 "$scratch/postgres")"
+      unset POSTGRES_BIN_DIR
+    fi
   fi
 fi
 if [ -z "${THROUGHLINE_CORPORA:-}" ] && [ -d "$root/../shared/corpora" ]; then
@@ -236,6 +253,7 @@ fi
 printf '\n%-11s %7s  %s\n%s' tier seconds result "$summary"
 printf 'took %d min %02d s on %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$(platform)"
 if chosen live && [ -n "$no_python" ]; then printf 'left out of live: the independent client (nats-py): %s\n' "$no_python"; fi
+if chosen live && [ -n "$no_postgres" ]; then printf 'left out of live: PostgreSQL: %s\n' "$no_postgres"; fi
 if chosen unit flow wire live && [ -n "$no_corpora" ]; then printf 'left out: tests on the corpora: %s\n' "$no_corpora"; fi
 printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
 [ "$failed" -eq 0 ]

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use reqwest::header::HeaderName;
 use throughline_actors::{
     engine::Ports,
-    ports::{clock::Clock, store::StoreError, tokenizer::FourBytes, trace::Tracer},
+    ports::{clock::Clock, tokenizer::FourBytes, trace::Tracer},
 };
 use throughline_schemas::{Namespace, NamespaceError, StageName};
 
@@ -14,7 +14,7 @@ use crate::{
     config::{self, Config, Env, SecretError, Source, SourceHeader},
     fetch::{Credential, HeaderText, HttpSource, HttpSources, HttpSourcesError},
     llm::{ModelProviders, SetupError, model_providers},
-    storage::sqlite::SqliteStore,
+    storage::{Database, DatabaseError},
     system::{SystemClock, SystemEntropy, host_name},
 };
 
@@ -46,13 +46,8 @@ pub enum AdapterError {
         url: String,
         /// Why not.
         #[source]
-        source: StoreError,
+        source: DatabaseError,
     },
-    /// The database is of a kind that this version does not speak.
-    #[error(
-        "the database {0} is not SQLite, which is the only kind this version can use; set database.url to sqlite://FILE"
-    )]
-    StoreKind(String),
     /// The data sources' client cannot be made.
     #[error(transparent)]
     Sources(#[from] HttpSourcesError),
@@ -68,10 +63,10 @@ impl AdapterError {
     /// Whether a service could not be reached, rather than the configuration being wrong.
     pub fn is_unavailable(&self) -> bool {
         match self {
-            Self::Nats(_) | Self::Store { .. } => true,
+            Self::Nats(_) | Self::Store { source: DatabaseError::Store(_), .. } => true,
             Self::Namespace(_)
             | Self::Secret { .. }
-            | Self::StoreKind(_)
+            | Self::Store { source: DatabaseError::Unknown, .. }
             | Self::Sources(_)
             | Self::HeaderName(_)
             | Self::Models(_) => false,
@@ -130,13 +125,9 @@ pub fn stream_limits(config: &Config) -> topology::Limits {
     }
 }
 
-/// Opens the database, creating and migrating it as needed.
-pub async fn open_store(config: &Config) -> Result<SqliteStore, AdapterError> {
-    let url = config.database.url.expose();
-    if !url.starts_with("sqlite:") {
-        return Err(AdapterError::StoreKind(config.database.url.to_string()));
-    }
-    SqliteStore::open(url, config.database.max_connections)
+/// Opens the database and brings its tables up to date.
+pub async fn open_store(config: &Config) -> Result<Database, AdapterError> {
+    Database::open(config.database.url.expose(), config.database.max_connections)
         .await
         .map_err(|source| AdapterError::Store { url: config.database.url.to_string(), source })
 }
@@ -146,7 +137,7 @@ pub struct Adapters {
     /// NATS.
     pub bus: Arc<NatsBus>,
     /// The database.
-    pub store: Arc<SqliteStore>,
+    pub store: Arc<Database>,
     sources: Arc<HttpSources>,
     models: Arc<ModelProviders>,
     clock: Arc<dyn Clock>,

@@ -111,7 +111,9 @@ impl Rig {
         let nats = NatsServer::start(&dir.path().join("nats"), plan.sync).await?;
         let (upstreams, stand_ins) = start_upstreams(&program, plan.upstreams).await?;
         let file = dir.path().join("throughline.toml");
-        std::fs::write(&file, configuration(&nats.url(), dir.path(), &stand_ins))
+        let new = || format!("sqlite://{}/throughline.db", dir.path().display());
+        let database = plan.database.clone().unwrap_or_else(new);
+        std::fs::write(&file, configuration(&nats.url(), &database, &stand_ins))
             .map_err(io_error("write the configuration"))?;
         let config = Layers { file: Some(file.clone()), ..Layers::default() }.load()?;
         let bus = connect_bus(&config, &Env::new(), "bench").await?;
@@ -151,8 +153,8 @@ impl Rig {
     }
 }
 
-fn configuration(nats: &str, dir: &Path, stand_ins: &str) -> String {
-    let database = toml::Value::from(format!("sqlite://{}/throughline.db", dir.display()));
+fn configuration(nats: &str, database: &str, stand_ins: &str) -> String {
+    let database = toml::Value::from(database);
     format!(
         "[nats]\nurl = \"{nats}\"\nmax_bytes_mib = 8192\n\
          [database]\nurl = {database}\n\

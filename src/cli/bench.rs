@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_hours(1);
 /// How many ends lie between two updates of the progress bar.
 const PROGRESS_STEP: usize = 100;
 
-pub(super) async fn run(args: &BenchArgs) -> Result<(), Failure> {
+pub(super) async fn run(args: &BenchArgs, database: Option<&str>) -> Result<(), Failure> {
     let plan = Plan {
         workflows: args.workflows.max(1),
         concurrency: args.concurrency.max(1),
@@ -29,6 +29,7 @@ pub(super) async fn run(args: &BenchArgs) -> Result<(), Failure> {
             Sync::Default => SyncInterval::Default,
             Sync::Always => SyncInterval::Always,
         },
+        database: database.map(str::to_owned),
         limit: LIMIT,
     };
     let bar = ProgressBar::new(plan.workflows as u64);

@@ -3,6 +3,7 @@
 mod database;
 mod finding;
 mod nats;
+mod postgres;
 pub(super) mod reach;
 mod settings;
 mod sync;

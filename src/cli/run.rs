@@ -69,7 +69,7 @@ impl Cli {
             Command::Setup => setup::run(&config, env).await,
             Command::Worker(args) => worker::run(args, &config, env, telemetry).await,
             Command::Sandbox(args) => sandbox::run(args).await,
-            Command::Bench(args) => Box::pin(bench::run(args)).await,
+            Command::Bench(args) => Box::pin(bench::run(args, self.global.database_url.as_deref())).await,
             Command::Publish(args) => publish::run(args, &config, env).await,
             Command::Events(args) => events::run(args, &config, env).await,
             Command::Health => health::run(&config).await,

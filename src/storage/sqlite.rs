@@ -5,42 +5,33 @@
 
 mod answers;
 mod batch;
-mod error;
+mod code;
 mod file;
-mod operation;
 mod reader;
-mod text;
 mod turns;
 mod writer;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::TryFutureExt as _;
 use serde_json::{Map, Value};
 use sqlx::SqlitePool;
 use throughline_actors::ports::store::{
     Admission, Admitted, Closed, Failing, Interaction, Opening, RunningQuery, RunningTurn, Store, StoreError,
 };
 use throughline_schemas::{SessionId, UserId, WorkflowId, event::context::Context};
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::timeout,
-};
+use tokio::time::timeout;
 
-use self::{
-    file::DatabaseFile,
-    operation::{Answer, Operation},
-    reader::Question,
-};
+pub(super) use self::code::kind;
+use self::file::DatabaseFile;
+use super::{error, queues::Queues};
 
 /// Longest time that one call may take, waiting in queues included. After that its write may still happen.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest time that SQLite waits for the lock of another process.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Operations that may wait for the writer, and questions that may wait for a reader; more wait to be queued.
-const QUEUE: usize = 1024;
 
 /// How long this store waits for others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +52,7 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct SqliteStore {
     file: DatabaseFile,
-    writes: mpsc::Sender<Operation>,
-    reads: mpsc::Sender<Question>,
+    queues: Queues,
     readers: SqlitePool,
     limits: Limits,
 }
@@ -83,23 +73,18 @@ impl SqliteStore {
         let file = DatabaseFile::new(url, limits)?;
         let connection = file.prepare().await?;
         let readers = file.readers(max_connections);
-        let (writes, operations) = mpsc::channel(QUEUE);
-        let (reads, questions) = mpsc::channel(QUEUE);
+        let (queues, operations, questions) = Queues::new(limits.request);
         tokio::spawn(writer::run(file.clone(), connection, operations));
         tokio::spawn(reader::run(readers.clone(), questions));
-        Ok(Self { file, writes, reads, readers, limits })
+        Ok(Self { file, queues, readers, limits })
     }
 
     /// Finishes the writes that are queued, folds the write-ahead log into the database and closes it. Every
     /// later call fails. Waits no longer than the request limit; what was not answered by then may not have
     /// been written.
     pub async fn close(&self) {
-        let (closed, done) = oneshot::channel();
         let close = async {
-            if self.writes.send(Operation::Close(closed)).await.is_ok() {
-                // An error means that the writer is gone, which is what was asked for.
-                let _ = done.await;
-            }
+            self.queues.finish().await;
             self.readers.close().await;
         };
         if timeout(self.limits.request, close).await.is_err() {
@@ -116,75 +101,47 @@ impl SqliteStore {
         preferences: &Map<String, Value>,
     ) -> Result<(), StoreError> {
         let set = self.file.set_preferences(user, preferences);
-        timeout(self.limits.request, set).await.map_err(|_| error::too_slow("setting preferences"))?
+        self.queues.in_time("setting preferences", set).await
     }
 
     /// The user's preferences.
     pub async fn preferences(&self, user: &UserId) -> Result<Map<String, Value>, StoreError> {
-        Ok(self.ask(user.as_str(), "", 0).await?.preferences)
-    }
-
-    async fn write<T>(
-        &self,
-        context: &'static str,
-        operation: impl FnOnce(Answer<T>) -> Operation,
-    ) -> Result<T, StoreError> {
-        let (answer, answered) = oneshot::channel();
-        let write = async {
-            self.writes.send(operation(answer)).await.map_err(|_| error::closed(context))?;
-            answered.await.map_err(|_| error::closed(context))?
-        };
-        timeout(self.limits.request, write).await.map_err(|_| error::too_slow(context))?
-    }
-
-    async fn ask(&self, user: &str, session: &str, turns: usize) -> Result<Context, StoreError> {
-        const CONTEXT: &str = "reading preferences and recent turns";
-        let (answer, answered) = oneshot::channel();
-        let question = Question { user: user.to_owned(), session: session.to_owned(), turns, answer };
-        let read = async {
-            self.reads.send(question).await.map_err(|_| error::closed(CONTEXT))?;
-            answered.await.map_err(|_| error::closed(CONTEXT))?
-        };
-        timeout(self.limits.request, read).await.map_err(|_| error::too_slow(CONTEXT))?
+        Ok(self.queues.context(user.as_str(), "", 0).await?.preferences)
     }
 }
 
 #[async_trait]
 impl Store for SqliteStore {
     async fn admit(&self, batch: Vec<Admission>) -> Result<Vec<Admitted>, StoreError> {
-        self.write("admitting inputs", |answer| Operation::Admit { batch, answer }).await
+        self.queues.admit(batch).await
     }
 
     async fn context(&self, user: &UserId, session: &SessionId, turns: usize) -> Result<Context, StoreError> {
-        self.ask(user.as_str(), session.as_str(), turns).await
+        self.queues.context(user.as_str(), session.as_str(), turns).await
     }
 
     async fn save(&self, interaction: Interaction) -> Result<Closed, StoreError> {
-        let interaction = Box::new(interaction);
-        self.write("saving an interaction", |answer| Operation::Save { interaction, answer }).await
+        self.queues.save(interaction).await
     }
 
     async fn fail(&self, failing: Failing) -> Result<Closed, StoreError> {
-        self.write("failing a turn", |answer| Operation::Fail { failing, answer }).await
+        self.queues.fail(failing).await
     }
 
     async fn running(&self, query: RunningQuery) -> Result<Vec<RunningTurn>, StoreError> {
         const CONTEXT: &str = "listing running turns";
         let running = turns::running(&self.readers, &query);
-        let answer = timeout(self.limits.request, running).await.map_err(|_| error::too_slow(CONTEXT))?;
-        answer.map_err(|refused| error::from_sqlx(CONTEXT, refused))
+        self.queues.in_time(CONTEXT, running.map_err(|e| error::from_sqlx(CONTEXT, e))).await
     }
 
     async fn opening(&self, workflow: &WorkflowId) -> Result<Option<Opening>, StoreError> {
         const CONTEXT: &str = "reading what a turn began with";
         let opening = turns::opening(&self.readers, workflow);
-        let answer = timeout(self.limits.request, opening).await.map_err(|_| error::too_slow(CONTEXT))?;
-        answer.map_err(|refused| error::from_sqlx(CONTEXT, refused))
+        self.queues.in_time(CONTEXT, opening.map_err(|e| error::from_sqlx(CONTEXT, e))).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        // No such user and no such session: ids are never empty. It still goes the way of every read.
-        self.ask("", "", 0).await.map(drop)
+        self.queues.ping().await
     }
 
     async fn ended(&self) {

@@ -29,7 +29,7 @@ fn workflow(session: usize, turn: usize) -> String {
 }
 
 /// The turns of a conversation: sessions × turns, turn by turn.
-fn conversation() -> Vec<(String, async_nats::jetstream::message::OutboundMessage)> {
+pub(crate) fn conversation() -> Vec<(String, async_nats::jetstream::message::OutboundMessage)> {
     let turns = (0..TURNS).flat_map(|turn| (0..SESSIONS).map(move |session| (session, turn)));
     turns
         .map(|(session, turn)| {
@@ -41,7 +41,7 @@ fn conversation() -> Vec<(String, async_nats::jetstream::message::OutboundMessag
 }
 
 /// One turn of a session begins only after the one before it has ended, and each begins and ends once.
-fn assert_ordered(log: &Log) {
+pub(crate) fn assert_ordered(log: &Log) {
     for session in 0..SESSIONS {
         let mut ended = 0;
         for turn in 0..TURNS {

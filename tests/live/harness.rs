@@ -37,3 +37,9 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>)
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
+
+/// A port that nobody listens on: one that the system has just given out is not given out again soon.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").port()
+}

@@ -4,6 +4,7 @@
 mod bad_input;
 mod bus;
 mod chaos;
+mod containers;
 mod crashes;
 mod dead_letters;
 mod dev;
@@ -16,6 +17,8 @@ mod llm;
 mod nats_cluster;
 mod nats_server;
 mod outages;
+mod postgres;
+mod postgres_server;
 mod streaming;
 mod support_corpus;
 mod vanished;

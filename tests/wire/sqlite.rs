@@ -96,7 +96,7 @@ impl UnderTest for Stores {
     }
 }
 
-store_contract!(Stores::new(1));
+store_contract!(async { Some(Stores::new(1).await) });
 
 fn url(directory: &Path) -> String {
     format!("sqlite://{}/store.db", directory.display())

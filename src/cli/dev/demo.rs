@@ -18,7 +18,7 @@ use crate::{
         publish::message::{Input, new_workflow_id},
         timeline::{self, Style},
     },
-    storage::sqlite::SqliteStore,
+    storage::Database,
 };
 
 const USER: &str = "demo";
@@ -28,7 +28,7 @@ const FIRST_MESSAGE: &str = "What is the status of my recent order?";
 const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Gives the demo user preferences, as an application would have stored them.
-pub(super) async fn seed(store: &SqliteStore) -> Result<(), Failure> {
+pub(super) async fn seed(store: &Database) -> Result<(), Failure> {
     let user = UserId::new(USER).map_err(Failure::failed)?;
     let preferences = Map::from_iter([("tone".to_owned(), Value::from("friendly"))]);
     store.set_preferences(&user, &preferences).await.map_err(|error| Failure::unavailable(&error))

@@ -5,19 +5,23 @@ use std::{fs::OpenOptions, path::Path, str::FromStr, time::Duration};
 use sqlx::sqlite::SqliteConnectOptions;
 use throughline_actors::ports::store::Store;
 
-use super::finding::{Finding, within};
-use crate::{app::open_store, cli::exit::with_causes, config::Config};
+use super::{
+    finding::{Finding, within},
+    postgres,
+};
+use crate::{app::open_store, cli::exit::with_causes, config::Config, storage::Database};
 
 /// How long opening and asking may take; opening waits for the locks of other processes.
 const LIMIT: Duration = Duration::from_secs(12);
-const NAME: &str = "database";
+pub(super) const NAME: &str = "database";
 
 /// Opens an existing database as a worker would, which brings its tables up to date. One that does not exist is
 /// not created.
 pub(super) async fn check(config: &Config) -> Finding {
     within(NAME, LIMIT, async {
         let url = config.database.url.to_string();
-        if let Ok(options) = SqliteConnectOptions::from_str(config.database.url.expose())
+        if config.database.url.expose().starts_with("sqlite:")
+            && let Ok(options) = SqliteConnectOptions::from_str(config.database.url.expose())
             && !options.get_filename().exists()
         {
             return to_be_created(options.get_filename());
@@ -33,14 +37,18 @@ pub(super) async fn check(config: &Config) -> Finding {
             }
             Err(error) => return Finding::fail(NAME, with_causes(&error), "correct database.url"),
         };
-        let answered = store.ping().await;
-        store.close().await;
-        match answered {
-            Ok(()) => {
+        let answered = match &store {
+            Database::Sqlite(store) => store.ping().await.map(|()| {
                 Finding::ok(NAME, format!("{url} opens, its tables are up to date, it can be written to"))
+            }),
+            Database::Postgres(store) => {
+                store.server().await.map(|server| postgres::judge(&url, &server, config))
             }
-            Err(error) => Finding::unreachable(NAME, with_causes(&error), "check the disk it is on"),
-        }
+        };
+        store.close().await;
+        answered.unwrap_or_else(|error| {
+            Finding::unreachable(NAME, with_causes(&error), "check the disk it is on")
+        })
     })
     .await
 }

@@ -5,7 +5,8 @@ use sqlx::{SqliteConnection, sqlite::SqliteRow};
 use throughline_actors::ports::store::{Admission, Failing, Interaction, MERGE_LIMIT_BYTES, Verdict};
 use throughline_schemas::{SessionId, UserId, WorkflowId, event::input::WhenBusy};
 
-use super::{
+use super::answers;
+use crate::storage::{
     answers::Answers,
     operation::Operation,
     text::{finish_reason, instant, integer},
@@ -142,7 +143,7 @@ impl Batch {
             }
             self.run(ANSWER, &nothing[0], connection).await?
         };
-        Answers::read(&rows, self.answers)
+        answers::read(&rows, self.answers)
     }
 
     async fn run(

@@ -12,7 +12,8 @@ use throughline_actors::ports::store::StoreError;
 use throughline_schemas::UserId;
 use tokio::time::{Instant, sleep};
 
-use super::{Limits, error};
+use super::Limits;
+use crate::storage::error;
 
 /// Between attempts to open a database that another process is opening too.
 const OPEN_PAUSE: Duration = Duration::from_millis(20);

@@ -4,7 +4,7 @@ use sqlx::{Row, SqlitePool};
 use throughline_actors::ports::store::{Opening, RunningQuery, RunningTurn};
 use throughline_schemas::{SessionId, UserId, WorkflowId};
 
-use super::text::{instant, integer, parse_instant};
+use crate::storage::text::{instant, integer, parse_instant};
 
 pub(super) async fn running(
     readers: &SqlitePool,

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{answers::Answers, batch::Batch, error, file::DatabaseFile, operation::Operation};
+use super::{batch::Batch, file::DatabaseFile};
+use crate::storage::{answers::Answers, error, operation::Operation};
 
 /// Operations in one transaction.
 const MAX_BATCH: usize = 256;

@@ -30,6 +30,8 @@ pub struct Cluster {
 pub struct Disks<'a> {
     pub nats: Option<&'a Path>,
     pub database: Option<&'a Path>,
+    /// A server instead of a file.
+    pub database_url: Option<&'a str>,
 }
 
 impl Cluster {
@@ -57,10 +59,11 @@ impl Cluster {
         let client = async_nats::connect(nats.url()).await.expect("a NATS client");
         let database = disks.database.unwrap_or(dir.path()).join("throughline.db");
         let mut cluster = Self { workers: Vec::new(), stand_ins, client, nats, dir, database };
+        let file = format!("sqlite://{}", cluster.database().display());
         let settings = settings
             .clone()
             .with(&format!("nats.url = {:?}", cluster.nats.url()))
-            .with(&format!("database.url = \"sqlite://{}\"", cluster.database().display()));
+            .with(&format!("database.url = {:?}", disks.database_url.unwrap_or(&file)));
         std::fs::write(cluster.config(), settings.over(&cluster.stand_ins.config)).expect("a file");
         let mut setup = cluster.run("setup", &["setup"]);
         let status = setup.ended(super::SOON).await;
@@ -126,7 +129,7 @@ impl Cluster {
         Log::follow(&self.client, NAMESPACE).await
     }
 
-    /// Every row of `interactions`, read by another SQLite.
+    /// Every row of `interactions` in the file, read by another SQLite.
     pub fn rows(&self) -> Vec<Value> {
         python::rows(&self.database())
     }

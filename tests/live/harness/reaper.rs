@@ -1,4 +1,4 @@
-//! No process outlives the tests, however they end: passed, panicked, interrupted or killed.
+//! No process and no container outlives the tests, however they end: passed, panicked, interrupted or killed.
 //!
 //! A small shell holds the read end of a pipe. When the test process is gone, the pipe closes, and the shell ends
 //! what is still on its list. It is told before and after, by process id, so it ends only what these tests started.
@@ -11,19 +11,23 @@ use std::{
 };
 
 const SCRIPT: &str = r#"
-pids=
-while read -r sign pid; do
+pids= containers=
+without() { left=; for word in $1; do [ "$word" = "$2" ] || left="$left $word"; done; printf '%s' "$left"; }
+while read -r sign what; do
   case $sign in
-    +) pids="$pids $pid" ;;
-    -) left=; for p in $pids; do [ "$p" = "$pid" ] || left="$left $p"; done; pids=$left ;;
+    +) pids="$pids $what" ;;
+    -) pids="$(without "$pids" "$what")" ;;
+    c+) containers="$containers $what" ;;
+    c-) containers="$(without "$containers" "$what")" ;;
   esac
 done
 for pid in $pids; do kill -9 "$pid"; done
+[ -z "$containers" ] || docker rm --force --volumes $containers
 "#;
 
 static REAPER: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
 
-fn tell(sign: char, pid: u32) {
+fn tell(sign: &str, what: impl std::fmt::Display) {
     let reaper = REAPER.get_or_init(|| {
         #[expect(clippy::zombie_processes, reason = "it outlives this process by design")]
         let mut shell = Command::new("/bin/sh")
@@ -39,15 +43,25 @@ fn tell(sign: char, pid: u32) {
     });
     let mut reaper = reaper.lock().unwrap_or_else(PoisonError::into_inner);
     // One write, so that a line is never cut.
-    reaper.write_all(format!("{sign} {pid}\n").as_bytes()).expect("the reaper listens");
+    reaper.write_all(format!("{sign} {what}\n").as_bytes()).expect("the reaper listens");
 }
 
 /// From now on this process ends with the tests.
 pub fn watch(pid: u32) {
-    tell('+', pid);
+    tell("+", pid);
 }
 
 /// The process has ended and its id may be somebody else's.
 pub fn forget(pid: u32) {
-    tell('-', pid);
+    tell("-", pid);
+}
+
+/// From now on this container is removed when the tests end.
+pub fn watch_container(id: &str) {
+    tell("c+", id);
+}
+
+/// The container has been removed.
+pub fn forget_container(id: &str) {
+    tell("c-", id);
 }

@@ -182,5 +182,5 @@ impl Store for MemoryStore {
 mod tests {
     use super::*;
 
-    crate::store_contract!(async { Box::new(MemoryStore::new()) });
+    crate::store_contract!(async { Some(Box::new(MemoryStore::new())) });
 }

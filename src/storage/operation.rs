@@ -1,8 +1,9 @@
-//! What the writer is asked to do.
+//! What a store is asked to write and to read.
 
 use throughline_actors::ports::store::{
     Admission, Admitted, Closed, Failing, Interaction, StoreError, Verdict,
 };
+use throughline_schemas::event::context::Context;
 use tokio::sync::oneshot;
 
 /// Where the answer goes. The caller may be gone; what it asked for is done all the same.
@@ -45,6 +46,15 @@ impl Operation {
         }
     }
 
+    /// Sessions that it is about, at most.
+    pub(super) fn sessions(&self) -> usize {
+        match self {
+            Self::Admit { batch, .. } => batch.len(),
+            Self::Save { .. } | Self::Fail { .. } => 1,
+            Self::Close(_) => 0,
+        }
+    }
+
     pub(super) fn refuse(self, error: StoreError) {
         // An error means that nobody waits for the answer any more.
         match self {
@@ -53,4 +63,14 @@ impl Operation {
             Self::Close(_) => {}
         }
     }
+}
+
+/// What is known about this user, in this session?
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) user: String,
+    pub(super) session: String,
+    /// How many turns at most.
+    pub(super) turns: usize,
+    pub(super) answer: Answer<Context>,
 }

@@ -1,24 +1,15 @@
-//! What SQLite's errors mean to a stage.
+//! What a database's errors mean to a stage.
 
 use std::sync::Arc;
 
-use sqlx::migrate::MigrateError;
+use sqlx::{migrate::MigrateError, postgres::PgDatabaseError, sqlite::SqliteError};
 use throughline_actors::ports::store::StoreError;
 
-/// SQLite's primary result codes (`sqlite3.h`); an extended code carries one in its low byte.
-mod code {
-    pub(super) const BUSY: u32 = 5;
-    pub(super) const LOCKED: u32 = 6;
-    pub(super) const NOMEM: u32 = 7;
-    pub(super) const INTERRUPT: u32 = 9;
-    pub(super) const IOERR: u32 = 10;
-    pub(super) const FULL: u32 = 13;
-    pub(super) const CANTOPEN: u32 = 14;
-    pub(super) const PROTOCOL: u32 = 15;
-}
+use super::{postgres, sqlite};
 
+/// The variants of [`StoreError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Busy,
     Unavailable,
     Refused,
@@ -59,9 +50,13 @@ pub(super) fn too_slow(context: &'static str) -> StoreError {
 fn kind(error: &sqlx::Error) -> Kind {
     match error {
         sqlx::Error::Database(error) => {
-            let code = error.code().and_then(|code| code.parse::<u32>().ok());
-            // Without a code it is a text that SQLite's parser did not like.
-            code.map_or(Kind::Refused, of_code)
+            if let Some(error) = error.try_downcast_ref::<PgDatabaseError>() {
+                postgres::kind(error)
+            } else if let Some(error) = error.try_downcast_ref::<SqliteError>() {
+                sqlite::kind(error)
+            } else {
+                Kind::Refused
+            }
         }
         sqlx::Error::Migrate(error) => of_migration(error),
         sqlx::Error::Io(_)
@@ -97,32 +92,9 @@ fn of_migration(error: &MigrateError) -> Kind {
     }
 }
 
-fn of_code(extended: u32) -> Kind {
-    match extended & 0xff {
-        // PROTOCOL: the race for the log's lock was lost too often.
-        code::BUSY | code::LOCKED | code::PROTOCOL | code::FULL => Kind::Busy,
-        // An I/O error may come after the log was written and before it was known to be flushed.
-        code::IOERR | code::NOMEM | code::INTERRUPT | code::CANTOPEN => Kind::Unavailable,
-        _ => Kind::Refused,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn extended_codes_mean_what_their_primary_code_means() {
-        const BUSY_SNAPSHOT: u32 = 517;
-        const IOERR_FSYNC: u32 = 1034;
-        const CONSTRAINT_UNIQUE: u32 = 2067;
-        const READONLY_DBMOVED: u32 = 1032;
-        assert_eq!(of_code(BUSY_SNAPSHOT), Kind::Busy);
-        assert_eq!(of_code(code::FULL), Kind::Busy);
-        assert_eq!(of_code(IOERR_FSYNC), Kind::Unavailable);
-        assert_eq!(of_code(CONSTRAINT_UNIQUE), Kind::Refused);
-        assert_eq!(of_code(READONLY_DBMOVED), Kind::Refused);
-    }
 
     #[test]
     fn a_lost_connection_may_have_written_and_a_mistake_stays_a_mistake() {

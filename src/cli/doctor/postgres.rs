@@ -1,0 +1,74 @@
+//! Whether a PostgreSQL server keeps what it answers.
+
+use super::{database::NAME, finding::Finding};
+use crate::{config::Config, storage::postgres::ServerFacts};
+
+/// `url` is shown as it is, so it must be without its password.
+pub(super) fn judge(url: &str, server: &ServerFacts, config: &Config) -> Finding {
+    let seen = format!("{url} (PostgreSQL {})", server.version);
+    if server.is_standby {
+        return Finding::fail(
+            NAME,
+            format!("{seen} is a standby and takes no writes"),
+            "set database.url to the primary",
+        );
+    }
+    let off: Vec<&str> = [
+        ("fsync", server.flushes),
+        ("full_page_writes", server.writes_full_pages),
+        ("synchronous_commit", server.waits_for_flush),
+    ]
+    .into_iter()
+    .filter_map(|(setting, on)| (!on).then_some(setting))
+    .collect();
+    if !off.is_empty() {
+        return Finding::warn(
+            NAME,
+            format!(
+                "{seen} may lose what it has answered when its machine fails: {} = off",
+                off.join(" = off, ")
+            ),
+            format!("switch on: {}", off.join(", ")),
+        );
+    }
+    let (ours, all) = (config.database.max_connections, server.max_connections);
+    if i64::from(ours) * 2 > i64::from(all) {
+        return Finding::warn(
+            NAME,
+            format!("{seen} takes {all} connections from everybody, and each worker may open {ours}"),
+            "lower database.max_connections, or raise max_connections of the server",
+        );
+    }
+    Finding::ok(NAME, format!("{seen}: its tables are up to date, and it flushes before it answers"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{cli::doctor::finding::Status, config::Layers};
+
+    fn facts() -> ServerFacts {
+        ServerFacts {
+            version: "17.4".to_owned(),
+            flushes: true,
+            waits_for_flush: true,
+            writes_full_pages: true,
+            is_standby: false,
+            max_connections: 100,
+            clock: 0.0,
+        }
+    }
+
+    #[test]
+    #[allow(clippy::unwrap_used)]
+    fn a_server_that_may_lose_answers_is_named_with_its_setting() {
+        let config = Layers::default().load_text("t.toml", "").unwrap();
+        let judge = |server: ServerFacts| judge("postgres://h/d", &server, &config);
+        assert_eq!(judge(facts()).status, Status::Ok);
+        let lossy = judge(ServerFacts { flushes: false, waits_for_flush: false, ..facts() });
+        assert_eq!(lossy.status, Status::Warn);
+        assert!(lossy.detail.ends_with("fsync = off, synchronous_commit = off"), "{}", lossy.detail);
+        assert_eq!(judge(ServerFacts { is_standby: true, ..facts() }).status, Status::Fail);
+        assert_eq!(judge(ServerFacts { max_connections: 7, ..facts() }).status, Status::Warn);
+    }
+}

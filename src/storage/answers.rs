@@ -1,0 +1,154 @@
+//! How turns stand after a batch of operations, as the answers to those who asked.
+
+use throughline_actors::ports::store::{
+    Admission, Admitted, Closed, Ending, Opening, Standing, StoreError, Verdict,
+};
+use throughline_schemas::WorkflowId;
+
+use super::{operation::Operation, text::integer};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Waiting,
+    Running,
+    Saved,
+    Failed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failure {
+    Rejected,
+    Interrupted,
+    Merged,
+}
+
+/// How the turn of one question stands after the commit.
+pub(super) struct Turn {
+    state: State,
+    /// Unknown of turns that failed before they were admitted, in databases of the first version.
+    input_sequence: Option<i64>,
+    failure: Option<Failure>,
+    superseded_by: Option<WorkflowId>,
+}
+
+/// What there is to say to one request.
+pub(super) struct Answer {
+    pub(super) turn: Turn,
+    /// What the session's running turn began with.
+    pub(super) opening: Option<Opening>,
+    /// What the turn began with that it interrupted.
+    pub(super) interrupted: Option<Vec<u8>>,
+}
+
+impl Turn {
+    pub(super) fn new(
+        state: &str,
+        input_sequence: Option<i64>,
+        failure: Option<&str>,
+        superseded_by: Option<String>,
+    ) -> Result<Self, sqlx::Error> {
+        let state = match state {
+            "waiting" => State::Waiting,
+            "running" => State::Running,
+            "saved" => State::Saved,
+            "failed" => State::Failed,
+            other => return Err(undecodable(format!("unknown state {other:?} of a turn"))),
+        };
+        let failure = match failure {
+            None => None,
+            Some("rejected") => Some(Failure::Rejected),
+            Some("interrupted") => Some(Failure::Interrupted),
+            Some("merged") => Some(Failure::Merged),
+            Some(other) => return Err(undecodable(format!("unknown failure {other:?} of a turn"))),
+        };
+        let superseded_by = superseded_by.map(WorkflowId::new).transpose();
+        let superseded_by = superseded_by.map_err(|error| sqlx::Error::Decode(error.into()))?;
+        Ok(Self { state, input_sequence, failure, superseded_by })
+    }
+
+    fn is_of(&self, input_sequence: u64) -> bool {
+        self.input_sequence.is_none_or(|known| known == integer(input_sequence))
+    }
+
+    fn standing(self, verdict: &Verdict) -> Standing {
+        match (self.state, verdict, self.failure, self.superseded_by) {
+            (State::Running, ..) => Standing::Running,
+            (State::Waiting, ..) => Standing::Waiting,
+            (State::Failed, Verdict::Refused, ..) => Standing::Refused,
+            (State::Failed, Verdict::Accepted { .. }, Some(Failure::Rejected), _) => Standing::Rejected,
+            (State::Failed, Verdict::Accepted { .. }, Some(Failure::Merged), Some(into)) => {
+                Standing::Merged { into }
+            }
+            (
+                State::Failed,
+                Verdict::Accepted { .. },
+                Some(Failure::Merged | Failure::Interrupted) | None,
+                _,
+            )
+            | (State::Saved, ..) => Standing::Ended,
+        }
+    }
+}
+
+impl Answer {
+    fn admitted(self, admission: &Admission) -> Admitted {
+        if !self.turn.is_of(admission.input_sequence) {
+            return Standing::Duplicate.into();
+        }
+        let standing = self.turn.standing(&admission.verdict);
+        Admitted { standing, interrupted: self.interrupted, opening: self.opening }
+    }
+
+    fn saved(self) -> Closed {
+        let ending = if self.turn.state == State::Saved { Ending::AsAsked } else { Ending::Otherwise };
+        Closed { ending, next: self.opening }
+    }
+
+    fn failed(self, input_sequence: u64) -> Closed {
+        if !self.turn.is_of(input_sequence) {
+            return Closed { ending: Ending::Duplicate, next: None };
+        }
+        let ending = if self.turn.state == State::Failed { Ending::AsAsked } else { Ending::Otherwise };
+        Closed { ending, next: self.opening }
+    }
+}
+
+pub(super) fn undecodable(problem: String) -> sqlx::Error {
+    sqlx::Error::Decode(problem.into())
+}
+
+/// The answers to a batch, in the order of its questions.
+pub(super) struct Answers(std::vec::IntoIter<Answer>);
+
+impl Answers {
+    /// `answers` are those to `wanted` questions, in their order.
+    pub(super) fn new(answers: Vec<Answer>, wanted: usize) -> Result<Self, sqlx::Error> {
+        if answers.len() == wanted {
+            Ok(Self(answers.into_iter()))
+        } else {
+            Err(sqlx::Error::Protocol(format!("{} answers to {wanted} questions", answers.len())))
+        }
+    }
+
+    /// Answers an operation; operations come in the order in which they were given to the batch.
+    pub(super) fn answer(&mut self, operation: Operation) {
+        // A failed send means that nobody waits for the answer any more. A missing answer cannot be, since they were
+        // counted; should it be all the same, the caller learns that nobody answers.
+        match operation {
+            Operation::Admit { batch, answer } => {
+                // The batch comes first in the zip, so that its end takes no answer of the next operation.
+                let answers = batch.iter().zip(self.0.by_ref());
+                let admitted = answers.map(|(admission, answer)| answer.admitted(admission)).collect();
+                drop(answer.send(Ok(admitted)));
+            }
+            Operation::Save { answer, .. } => {
+                drop(self.0.next().map(|known| answer.send(Ok::<_, StoreError>(known.saved()))));
+            }
+            Operation::Fail { failing, answer } => {
+                let closed = self.0.next().map(|known| known.failed(failing.input_sequence));
+                drop(closed.map(|closed| answer.send(Ok::<_, StoreError>(closed))));
+            }
+            Operation::Close(_) => {}
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Several operations as the parameters of `throughline_apply`, and its rows as their answers.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use sqlx::{PgConnection, Row, postgres::PgRow};
+use throughline_actors::ports::store::{
+    Admission, Failing, Interaction, MERGE_LIMIT_BYTES, Opening, Verdict,
+};
+use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId, event::input::WhenBusy};
+use time::OffsetDateTime;
+
+use super::{
+    connection::Statement,
+    nul::{object_to_stored, to_stored},
+};
+use crate::storage::{
+    answers::{Answer, Answers, Turn},
+    operation::Operation,
+    text::{finish_reason, integer},
+};
+
+const APPLY: &str = "SELECT state, input_sequence, failure, superseded_by, opening, merged, interrupted
+    FROM throughline_apply($1::json, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+    ORDER BY question";
+
+/// A row of `interactions`.
+#[derive(Serialize)]
+struct InteractionRow<'a> {
+    workflow_id: &'a WorkflowId,
+    interaction_id: &'a str,
+    user_id: &'a UserId,
+    session_id: &'a SessionId,
+    input: std::borrow::Cow<'a, str>,
+    response: std::borrow::Cow<'a, str>,
+    provider: std::borrow::Cow<'a, str>,
+    model: std::borrow::Cow<'a, str>,
+    finish_reason: &'static str,
+    input_tokens: i64,
+    cached_input_tokens: i64,
+    output_tokens: i64,
+    reasoning_tokens: i64,
+    cost_usd: Option<String>,
+    metadata: Map<String, Value>,
+    input_sequence: i64,
+    received_at: Timestamp,
+    generated_at: Timestamp,
+    created_at: Timestamp,
+    total_ms: i64,
+}
+
+/// A batch, ready to be sent: what was asked for, column by column.
+#[derive(Default)]
+pub(super) struct Batch<'a> {
+    saved: String,
+    ids: Vec<&'a str>,
+    sessions: Vec<&'a str>,
+    users: Vec<Option<&'a str>>,
+    sequences: Vec<i64>,
+    asks: Vec<&'static str>,
+    rounds: Vec<i32>,
+    events: Vec<Option<&'a [u8]>>,
+    instants: Vec<OffsetDateTime>,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn of(operations: &'a [Operation]) -> Result<Self, sqlx::Error> {
+        let mut batch = Self::default();
+        let (mut saved, mut rounds) = (Vec::new(), Rounds::default());
+        for operation in operations {
+            match operation {
+                Operation::Admit { batch: admissions, .. } => {
+                    for admission in admissions {
+                        batch.admit(admission, &mut rounds);
+                    }
+                }
+                Operation::Save { interaction, .. } => {
+                    saved.push(row(interaction));
+                    batch.save(interaction);
+                }
+                Operation::Fail { failing, .. } => batch.fail(failing),
+                Operation::Close(_) => {}
+            }
+        }
+        batch.saved = serde_json::to_string(&saved).map_err(|error| sqlx::Error::Encode(error.into()))?;
+        Ok(batch)
+    }
+
+    fn admit(&mut self, admission: &'a Admission, rounds: &mut Rounds<'a>) {
+        let (ask, event) = match &admission.verdict {
+            Verdict::Accepted { event, when_busy } => (when_busy.as_str(), Some(event.as_slice())),
+            Verdict::Refused => ("refused", None),
+        };
+        self.rounds.push(rounds.next(admission));
+        self.events.push(event);
+        self.users.push(Some(admission.user_id.as_str()));
+        self.ask(ask, &admission.workflow_id, &admission.session_id, admission.input_sequence, admission.at);
+    }
+
+    fn save(&mut self, saved: &'a Interaction) {
+        self.rounds.push(0);
+        self.events.push(None);
+        self.users.push(Some(saved.user_id.as_str()));
+        let sequence = saved.request.input_sequence;
+        self.ask("save", &saved.workflow_id, &saved.session_id, sequence, saved.saved_at);
+    }
+
+    fn fail(&mut self, failing: &'a Failing) {
+        self.rounds.push(0);
+        self.events.push(None);
+        self.users.push(None);
+        self.ask("fail", &failing.workflow_id, &failing.session_id, failing.input_sequence, failing.at);
+    }
+
+    fn ask(
+        &mut self,
+        ask: &'static str,
+        workflow: &'a WorkflowId,
+        session: &'a SessionId,
+        input_sequence: u64,
+        at: Timestamp,
+    ) {
+        self.asks.push(ask);
+        self.ids.push(workflow.as_str());
+        self.sessions.push(session.as_str());
+        self.sequences.push(integer(input_sequence));
+        self.instants.push(at.into());
+    }
+}
+
+impl Statement for Batch<'_> {
+    type Answer = Answers;
+
+    async fn send(&self, connection: &mut PgConnection) -> Result<Answers, sqlx::Error> {
+        let latest = self.instants.iter().max().copied().unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let rows = sqlx::query(APPLY)
+            .bind(&self.saved)
+            .bind(&self.ids)
+            .bind(&self.sessions)
+            .bind(&self.users)
+            .bind(&self.sequences)
+            .bind(&self.asks)
+            .bind(&self.rounds)
+            .bind(&self.events)
+            .bind(&self.instants)
+            .bind(latest)
+            .bind(integer(MERGE_LIMIT_BYTES as u64))
+            .fetch_all(connection)
+            .await?;
+        Answers::new(rows.iter().map(answer).collect::<Result<_, _>>()?, self.ids.len())
+    }
+}
+
+/// When an admission is dealt with: those of one session that are content to wait, and follow each other, together;
+/// one that asks for something else alone.
+#[derive(Default)]
+struct Rounds<'a>(HashMap<&'a SessionId, (i32, bool)>);
+
+impl<'a> Rounds<'a> {
+    fn next(&mut self, admission: &'a Admission) -> i32 {
+        let waits = match &admission.verdict {
+            Verdict::Accepted { when_busy, .. } => *when_busy == WhenBusy::Enqueue,
+            Verdict::Refused => true,
+        };
+        let round = match self.0.get(&admission.session_id) {
+            None => 0,
+            Some((round, true)) if waits => *round,
+            Some((round, _)) => round + 1,
+        };
+        self.0.insert(&admission.session_id, (round, waits));
+        round
+    }
+}
+
+fn row(interaction: &Interaction) -> InteractionRow<'_> {
+    let Interaction { request, response, usage, .. } = interaction;
+    InteractionRow {
+        workflow_id: &interaction.workflow_id,
+        interaction_id: &interaction.interaction_id,
+        user_id: &interaction.user_id,
+        session_id: &interaction.session_id,
+        input: to_stored(&request.user_input),
+        response: to_stored(&response.text),
+        provider: to_stored(&response.provider),
+        model: to_stored(&response.model),
+        finish_reason: finish_reason(response.finish_reason),
+        input_tokens: integer(usage.input_tokens),
+        cached_input_tokens: integer(usage.cached_input_tokens),
+        output_tokens: integer(usage.output_tokens),
+        reasoning_tokens: integer(usage.reasoning_tokens),
+        cost_usd: interaction.cost_usd.map(|cost| cost.to_string()),
+        metadata: object_to_stored(&request.metadata),
+        input_sequence: integer(request.input_sequence),
+        received_at: request.received_at,
+        generated_at: interaction.generated_at,
+        created_at: interaction.saved_at,
+        total_ms: integer(interaction.saved_at.ms_since(request.received_at)),
+    }
+}
+
+fn answer(row: &PgRow) -> Result<Answer, sqlx::Error> {
+    let turn = Turn::new(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?)?;
+    let merged = row.try_get(5)?;
+    let opening = row.try_get::<Option<Vec<u8>>, _>(4)?.map(|event| Opening { event, merged });
+    Ok(Answer { turn, opening, interrupted: row.try_get(6)? })
+}

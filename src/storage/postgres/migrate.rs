@@ -1,0 +1,70 @@
+//! How the tables come to be.
+
+use sqlx::{
+    Connection, PgConnection, SqlSafeStr,
+    migrate::{Migration, MigrationType, Migrator},
+};
+
+/// The lock that whoever changes tables holds: "throughl" in ASCII.
+const LOCK: i64 = 0x7468_726f_7567_686c;
+
+/// Texts are stored as they are, so the database must be able to hold any of them.
+const ENCODING: &str = "UTF8";
+
+#[derive(Debug, thiserror::Error)]
+#[error("its encoding is {0}; create it with ENCODING 'UTF8'")]
+struct EncodingError(String);
+
+/// Brings the tables up to date: all or nothing, and one process at a time. Nothing is written, and no right to create
+/// anything is needed, when they are.
+pub(super) async fn run(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let encoding: String = sqlx::query_scalar("SHOW server_encoding").fetch_one(&mut *connection).await?;
+    if encoding != ENCODING {
+        return Err(sqlx::Error::Configuration(Box::new(EncodingError(encoding))));
+    }
+    let mut migrator = migrations();
+    if is_up_to_date(&migrator, connection).await? {
+        return Ok(());
+    }
+    let mut transaction = connection.begin().await?;
+    // Many workers may start at once: each waits here until those before it are done, however long that takes.
+    sqlx::query("SET LOCAL lock_timeout = 0").execute(&mut *transaction).await?;
+    sqlx::query("SET LOCAL statement_timeout = 0").execute(&mut *transaction).await?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *transaction).await?;
+    // The migrator's own lock would be released before the commit.
+    migrator.set_locking(false).run_direct(None, &mut *transaction, false).await?;
+    transaction.commit().await
+}
+
+/// A database of another version is not, and the migrator says which.
+async fn is_up_to_date(migrator: &Migrator, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let known: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+        .fetch_one(&mut *connection)
+        .await?;
+    if !known {
+        return Ok(false);
+    }
+    let applied: Vec<(i64, Vec<u8>)> =
+        sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version")
+            .fetch_all(&mut *connection)
+            .await?;
+    Ok(migrator
+        .iter()
+        .map(|migration| (migration.version, &*migration.checksum))
+        .eq(applied.iter().map(|(version, checksum)| (*version, checksum.as_slice()))))
+}
+
+fn migrations() -> Migrator {
+    let embedded = [
+        (
+            1,
+            "turns interactions preferences",
+            include_str!("../migrations/postgres/0001_turns_interactions_preferences.sql"),
+        ),
+        (2, "functions", include_str!("../migrations/postgres/0002_functions.sql")),
+    ];
+    let migration = |(version, description, sql): (i64, &'static str, &'static str)| {
+        Migration::new(version, description.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    Migrator::with_migrations(embedded.into_iter().map(migration).collect())
+}

@@ -1,0 +1,108 @@
+//! The PostgreSQL store on a real server: the contract of every store, and what only a server can do.
+
+mod material;
+mod outages;
+mod rows;
+mod schedules;
+mod tls;
+mod troubles;
+
+use std::{
+    ops::Deref,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use serde_json::{Map, Value};
+use sqlx::{Connection, PgConnection};
+use throughline::storage::postgres::PostgresStore;
+use throughline_actors::{
+    ports::{
+        contract::store::{self as story, UnderTest},
+        store::{
+            Admission, Admitted, Closed, Failing, Interaction, Opening, RunningQuery, RunningTurn, Store,
+            StoreError,
+        },
+    },
+    store_contract,
+};
+use throughline_schemas::{SessionId, UserId, WorkflowId, event::context::Context};
+
+use crate::postgres_server::PostgresServer;
+
+/// Connections of each store: so that batches meet.
+const CONNECTIONS: u32 = 3;
+
+/// Stores on one database, called in turn, as several processes would.
+struct Stores {
+    all: Vec<PostgresStore>,
+    calls: AtomicUsize,
+    url: String,
+}
+
+impl Stores {
+    /// On a new database of the server that all tests share.
+    async fn new(count: usize) -> Option<Box<Self>> {
+        let url = PostgresServer::shared().await?.database().await;
+        let mut all = Vec::new();
+        for _ in 0..count {
+            all.push(open(&url).await);
+        }
+        Some(Box::new(Self { all, calls: AtomicUsize::new(0), url }))
+    }
+
+    /// A client of the database that knows nothing of the store.
+    async fn look(&self) -> PgConnection {
+        PgConnection::connect(&self.url).await.unwrap()
+    }
+}
+
+async fn open(url: &str) -> PostgresStore {
+    PostgresStore::open(url, CONNECTIONS).await.unwrap()
+}
+
+impl Deref for Stores {
+    type Target = PostgresStore;
+    fn deref(&self) -> &PostgresStore {
+        &self.all[self.calls.fetch_add(1, Ordering::Relaxed) % self.all.len()]
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for Stores {
+    async fn admit(&self, batch: Vec<Admission>) -> Result<Vec<Admitted>, StoreError> {
+        self.deref().admit(batch).await
+    }
+    async fn context(&self, user: &UserId, session: &SessionId, turns: usize) -> Result<Context, StoreError> {
+        self.deref().context(user, session, turns).await
+    }
+    async fn save(&self, interaction: Interaction) -> Result<Closed, StoreError> {
+        self.deref().save(interaction).await
+    }
+    async fn fail(&self, failing: Failing) -> Result<Closed, StoreError> {
+        self.deref().fail(failing).await
+    }
+    async fn running(&self, query: RunningQuery) -> Result<Vec<RunningTurn>, StoreError> {
+        self.deref().running(query).await
+    }
+    async fn opening(&self, workflow: &WorkflowId) -> Result<Option<Opening>, StoreError> {
+        self.deref().opening(workflow).await
+    }
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.deref().ping().await
+    }
+}
+
+impl UnderTest for Stores {
+    async fn set_preferences(&self, user: &UserId, preferences: &Map<String, Value>) {
+        self.deref().set_preferences(user, preferences).await.unwrap();
+    }
+}
+
+store_contract!(Stores::new(1));
+
+/// Four processes with three connections each: whatever they do at the same time, every session keeps its order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn several_stores_on_one_database_keep_the_order_of_every_session_between_them() {
+    let Some(stores) = Stores::new(4).await else { return };
+    story::any_interleaving_keeps_the_order_of_every_session(&*stores).await;
+}

@@ -1,0 +1,86 @@
+//! Short ways to say what the tests are about.
+
+use serde_json::{Map, json};
+use throughline_actors::ports::store::{Admission, Closed, Ending, Failing, Interaction, Opening, Verdict};
+use throughline_schemas::{
+    FinishReason, SessionId, Timestamp, Usage, Usd, UserId, WorkflowId,
+    event::{
+        generation::Response,
+        input::{Request, WhenBusy},
+    },
+};
+
+pub(super) fn at(ms: i64) -> Timestamp {
+    Timestamp::from_unix_ms(1_760_000_000_000 + ms)
+}
+
+pub(super) fn workflow(id: &str) -> WorkflowId {
+    WorkflowId::new(id).unwrap()
+}
+
+pub(super) fn session(id: &str) -> SessionId {
+    SessionId::new(id).unwrap()
+}
+
+pub(super) fn user(id: &str) -> UserId {
+    UserId::new(id).unwrap()
+}
+
+pub(super) fn admission(id: &str, of: &str, input_sequence: u64) -> Admission {
+    asking(WhenBusy::Enqueue, id, of, input_sequence)
+}
+
+pub(super) fn asking(when_busy: WhenBusy, id: &str, of: &str, input_sequence: u64) -> Admission {
+    Admission {
+        workflow_id: workflow(id),
+        session_id: session(of),
+        user_id: user("ann"),
+        input_sequence,
+        at: at(0),
+        verdict: Verdict::Accepted { event: id.as_bytes().to_vec(), when_busy },
+    }
+}
+
+pub(super) fn failing(id: &str, of: &str, input_sequence: u64) -> Failing {
+    Failing { workflow_id: workflow(id), session_id: session(of), input_sequence, at: at(900) }
+}
+
+pub(super) fn interaction(id: &str, of: &str, input_sequence: u64) -> Interaction {
+    Interaction {
+        workflow_id: workflow(id),
+        interaction_id: format!("interaction-{id}"),
+        session_id: session(of),
+        user_id: user("ann"),
+        request: Request {
+            user_input: "Where is\0my order?".to_owned(),
+            metadata: Map::from_iter([
+                ("channel".to_owned(), json!("web\0\u{1a}")),
+                ("\0".to_owned(), json!(1)),
+            ]),
+            input_sequence,
+            received_at: at(0),
+            merged: Vec::new(),
+        },
+        response: Response {
+            text: "On its \"way\".\0\u{1a}0".to_owned(),
+            model: "gpt-4o\0mini".to_owned(),
+            provider: "openai".to_owned(),
+            finish_reason: FinishReason::Length,
+        },
+        usage: Usage {
+            input_tokens: 40,
+            output_tokens: 9,
+            cached_input_tokens: 8,
+            reasoning_tokens: u64::MAX,
+        },
+        cost_usd: Some(serde_json::from_value::<Usd>(json!("0.0001950000000000000000000001")).unwrap()),
+        saved_at: at(1_250),
+        generated_at: at(1_200),
+    }
+}
+
+/// Saved, and the session's running turn is now this one.
+pub(super) fn saved(next: Option<&str>) -> Closed {
+    let opening = |next: &str| Opening { event: next.as_bytes().to_vec(), merged: Vec::new() };
+    Closed { ending: Ending::AsAsked, next: next.map(opening) }
+}

@@ -1,0 +1,140 @@
+//! Workers on a PostgreSQL server that is away, locked, paused, or kills their connections: fault matrix, rows 11
+//! and 12.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use sqlx::{Connection, Executor, PgConnection, Row};
+use tokio::time::Instant;
+
+use crate::{
+    crashes::{assert_ordered, conversation},
+    harness::{Cluster, Log, SOON, Settings, cluster::Disks},
+    postgres_server::{PASSWORD, PostgresServer},
+};
+
+/// A breaker that was opened tries again after a second, not after half a minute.
+const SETTINGS: &str = "
+[stages.input]
+breaker_cooldown_ms = 1000
+[stages.context]
+breaker_cooldown_ms = 1000
+[stages.persistence]
+breaker_cooldown_ms = 1000
+";
+
+/// Longer than the server's own patience with locks, which is five seconds.
+const LOCKED: Duration = Duration::from_secs(6);
+
+struct Deployment {
+    cluster: Cluster,
+    log: Log,
+    workflows: Vec<String>,
+    url: String,
+}
+
+impl Deployment {
+    /// Two workers, with ten conversations of five turns under way.
+    async fn start(server: &PostgresServer) -> Option<Self> {
+        let url = server.database().await;
+        let disks = Disks { database_url: Some(&url), ..Disks::default() };
+        let latency = ["--model-latency-ms", "40"];
+        let mut cluster = Cluster::start_on(&disks, 2, &Settings::new(SETTINGS), &latency).await?;
+        let mut log = cluster.log().await;
+        let (workflows, messages): (Vec<_>, Vec<_>) = conversation().into_iter().unzip();
+        cluster.publish_all(messages).await;
+        log.until("the first workflows have ended", |log| ended(log) >= 5).await;
+        cluster.assert_workers_run();
+        Some(Self { cluster, log, workflows, url })
+    }
+
+    /// Everything ended, once, in order, with one model call and one row each; nobody said the password.
+    async fn check(mut self) {
+        self.log.until_ended_within(2 * SOON, &self.workflows).await;
+        assert_ordered(&self.log);
+        assert_eq!(self.log.dead().count(), 0);
+        let mut look = PgConnection::connect(&self.url).await.unwrap();
+        let rows = look.fetch_all("SELECT workflow_id FROM interactions").await.unwrap();
+        let saved: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
+        assert_eq!((rows.len(), saved), (self.workflows.len(), self.workflows.iter().cloned().collect()));
+        assert_eq!(self.cluster.stand_ins.count("model").await, self.workflows.len() as u64);
+        self.cluster.assert_workers_run();
+        for worker in &self.cluster.workers {
+            assert!(!worker.stderr().contains(PASSWORD), "{}", worker.stderr());
+        }
+    }
+}
+
+fn ended(log: &Log) -> usize {
+    log.all.iter().filter(|seen| seen.kind() == "interaction_saved").count()
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_waited_for() {
+    let Some(mut server) = PostgresServer::start(&[]).await else { return };
+    let Some(mut deployment) = Deployment::start(&server).await else { return };
+    let mut opened = deployment.cluster.client.subscribe("throughline.control.breaker").await.unwrap();
+    server.stop();
+    // Away until a worker has given up asking.
+    let stopped = Instant::now();
+    futures_util::StreamExt::next(&mut opened).await.expect("a breaker opens");
+    let opened_after = stopped.elapsed();
+    let calls = deployment.cluster.stand_ins.count("model").await;
+    assert!(calls <= deployment.workflows.len() as u64, "{calls} model calls");
+    server.start_again().await;
+    let (back, before) = (Instant::now(), ended(&deployment.log));
+    deployment.log.until("another one has ended", |log| ended(log) > before).await;
+    eprintln!(
+        "breaker open after {opened_after:?}, next workflow saved {:?} after the database was back",
+        back.elapsed()
+    );
+    deployment.check().await;
+}
+
+#[tokio::test]
+async fn a_database_that_crashes_again_and_again_loses_nothing() {
+    let Some(mut server) = PostgresServer::start(&[]).await else { return };
+    let Some(mut deployment) = Deployment::start(&server).await else { return };
+    for _ in 0..3 {
+        server.kill();
+        server.start_again().await;
+        let before = ended(&deployment.log);
+        if before < deployment.workflows.len() {
+            deployment.log.until("another one has ended", |log| ended(log) > before).await;
+        }
+    }
+    deployment.check().await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_locked_or_paused_is_waited_for() {
+    let Some(server) = PostgresServer::start(&[]).await else { return };
+    let Some(deployment) = Deployment::start(&server).await else { return };
+    let mut operator = PgConnection::connect(&deployment.url).await.unwrap();
+    let mut transaction = operator.begin().await.unwrap();
+    transaction.execute("LOCK TABLE turns, interactions IN EXCLUSIVE MODE").await.unwrap();
+    tokio::time::sleep(LOCKED).await;
+    transaction.rollback().await.unwrap();
+    server.pause();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    server.resume();
+    deployment.check().await;
+}
+
+#[tokio::test]
+async fn connections_may_be_killed_in_the_middle_of_anything() {
+    let Some(server) = PostgresServer::shared().await else { return };
+    let Some(mut deployment) = Deployment::start(server).await else { return };
+    let mut operator = PgConnection::connect(&deployment.url).await.unwrap();
+    let mut killed = 0;
+    while ended(&deployment.log) < deployment.workflows.len() {
+        let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE datname = current_database() AND application_name = 'throughline'
+            ORDER BY state = 'active' DESC, random() LIMIT 1";
+        killed += operator.fetch_all(kill).await.unwrap().len();
+        let before = ended(&deployment.log);
+        deployment.log.until("another one has ended", |log| ended(log) > before).await;
+    }
+    eprintln!("{killed} connections were ended from outside");
+    assert!(killed > 10);
+    deployment.check().await;
+}

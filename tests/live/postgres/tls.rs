@@ -1,0 +1,74 @@
+//! TLS and SCRAM: what a server on another machine asks for.
+
+use std::{path::Path, process::Command};
+
+use sqlx::{Connection, Executor, PgConnection, Row};
+use throughline::storage::postgres::PostgresStore;
+use throughline_actors::ports::store::Store;
+
+use super::{CONNECTIONS, material::*};
+use crate::{harness::eventually, postgres_server::PostgresServer};
+
+/// Makes a self-signed certificate for `name`: `cert.pem` and `key.pem` in `dir`.
+fn certificate(dir: &Path, name: &str) -> bool {
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"])
+        .args(["-subj", &format!("/CN={name}"), "-addext", &format!("subjectAltName=DNS:{name}")])
+        .args(["-keyout", "key.pem", "-out", "cert.pem"])
+        .current_dir(dir)
+        .output();
+    made.is_ok_and(|made| made.status.success())
+}
+
+#[tokio::test]
+async fn a_server_with_a_certificate_is_spoken_to_in_secret() {
+    let (ours, another) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    if !certificate(ours.path(), "localhost") || !certificate(another.path(), "localhost") {
+        eprintln!("left out: no openssl to make certificates with");
+        return;
+    }
+    let Some(server) = PostgresServer::start(&[]).await else { return };
+    let database = server.database().await;
+    let mut operator = PgConnection::connect(&database).await.unwrap();
+    // The server reads its certificate from its own folder, which may be in a container.
+    for file in ["cert.pem", "key.pem"] {
+        let text = std::fs::read_to_string(ours.path().join(file)).unwrap();
+        let write = format!(
+            "COPY (SELECT unnest(string_to_array('{}', E'\\n'))) TO PROGRAM 'umask 077; cat > {file}'",
+            text.trim()
+        );
+        operator.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(write))).await.unwrap();
+    }
+    for setting in [
+        "ALTER SYSTEM SET ssl_cert_file = 'cert.pem'",
+        "ALTER SYSTEM SET ssl_key_file = 'key.pem'",
+        "ALTER SYSTEM SET ssl = on",
+    ] {
+        operator.execute(setting).await.unwrap();
+    }
+    // From now on only over TLS, and only with SCRAM.
+    let only = "COPY (VALUES ('local all all trust'), ('hostssl all all all scram-sha-256')) TO PROGRAM 'cat > pg_hba.conf'";
+    operator.execute(only).await.unwrap();
+    operator.execute("SELECT pg_reload_conf()").await.unwrap();
+
+    let with = |mode: &str| {
+        database.replace("127.0.0.1", "localhost").replace("sslmode=disable", &format!("sslmode={mode}"))
+    };
+    let trusted = |dir: &Path| with(&format!("verify-full&sslrootcert={}", dir.join("cert.pem").display()));
+    let encrypted = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    eventually("the server takes TLS", async || PgConnection::connect(&with("require")).await.ok()).await;
+    for url in [with("prefer"), with("require"), trusted(ours.path())] {
+        let store = PostgresStore::open(&url, CONNECTIONS).await.unwrap();
+        store.save(interaction("w", "s", 1)).await.unwrap();
+        store.ping().await.unwrap();
+        store.close().await;
+        let mut look = PgConnection::connect(&url).await.unwrap();
+        assert!(look.fetch_one(encrypted).await.unwrap().get::<bool, _>(0), "{url}");
+    }
+    // Somebody else's certificate, another host, and a client that would speak in the open.
+    let another_host = trusted(ours.path()).replace("localhost", "127.0.0.1");
+    for url in [trusted(another.path()), with("verify-full"), another_host, with("disable")] {
+        let refused = PostgresStore::open(&url, CONNECTIONS).await;
+        assert!(refused.is_err(), "{url}");
+    }
+}

@@ -1,0 +1,163 @@
+//! A private PostgreSQL server for tests: own port, own data, gone when the tests are.
+#![allow(unreachable_pub, dead_code)]
+
+mod local;
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use testcontainers::ImageExt;
+use tokio::{sync::OnceCell, time::Instant};
+
+use self::local::Local;
+use crate::{
+    containers::{Contained, Kind},
+    harness::{LOOK_AGAIN, free_port},
+};
+
+/// The superuser, and the password that every connection needs.
+pub const USER: &str = "postgres";
+pub const PASSWORD: &str = "canary-of-the-database";
+
+/// SCRAM, the server's default, costs a client that was not optimised a third of a second for each connection; one test
+/// uses it.
+pub const AUTHENTICATION: &str = "password";
+
+/// How long a server may take to answer. It needs less than a second on an idle machine.
+const START_LIMIT: Duration = Duration::from_mins(1);
+
+/// One for all tests that harm nobody. It need not survive a loss of power.
+static SHARED: OnceCell<Option<PostgresServer>> = OnceCell::const_new();
+static DATABASES: AtomicU32 = AtomicU32::new(0);
+
+/// A server that runs, or was stopped.
+pub struct PostgresServer {
+    way: Way,
+    port: u16,
+}
+
+enum Way {
+    Container(Contained),
+    Local(Local),
+}
+
+impl Way {
+    /// In a container if one can be had, else from local programs; says why if neither.
+    fn start(port: u16, settings: &[&str]) -> Result<Self, String> {
+        let Some(image) = Kind::Postgres.image() else {
+            return Local::start(port, settings).map(Self::Local);
+        };
+        let arguments = settings.iter().flat_map(|&setting| ["-c", setting]);
+        let arguments: Vec<&str> = std::iter::once("postgres").chain(arguments).collect();
+        let contained = Contained::start(image, (port, 5432), |request| {
+            request
+                .with_env_var("POSTGRES_PASSWORD", PASSWORD)
+                .with_env_var("POSTGRES_HOST_AUTH_METHOD", AUTHENTICATION)
+                .with_cmd(arguments)
+        });
+        contained.map(Self::Container).or_else(|why| {
+            eprintln!("{why}; using local programs");
+            Local::start(port, settings).map(Self::Local)
+        })
+    }
+}
+
+impl PostgresServer {
+    /// The server that tests share, or says why this machine cannot have one: then `None`, unless `CI` is set, where
+    /// leaving tests out would go unnoticed.
+    pub async fn shared() -> Option<&'static Self> {
+        SHARED.get_or_init(|| Self::start(&["fsync=off"])).await.as_ref()
+    }
+
+    /// A server of one's own, with these settings.
+    pub async fn start(settings: &[&str]) -> Option<Self> {
+        let port = free_port();
+        let server = match Way::start(port, settings) {
+            Ok(way) => Self { way, port },
+            Err(why) => {
+                assert!(std::env::var_os("CI").is_none(), "{why}");
+                eprintln!("left out: {why}");
+                return None;
+            }
+        };
+        server.answers().await;
+        Some(server)
+    }
+
+    /// The URL of a new, empty database.
+    pub async fn database(&self) -> String {
+        let name = format!("test{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+        let mut connection = self.connect("postgres").await;
+        let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
+        connection.execute(sqlx::raw_sql(create)).await.expect("a database");
+        self.url(&name)
+    }
+
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{}/{database}?sslmode=disable", self.port)
+    }
+
+    /// A client that knows nothing of the store.
+    pub async fn connect(&self, database: &str) -> PgConnection {
+        PgConnection::connect(&self.url(database)).await.expect("a connection")
+    }
+
+    /// Ends it as an operator would: connections are closed, what they were doing is rolled back.
+    pub fn stop(&mut self) {
+        match &mut self.way {
+            Way::Container(container) => container.stop(),
+            Way::Local(local) => local.stop(),
+        }
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(&mut self) {
+        match &mut self.way {
+            Way::Container(container) => container.kill(),
+            Way::Local(local) => local.kill(),
+        }
+    }
+
+    /// Starts it again, with the same data on the same port, and waits until it answers.
+    pub async fn start_again(&mut self) {
+        match &mut self.way {
+            Way::Container(container) => container.start_again(),
+            Way::Local(local) => local.run(),
+        }
+        self.answers().await;
+    }
+
+    /// Nothing moves in it until [`Self::resume`].
+    pub fn pause(&self) {
+        match &self.way {
+            Way::Container(container) => container.pause(),
+            Way::Local(local) => local.pause(),
+        }
+    }
+
+    pub fn resume(&self) {
+        match &self.way {
+            Way::Container(container) => container.resume(),
+            Way::Local(local) => local.resume(),
+        }
+    }
+
+    async fn answers(&self) {
+        let deadline = Instant::now() + START_LIMIT;
+        let url = self.url("postgres");
+        while let Err(error) = PgConnection::connect(&url).await {
+            assert!(Instant::now() < deadline, "PostgreSQL does not answer: {error}\n{}", self.log());
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    fn log(&self) -> String {
+        match &self.way {
+            Way::Container(container) => container.log(),
+            Way::Local(local) => local.log(),
+        }
+    }
+}
