@@ -5,14 +5,20 @@ pub mod cluster;
 pub mod config;
 pub mod corpora;
 pub mod disk;
+pub mod frames;
+pub mod llama;
+pub mod llmock;
 pub mod log;
 pub mod process;
 pub mod python;
 pub mod reaper;
 pub mod stand_ins;
+pub mod usage;
 
 pub use cluster::Cluster;
 pub use config::Settings;
+pub use frames::Frames;
+pub use llmock::LlMock;
 pub use log::{Log, Seen};
 pub use process::Program;
 pub use stand_ins::StandIns;
@@ -34,4 +40,11 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>)
         assert!(tokio::time::Instant::now() < deadline, "not within {SOON:?}: {what}");
         tokio::time::sleep(LOOK_AGAIN).await;
     }
+}
+
+/// A client for loopback.
+pub fn http_client() -> reqwest::Client {
+    // An error says that there is a provider already.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    reqwest::Client::builder().tls_certs_only([]).no_proxy().build().expect("an HTTP client")
 }
