@@ -25,7 +25,7 @@ async fn every_failure_says_what_went_wrong_and_what_to_do() {
         ("dropped", cut("disconnect"), &["broke"]),
         ("truncated", cut("truncate"), &["not usable"]),
         ("garbled", cut("malformed"), &["not usable"]),
-        ("stalled", cut("stall"), &["no answer within"]),
+        ("stalled", cut("stall"), &["too long", "read_timeout_ms"]),
     ];
     for (name, fault, words) in cases {
         court.llmock.behave(&[fault]).await;
