@@ -9,7 +9,7 @@
 #   unit        unit and documentation tests of all packages
 #   flow        whole workflows on an in-memory bus with a paused clock
 #   wire        the real adapters on loopback
-#   live        a real nats-server and PostgreSQL, real processes, an independent client (nats-py)
+#   live        a real nats-server and PostgreSQL, real processes, an independent client (nats-py), llmock, llama-server
 #   deploy      the scripts and configuration in deploy/
 #   deny        licences, sources, duplicates and walls of the dependency tree (cargo-deny)
 #   advisories  known vulnerabilities; only when named: it needs the network and its answer changes without a commit
@@ -149,7 +149,7 @@ if [ -n "${CI:-}" ]; then
   export CARGO_INCREMENTAL="${CARGO_INCREMENTAL:-0}"
 fi
 
-no_server="" no_python="" no_postgres="" no_corpora=""
+no_server="" no_python="" no_llmock="" no_llama="" no_postgres="" no_corpora=""
 if chosen wire live deploy; then
   if NATS_SERVER_BIN="$(told nats-server ./deploy/nats-server.sh)"; then
     export NATS_SERVER_BIN
@@ -166,6 +166,20 @@ if chosen live && [ -z "$no_server" ]; then
   else
     no_python="$(tail -n 1 "$scratch/python")"
     unset THROUGHLINE_TEST_PYTHON
+  fi
+  if THROUGHLINE_TEST_LLMOCK="$(told llmock ./tests/live/python.sh llmock)"; then
+    export THROUGHLINE_TEST_LLMOCK
+    printf 'Python with llmock: %s\n' "$THROUGHLINE_TEST_LLMOCK"
+  else
+    no_llmock="$(tail -n 1 "$scratch/llmock")"
+    unset THROUGHLINE_TEST_LLMOCK
+  fi
+  if THROUGHLINE_TEST_LLAMA="$(told llama ./tests/live/llama-server.sh)"; then
+    export THROUGHLINE_TEST_LLAMA
+    printf 'llama-server: %s\n' "$THROUGHLINE_TEST_LLAMA"
+  else
+    no_llama="$(tail -n 1 "$scratch/llama")"
+    unset THROUGHLINE_TEST_LLAMA
   fi
 fi
 if chosen live && [ -z "$no_server" ]; then
@@ -254,6 +268,8 @@ printf '\n%-11s %7s  %s\n%s' tier seconds result "$summary"
 printf 'took %d min %02d s on %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$(platform)"
 if chosen live && [ -n "$no_python" ]; then printf 'left out of live: the independent client (nats-py): %s\n' "$no_python"; fi
 if chosen live && [ -n "$no_postgres" ]; then printf 'left out of live: PostgreSQL: %s\n' "$no_postgres"; fi
+if chosen live && [ -n "$no_llmock" ]; then printf 'left out of live: the judge of the model client (llmock): %s\n' "$no_llmock"; fi
+if chosen live && [ -n "$no_llama" ]; then printf 'left out of live: a real inference server (llama-server): %s\n' "$no_llama"; fi
 if chosen unit flow wire live && [ -n "$no_corpora" ]; then printf 'left out: tests on the corpora: %s\n' "$no_corpora"; fi
 printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
 [ "$failed" -eq 0 ]

@@ -5,15 +5,21 @@ pub mod cluster;
 pub mod config;
 pub mod corpora;
 pub mod disk;
+pub mod frames;
+pub mod llama;
+pub mod llmock;
 pub mod log;
 pub mod nodes;
 pub mod process;
 pub mod python;
 pub mod reaper;
 pub mod stand_ins;
+pub mod usage;
 
 pub use cluster::Cluster;
 pub use config::Settings;
+pub use frames::Frames;
+pub use llmock::LlMock;
 pub use log::{Log, Seen};
 pub use nodes::Nodes;
 pub use process::Program;
@@ -42,4 +48,11 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>)
 pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address").port()
+}
+
+/// A client for loopback.
+pub fn http_client() -> reqwest::Client {
+    // An error says that there is a provider already.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    reqwest::Client::builder().tls_certs_only([]).no_proxy().build().expect("an HTTP client")
 }

@@ -132,16 +132,20 @@ pub struct ModelAnswer {
     pub facts: CallFacts,
 }
 
-/// Which limit a call ran into.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Which limit a call ran into. Shown as what did not come in time, with the limit's name in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Phase {
     /// Connecting; nothing was sent.
+    #[error("no connection within connect_timeout_ms")]
     Connect,
     /// Waiting for the answer to begin (its first piece, of a stream; its headers otherwise); connecting counts.
+    #[error("no beginning of an answer within first_token_timeout_ms")]
     FirstToken,
     /// Between two pieces of the answer.
+    #[error("nothing more of the answer within read_timeout_ms")]
     Read,
     /// The whole call.
+    #[error("no complete answer within total_timeout_ms")]
     Total,
 }
 
@@ -181,7 +185,7 @@ pub enum ModelError {
     #[error("the connection broke before the answer was complete: {0}")]
     CutShort(String),
     /// A time limit passed.
-    #[error("no answer within the {0:?} limit")]
+    #[error("the provider took too long: {0}")]
     TimedOut(Phase),
     /// The answer is larger than allowed.
     #[error("the answer is larger than {0} bytes")]

@@ -17,6 +17,7 @@ use throughline_schemas::{Event, EventData, EventType, SessionId, UserId, Workfl
 use tokio::{sync::mpsc, time::Instant};
 
 use super::*;
+use crate::harness::usage::cpu;
 
 /// What each stage may have in hand.
 const WINDOW: usize = 256;
@@ -79,7 +80,8 @@ async fn run(server: &NatsServer, variant: Variant, in_flight: usize) -> String 
     for _ in 0..in_flight {
         publishing.push(start(&mut started, &mut next_id));
     }
-    let (client_before, server_before) = (cpu("self"), cpu(&server.pid().unwrap().to_string()));
+    let (us, them) = (std::process::id(), server.pid().unwrap());
+    let (client_before, server_before) = (cpu(us), cpu(them));
     let began = Instant::now();
     while began.elapsed() < RUN {
         tokio::select! {
@@ -93,8 +95,8 @@ async fn run(server: &NatsServer, variant: Variant, in_flight: usize) -> String 
     }
     let seconds = began.elapsed().as_secs_f64();
     let count = f64::from(u32::try_from(took.len()).unwrap());
-    let client = (cpu("self") - client_before) * 1e6 / count;
-    let serving = (cpu(&server.pid().unwrap().to_string()) - server_before) * 1e6 / count;
+    let client = (cpu(us) - client_before) * 1e6 / count;
+    let serving = (cpu(them) - server_before) * 1e6 / count;
     for stage in stages {
         stage.abort();
     }
@@ -251,14 +253,4 @@ fn input(workflow: &str) -> Event {
         when_busy: None,
     });
     event
-}
-
-/// CPU seconds that a process has used, on Linux; zero elsewhere.
-fn cpu(pid: &str) -> f64 {
-    // Ticks of 10 ms, as on every Linux that Rust supports.
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // User and system time are the 12th and 13th field after the name, which stands in parentheses.
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
-    fields.filter_map(|field| field.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_SECOND
 }

@@ -89,14 +89,23 @@ impl Cluster {
 
     /// Starts `throughline` with the cluster's configuration.
     pub fn run(&self, name: &str, arguments: &[&str]) -> Program {
+        self.run_with(name, arguments, &[])
+    }
+
+    fn run_with(&self, name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Program {
         let mut command = throughline();
-        command.arg("--config").arg(self.config()).args(arguments);
+        command.arg("--config").arg(self.config()).args(arguments).envs(environment.iter().copied());
         Program::start(name, self.dir.path(), &mut command)
     }
 
     pub fn add_worker(&mut self) {
+        self.add_worker_with(&[]);
+    }
+
+    /// A worker with settings of its own, as in `THROUGHLINE_GENERATION__STREAM`.
+    pub fn add_worker_with(&mut self, environment: &[(&str, &str)]) {
         let name = format!("worker{}", self.workers.len());
-        self.workers.push(self.run(&name, &["worker"]));
+        self.workers.push(self.run_with(&name, &["worker"], environment));
     }
 
     pub fn assert_workers_run(&mut self) {

@@ -10,12 +10,13 @@ use std::{
 use super::{LOOK_AGAIN, reaper};
 
 /// Variables that would let the machine's surroundings into a test.
-const FOREIGN: [&str; 9] = [
+const FOREIGN: [&str; 10] = [
     "NATS_URL",
     "DATABASE_URL",
     "OPENAI_API_KEY",
     "OPENAI_BASE_URL",
     "ANTHROPIC_API_KEY",
+    "ANTHROPIC_BASE_URL",
     "GOOGLE_API_KEY",
     "GEMINI_API_KEY",
     "OTEL_EXPORTER_OTLP_ENDPOINT",

@@ -1,4 +1,4 @@
-//! Python, for what must not share code with the product: another NATS client, another reader of the database.
+//! What must not share code with the product: another NATS client, another reader of the database, other servers.
 
 use std::{
     io::Write,
@@ -13,20 +13,38 @@ use super::reaper;
 /// The Python with nats-py that `tests/run.sh` found, else the one that `python.sh` makes. `None` is said, and is
 /// an error where leaving tests out would go unnoticed.
 pub fn with_nats() -> Option<PathBuf> {
-    if let Some(python) = std::env::var_os("THROUGHLINE_TEST_PYTHON") {
-        return Some(python.into());
+    found("THROUGHLINE_TEST_PYTHON", &["python.sh"])
+}
+
+/// The Python with llmock, likewise.
+pub fn with_llmock() -> Option<PathBuf> {
+    found("THROUGHLINE_TEST_LLMOCK", &["python.sh", "llmock"])
+}
+
+/// llama.cpp's server, likewise.
+pub fn llama_server() -> Option<PathBuf> {
+    found("THROUGHLINE_TEST_LLAMA", &["llama-server.sh"])
+}
+
+fn found(variable: &str, script: &[&str]) -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os(variable) {
+        return Some(path.into());
     }
-    let made = Command::new(here().join("python.sh")).stderr(Stdio::inherit()).output();
+    let made = Command::new(here().join(script[0])).args(&script[1..]).stderr(Stdio::inherit()).output();
     let path = made
         .ok()
         .filter(|made| made.status.success())
         .map(|made| PathBuf::from(String::from_utf8(made.stdout).expect("a path").trim_end()));
     if path.is_none() {
-        let why = "left out: no Python with nats-py (tests/live/python.sh makes one)";
-        assert!(std::env::var_os("CI").is_none(), "{why}");
-        eprintln!("{why}");
+        left_out(&format!("tests/live/{} could not find or make it", script.join(" ")));
     }
     path
+}
+
+/// Says that a test is left out; an error where that would go unnoticed.
+pub fn left_out(why: &str) {
+    assert!(std::env::var_os("CI").is_none(), "left out: {why}");
+    eprintln!("left out: {why}");
 }
 
 /// Every row of `interactions`, read by Python's own SQLite.

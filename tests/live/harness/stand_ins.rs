@@ -31,10 +31,7 @@ impl StandIns {
         let table: toml::Table = config.parse().expect("TOML");
         let url = table["providers"][0]["base_url"].as_str().expect("a URL").to_owned();
         let base = url.strip_suffix("/v1").expect("an OpenAI URL").to_owned();
-        // An error says that there is a provider already.
-        drop(rustls::crypto::ring::default_provider().install_default());
-        let http = reqwest::Client::builder().tls_certs_only([]).no_proxy().build().expect("an HTTP client");
-        Self { _program: program, http, base, config }
+        Self { _program: program, http: super::http_client(), base, config }
     }
 
     async fn get(&self, path: &str) -> Value {
