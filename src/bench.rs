@@ -38,7 +38,7 @@ pub struct Plan {
 
 /// Runs the plan. Everything that was started is stopped again, also when the future is dropped.
 pub async fn run(plan: &Plan, progress: impl Fn(usize)) -> Result<Report, BenchError> {
-    let rig = Rig::start(plan).await?;
+    let rig = Box::pin(Rig::start(plan)).await?;
     let measured = tokio::time::timeout(plan.limit, driver::run(&rig, plan, progress)).await;
     let report = match measured {
         Ok(Ok(run)) => {

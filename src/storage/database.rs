@@ -98,4 +98,8 @@ impl Store for Database {
     async fn ping(&self) -> Result<(), StoreError> {
         self.store().ping().await
     }
+
+    async fn ended(&self) {
+        self.store().ended().await;
+    }
 }

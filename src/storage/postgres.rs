@@ -167,4 +167,8 @@ impl Store for PostgresStore {
     async fn ping(&self) -> Result<(), StoreError> {
         self.queues.ping().await
     }
+
+    async fn ended(&self) {
+        self.queues.ended().await;
+    }
 }

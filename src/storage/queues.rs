@@ -76,6 +76,14 @@ impl Queues {
         }
     }
 
+    /// Completes when the task at the other end of a queue has ended.
+    pub(super) async fn ended(&self) {
+        tokio::select! {
+            () = self.writes.closed() => {}
+            () = self.reads.closed() => {}
+        }
+    }
+
     /// Waits no longer than one call may take.
     pub(super) async fn in_time<T>(
         &self,

@@ -145,10 +145,6 @@ impl Store for SqliteStore {
     }
 
     async fn ended(&self) {
-        // The other end of each channel is a task's.
-        tokio::select! {
-            () = self.writes.closed() => {}
-            () = self.reads.closed() => {}
-        }
+        self.queues.ended().await;
     }
 }

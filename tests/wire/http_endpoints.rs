@@ -23,7 +23,7 @@ use throughline_actors::{
     engine::{Engine, Ports},
     policy::retry::RetryPolicy,
     ports::{
-        bus::{Bus, BusError, DeadLetter, Delivery, Inbox, Published},
+        bus::{Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Published},
         memory::{bus::MemoryBus, model::ScriptedModels, source::ScriptedSources, store::MemoryStore},
         store::{
             Admission, Admitted, Closed, Failing, Interaction, Opening, RunningQuery, RunningTurn, Store,
@@ -84,6 +84,15 @@ impl Bus for Breakable {
     }
     async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
         self.bus.bury(delivery, letter).await
+    }
+    async fn open_exhausted(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
+        self.bus.open_exhausted(stage).await
+    }
+    async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claim>, BusError> {
+        self.bus.claim(stage, sequence).await
+    }
+    async fn set_claim(&self, stage: StageName, sequence: u64, claim: &Claim) -> Result<(), BusError> {
+        self.bus.set_claim(stage, sequence, claim).await
     }
     async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError> {
         self.bus.announce(topic, body).await

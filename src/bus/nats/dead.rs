@@ -12,7 +12,7 @@ use super::{
     headers,
     publish::{Outgoing, publish},
     reader,
-    requests::{self, ApiError},
+    requests::{self, ApiError, NoAnswer},
 };
 use crate::dead::Repeat;
 
@@ -77,11 +77,14 @@ impl NatsBus {
         let address = format!("$JS.API.STREAM.MSG.DELETE.{}", core.names.dead());
         let request = format!(r#"{{"seq":{id},"no_erase":true}}"#);
         let limit = core.settings.request_timeout;
-        let answer = requests::request(core, address.clone().into(), None, request.into(), limit).await;
-        let Ok(answer) = answer else {
-            let complaint = core.connection.complaint_about(&address);
-            return Err(complaint.map_or_else(|| unavailable(what()), BusError::Forbidden));
-        };
+        let answer = requests::request(core, address.into(), None, request.into(), limit).await;
+        let answer = answer.map_err(|no_answer| match no_answer {
+            NoAnswer::Forbidden(words) => BusError::Forbidden(words),
+            NoAnswer::Client(source) => unavailable_because(what(), source),
+            NoAnswer::TimedOut | NoAnswer::Reconnected | NoAnswer::NoResponders | NoAnswer::TooLarge => {
+                unavailable(what())
+            }
+        })?;
         match serde_json::from_slice::<Answer>(&answer.payload) {
             Ok(Answer { error: Some(error) }) if ![NO_MESSAGE, NO_SEQUENCE].contains(&error.err_code) => {
                 Err(unavailable_because(what(), error))

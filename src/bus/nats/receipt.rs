@@ -42,6 +42,7 @@ impl Receipt for NatsReceipt {
         let report = Bytes::from_static(b"+WPI");
         match requests::request(core, self.reply.clone(), None, report, limit).await {
             Ok(_) => Ok(()),
+            Err(NoAnswer::Forbidden(words)) => Err(BusError::Forbidden(words)),
             Err(NoAnswer::Client(source)) => Err(unavailable_because("reporting progress", source)),
             Err(NoAnswer::TimedOut | NoAnswer::Reconnected | NoAnswer::NoResponders | NoAnswer::TooLarge) => {
                 Err(unavailable("reporting progress"))
