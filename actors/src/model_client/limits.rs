@@ -13,13 +13,31 @@ use super::{AskError, RateLimits};
 use crate::{
     policy::{
         announced::{Announced, Need, Ticket},
-        bucket::Bucket,
+        bucket::{Bucket, Lot},
     },
     ports::model::Allowances,
 };
 
 /// Tokens that one request commonly needs, prompt and answer; see [`Bucket::of_lots`].
 const COMMON_REQUEST: NonZeroU32 = NonZeroU32::MIN.saturating_add(8_000 - 1);
+
+/// What was taken of one pair of buckets.
+#[derive(Debug, Clone, Copy)]
+struct Lots {
+    requests: Option<Lot>,
+    tokens: Option<Lot>,
+}
+
+/// What became of what was taken.
+#[derive(Debug, Clone, Copy)]
+enum Used {
+    /// No request was sent.
+    Nothing,
+    /// One was, and the provider counted so many tokens.
+    Tokens(u64),
+    /// One was, or nobody knows.
+    Unknown,
+}
 
 /// Limits that we set ourselves.
 #[derive(Debug)]
@@ -36,28 +54,27 @@ impl Buckets {
         }
     }
 
-    fn take(&mut self, tokens: u64, now: Instant) -> Duration {
-        let requests = self.requests.as_mut().map_or(Duration::ZERO, |bucket| bucket.take(1, now));
-        requests.max(self.tokens.as_mut().map_or(Duration::ZERO, |bucket| bucket.take(tokens, now)))
+    fn take(&mut self, tokens: u64, now: Instant) -> (Lots, Duration) {
+        let requests = self.requests.as_mut().map(|bucket| bucket.take(1, now));
+        let tokens = self.tokens.as_mut().map(|bucket| bucket.take(tokens, now));
+        let waits = [&requests, &tokens].into_iter().flatten().map(|(_, wait)| *wait);
+        let wait = waits.max().unwrap_or_default();
+        (Lots { requests: requests.map(|(lot, _)| lot), tokens: tokens.map(|(lot, _)| lot) }, wait)
     }
 
-    /// What was taken was not used at all.
-    fn give_back(&mut self, tokens: u64) {
-        if let Some(requests) = &mut self.requests {
-            requests.give_back(1);
+    fn end(&mut self, lots: Lots, used: Used) {
+        if let (Some(bucket), Some(lot)) = (&mut self.requests, lots.requests) {
+            match used {
+                Used::Nothing => bucket.correct(lot, 0),
+                Used::Tokens(_) | Used::Unknown => bucket.keep(lot),
+            }
         }
-        if let Some(bucket) = &mut self.tokens {
-            bucket.give_back(tokens);
-        }
-    }
-
-    /// Another number of tokens was used than was taken.
-    fn correct(&mut self, taken: u64, used: u64, now: Instant) {
-        let Some(bucket) = &mut self.tokens else { return };
-        if used < taken {
-            bucket.give_back(taken - used);
-        } else {
-            bucket.owe(used - taken, now);
+        if let (Some(bucket), Some(lot)) = (&mut self.tokens, lots.tokens) {
+            match used {
+                Used::Nothing => bucket.correct(lot, 0),
+                Used::Tokens(tokens) => bucket.correct(lot, tokens),
+                Used::Unknown => bucket.keep(lot),
+            }
         }
     }
 
@@ -102,9 +119,12 @@ impl Limits {
         {
             return Err(AskError::OverRateLimit { tokens, limit });
         }
-        let ours = lock(&self.provider).take(tokens, begun).max(lock(&self.model).take(tokens, begun));
+        let (provider, provider_wait) = lock(&self.provider).take(tokens, begun);
+        let (model, model_wait) = lock(&self.model).take(tokens, begun);
+        let ours = provider_wait.max(model_wait);
         // From here on, whoever is dropped while waiting gives the place back.
-        let mut place = Place { limits: self, need, ticket: None, begun: false, waited: Duration::ZERO };
+        let (used, waited) = (Used::Nothing, Duration::ZERO);
+        let mut place = Place { limits: self, provider, model, ticket: None, used, waited };
         if ours > patience {
             return Err(AskError::OwnRateLimit(ours));
         }
@@ -135,10 +155,10 @@ impl Limits {
 /// Leave to make one call, as far as rate limits go. Dropped before the call begins, it is given back.
 pub(super) struct Place<'a> {
     limits: &'a Limits,
-    need: Need,
+    provider: Lots,
+    model: Lots,
     ticket: Option<Ticket>,
-    /// Whether the call has begun: from then on, dropping it gives nothing back.
-    begun: bool,
+    used: Used,
     waited: Duration,
 }
 
@@ -150,38 +170,26 @@ impl Place<'_> {
 
     /// The call begins.
     pub(super) fn begin(&mut self) {
-        self.begun = true;
+        self.used = Used::Unknown;
     }
 
     /// The call ended: without a request having been sent, or with one for which so many tokens were counted, if the
     /// provider says.
     pub(super) fn end(mut self, sent: bool, usage: Option<&Usage>, allowances: Option<&Allowances>) {
-        self.begun = sent;
-        if !sent {
-            return;
-        }
-        let now = Instant::now();
-        if let Some(usage) = usage {
-            let taken = self.tokens();
-            let used = usage.input_tokens.saturating_add(usage.output_tokens);
-            lock(&self.limits.provider).correct(taken, used, now);
-            lock(&self.limits.model).correct(taken, used, now);
-        }
+        self.used = match usage {
+            _ if !sent => Used::Nothing,
+            Some(usage) => Used::Tokens(usage.input_tokens.saturating_add(usage.output_tokens)),
+            None => Used::Unknown,
+        };
         if let (Some(ticket), Some(allowances)) = (self.ticket, allowances) {
-            lock(&self.limits.announced).hear(ticket, allowances, now);
+            lock(&self.limits.announced).hear(ticket, allowances, Instant::now());
         }
-    }
-
-    fn tokens(&self) -> u64 {
-        self.need.input.saturating_add(self.need.output)
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        if !self.begun {
-            lock(&self.limits.provider).give_back(self.tokens());
-            lock(&self.limits.model).give_back(self.tokens());
-        }
+        lock(&self.limits.provider).end(self.provider, self.used);
+        lock(&self.limits.model).end(self.model, self.used);
     }
 }
