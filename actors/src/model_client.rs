@@ -18,11 +18,7 @@ mod record;
 mod settings;
 mod summarise;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use throughline_schemas::{
     StageName, TraceParent,
@@ -30,7 +26,7 @@ use throughline_schemas::{
 };
 use tokio::time::Instant;
 
-use limits::{Buckets, Limits};
+use limits::{Limits, ProviderLimits};
 
 pub use error::AskError;
 pub use hearing::{Deaf, Heard, Hearing};
@@ -144,16 +140,16 @@ impl ModelClient {
         surroundings: Surroundings,
     ) -> Result<Self, SettingsError> {
         let now = Instant::now();
-        let mut providers: BTreeMap<&str, (Dependency, Arc<Mutex<Buckets>>)> = BTreeMap::new();
+        let mut providers: BTreeMap<&str, (Dependency, Arc<ProviderLimits>)> = BTreeMap::new();
         let mut known = BTreeMap::new();
         for target in &settings.models {
-            let (provider, buckets) = providers.entry(&target.provider).or_insert_with(|| {
+            let (provider, shared) = providers.entry(&target.provider).or_insert_with(|| {
                 let name = &target.provider;
                 let rates = settings.provider_rates.get(name).copied().unwrap_or_default();
                 let provider = Dependency::new(StageName::Generation, name, policy, surroundings.clone());
-                (provider, Arc::new(Mutex::new(Buckets::new(rates, now))))
+                (provider, Arc::new(ProviderLimits::new(rates, now)))
             });
-            let limits = Limits::new(Arc::clone(buckets), target.rates, now);
+            let limits = Limits::new(Arc::clone(shared), target.rates, now);
             let model = Model { target: target.clone(), provider: provider.clone(), limits };
             known.insert(target.name.clone(), model);
         }

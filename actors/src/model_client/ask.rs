@@ -165,7 +165,7 @@ impl<'a> Asking<'a> {
             Fit::Whole(fitted) => fitted,
             Fit::TooLong(long) => {
                 let summary = self.summary(model, &long).await;
-                self.client.shorten(model, long, summary)
+                self.client.shorten(model, &long, summary)
             }
         };
         self.candidates[index].fitted = Some(fitted.clone());

@@ -109,7 +109,7 @@ impl ModelClient {
     }
 
     /// The prompt without the turns that go, with a summary of them if there is one.
-    pub(super) fn shorten(&self, model: &Model, long: TooLong<'_>, summary: Option<Message>) -> Fitted {
+    pub(super) fn shorten(&self, model: &Model, long: &TooLong<'_>, summary: Option<Message>) -> Fitted {
         let messages = &long.ask.messages;
         let gone = long.first_turn..long.first_kept;
         let mut kept: Vec<Message> = messages

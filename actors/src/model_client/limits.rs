@@ -7,7 +7,7 @@ use std::{
 };
 
 use throughline_schemas::Usage;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{AskError, RateLimits};
 use crate::{
@@ -41,39 +41,51 @@ enum Used {
 
 /// Limits that we set ourselves.
 #[derive(Debug)]
-pub(super) struct Buckets {
+struct Buckets {
     requests: Option<Bucket>,
     tokens: Option<Bucket>,
 }
 
 impl Buckets {
-    pub(super) fn new(rates: RateLimits, now: Instant) -> Self {
+    fn new(rates: RateLimits, now: Instant) -> Self {
         Self {
             requests: rates.requests_per_minute.map(|limit| Bucket::of_requests(limit, now)),
             tokens: rates.tokens_per_minute.map(|limit| Bucket::of_lots(limit, COMMON_REQUEST, now)),
         }
     }
 
-    fn take(&mut self, tokens: u64, now: Instant) -> (Lots, Duration) {
-        let requests = self.requests.as_mut().map(|bucket| bucket.take(1, now));
-        let tokens = self.tokens.as_mut().map(|bucket| bucket.take(tokens, now));
-        let waits = [&requests, &tokens].into_iter().flatten().map(|(_, wait)| *wait);
-        let wait = waits.max().unwrap_or_default();
-        (Lots { requests: requests.map(|(lot, _)| lot), tokens: tokens.map(|(lot, _)| lot) }, wait)
+    fn join(&mut self, tokens: u64, now: Instant) -> Lots {
+        Lots {
+            requests: self.requests.as_mut().map(|bucket| bucket.join(1, now)),
+            tokens: self.tokens.as_mut().map(|bucket| bucket.join(tokens, now)),
+        }
+    }
+
+    /// Each bucket with its lot.
+    fn each(&mut self, lots: Lots) -> impl Iterator<Item = (&mut Bucket, Lot)> {
+        let requests = self.requests.as_mut().zip(lots.requests);
+        requests.into_iter().chain(self.tokens.as_mut().zip(lots.tokens))
+    }
+
+    fn wait(&mut self, lots: Lots, now: Instant) -> Duration {
+        self.each(lots).map(|(bucket, lot)| bucket.wait(lot, now)).max().unwrap_or_default()
+    }
+
+    fn take(&mut self, lots: Lots, now: Instant) {
+        self.each(lots).for_each(|(bucket, lot)| bucket.take(lot, now));
     }
 
     fn end(&mut self, lots: Lots, used: Used) {
-        if let (Some(bucket), Some(lot)) = (&mut self.requests, lots.requests) {
-            match used {
-                Used::Nothing => bucket.correct(lot, 0),
-                Used::Tokens(_) | Used::Unknown => bucket.keep(lot),
-            }
-        }
-        if let (Some(bucket), Some(lot)) = (&mut self.tokens, lots.tokens) {
-            match used {
-                Used::Nothing => bucket.correct(lot, 0),
-                Used::Tokens(tokens) => bucket.correct(lot, tokens),
-                Used::Unknown => bucket.keep(lot),
+        match used {
+            Used::Nothing => self.each(lots).for_each(|(bucket, lot)| bucket.leave(lot)),
+            Used::Unknown => self.each(lots).for_each(|(bucket, lot)| bucket.keep(lot)),
+            Used::Tokens(tokens) => {
+                if let (Some(bucket), Some(lot)) = (&mut self.requests, lots.requests) {
+                    bucket.keep(lot);
+                }
+                if let (Some(bucket), Some(lot)) = (&mut self.tokens, lots.tokens) {
+                    bucket.correct(lot, tokens);
+                }
             }
         }
     }
@@ -84,11 +96,24 @@ impl Buckets {
     }
 }
 
+/// The limits of a provider, shared by all of its models.
+#[derive(Debug)]
+pub(super) struct ProviderLimits {
+    buckets: Mutex<Buckets>,
+    /// Told whenever those who wait may have to wait less.
+    freed: Notify,
+}
+
+impl ProviderLimits {
+    pub(super) fn new(rates: RateLimits, now: Instant) -> Self {
+        Self { buckets: Mutex::new(Buckets::new(rates, now)), freed: Notify::new() }
+    }
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Limits {
-    /// Shared by all models of the provider.
-    provider: Arc<Mutex<Buckets>>,
+    provider: Arc<ProviderLimits>,
     model: Mutex<Buckets>,
     announced: Mutex<Announced>,
 }
@@ -99,13 +124,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Limits {
-    pub(super) fn new(provider: Arc<Mutex<Buckets>>, rates: RateLimits, now: Instant) -> Self {
+    pub(super) fn new(provider: Arc<ProviderLimits>, rates: RateLimits, now: Instant) -> Self {
         Self { provider, model: Mutex::new(Buckets::new(rates, now)), announced: Mutex::default() }
     }
 
     /// Whether the tokens of a request matter.
     pub(super) fn count_tokens(&self) -> bool {
-        lock(&self.provider).tokens.is_some()
+        lock(&self.provider.buckets).tokens.is_some()
             || lock(&self.model).tokens.is_some()
             || lock(&self.announced).counts_tokens()
     }
@@ -115,40 +140,48 @@ impl Limits {
         let begun = Instant::now();
         let tokens = need.input.saturating_add(need.output);
         if let Some(limit) =
-            lock(&self.provider).too_large(tokens).or_else(|| lock(&self.model).too_large(tokens))
+            lock(&self.provider.buckets).too_large(tokens).or_else(|| lock(&self.model).too_large(tokens))
         {
             return Err(AskError::OverRateLimit { tokens, limit });
         }
-        let (provider, provider_wait) = lock(&self.provider).take(tokens, begun);
-        let (model, model_wait) = lock(&self.model).take(tokens, begun);
-        let ours = provider_wait.max(model_wait);
+        let provider = lock(&self.provider.buckets).join(tokens, begun);
+        let model = lock(&self.model).join(tokens, begun);
         // From here on, whoever is dropped while waiting gives the place back.
         let (used, waited) = (Used::Nothing, Duration::ZERO);
         let mut place = Place { limits: self, provider, model, ticket: None, used, waited };
-        if ours > patience {
-            return Err(AskError::OwnRateLimit(ours));
-        }
-        let turn = begun + ours;
         loop {
+            // Hears of everything from here on, so that nothing is missed between looking and waiting.
+            let freed = self.provider.freed.notified();
             let now = Instant::now();
             place.waited = now - begun;
-            let wait = {
-                let mut announced = lock(&self.announced);
-                // The place in our own queue is kept while the provider is waited for.
-                let wait = announced.wait(need, now).max(turn.saturating_duration_since(now));
-                if wait.is_zero() {
-                    place.ticket = Some(announced.take(need));
-                }
-                wait
-            };
+            let wait = self.turn(&mut place, need, now);
             if wait.is_zero() {
                 return Ok(place);
             }
             if place.waited + wait > patience {
                 return Err(AskError::OwnRateLimit(wait));
             }
-            tokio::time::sleep(wait).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = freed => {}
+            }
         }
+    }
+
+    /// How long to wait still; if no longer, takes what is needed of every limit.
+    fn turn(&self, place: &mut Place<'_>, need: Need, now: Instant) -> Duration {
+        // Always in this order.
+        let mut provider = lock(&self.provider.buckets);
+        let mut model = lock(&self.model);
+        let mut announced = lock(&self.announced);
+        let ours = provider.wait(place.provider, now).max(model.wait(place.model, now));
+        let wait = ours.max(announced.wait(need, now));
+        if wait.is_zero() {
+            provider.take(place.provider, now);
+            model.take(place.model, now);
+            place.ticket = Some(announced.take(need));
+        }
+        wait
     }
 }
 
@@ -189,7 +222,11 @@ impl Place<'_> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        lock(&self.limits.provider).end(self.provider, self.used);
+        lock(&self.limits.provider.buckets).end(self.provider, self.used);
         lock(&self.limits.model).end(self.model, self.used);
+        match self.used {
+            Used::Nothing | Used::Tokens(_) => self.limits.provider.freed.notify_waiters(),
+            Used::Unknown => {}
+        }
     }
 }

@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(announced.wait(huge, now), 30 * SECOND);
         assert_eq!(announced.wait(huge, now + 30 * SECOND), Duration::ZERO, "the limit is whole again");
         announced.take(huge);
-        assert_eq!(announced.wait(Need::default(), now + 31 * SECOND), 0 * SECOND, "no tokens, no wait");
+        assert_eq!(announced.wait(Need::default(), now + 31 * SECOND), Duration::ZERO, "no tokens, no wait");
         assert_eq!(announced.wait(Need { input: 1, output: 0 }, now + 31 * SECOND), 59 * SECOND);
     }
 }

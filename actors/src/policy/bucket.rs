@@ -1,5 +1,5 @@
 //! A limit on how much may be sent in a minute: the token bucket of the `governor` crate (GCRA), with what that does
-//! not do: a place in the queue is taken at once and its wait known, and what was taken is corrected afterwards.
+//! not do: a queue in which everybody's wait is known, and corrections of what was taken.
 //!
 //! A bucket that refills at the whole limit while a full burst is also allowed would let through twice the limit in
 //! a bad minute. Here burst and refill share the limit: never more than the limit is taken in any minute.
@@ -67,19 +67,26 @@ impl Clock for Given {
 /// Lots that are remembered. Beyond it the oldest ones are taken to have been used as they were taken.
 const MAX_LOTS: usize = 10_000;
 
+/// Names a place in the queue, and later what was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lot(u64);
+
+/// A place in the queue. Times are in nanoseconds from the bucket's beginning.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    lot: Lot,
+    since: u64,
+    units: u64,
+}
+
 /// What was taken at one time.
 #[derive(Debug, Clone, Copy)]
 struct Taken {
-    lot: u64,
-    /// When it may be used, in nanoseconds from the bucket's beginning.
+    lot: Lot,
     at: u64,
     units: u64,
     corrected: bool,
 }
-
-/// Names what was taken, for its correction.
-#[derive(Debug, Clone, Copy)]
-pub struct Lot(u64);
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -94,8 +101,10 @@ pub struct Bucket {
     limiter: RateLimiter<NotKeyed, ArrivalTime, Given, NoOpMiddleware<Duration>>,
     /// The arrival time before the first of `taken`.
     before: u64,
-    /// In the order of `at`.
+    /// The arrival time after the last of them.
+    after: u64,
     taken: VecDeque<Taken>,
+    waiting: VecDeque<Waiting>,
     lots: u64,
 }
 
@@ -121,7 +130,9 @@ impl Bucket {
             arrival,
             limiter,
             before: 0,
+            after: 0,
             taken: VecDeque::new(),
+            waiting: VecDeque::new(),
             lots: 0,
         }
     }
@@ -142,58 +153,62 @@ impl Bucket {
         self.limit
     }
 
-    /// Takes `units`, and says how long to wait before using them.
-    pub fn take(&mut self, units: u64, now: Instant) -> (Lot, Duration) {
-        let now = nanos(now.saturating_duration_since(self.begun));
-        self.now.0.store(now, Ordering::Relaxed);
-        let burst = u64::from(self.burst.get());
-        let at_once = u32::try_from(units.min(burst)).ok().and_then(NonZeroU32::new);
-        let wait = match at_once.map(|units| self.limiter.check_n(units)) {
-            // Nothing is taken, or there is enough.
-            None | Some(Ok(Ok(()))) => 0,
-            Some(Ok(Err(not_until))) => nanos(not_until.wait_time_from(self.now.now())),
-            // It is no larger than the burst.
-            Some(Err(_)) => u64::MAX,
-        };
-        // What exceeds a burst has to be refilled while everybody else waits, too.
-        let wait = wait.saturating_add(self.unit.saturating_mul(units.saturating_sub(burst)));
+    /// Takes a place at the end of the queue.
+    pub fn join(&mut self, units: u64, now: Instant) -> Lot {
         self.lots += 1;
-        let at = now.saturating_add(wait);
-        let taken = Taken { lot: self.lots, at, units, corrected: false };
-        let place = self.taken.partition_point(|other| other.at <= at);
-        let is_last = place == self.taken.len();
-        self.taken.insert(place, taken);
-        if is_last {
-            let arrival = self.arrival.0.load(Ordering::Relaxed);
-            self.arrival.0.store(self.after(arrival, &taken), Ordering::Relaxed);
-            self.forget();
-        } else {
-            self.settle();
+        let lot = Lot(self.lots);
+        self.waiting.push_back(Waiting { lot, since: self.at(now), units });
+        lot
+    }
+
+    /// How long it will be until it is this one's turn, if nothing is corrected meanwhile. Nothing, for one that does
+    /// not wait.
+    pub fn wait(&self, lot: Lot, now: Instant) -> Duration {
+        let mut arrival = self.after;
+        for waiting in &self.waiting {
+            let turn = self.turn(arrival, waiting);
+            if waiting.lot == lot {
+                return Duration::from_nanos(turn.saturating_sub(self.at(now)));
+            }
+            arrival = self.later(arrival, turn, waiting.units);
         }
-        (Lot(self.lots), Duration::from_nanos(wait))
+        Duration::ZERO
+    }
+
+    /// It is this one's turn: takes what it waited for.
+    pub fn take(&mut self, lot: Lot, now: Instant) {
+        let Some(place) = self.waiting.iter().position(|waiting| waiting.lot == lot) else { return };
+        let Some(Waiting { units, .. }) = self.waiting.remove(place) else { return };
+        let at = self.at(now);
+        self.after = self.later(self.after, at, units);
+        self.taken.push_back(Taken { lot, at, units, corrected: false });
+        self.forget();
+    }
+
+    /// Gives up the place in the queue, or what was taken.
+    pub fn leave(&mut self, lot: Lot) {
+        self.waiting.retain(|waiting| waiting.lot != lot);
+        self.correct(lot, 0);
     }
 
     /// Says how much of a lot was used: nothing, less than was taken, or more, which those who come next wait for.
     pub fn correct(&mut self, lot: Lot, used: u64) {
         // Recent ones are near the end.
-        if let Some(taken) = self.taken.iter_mut().rev().find(|taken| taken.lot == lot.0) {
-            (taken.units, taken.corrected) = (used, true);
-            self.settle();
+        let Some(taken) = self.taken.iter_mut().rev().find(|taken| taken.lot == lot) else { return };
+        let changed = taken.units != used;
+        (taken.units, taken.corrected) = (used, true);
+        self.forget();
+        if changed {
+            let later = |arrival, taken: &Taken| self.later(arrival, taken.at, taken.units);
+            self.after = self.taken.iter().fold(self.before, later);
         }
     }
 
     /// Says that a lot was used as it was taken, as far as anybody knows.
     pub fn keep(&mut self, lot: Lot) {
-        if let Some(taken) = self.taken.iter_mut().rev().find(|taken| taken.lot == lot.0) {
+        if let Some(taken) = self.taken.iter_mut().rev().find(|taken| taken.lot == lot) {
             taken.corrected = true;
         }
-    }
-
-    /// Computes the arrival time anew.
-    fn settle(&mut self) {
-        self.forget();
-        let arrival = self.taken.iter().fold(self.before, |arrival, taken| self.after(arrival, taken));
-        self.arrival.0.store(arrival, Ordering::Relaxed);
     }
 
     /// Forgets what will not change any more.
@@ -201,17 +216,38 @@ impl Bucket {
         while let Some(first) =
             self.taken.front().filter(|first| first.corrected || self.taken.len() > MAX_LOTS)
         {
-            self.before = self.after(self.before, first);
+            self.before = self.later(self.before, first.at, first.units);
             self.taken.pop_front();
         }
     }
 
-    fn after(&self, arrival: u64, taken: &Taken) -> u64 {
+    /// When a lot may be taken that is next after `arrival`.
+    fn turn(&self, arrival: u64, waiting: &Waiting) -> u64 {
+        let burst = u64::from(self.burst.get());
+        let Some(at_once) = u32::try_from(waiting.units.min(burst)).ok().and_then(NonZeroU32::new) else {
+            return waiting.since;
+        };
+        self.arrival.0.store(arrival, Ordering::Relaxed);
+        self.now.0.store(waiting.since, Ordering::Relaxed);
+        let wait = match self.limiter.check_n(at_once) {
+            Ok(Ok(())) => 0,
+            Ok(Err(not_until)) => nanos(not_until.wait_time_from(self.now.now())),
+            // It is no larger than the burst.
+            Err(_) => u64::MAX,
+        };
+        // What exceeds a burst has to be refilled while everybody else waits, too.
+        let rest = self.unit.saturating_mul(waiting.units.saturating_sub(burst));
+        waiting.since.saturating_add(wait).saturating_add(rest)
+    }
+
+    /// The arrival time after so much was taken at that time.
+    fn later(&self, arrival: u64, at: u64, units: u64) -> u64 {
         // What was not used at all does not begin anything.
-        if taken.units == 0 {
-            return arrival;
-        }
-        arrival.max(taken.at).saturating_add(self.unit.saturating_mul(taken.units))
+        if units == 0 { arrival } else { arrival.max(at).saturating_add(self.unit.saturating_mul(units)) }
+    }
+
+    fn at(&self, now: Instant) -> u64 {
+        nanos(now.saturating_duration_since(self.begun))
     }
 }
 
@@ -258,6 +294,12 @@ mod tests {
         worst
     }
 
+    /// A queue that is served in time, as callers do it: who is next, and when.
+    fn next_turn(bucket: &Bucket, waiting: &[(Lot, u64)], now: Instant) -> Option<(usize, Instant)> {
+        let turns = waiting.iter().enumerate().map(|(place, (lot, _))| (place, now + bucket.wait(*lot, now)));
+        turns.min_by_key(|(_, at)| *at)
+    }
+
     #[test]
     fn never_more_than_the_limit_is_taken_in_any_minute() {
         for seed in 1..=50 {
@@ -273,9 +315,11 @@ mod tests {
                     1..=5 => random(&mut state, 900),
                     _ => 0,
                 });
-                let (lot, wait) = bucket.take(1, now);
+                let lot = bucket.join(1, now);
+                now += bucket.wait(lot, now);
+                bucket.take(lot, now);
                 bucket.keep(lot);
-                uses.push((now + wait, 1));
+                uses.push((now, 1));
             }
             let worst = worst_minute(uses);
             assert!(worst <= limit, "seed {seed}: {worst} in a minute of at most {limit}");
@@ -291,29 +335,53 @@ mod tests {
             let largest = 1 + random(&mut state, limit.min(20_000));
             let begun = Instant::now();
             let mut bucket = Bucket::of_lots(some(u32::try_from(limit).unwrap()), some(8_000), begun);
-            let (mut now, mut uses) = (begun, Vec::new());
+            let (mut now, mut spent) = (begun, Vec::new());
+            let mut waiting: Vec<(Lot, u64)> = Vec::new();
             // To be corrected at a time.
             let mut open: Vec<(Instant, Lot, u64)> = Vec::new();
-            for _ in 0..500 {
-                now += Duration::from_millis(match random(&mut state, 50) {
-                    0 => random(&mut state, 90_000),
-                    1..=25 => random(&mut state, 900),
-                    _ => 0,
-                });
-                open.retain(|(at, lot, used)| {
-                    if *at <= now {
-                        bucket.correct(*lot, *used);
+            for _ in 0..800 {
+                let until = now
+                    + Duration::from_millis(match random(&mut state, 50) {
+                        0 => random(&mut state, 90_000),
+                        1..=25 => random(&mut state, 900),
+                        _ => 0,
+                    });
+                // Until then, whatever is due: a correction, or the turn of one that waits.
+                loop {
+                    let due = open
+                        .iter()
+                        .enumerate()
+                        .map(|(place, (at, ..))| (place, *at))
+                        .min_by_key(|(_, at)| *at);
+                    let turn = next_turn(&bucket, &waiting, now);
+                    match (due, turn) {
+                        (Some((place, at)), turn)
+                            if at <= until && turn.is_none_or(|(_, turn)| at <= turn) =>
+                        {
+                            now = now.max(at);
+                            let (_, lot, used) = open.swap_remove(place);
+                            bucket.correct(lot, used);
+                        }
+                        (_, Some((place, at))) if at <= until => {
+                            now = at;
+                            let (lot, reserved) = waiting.remove(place);
+                            bucket.take(lot, now);
+                            let used = random(&mut state, reserved + 1);
+                            open.push((now + Duration::from_millis(random(&mut state, 5_000)), lot, used));
+                            spent.push((now, used));
+                        }
+                        _ => break,
                     }
-                    *at > now
-                });
-                let reserved = 1 + random(&mut state, largest);
-                let used = random(&mut state, reserved + 1);
-                let (lot, wait) = bucket.take(reserved, now);
-                let at = now + wait;
-                open.push((at + Duration::from_millis(random(&mut state, 5_000)), lot, used));
-                uses.push((at, used));
+                }
+                now = until;
+                if waiting.len() < 20 {
+                    let reserved = 1 + random(&mut state, largest);
+                    waiting.push((bucket.join(reserved, now), reserved));
+                } else {
+                    bucket.leave(waiting.swap_remove(0).0);
+                }
             }
-            let worst = worst_minute(uses);
+            let worst = worst_minute(spent);
             assert!(worst <= limit, "seed {seed}: {worst} in a minute of at most {limit}");
             #[expect(clippy::cast_precision_loss, reason = "a share")]
             let share = worst as f64 / limit as f64;
@@ -323,52 +391,79 @@ mod tests {
     }
 
     #[test]
-    fn waits_are_known_at_once_and_grow_with_the_queue() {
+    fn everybody_s_wait_is_known_and_a_place_given_up_is_the_next_one_s() {
         let now = Instant::now();
         // A burst of 6, then one every 60/55 s.
         let mut bucket = Bucket::of_requests(some(60), now);
-        let taken: Vec<_> = (0..8).map(|_| bucket.take(1, now)).collect();
-        let waits: Vec<_> = taken.iter().map(|(_, wait)| wait.as_millis()).collect();
-        assert_eq!(waits, [0, 0, 0, 0, 0, 0, 1090, 2181]);
-        for (lot, _) in &taken[6..] {
-            bucket.correct(*lot, 0);
-        }
-        assert_eq!(bucket.take(1, now).1.as_millis(), 1090, "a place given back is the next one's");
-        assert_eq!(bucket.take(0, now).1, Duration::ZERO);
+        let lots: Vec<_> = (0..9).map(|_| bucket.join(1, now)).collect();
+        let waits =
+            |bucket: &Bucket| lots.iter().map(|lot| bucket.wait(*lot, now).as_millis()).collect::<Vec<_>>();
+        assert_eq!(waits(&bucket), [0, 0, 0, 0, 0, 0, 1090, 2181, 3272]);
+        bucket.take(lots[0], now);
+        assert_eq!(waits(&bucket), [0, 0, 0, 0, 0, 0, 1090, 2181, 3272]);
+        bucket.leave(lots[6]);
+        assert_eq!(waits(&bucket)[6..], [0, 1090, 2181], "one that does not wait has no wait");
+        bucket.leave(lots[0]);
+        assert_eq!(waits(&bucket)[7..], [0, 1090], "what was taken and not used is there for the next one");
+        let nothing = bucket.join(0, now);
+        assert_eq!(bucket.wait(nothing, now), Duration::ZERO);
+    }
+
+    #[test]
+    fn those_who_wait_are_sooner_served_when_less_was_used_than_was_taken() {
+        let now = Instant::now();
+        // A burst of 6,000, then 900 a second.
+        let mut bucket = Bucket::of_lots(some(60_000), some(1), now);
+        let first = bucket.join(6_000, now);
+        bucket.take(first, now);
+        let second = bucket.join(5_000, now);
+        assert!(bucket.wait(second, now) > 5 * SECOND);
+        bucket.correct(first, 900);
+        assert_eq!(bucket.wait(second, now), Duration::ZERO);
     }
 
     #[test]
     fn a_lot_larger_than_the_burst_waits_until_it_has_been_refilled() {
         let now = Instant::now();
-        let mut bucket = Bucket::of_lots(some(12_000), some(8_000), now);
         // A burst of 6,000, then 6,001 a minute.
-        assert_eq!(bucket.take(6_000, now).1, Duration::ZERO);
-        let (_, wait) = bucket.take(9_000, now + MINUTE);
-        assert!((29 * SECOND..31 * SECOND).contains(&wait), "{wait:?}");
+        let mut bucket = Bucket::of_lots(some(12_000), some(8_000), now);
+        let large = bucket.join(9_000, now);
+        assert!(
+            (29 * SECOND..31 * SECOND).contains(&bucket.wait(large, now)),
+            "{:?}",
+            bucket.wait(large, now)
+        );
+        assert!((9 * SECOND..11 * SECOND).contains(&bucket.wait(large, now + 20 * SECOND)));
+        let small = bucket.join(1, now);
+        assert!(bucket.wait(small, now) > 31 * SECOND, "nobody overtakes it");
     }
 
     #[test]
     fn what_was_underestimated_is_paid_by_those_who_come_next() {
         let now = Instant::now();
         let mut bucket = Bucket::of_lots(some(60_000), some(1), now);
-        let (lot, wait) = bucket.take(1_000, now);
-        assert_eq!(wait, Duration::ZERO);
-        bucket.correct(lot, 12_000);
-        let (_, wait) = bucket.take(3_000, now);
+        let first = bucket.join(1_000, now);
+        bucket.take(first, now);
+        bucket.correct(first, 12_000);
+        let second = bucket.join(3_000, now);
+        let wait = bucket.wait(second, now);
         assert!((9 * SECOND..11 * SECOND).contains(&wait), "9,000 too many at 900 a second: {wait:?}");
     }
 
     #[test]
     fn idle_time_is_not_given_back_twice() {
         let now = Instant::now();
-        let mut bucket = Bucket::of_lots(some(60_000), some(1), now);
         // A burst of 6,000. A lot of which little is used, and long after it one that is used up.
-        let (early, _) = bucket.take(6_000, now);
+        let mut bucket = Bucket::of_lots(some(60_000), some(1), now);
+        let early = bucket.join(6_000, now);
+        bucket.take(early, now);
         let later = now + 6 * SECOND;
-        let (late, _) = bucket.take(5_000, later);
+        let late = bucket.join(5_000, later);
+        bucket.take(late, later);
         bucket.keep(late);
         bucket.correct(early, 1);
-        let (_, wait) = bucket.take(6_000, later);
+        let third = bucket.join(6_000, later);
+        let wait = bucket.wait(third, later);
         assert!(wait > 5 * SECOND, "there is a burst of 6,000, of which 1,000 are left: {wait:?}");
     }
 }
