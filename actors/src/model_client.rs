@@ -4,14 +4,19 @@
 //! answer use the same client.
 //!
 //! Of the things that decide, each has its place: [`crate::policy::routing`] (which models), [`crate::policy::retry`]
-//! and [`crate::policy::breaker`] (when again), [`crate::policy::fallback`] (when another one).
+//! and [`crate::policy::breaker`] (when again), [`crate::policy::fallback`] (when another one),
+//! [`crate::policy::bucket`] and [`crate::policy::announced`] (how fast), [`crate::policy::window`] and
+//! [`crate::policy::summary`] (what is left out).
 
 mod ask;
 mod call;
 mod error;
+mod fit;
 mod hearing;
+mod limits;
 mod record;
 mod settings;
+mod summarise;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -19,6 +24,9 @@ use throughline_schemas::{
     StageName, TraceParent,
     event::generation::{Message, Role, Route},
 };
+use tokio::time::Instant;
+
+use limits::{Limits, ProviderLimits};
 
 pub use error::AskError;
 pub use hearing::{Deaf, Heard, Hearing};
@@ -110,6 +118,7 @@ struct Model {
     target: ModelTarget,
     /// Models of one provider share its breaker and its pace.
     provider: Dependency,
+    limits: Limits,
 }
 
 /// See the module's documentation. Meant to be shared: breakers, paces and rate limits are common to all requests.
@@ -130,16 +139,19 @@ impl ModelClient {
         policy: DependencyPolicy,
         surroundings: Surroundings,
     ) -> Result<Self, SettingsError> {
-        let mut providers: BTreeMap<&str, Dependency> = BTreeMap::new();
+        let now = Instant::now();
+        let mut providers: BTreeMap<&str, (Dependency, Arc<ProviderLimits>)> = BTreeMap::new();
         let mut known = BTreeMap::new();
         for target in &settings.models {
-            let provider = providers
-                .entry(&target.provider)
-                .or_insert_with(|| {
-                    Dependency::new(StageName::Generation, &target.provider, policy, surroundings.clone())
-                })
-                .clone();
-            known.insert(target.name.clone(), Model { target: target.clone(), provider });
+            let (provider, shared) = providers.entry(&target.provider).or_insert_with(|| {
+                let name = &target.provider;
+                let rates = settings.provider_rates.get(name).copied().unwrap_or_default();
+                let provider = Dependency::new(StageName::Generation, name, policy, surroundings.clone());
+                (provider, Arc::new(ProviderLimits::new(rates, now)))
+            });
+            let limits = Limits::new(Arc::clone(shared), target.rates, now);
+            let model = Model { target: target.clone(), provider: provider.clone(), limits };
+            known.insert(target.name.clone(), model);
         }
         let summariser = match &settings.older_turns {
             OlderTurns::Summarise(name) => Some(name.as_str()),

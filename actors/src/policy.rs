@@ -1,6 +1,8 @@
 //! Values and pure state machines: `now` and randomness are arguments, nothing waits and nothing is asked.
 
+pub mod announced;
 pub mod breaker;
+pub mod bucket;
 pub mod fallback;
 pub mod lease;
 pub mod limits;
@@ -8,3 +10,5 @@ pub mod merge;
 pub mod retry;
 pub mod routing;
 pub mod settle;
+pub mod summary;
+pub mod window;

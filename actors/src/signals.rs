@@ -133,6 +133,16 @@ pub(crate) fn model_called(
     histogram!(MODEL_SECONDS, labels).record(took);
 }
 
+pub(crate) fn held_back(target: &ModelTarget, waited: Duration) {
+    let (provider, model) = (target.provider.clone(), target.name.clone());
+    histogram!(RATE_LIMIT_SECONDS, "provider" => provider, "model" => model).record(waited);
+}
+
+pub(crate) fn rate_limited(target: &ModelTarget) {
+    let (provider, model) = (target.provider.clone(), target.name.clone());
+    counter!(RATE_LIMITED, "provider" => provider, "model" => model).increment(1);
+}
+
 pub(crate) fn fell_back(from: &ModelTarget, to: &ModelTarget) {
     counter!(FALLBACKS, "from" => from.name.clone(), "to" => to.name.clone()).increment(1);
 }

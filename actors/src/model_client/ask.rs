@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use throughline_schemas::event::generation::{Attempt, Purpose, Route};
+use throughline_schemas::event::generation::{Attempt, Message, Purpose, Route};
 use tokio::time::Instant;
 
 use super::{
-    Answered, Ask, AskError, Heard, Hearing, Model, ModelClient, Record, Sent, Unanswered,
+    Answered, Ask, AskError, Heard, Hearing, Model, ModelClient, OlderTurns, Record, Sent, Unanswered,
     call::Call,
+    fit::{Fit, Fitted, TooLong},
     record::{failed, millis, unsent},
 };
 use crate::{
@@ -25,6 +26,8 @@ struct Candidate<'a> {
     /// What it failed of last.
     last: Option<AskError>,
     standing: Standing,
+    /// The prompt as it gets it, once that is known.
+    fitted: Option<Fitted>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,7 +66,8 @@ impl<'a> Asking<'a> {
     pub(super) fn new(client: &'a ModelClient, ask: &'a Ask, hearing: &'a dyn Hearing) -> Self {
         let route = client.route(ask);
         let ready = Standing::From(Instant::now());
-        let candidate = |model| Candidate { model, made: ask.made, last: None, standing: ready };
+        let candidate =
+            |model| Candidate { model, made: ask.made, last: None, standing: ready, fitted: None };
         let candidates =
             route.models.iter().filter_map(|name| client.known.get(name)).map(candidate).collect();
         Self { client, ask, hearing, route, candidates, stay: None, attempts: Vec::new(), calls: 0 }
@@ -130,21 +134,59 @@ impl<'a> Asking<'a> {
 
     /// Asks one model once. An error comes with whether anything was heard of the answer.
     async fn call(&mut self, index: usize) -> Result<(ModelAnswer, Sent), (AskError, bool)> {
-        let Candidate { model, .. } = self.candidates[index];
-        let target = &model.target;
-        let mut attempt = unsent(target, Purpose::Answer, self.client.surroundings.clock.now());
-        let sent = Sent {
-            messages: self.ask.messages.clone(),
-            max_tokens: target.max_output_tokens.unwrap_or(u32::MAX).min(self.ask.sampling.max_tokens),
-            window: None,
+        let model = self.candidates[index].model;
+        let fitted = self.fitted(index).await;
+        let mut attempt = unsent(&model.target, Purpose::Answer, self.client.surroundings.clock.now());
+        let result = match &fitted {
+            Ok(Fitted { sent, tokens }) => {
+                let (client, sampling, tokens) = (self.client, &self.ask.sampling, *tokens);
+                let call = Call { client, model, sampling, sent, tokens };
+                call.make(self.hearing, &mut self.calls, self.ask.traceparent, &mut attempt).await
+            }
+            Err(error) => Err((error.clone(), false)),
         };
-        let call = Call { client: self.client, model, sampling: &self.ask.sampling, sent: &sent };
-        let result = call.make(self.hearing, &mut self.calls, self.ask.traceparent, &mut attempt).await;
         if let Err((error, _)) = &result {
-            failed(&mut attempt, error, target);
+            failed(&mut attempt, error, &model.target);
         }
         self.attempts.push(attempt);
-        Ok((result?, sent))
+        let answer = result?;
+        let sent = fitted.map_err(|error| (error, false))?.sent;
+        Ok((answer, sent))
+    }
+
+    /// The prompt as this model gets it; made once.
+    async fn fitted(&mut self, index: usize) -> Result<Fitted, AskError> {
+        let Candidate { model, fitted, .. } = &self.candidates[index];
+        if let Some(fitted) = fitted {
+            return Ok(fitted.clone());
+        }
+        let model = *model;
+        let fitted = match self.client.fit(model, self.ask)? {
+            Fit::Whole(fitted) => fitted,
+            Fit::TooLong(long) => {
+                let summary = self.summary(model, &long).await;
+                self.client.shorten(model, &long, summary)
+            }
+        };
+        self.candidates[index].fitted = Some(fitted.clone());
+        Ok(fitted)
+    }
+
+    async fn summary(&mut self, model: &Model, long: &TooLong<'_>) -> Option<Message> {
+        let client = self.client;
+        let by_model = match &client.settings.older_turns {
+            OlderTurns::Drop => return None,
+            OlderTurns::Extract => None,
+            OlderTurns::Summarise(name) => client.known.get(name),
+        };
+        if let Some(summariser) = by_model.filter(|_| long.summary_tokens > 0) {
+            let (summary, attempt) = client.summarise(summariser, model, long, self.ask.traceparent).await;
+            self.attempts.push(attempt);
+            if summary.is_some() {
+                return summary;
+            }
+        }
+        client.extract(model, long)
     }
 
     /// Decides what a failed attempt means for its model and for the others.

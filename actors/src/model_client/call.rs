@@ -5,10 +5,13 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::{
-    AskError, Heard, Hearing, Model, ModelClient, ModelTarget, Sampling, Sent, hearing::Ear,
-    record::succeeded,
+    AskError, Heard, Hearing, Model, ModelClient, ModelTarget, Sampling, Sent,
+    hearing::Ear,
+    limits::Place,
+    record::{millis, succeeded},
 };
 use crate::{
+    policy::{announced::Need, window::prompt_tokens},
     ports::model::{ModelAnswer, ModelRequest},
     signals,
 };
@@ -19,10 +22,12 @@ pub(super) struct Call<'a> {
     pub(super) model: &'a Model,
     pub(super) sampling: &'a Sampling,
     pub(super) sent: &'a Sent,
+    /// Tokens of the prompt, if they have been counted.
+    pub(super) tokens: Option<u64>,
 }
 
 impl Call<'_> {
-    /// Makes it, if breaker and pace allow. `begun` counts calls that were begun; the attempt is told what there is to
+    /// Makes it, if breaker, pace and rate limits allow. `begun` counts calls that were begun; the attempt is told what there is to
     /// tell of it, its error excepted. An error comes with whether anything was heard of the answer.
     pub(super) async fn make(
         &self,
@@ -31,8 +36,9 @@ impl Call<'_> {
         traceparent: TraceParent,
         attempt: &mut Attempt,
     ) -> Result<ModelAnswer, (AskError, bool)> {
-        let Model { target, provider } = self.model;
+        let Model { target, provider, .. } = self.model;
         let clock = &self.client.surroundings.clock;
+        let mut place = self.enter(attempt).await.map_err(|error| (error, false))?;
         let pass = provider.admit().map_err(|refused| {
             signals::refused(StageName::Generation, provider.name());
             (refused.into(), false)
@@ -44,11 +50,13 @@ impl Call<'_> {
         let request = self.request(traceparent);
         let span = span(&request);
         let ear = Ear::new(hearing);
+        place.begin();
         let result = pass.run(self.client.models.generate(&request, &ear)).instrument(span.clone()).await;
         let took = started.elapsed();
         attempt.duration_ms = took.into();
         match result {
             Ok(answer) => {
+                place.end(true, answer.usage.as_ref(), answer.facts.allowances.as_deref());
                 succeeded(attempt, &answer, target);
                 observe(&span, target, &answer);
                 signals::model_called(target, None, took, answer.facts.first_token);
@@ -64,12 +72,38 @@ impl Call<'_> {
             }
             Err(failure) => {
                 let first_token = failure.facts.first_token;
+                let (usage, allowances) = (failure.usage, failure.facts.allowances.clone());
                 let error = AskError::from(failure);
+                place.end(error.was_sent(), usage.as_ref(), allowances.as_deref());
                 span.record("error.type", error.code().as_str());
                 signals::model_called(target, Some(error.code()), took, first_token);
                 Err((error, ear.heard()))
             }
         }
+    }
+
+    /// Waits for a place within the rate limits.
+    async fn enter(&self, attempt: &mut Attempt) -> Result<Place<'_>, AskError> {
+        let Model { target, limits, .. } = self.model;
+        let input = self.tokens.unwrap_or_else(|| {
+            if limits.count_tokens() {
+                prompt_tokens(self.client.tokenizer.as_ref(), &target.model, &self.sent.messages).tokens
+            } else {
+                0
+            }
+        });
+        // Providers, too, count the longest answer that is asked for when a request comes.
+        let need = Need { input, output: self.sent.max_tokens.into() };
+        let entered = limits.enter(need, self.client.settings.rate_patience).await;
+        match &entered {
+            Ok(place) if place.waited().is_zero() => {}
+            Ok(place) => {
+                attempt.waited_ms = Some(millis(place.waited()));
+                signals::held_back(target, place.waited());
+            }
+            Err(_) => signals::rate_limited(target),
+        }
+        entered
     }
 
     fn request(&self, traceparent: TraceParent) -> ModelRequest {

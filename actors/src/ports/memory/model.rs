@@ -1,6 +1,6 @@
 //! Models that answer from a script.
 
-use std::ops::Deref;
+use std::{ops::Deref, time::Duration};
 
 use async_trait::async_trait;
 use serde_json::json;
@@ -46,6 +46,15 @@ pub fn answer(text: &str) -> ModelAnswer {
     }
 }
 
+/// What is heard of a stream that breaks off: one whose failure tells of a first token.
+pub const HALF: &str = "half an ans";
+
+/// A failure of a stream of which [`HALF`] has been heard.
+pub fn broken_off(error: ModelError) -> ModelFailure {
+    let facts = CallFacts { first_token: Some(Duration::from_millis(5)), ..CallFacts::default() };
+    ModelFailure { facts, ..failure(error) }
+}
+
 /// A failure about which nothing else is known.
 pub fn failure(error: ModelError) -> ModelFailure {
     ModelFailure { error, usage: None, facts: CallFacts::default() }
@@ -63,11 +72,15 @@ impl Models for ScriptedModels {
             let message = format!("nothing is scripted for the provider {:?}", request.provider);
             Err(failure(ModelError::UnknownModel(message)))
         });
-        if let Ok(answer) = &result
-            && request.stream
-        {
-            // Word by word.
-            answer.text.split_inclusive(' ').for_each(|word| sink.delta(Delta::Text(word)));
+        if request.stream {
+            match &result {
+                // Word by word.
+                Ok(answer) => {
+                    answer.text.split_inclusive(' ').for_each(|word| sink.delta(Delta::Text(word)));
+                }
+                Err(failure) if failure.facts.first_token.is_some() => sink.delta(Delta::Text(HALF)),
+                Err(_) => {}
+            }
         }
         result
     }

@@ -1,0 +1,232 @@
+//! Rate limits of one model: its own, its provider's, and what the provider announces.
+
+use std::{
+    num::NonZeroU32,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use throughline_schemas::Usage;
+use tokio::{sync::Notify, time::Instant};
+
+use super::{AskError, RateLimits};
+use crate::{
+    policy::{
+        announced::{Announced, Need, Ticket},
+        bucket::{Bucket, Lot},
+    },
+    ports::model::Allowances,
+};
+
+/// Tokens that one request commonly needs, prompt and answer; see [`Bucket::of_lots`].
+const COMMON_REQUEST: NonZeroU32 = NonZeroU32::MIN.saturating_add(8_000 - 1);
+
+/// What was taken of one pair of buckets.
+#[derive(Debug, Clone, Copy)]
+struct Lots {
+    requests: Option<Lot>,
+    tokens: Option<Lot>,
+}
+
+/// What became of what was taken.
+#[derive(Debug, Clone, Copy)]
+enum Used {
+    /// No request was sent.
+    Nothing,
+    /// One was, and the provider counted so many tokens.
+    Tokens(u64),
+    /// One was, or nobody knows.
+    Unknown,
+}
+
+/// Limits that we set ourselves.
+#[derive(Debug)]
+struct Buckets {
+    requests: Option<Bucket>,
+    tokens: Option<Bucket>,
+}
+
+impl Buckets {
+    fn new(rates: RateLimits, now: Instant) -> Self {
+        Self {
+            requests: rates.requests_per_minute.map(|limit| Bucket::of_requests(limit, now)),
+            tokens: rates.tokens_per_minute.map(|limit| Bucket::of_lots(limit, COMMON_REQUEST, now)),
+        }
+    }
+
+    fn join(&mut self, tokens: u64, now: Instant) -> Lots {
+        Lots {
+            requests: self.requests.as_mut().map(|bucket| bucket.join(1, now)),
+            tokens: self.tokens.as_mut().map(|bucket| bucket.join(tokens, now)),
+        }
+    }
+
+    /// Each bucket with its lot.
+    fn each(&mut self, lots: Lots) -> impl Iterator<Item = (&mut Bucket, Lot)> {
+        let requests = self.requests.as_mut().zip(lots.requests);
+        requests.into_iter().chain(self.tokens.as_mut().zip(lots.tokens))
+    }
+
+    fn wait(&mut self, lots: Lots, now: Instant) -> Duration {
+        self.each(lots).map(|(bucket, lot)| bucket.wait(lot, now)).max().unwrap_or_default()
+    }
+
+    fn take(&mut self, lots: Lots, now: Instant) {
+        self.each(lots).for_each(|(bucket, lot)| bucket.take(lot, now));
+    }
+
+    fn end(&mut self, lots: Lots, used: Used) {
+        match used {
+            Used::Nothing => self.each(lots).for_each(|(bucket, lot)| bucket.leave(lot)),
+            Used::Unknown => self.each(lots).for_each(|(bucket, lot)| bucket.keep(lot)),
+            Used::Tokens(tokens) => {
+                if let (Some(bucket), Some(lot)) = (&mut self.requests, lots.requests) {
+                    bucket.keep(lot);
+                }
+                if let (Some(bucket), Some(lot)) = (&mut self.tokens, lots.tokens) {
+                    bucket.correct(lot, tokens);
+                }
+            }
+        }
+    }
+
+    fn too_large(&self, tokens: u64) -> Option<u32> {
+        let limit = self.tokens.as_ref()?.limit().get();
+        (tokens > u64::from(limit)).then_some(limit)
+    }
+}
+
+/// The limits of a provider, shared by all of its models.
+#[derive(Debug)]
+pub(super) struct ProviderLimits {
+    buckets: Mutex<Buckets>,
+    /// Told whenever those who wait may have to wait less.
+    freed: Notify,
+}
+
+impl ProviderLimits {
+    pub(super) fn new(rates: RateLimits, now: Instant) -> Self {
+        Self { buckets: Mutex::new(Buckets::new(rates, now)), freed: Notify::new() }
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Limits {
+    provider: Arc<ProviderLimits>,
+    model: Mutex<Buckets>,
+    announced: Mutex<Announced>,
+}
+
+/// Nothing panics while holding one of these; if it did, the numbers would still be numbers.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Limits {
+    pub(super) fn new(provider: Arc<ProviderLimits>, rates: RateLimits, now: Instant) -> Self {
+        Self { provider, model: Mutex::new(Buckets::new(rates, now)), announced: Mutex::default() }
+    }
+
+    /// Whether the tokens of a request matter.
+    pub(super) fn count_tokens(&self) -> bool {
+        lock(&self.provider.buckets).tokens.is_some()
+            || lock(&self.model).tokens.is_some()
+            || lock(&self.announced).counts_tokens()
+    }
+
+    /// Takes a place for one request and waits until it may be used, no longer than `patience`.
+    pub(super) async fn enter(&self, need: Need, patience: Duration) -> Result<Place<'_>, AskError> {
+        let begun = Instant::now();
+        let tokens = need.input.saturating_add(need.output);
+        if let Some(limit) =
+            lock(&self.provider.buckets).too_large(tokens).or_else(|| lock(&self.model).too_large(tokens))
+        {
+            return Err(AskError::OverRateLimit { tokens, limit });
+        }
+        let provider = lock(&self.provider.buckets).join(tokens, begun);
+        let model = lock(&self.model).join(tokens, begun);
+        // From here on, whoever is dropped while waiting gives the place back.
+        let (used, waited) = (Used::Nothing, Duration::ZERO);
+        let mut place = Place { limits: self, provider, model, ticket: None, used, waited };
+        loop {
+            // Hears of everything from here on, so that nothing is missed between looking and waiting.
+            let freed = self.provider.freed.notified();
+            let now = Instant::now();
+            place.waited = now - begun;
+            let wait = self.turn(&mut place, need, now);
+            if wait.is_zero() {
+                return Ok(place);
+            }
+            if place.waited + wait > patience {
+                return Err(AskError::OwnRateLimit(wait));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = freed => {}
+            }
+        }
+    }
+
+    /// How long to wait still; if no longer, takes what is needed of every limit.
+    fn turn(&self, place: &mut Place<'_>, need: Need, now: Instant) -> Duration {
+        // Always in this order.
+        let mut provider = lock(&self.provider.buckets);
+        let mut model = lock(&self.model);
+        let mut announced = lock(&self.announced);
+        let ours = provider.wait(place.provider, now).max(model.wait(place.model, now));
+        let wait = ours.max(announced.wait(need, now));
+        if wait.is_zero() {
+            provider.take(place.provider, now);
+            model.take(place.model, now);
+            place.ticket = Some(announced.take(need));
+        }
+        wait
+    }
+}
+
+/// Leave to make one call, as far as rate limits go. Dropped before the call begins, it is given back.
+pub(super) struct Place<'a> {
+    limits: &'a Limits,
+    provider: Lots,
+    model: Lots,
+    ticket: Option<Ticket>,
+    used: Used,
+    waited: Duration,
+}
+
+impl Place<'_> {
+    /// How long it was waited for.
+    pub(super) fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// The call begins.
+    pub(super) fn begin(&mut self) {
+        self.used = Used::Unknown;
+    }
+
+    /// The call ended: without a request having been sent, or with one for which so many tokens were counted, if the
+    /// provider says.
+    pub(super) fn end(mut self, sent: bool, usage: Option<&Usage>, allowances: Option<&Allowances>) {
+        self.used = match usage {
+            _ if !sent => Used::Nothing,
+            Some(usage) => Used::Tokens(usage.input_tokens.saturating_add(usage.output_tokens)),
+            None => Used::Unknown,
+        };
+        if let (Some(ticket), Some(allowances)) = (self.ticket, allowances) {
+            lock(&self.limits.announced).hear(ticket, allowances, Instant::now());
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        lock(&self.limits.provider.buckets).end(self.provider, self.used);
+        lock(&self.limits.model).end(self.model, self.used);
+        match self.used {
+            Used::Nothing | Used::Tokens(_) => self.limits.provider.freed.notify_waiters(),
+            Used::Unknown => {}
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What a listener on the live subject hears, and when.
+
+use std::time::Duration;
+
+use throughline_actors::ports::{
+    memory::{
+        model::{HALF, answer, broken_off, failure},
+        script::Reply,
+    },
+    model::{ModelAnswer, ModelError},
+};
+use throughline_schemas::{FinishReason, LiveFrame, LiveKind, StageName, WorkflowId};
+
+use crate::harness::{PROVIDER, Rig};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn frames(rig: &Rig, workflow: &WorkflowId) -> Vec<LiveFrame> {
+    let frames = rig.bus.live_frames(workflow);
+    frames.iter().map(|frame| serde_json::from_slice(frame).unwrap()).collect()
+}
+
+/// Kind, attempt and what is said, of each frame, whose numbers have no gaps.
+fn told(frames: &[LiveFrame]) -> Vec<(LiveKind, u32, &str)> {
+    let numbers: Vec<_> = frames.iter().map(|frame| frame.seq).collect();
+    assert_eq!(numbers, (0..frames.len() as u64).collect::<Vec<_>>());
+    frames
+        .iter()
+        .map(|frame| {
+            let said = frame.text.as_deref().or(frame.reason.as_deref()).or(frame.model.as_deref());
+            (frame.kind, frame.attempt, said.unwrap_or_default())
+        })
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_heard_as_it_comes() {
+    let (rig, _worker) = Rig::running().await;
+    rig.models.push(PROVIDER, Reply::Now(Ok(answer("it has been shipped"))));
+    let workflow = rig.publish("w1", "s1", "hello");
+    rig.saved(&workflow).await;
+    let frames = frames(&rig, &workflow);
+    assert_eq!(
+        told(&frames),
+        [
+            (LiveKind::Started, 1, "small-v1"),
+            (LiveKind::Text, 1, "it "),
+            (LiveKind::Text, 1, "has "),
+            (LiveKind::Text, 1, "been "),
+            (LiveKind::Text, 1, "shipped"),
+            (LiveKind::Completed, 1, ""),
+        ]
+    );
+    assert_eq!(frames[0].provider.as_deref(), Some(PROVIDER));
+    assert_eq!(frames[5].finish_reason, Some(FinishReason::Stop));
+    assert!(frames.iter().all(|frame| frame.workflow_id == workflow && frame.delivery == 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_whole_answer_is_one_piece_and_its_reasoning_another() {
+    let mut rig = Rig::new();
+    rig.settings.generation.client.sampling.stream = false;
+    let _worker = rig.worker().await;
+    let whole = ModelAnswer { reasoning: Some("let me see".to_owned()), ..answer("one two three") };
+    rig.models.push(PROVIDER, Reply::Now(Ok(whole)));
+    let workflow = rig.publish("w1", "s1", "hello");
+    rig.saved(&workflow).await;
+    assert_eq!(
+        told(&frames(&rig, &workflow)),
+        [
+            (LiveKind::Started, 1, "small-v1"),
+            (LiveKind::Reasoning, 1, "let me see"),
+            (LiveKind::Text, 1, "one two three"),
+            (LiveKind::Completed, 1, ""),
+        ]
+    );
+    assert_eq!(rig.generated(&workflow).response.reasoning.as_deref(), Some("let me see"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_huge_answer_comes_in_several_frames() {
+    let mut rig = Rig::new();
+    rig.settings.generation.client.sampling.stream = false;
+    let _worker = rig.worker().await;
+    let text = "äöü ".repeat(40_000);
+    rig.models.push(PROVIDER, Reply::Now(Ok(answer(&text))));
+    let workflow = rig.publish("w1", "s1", "hello");
+    rig.saved(&workflow).await;
+    let frames = frames(&rig, &workflow);
+    let pieces: Vec<_> = frames.iter().filter_map(|frame| frame.text.as_deref()).collect();
+    assert_eq!(pieces.concat(), text);
+    assert!(pieces.iter().all(|piece| piece.len() <= 64 * 1024), "NATS takes each of them");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_is_told_at_once_that_what_it_read_is_void() {
+    let (rig, _worker) = Rig::running().await;
+    rig.models.push(PROVIDER, Reply::Now(Err(broken_off(ModelError::CutShort("reset".to_owned())))));
+    rig.models.push(PROVIDER, Reply::After(SECOND * 9, Ok(answer("whole"))));
+    let workflow = rig.publish("w1", "s1", "hello");
+    rig.pass(SECOND / 10).await;
+    let reason = "the connection broke before the answer was complete: reset";
+    let broken =
+        [(LiveKind::Started, 1, "small-v1"), (LiveKind::Text, 1, HALF), (LiveKind::Restarted, 1, reason)];
+    assert_eq!(told(&frames(&rig, &workflow)), broken, "before the backoff, not after it");
+    rig.saved(&workflow).await;
+    let again =
+        [(LiveKind::Started, 2, "small-v1"), (LiveKind::Text, 2, "whole"), (LiveKind::Completed, 2, "")];
+    assert_eq!(told(&frames(&rig, &workflow)), [&broken[..], &again[..]].concat());
+    let generated = rig.generated(&workflow);
+    assert_eq!(generated.response.text, "whole", "the durable answer has nothing of the broken one");
+    assert!(generated.attempts[0].may_have_been_billed && generated.cost_is_partial);
+    assert_eq!(generated.attempts[0].first_token_ms, Some(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_void_when_nothing_was_heard() {
+    let (rig, _worker) = Rig::running().await;
+    rig.models.push(PROVIDER, Reply::Now(Err(failure(ModelError::Server("busy".to_owned())))));
+    let workflow = rig.publish("w1", "s1", "hello");
+    rig.saved(&workflow).await;
+    let kinds: Vec<_> =
+        told(&frames(&rig, &workflow)).into_iter().map(|(kind, attempt, _)| (kind, attempt)).collect();
+    assert_eq!(
+        kinds,
+        [
+            (LiveKind::Started, 1),
+            (LiveKind::Started, 2),
+            (LiveKind::Text, 2),
+            (LiveKind::Text, 2),
+            (LiveKind::Completed, 2)
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_after_half_an_answer_is_announced_too() {
+    let mut rig = Rig::new();
+    rig.fall_back_to("large", "anthropic");
+    rig.settings.stages.get_mut(&StageName::Generation).unwrap().retry.max_attempts = 1;
+    rig.models.always(PROVIDER, Err(broken_off(ModelError::BadResponse("no end".to_owned()))));
+    rig.models.always("anthropic", Ok(answer("whole")));
+    let _worker = rig.worker().await;
+    let workflow = rig.publish("w1", "s1", "hello");
+    rig.saved(&workflow).await;
+    assert_eq!(
+        told(&frames(&rig, &workflow)),
+        [
+            (LiveKind::Started, 1, "small-v1"),
+            (LiveKind::Text, 1, HALF),
+            (LiveKind::Restarted, 1, "the provider's answer is not usable: no end"),
+            (LiveKind::Started, 2, "large-v1"),
+            (LiveKind::Text, 2, "whole"),
+            (LiveKind::Completed, 2, ""),
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_without_an_answer_is_told_and_is_no_restart() {
+    let (rig, _worker) = Rig::running().await;
+    rig.models.always(PROVIDER, Err(broken_off(ModelError::ContentFiltered("violence".to_owned()))));
+    let workflow = rig.publish("w1", "s1", "hello");
+    let failed = rig.failed(&workflow).await;
+    assert!(failed.may_have_happened, "it had begun to answer");
+    let frames = frames(&rig, &workflow);
+    let kinds: Vec<_> = told(&frames).into_iter().map(|(kind, ..)| kind).collect();
+    assert_eq!(kinds, [LiveKind::Started, LiveKind::Text, LiveKind::Failed]);
+    assert_eq!(frames[2].reason.as_deref(), Some(failed.message.as_str()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_worker_after_one_that_died_says_that_it_is_another_delivery() {
+    let rig = Rig::new();
+    let first = rig.worker().await;
+    rig.models.push(PROVIDER, Reply::Never);
+    let workflow = rig.publish("w1", "s1", "hello");
+    rig.pass(SECOND).await;
+    first.crash();
+    let _second = rig.worker().await;
+    rig.saved(&workflow).await;
+    let frames = frames(&rig, &workflow);
+    let of_second: Vec<_> = frames.iter().filter(|frame| frame.delivery == 2).cloned().collect();
+    assert_eq!(frames[0].delivery, 1);
+    assert_eq!(told(&of_second)[0], (LiveKind::Started, 1, "small-v1"), "its own count begins anew");
+    assert_eq!(rig.generated(&workflow).earlier_deliveries, 1);
+}
