@@ -1,6 +1,6 @@
 //! The adapters that the configuration asks for.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use reqwest::header::HeaderName;
 use throughline_actors::{
@@ -13,7 +13,7 @@ use crate::{
     bus::nats::{ConnectError, NatsAuth, NatsBus, NatsSettings, Url, topology},
     config::{self, Config, Env, Generation, Provider, ProviderKind, SecretError, Source, SourceHeader},
     fetch::{Credential, HeaderText, HttpSource, HttpSources, HttpSourcesError},
-    llm::{self, CallLimits, ModelProviders, ModelProvidersError, ProviderSpec},
+    llm::{self, CallLimits, KeySource, ModelProviders, ModelProvidersError, ProviderSpec},
     storage::sqlite::SqliteStore,
     system::{SystemClock, SystemEntropy},
 };
@@ -246,7 +246,8 @@ fn model_providers(
                 ProviderKind::Openai => llm::ProviderKind::OpenAi,
             },
             base_url: provider.base_url.expose().to_owned(),
-            api_key: api_key.map(Credential::new),
+            keys: api_key.map(|key| KeySource::Fixed(Credential::new(key))).into_iter().collect(),
+            options: HashMap::new(),
             limits,
         });
     }

@@ -1,6 +1,7 @@
 //! Secrets that are sent, and their removal from whatever comes back.
 
 use std::fmt;
+use std::sync::Arc;
 
 use reqwest::header::{HeaderValue, InvalidHeaderValue};
 use serde_json::Value;
@@ -45,11 +46,37 @@ impl Redactor {
     }
 
     pub(crate) fn text(&self, text: &mut String) {
-        for Credential(secret) in &self.0 {
-            if text.contains(secret) {
-                *text = text.replace(secret, REDACTED);
-            }
+        if self.0.iter().any(|secret| text.contains(&secret.0)) {
+            *text = self.removed(text);
         }
+    }
+
+    fn removed(&self, text: &str) -> String {
+        let mut clean = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some((at, secret)) = self.find(rest) {
+            clean.push_str(&rest[..at]);
+            clean.push_str(REDACTED);
+            rest = &rest[at + secret.len()..];
+        }
+        clean.push_str(rest);
+        clean
+    }
+
+    /// The first secret in `text`; of several that begin there, the longest.
+    fn find(&self, text: &str) -> Option<(usize, &str)> {
+        let found = self.0.iter().filter_map(|secret| Some((text.find(&secret.0)?, secret.0.as_str())));
+        found.min_by_key(|(at, secret)| (*at, std::cmp::Reverse(secret.len())))
+    }
+
+    /// Where the end of `text` could be the beginning of a secret.
+    fn may_begin_at(&self, text: &str) -> Option<usize> {
+        let longest = self.0.iter().map(|secret| secret.0.len()).max()?;
+        let from = text.len().saturating_sub(longest - 1);
+        text.char_indices()
+            .map(|(at, _)| at)
+            .skip_while(|at| *at < from)
+            .find(|at| self.0.iter().any(|secret| secret.0.len() > text.len() - at && secret.0.starts_with(&text[*at..])))
     }
 
     /// Strings and names at any depth. Works on parsed JSON, where `\/` and `\u0073` no longer hide anything.
@@ -77,6 +104,60 @@ impl Redactor {
     }
 }
 
+/// Removes secrets from a text that comes in pieces. What could be the beginning of a secret is held back until more
+/// is known, so that one that is spread over pieces is found, too.
+#[derive(Debug)]
+pub(crate) struct Sieve {
+    redactor: Arc<Redactor>,
+    held: String,
+}
+
+impl Sieve {
+    pub(crate) fn new(redactor: Arc<Redactor>) -> Self {
+        Self { redactor, held: String::new() }
+    }
+
+    /// Appends to `clean` what is certain.
+    pub(crate) fn push(&mut self, piece: &str, clean: &mut String) {
+        if self.redactor.0.is_empty() {
+            clean.push_str(piece);
+            return;
+        }
+        self.held.push_str(piece);
+        let mut done = 0;
+        loop {
+            let rest = &self.held[done..];
+            let may_begin = self.redactor.may_begin_at(rest);
+            match self.redactor.find(rest) {
+                // A longer secret than the one that is complete may have begun before it, or where it does.
+                Some((at, secret)) if may_begin.is_none_or(|begin| begin > at) => {
+                    clean.push_str(&rest[..at]);
+                    clean.push_str(REDACTED);
+                    done += at + secret.len();
+                }
+                Some(_) | None => {
+                    let certain = may_begin.unwrap_or(rest.len());
+                    clean.push_str(&rest[..certain]);
+                    done += certain;
+                    break;
+                }
+            }
+        }
+        self.held.drain(..done);
+    }
+
+    /// Nothing more comes.
+    pub(crate) fn finish(&mut self, clean: &mut String) {
+        clean.push_str(&self.redactor.removed(&self.held));
+        self.held.clear();
+    }
+
+    /// Whether something is held back.
+    pub(crate) fn holds(&self) -> bool {
+        !self.held.is_empty()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -92,6 +173,40 @@ mod tests {
         .unwrap_or_default();
         redactor.json(&mut value);
         assert_eq!(value, json!({"a": ["no", {"b": "key ***!"}], "***": 1, "c": "canary/"}));
+    }
+
+    #[test]
+    fn a_secret_in_pieces_is_removed_however_it_is_cut() {
+        let redactor = Arc::new(Redactor::new([
+            &Credential::new("canary-key"),
+            &Credential::new("canary-key-2"),
+            &Credential::new("y-2-äöü-other"),
+        ]));
+        let text = "a canary-key, a canary-key-2 and a canary-key-2-äöü-other, a canary-ke";
+        let mut whole = text.to_owned();
+        redactor.text(&mut whole);
+        assert_eq!(whole, "a ***, a *** and a ***-äöü-other, a canary-ke");
+        let ends: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
+        for first in &ends {
+            for second in ends.iter().filter(|second| *second >= first) {
+                let (mut sieve, mut clean) = (Sieve::new(Arc::clone(&redactor)), String::new());
+                for piece in [&text[..*first], &text[*first..*second], &text[*second..]] {
+                    sieve.push(piece, &mut clean);
+                }
+                sieve.finish(&mut clean);
+                assert_eq!(clean, whole, "cut at {first} and {second}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_may_begin_a_secret_is_held_back() {
+        let redactor = Arc::new(Redactor::new([&Credential::new("sk-canary")]));
+        let (mut sieve, mut clean) = (Sieve::new(redactor), String::new());
+        sieve.push("It asks", &mut clean);
+        assert_eq!(clean, "It ask");
+        sieve.push(" you", &mut clean);
+        assert_eq!(clean, "It asks you");
     }
 
     #[test]

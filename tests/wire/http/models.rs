@@ -1,11 +1,12 @@
 //! The OpenAI-compatible client: the contract, and exactly what goes over the wire.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use throughline::llm::{CallLimits, Credential, ModelProviders, ProviderKind, ProviderSpec};
+use throughline::llm::{CallLimits, Credential, KeySource, ModelProviders, ProviderKind, ProviderSpec};
 use throughline_actors::ports::contract::model::{ModelRig, Scene, models_keep_their_contract, request};
 use throughline_actors::ports::model::{ModelError, ModelFailure, ModelRequest, Models, Unheard};
 use throughline_actors::ports::{Classify, Fault};
@@ -33,7 +34,8 @@ pub(super) fn models_at(base_url: &str, limits: CallLimits) -> ModelProviders {
         name: "provider".to_owned(),
         kind: ProviderKind::OpenAi,
         base_url: base_url.to_owned(),
-        api_key: Some(Credential::new(KEY)),
+        keys: vec![KeySource::Fixed(Credential::new(KEY))],
+        options: HashMap::new(),
         limits,
     };
     ModelProviders::new(vec![spec], &clock()).unwrap()
@@ -124,7 +126,8 @@ async fn the_adapter_keeps_the_contract() {
         name: name.to_owned(),
         kind: ProviderKind::OpenAi,
         base_url,
-        api_key: None,
+        keys: Vec::new(),
+        options: HashMap::new(),
         limits,
     };
     let specs =
@@ -246,7 +249,8 @@ fn settings_that_cannot_work_are_refused_and_secrets_not_repeated() {
             name: "mine".to_owned(),
             kind: ProviderKind::OpenAi,
             base_url: base_url.to_owned(),
-            api_key: Some(Credential::new(key)),
+            keys: vec![KeySource::Fixed(Credential::new(key))],
+            options: HashMap::new(),
             limits: limits(),
         };
         assert!(!format!("{spec:?}").contains(key));

@@ -3,18 +3,24 @@
 use serde_json::json;
 
 use super::*;
-use crate::http_client::credential::Credential;
+use crate::http_client::credential::{Credential, Redactor};
+use throughline_actors::ports::model::{AnswerFormat, ModelError};
 
-fn read(answer: &Value) -> Result<Answer, Unusable> {
-    Answer::read(answer.to_string().as_bytes(), &Redactor::default())
+fn read_bytes(body: &[u8], redactor: &Redactor) -> Result<(Draft, Value), Unusable> {
+    let raw = draft::parse(body, redactor)?;
+    Ok((super::read(&raw)?.check(&AnswerFormat::Text)?, raw))
 }
 
-fn read_choice(choice: &Value) -> Result<Answer, Unusable> {
+fn read(answer: &Value) -> Result<Draft, Unusable> {
+    Ok(read_bytes(answer.to_string().as_bytes(), &Redactor::default())?.0)
+}
+
+fn read_choice(choice: &Value) -> Result<Draft, Unusable> {
     read(&json!({"model": "m", "choices": [choice]}))
 }
 
-fn complaint(result: Result<Answer, Unusable>) -> String {
-    let error = result.unwrap_err().error("text/html");
+fn complaint<T: std::fmt::Debug>(result: Result<T, Unusable>) -> String {
+    let error = result.unwrap_err().error("text/html, 9 bytes");
     let ModelError::BadResponse(words) = error else { panic!("{error:?}") };
     words
 }
@@ -27,8 +33,7 @@ fn an_answer_is_text_or_parts_of_text() {
     ];
     for content in cases {
         let answer = read_choice(&json!({"message": {"content": content}, "finish_reason": "stop"})).unwrap();
-        assert_eq!((answer.text.as_str(), answer.finish_reason), ("Hello", FinishReason::Stop));
-        assert_eq!(answer.raw["choices"][0]["message"]["content"], content);
+        assert_eq!((answer.text.as_str(), answer.finish.reason), ("Hello", FinishReason::Stop));
     }
 }
 
@@ -46,7 +51,7 @@ fn finish_reasons_have_one_vocabulary() {
     ];
     for (said, expected) in cases {
         let answer = read_choice(&json!({"message": {"content": "x"}, "finish_reason": said})).unwrap();
-        assert_eq!(answer.finish_reason, expected, "{said}");
+        assert_eq!(answer.finish.reason, expected, "{said}");
     }
 }
 
@@ -60,7 +65,7 @@ fn a_refusal_is_an_answer_and_says_so() {
     for message in messages {
         let answer = read_choice(&json!({"message": message, "finish_reason": "stop"})).unwrap();
         assert_eq!(answer.text, "I cannot help with that.");
-        assert_eq!(answer.finish_reason, FinishReason::ContentFilter);
+        assert_eq!(answer.finish.reason, FinishReason::ContentFilter);
     }
 }
 
@@ -85,7 +90,7 @@ fn an_empty_answer_is_never_a_success() {
     // Unless it asks for tools to be called.
     let tools =
         json!({"message": {"content": null, "tool_calls": [{"id": "1"}]}, "finish_reason": "tool_calls"});
-    assert_eq!(read_choice(&tools).unwrap().finish_reason, FinishReason::ToolCalls);
+    assert_eq!(read_choice(&tools).unwrap().finish.reason, FinishReason::ToolCalls);
     // What the filter withheld would be withheld again.
     let withheld = read_choice(&json!({"message": {"content": null}, "finish_reason": "content_filter"}));
     assert!(matches!(withheld.unwrap_err().error(""), ModelError::ContentFiltered(_)));
@@ -95,7 +100,7 @@ fn an_empty_answer_is_never_a_success() {
 fn odd_usage_is_no_usage_and_parts_stay_within_the_whole() {
     let usage_of = |usage: Value| {
         let choice = json!([{"message": {"content": "x"}, "finish_reason": "stop"}]);
-        read(&json!({"choices": choice, "usage": usage})).unwrap().usage
+        super::usage(&json!({"choices": choice, "usage": usage}))
     };
     let usage = |input, output, cached, reasoning| {
         Some(Usage {
@@ -137,8 +142,8 @@ fn odd_usage_is_no_usage_and_parts_stay_within_the_whole() {
 
 #[test]
 fn what_is_not_an_answer_is_described_but_not_repeated() {
-    let read = |body: &[u8]| complaint(Answer::read(body, &Redactor::default()));
-    assert_eq!(read(b""), "it has no body (text/html, 0 bytes)");
+    let read = |body: &[u8]| complaint(read_bytes(body, &Redactor::default()));
+    assert_eq!(read(b""), "it has no body (text/html, 9 bytes)");
     let html = read(b"<!DOCTYPE html>\n<html>\x1b[2J<h1>502</h1></html>");
     assert!(html.contains("begins \"<!DOCTYPE html> <html> [2J<h1>502</h1></html>\""), "{html}");
     assert!(read("x".repeat(100_000).as_bytes()).len() < 300);
@@ -150,14 +155,12 @@ fn what_is_not_an_answer_is_described_but_not_repeated() {
     assert!(read("[".repeat(10_000).as_bytes()).contains("recursion"), "too deep");
     assert!(read(b"[]").contains("it is an array"));
     assert!(read(b"3").contains("it is a single value"));
-    let error = read(br#"{"error": {"message": "boom", "code": 500}, "choices": []}"#);
-    assert!(error.contains("error with a success status: boom (500)"), "{error}");
 }
 
 #[test]
 fn a_byte_order_mark_and_an_empty_error_are_tolerated() {
     let body = "\u{FEFF}{\"error\":null,\"choices\":[{\"message\":{\"content\":\"x\"}}]}";
-    let answer = Answer::read(body.as_bytes(), &Redactor::default()).unwrap();
+    let (answer, _) = read_bytes(body.as_bytes(), &Redactor::default()).unwrap();
     assert_eq!((answer.text.as_str(), answer.model), ("x", None));
 }
 
@@ -165,10 +168,21 @@ fn a_byte_order_mark_and_an_empty_error_are_tolerated() {
 fn an_echoed_key_is_in_nothing_that_leaves() {
     let redactor = Redactor::new([&Credential::new("sk-canary")]);
     let body = json!({"model": "m", "choices": [{"message": {"content": "sk-canary"}}], "sk-canary": ["x sk-canary"]});
-    let answer = Answer::read(body.to_string().as_bytes(), &redactor).unwrap();
+    let answer = read_bytes(body.to_string().as_bytes(), &redactor).unwrap();
     assert!(!format!("{answer:?}").contains("canary"));
-    for body in ["<p>sk-canary</p>", "{\"error\": \"bad sk-canary\"}", "{\"sk-canary\": 1}"] {
-        let complaint = complaint(Answer::read(body.as_bytes(), &redactor));
-        assert!(complaint.contains("***") && !complaint.contains("canary"), "{complaint}");
+    for body in ["<p>sk-canary</p>", "{\"error\": \"bad sk-canary\"}", "{\"sk-canary\": 1}", "[\"sk-canary\"]"] {
+        let error = read_bytes(body.as_bytes(), &redactor).unwrap_err().error("");
+        assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
     }
+}
+
+#[test]
+fn an_error_with_a_success_status_is_read_like_any_other() {
+    let error = |error: Value| read(&json!({"error": error, "choices": []})).unwrap_err().error("");
+    assert!(matches!(error(json!({"message": "boom", "code": 500})), ModelError::Server(_)));
+    assert!(matches!(error(json!({"message": "boom"})), ModelError::Server(_)));
+    assert_eq!(error(json!({"message": "slow down", "code": 429})), ModelError::RateLimited);
+    assert!(matches!(error(json!({"message": "boom", "code": "400"})), ModelError::BadRequest(_)));
+    let overloaded = json!({"message": "Overloaded", "type": "overloaded_error"});
+    assert!(matches!(error(overloaded), ModelError::Server(_)));
 }

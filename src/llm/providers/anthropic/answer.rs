@@ -1,0 +1,66 @@
+//! A whole message.
+
+use serde_json::Value;
+use throughline_actors::ports::model::ToolCall;
+use throughline_schemas::{FinishReason, Usage};
+
+use crate::http_client::text;
+use crate::llm::providers::draft::{self, Draft, Finish, Unusable, fields, word};
+
+/// Longest explanation of a refusal that is passed on, in characters.
+const MAX_EXPLANATION_CHARS: usize = 300;
+
+pub(super) fn read(raw: &Value) -> Result<Draft, Unusable> {
+    let Some(blocks) = raw["content"].as_array() else {
+        return Err(Unusable::Broken(format!("it has no content; {}", fields(raw))));
+    };
+    let of = |kind: &'static str| blocks.iter().filter(move |block| block["type"] == kind);
+    let joined = |kind, field: &str| of(kind).filter_map(|block| block[field].as_str()).collect::<String>();
+    let text = joined("text", "text");
+    let finish = Finish::of(&raw["stop_reason"], finish_reason);
+    if text.is_empty() && finish.reason == FinishReason::ContentFilter {
+        let explanation = raw["stop_details"]["explanation"].as_str().unwrap_or("the model refused to answer");
+        return Err(Unusable::Withheld(text::one_line(explanation, MAX_EXPLANATION_CHARS)));
+    }
+    Ok(Draft {
+        text,
+        reasoning: joined("thinking", "thinking"),
+        refusal: None,
+        tool_calls: of("tool_use").filter_map(tool_call).collect(),
+        model: word(&raw["model"]),
+        finish,
+    })
+}
+
+fn tool_call(block: &Value) -> Option<ToolCall> {
+    let input = &block["input"];
+    Some(ToolCall {
+        id: word(&block["id"]).unwrap_or_default(),
+        name: word(&block["name"])?,
+        // A stream that was cut by the token limit leaves half of the JSON, as text.
+        arguments: input.as_str().map_or_else(|| input.to_string(), str::to_owned),
+    })
+}
+
+fn finish_reason(said: &str) -> FinishReason {
+    match said {
+        "end_turn" | "stop_sequence" => FinishReason::Stop,
+        "max_tokens" | "model_context_window_exceeded" => FinishReason::Length,
+        "tool_use" => FinishReason::ToolCalls,
+        "refusal" => FinishReason::ContentFilter,
+        // `pause_turn` among them: the model would go on if it were asked to.
+        _ => FinishReason::Other,
+    }
+}
+
+/// Input tokens exclude what was written to and read from the cache; ours include both.
+pub(super) fn usage(raw: &Value) -> Option<Usage> {
+    let usage = &raw["usage"];
+    let tokens = |name: &str| usage[name].as_u64().unwrap_or(0);
+    let input = usage["input_tokens"].as_u64()?;
+    let output = usage["output_tokens"].as_u64()?;
+    let read = tokens("cache_read_input_tokens");
+    let input = input.checked_add(tokens("cache_creation_input_tokens"))?.checked_add(read)?;
+    let thinking = usage["output_tokens_details"]["thinking_tokens"].as_u64().unwrap_or(0);
+    Some(draft::usage(input, read, output, thinking))
+}

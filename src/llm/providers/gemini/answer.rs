@@ -1,0 +1,82 @@
+//! A whole `GenerateContentResponse`.
+
+use serde_json::Value;
+use throughline_actors::ports::model::ToolCall;
+use throughline_schemas::{FinishReason, Usage};
+
+use crate::http_client::text;
+use crate::llm::providers::draft::{self, Draft, Finish, Unusable, fields, word};
+
+/// Longest foreign word in a message, in characters.
+const MAX_WORD_CHARS: usize = 200;
+
+pub(super) fn read(raw: &Value) -> Result<Draft, Unusable> {
+    let candidate = &raw["candidates"][0];
+    if !candidate.is_object() {
+        return Err(match raw["promptFeedback"]["blockReason"].as_str() {
+            Some(reason) => {
+                let reason = text::one_line(reason, MAX_WORD_CHARS);
+                Unusable::Withheld(format!("it refused the prompt ({reason})"))
+            }
+            None => Unusable::Broken(format!("it has no candidates; {}", fields(raw))),
+        });
+    }
+    let said = candidate["finishReason"].as_str().unwrap_or_default();
+    if matches!(said, "MALFORMED_FUNCTION_CALL" | "UNEXPECTED_TOOL_CALL" | "TOO_MANY_TOOL_CALLS") {
+        let why = candidate["finishMessage"].as_str().unwrap_or("no message");
+        let why = text::one_line(why, MAX_WORD_CHARS);
+        return Err(Unusable::Broken(format!("its finishReason is {said}: {why}")));
+    }
+    let parts = || candidate["content"]["parts"].as_array().into_iter().flatten();
+    let texts = |thought: bool| {
+        parts().filter(move |part| is_thought(part) == thought).filter_map(|part| part["text"].as_str())
+    };
+    let tool_calls: Vec<_> = parts().filter_map(tool_call).collect();
+    let mut finish = Finish::of(&candidate["finishReason"], finish_reason);
+    if finish.reason == FinishReason::Stop && !tool_calls.is_empty() {
+        finish.reason = FinishReason::ToolCalls;
+    }
+    Ok(Draft {
+        text: texts(false).collect(),
+        reasoning: texts(true).collect(),
+        refusal: None,
+        tool_calls,
+        model: word(&raw["modelVersion"]),
+        finish,
+    })
+}
+
+/// Whether a part is of the model's reasoning.
+pub(super) fn is_thought(part: &Value) -> bool {
+    part["thought"] == true
+}
+
+fn tool_call(part: &Value) -> Option<ToolCall> {
+    let call = &part["functionCall"];
+    Some(ToolCall {
+        id: word(&call["id"]).unwrap_or_default(),
+        name: word(&call["name"])?,
+        arguments: if call["args"].is_null() { "{}".to_owned() } else { call["args"].to_string() },
+    })
+}
+
+fn finish_reason(said: &str) -> FinishReason {
+    match said {
+        "STOP" => FinishReason::Stop,
+        "MAX_TOKENS" => FinishReason::Length,
+        "SAFETY" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII" | "RECITATION" | "MODEL_ARMOR" | "JAILBREAK"
+        | "IMAGE_SAFETY" | "IMAGE_PROHIBITED_CONTENT" | "IMAGE_RECITATION" => FinishReason::ContentFilter,
+        _ => FinishReason::Other,
+    }
+}
+
+/// The prompt includes what was cached, not what tools added to it; the candidates exclude the thoughts.
+pub(super) fn usage(raw: &Value) -> Option<Usage> {
+    let usage = &raw["usageMetadata"];
+    let tokens = |name: &str| usage[name].as_u64();
+    let input = tokens("promptTokenCount")?.checked_add(tokens("toolUsePromptTokenCount").unwrap_or(0))?;
+    // A count of zero is left out.
+    let thoughts = tokens("thoughtsTokenCount").unwrap_or(0);
+    let output = tokens("candidatesTokenCount").unwrap_or(0).checked_add(thoughts)?;
+    Some(draft::usage(input, tokens("cachedContentTokenCount").unwrap_or(0), output, thoughts))
+}

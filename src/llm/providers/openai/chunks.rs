@@ -1,0 +1,193 @@
+//! A stream of `chat.completion.chunk`, put together as one `chat.completion`.
+
+use serde_json::{Map, Value, json};
+
+use super::answer;
+use crate::llm::providers::dialect::{Assembly, Fault, Progress};
+use crate::llm::providers::draft::word;
+use crate::llm::providers::hearer::Hearer;
+use crate::llm::providers::room::Room;
+use crate::llm::providers::sse::{Event, TooLarge};
+
+/// What has come so far: the whole form, with one choice.
+pub(super) struct Chunks {
+    raw: Value,
+    room: Room,
+    done: bool,
+}
+
+impl Chunks {
+    pub(super) fn new(max_bytes: usize) -> Self {
+        let raw = json!({"object": "chat.completion", "choices": []});
+        Self { raw, room: Room::new(max_bytes), done: false }
+    }
+}
+
+impl Assembly for Chunks {
+    fn json(&mut self, mut event: Value, hearer: &mut Hearer<'_>) -> Result<Progress, Fault> {
+        let choices = event["choices"].take();
+        let Value::Object(raw) = &mut self.raw else { return Ok(Progress::Goes) };
+        if let Value::Object(fields) = event {
+            for (name, value) in fields {
+                if !value.is_null() && name != "object" {
+                    self.room.set(raw, &name, value)?;
+                }
+            }
+        }
+        let Value::Array(choices) = choices else { return Ok(Progress::Goes) };
+        // One answer was asked for. Azure's first chunk has none.
+        let Some(Value::Object(choice)) = choices.into_iter().find(|choice| choice["index"].as_u64().unwrap_or(0) == 0)
+        else {
+            return Ok(Progress::Goes);
+        };
+        if self.raw["choices"][0].is_null() {
+            self.raw["choices"] = json!([{"index": 0, "message": {"role": "assistant", "content": null},
+                "finish_reason": null}]);
+        }
+        self.choice(choice, hearer)?;
+        Ok(Progress::Goes)
+    }
+
+    fn is_end(&mut self, event: Event<'_>) -> bool {
+        self.done |= event.data.trim_ascii() == b"[DONE]";
+        self.done
+    }
+
+    fn raw(&mut self) -> &mut Value {
+        &mut self.raw
+    }
+
+    /// The marker alone also ends streams that were cut; every recorded complete one has both.
+    fn is_complete(&self) -> bool {
+        self.done && word(&self.raw["choices"][0]["finish_reason"]).is_some()
+    }
+}
+
+impl Chunks {
+    fn choice(&mut self, choice: Map<String, Value>, hearer: &mut Hearer<'_>) -> Result<(), TooLarge> {
+        let mut delta = Value::Null;
+        if let Some(kept) = self.raw["choices"][0].as_object_mut() {
+            for (name, value) in choice {
+                match name.as_str() {
+                    "delta" => delta = value,
+                    // As large as the text many times over, and nobody asks for them.
+                    // A message only whole answers have.
+                    "logprobs" | "message" => {}
+                    _ if value.is_null() || value == "" => {}
+                    _ => self.room.set(kept, &name, value)?,
+                }
+            }
+        }
+        let Value::Object(delta) = delta else { return Ok(()) };
+        let delta = Value::Object(delta);
+        hearer.reasoning(&answer::reasoning(&delta));
+        match delta["content"].as_str() {
+            Some(text) => hearer.text(text),
+            None => hearer.text(&answer::text(&delta["content"])),
+        }
+        if !hearer.has_text()
+            && let Some(refusal) = delta["refusal"].as_str()
+        {
+            hearer.text(refusal);
+        }
+        if let Value::Object(delta) = delta {
+            self.delta(delta, hearer)?;
+        }
+        Ok(())
+    }
+
+    fn delta(&mut self, delta: Map<String, Value>, hearer: &mut Hearer<'_>) -> Result<(), TooLarge> {
+        let room = &mut self.room;
+        let Some(message) = self.raw["choices"][0]["message"].as_object_mut() else { return Ok(()) };
+        for (name, value) in delta {
+            match (name.as_str(), value) {
+                (_, Value::Null) => {}
+                ("role", value) => room.set(message, "role", value)?,
+                ("tool_calls", Value::Array(calls)) => {
+                    hearer.begun();
+                    let kept = message.entry("tool_calls").or_insert(json!([]));
+                    calls.into_iter().try_for_each(|call| tool_call(kept, &call, room))?;
+                }
+                ("function_call", Value::Object(call)) => {
+                    hearer.begun();
+                    let kept = message.entry("function_call").or_insert(json!({"name": "", "arguments": ""}));
+                    function(kept, &Value::Object(call), room)?;
+                }
+                ("content", Value::Array(parts)) => {
+                    let content = message.entry("content").or_insert(Value::Null);
+                    if content.is_string() {
+                        let text = content.take();
+                        *content = json!([{"type": "text", "text": text}]);
+                    }
+                    parts.into_iter().try_for_each(|part| content_part(content, part, room))?;
+                }
+                ("content", Value::String(piece)) => {
+                    let content = message.entry("content").or_insert(Value::Null);
+                    if content.is_array() {
+                        content_part(content, json!({"type": "text", "text": piece}), room)?;
+                    } else {
+                        room.append(content, &piece)?;
+                    }
+                }
+                (_, Value::String(piece)) => {
+                    room.append(message.entry(name).or_insert(Value::Null), &piece)?;
+                }
+                (_, Value::Array(items)) => {
+                    let kept = message.entry(name).or_insert(json!([]));
+                    items.into_iter().try_for_each(|item| room.push(kept, item))?;
+                }
+                (_, value) => room.set(message, &name, value)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Text goes on where text was before.
+fn content_part(content: &mut Value, part: Value, room: &mut Room) -> Result<(), TooLarge> {
+    let last = content.as_array_mut().and_then(|parts| parts.last_mut());
+    if let (Some(last), Some(piece)) = (last, part["text"].as_str())
+        && last["type"] == part["type"]
+        && last["text"].is_string()
+    {
+        return room.append(&mut last["text"], piece);
+    }
+    room.push(content, part)
+}
+
+/// Pieces of one call have its `index`; some servers leave it out and send whole calls, or repeat the id.
+fn tool_call(kept: &mut Value, call: &Value, room: &mut Room) -> Result<(), TooLarge> {
+    let (Value::Array(calls), Value::Object(fields)) = (&mut *kept, call) else { return Ok(()) };
+    let id = word(&call["id"]);
+    let same = |other: &Value| match (call["index"].as_u64(), &id) {
+        (Some(index), _) => other["index"].as_u64() == Some(index),
+        (None, Some(id)) => other["id"] == *id,
+        (None, None) => true,
+    };
+    let place = calls.iter().rposition(same);
+    let Some(known) = place.and_then(|place| calls.get_mut(place)) else {
+        // With an empty name and arguments, so that both are appended to.
+        let mut new = fields.clone();
+        new.insert("function".to_owned(), json!({"name": "", "arguments": ""}));
+        room.push(kept, new.into())?;
+        let Some(new) = kept.as_array_mut().and_then(|calls| calls.last_mut()) else { return Ok(()) };
+        return function(&mut new["function"], &call["function"], room);
+    };
+    if let (Some(id), Some(known)) = (id, known.as_object_mut())
+        && word(known.get("id").unwrap_or(&Value::Null)).is_none()
+    {
+        room.set(known, "id", id.into())?;
+    }
+    function(&mut known["function"], &call["function"], room)
+}
+
+/// The name comes once, or again and again; the arguments come in pieces.
+fn function(kept: &mut Value, piece: &Value, room: &mut Room) -> Result<(), TooLarge> {
+    let Value::Object(kept) = kept else { return Ok(()) };
+    let is_named = kept.get("name").and_then(word).is_some();
+    let mut field = |name: &str, piece: &str| room.append(kept.entry(name).or_insert(Value::Null), piece);
+    if !is_named {
+        field("name", piece["name"].as_str().unwrap_or_default())?;
+    }
+    field("arguments", &answer::arguments(&piece["arguments"]))
+}

@@ -1,0 +1,96 @@
+//! What requests of several dialects have in common.
+
+use throughline_actors::ports::model::ModelRequest;
+use throughline_schemas::event::generation::{Message, Role};
+
+use super::ModelOptions;
+
+/// Asks for JSON where the API itself cannot be told, or wants to hear the word.
+pub(super) const JSON_INSTRUCTION: &str =
+    "Answer with one JSON document and nothing else: no code fence, no words before or after it.";
+
+/// `temperature` and `top_p`, where the model takes them. The closest double to a number of thousandths prints as that
+/// number.
+pub(super) fn sampling(request: &ModelRequest, options: ModelOptions) -> (Option<f64>, Option<f64>) {
+    let thousandths = |milli: Option<u32>| {
+        milli.filter(|_| options.send_temperature).map(|milli| f64::from(milli) / 1000.0)
+    };
+    (thousandths(request.temperature_milli), thousandths(request.top_p_milli))
+}
+
+/// The operator's instructions, which some APIs take apart from the conversation, with an empty line between each two.
+pub(super) fn instructions(messages: &[Message]) -> Option<String> {
+    let system = messages.iter().filter(|message| message.role == Role::System);
+    let texts: Vec<&str> = system.map(|message| message.content.as_str()).collect();
+    (!texts.is_empty()).then(|| texts.join("\n\n"))
+}
+
+/// The conversation without the instructions, in turns: what the same side says in several messages is one turn, as APIs
+/// want it that insist on alternation. Messages without text are left out: such APIs refuse them.
+pub(super) fn turns(messages: &[Message]) -> Vec<(Role, Vec<&str>)> {
+    let mut turns: Vec<(Role, Vec<&str>)> = Vec::new();
+    for Message { role, content } in messages {
+        if *role == Role::System || content.is_empty() {
+            continue;
+        }
+        match turns.last_mut() {
+            Some((last, texts)) if last == role => texts.push(content),
+            Some(_) | None => turns.push((*role, vec![content])),
+        }
+    }
+    turns
+}
+
+#[cfg(test)]
+mod tests {
+    use throughline_actors::ports::model::AnswerFormat;
+    use throughline_schemas::TraceParent;
+
+    use super::*;
+
+    #[test]
+    fn every_temperature_is_written_exactly() {
+        for milli in 0..=2000_u32 {
+            let request = ModelRequest {
+                provider: String::new(),
+                model: String::new(),
+                messages: Vec::new(),
+                max_tokens: 1,
+                temperature_milli: Some(milli),
+                top_p_milli: None,
+                stop: Vec::new(),
+                format: AnswerFormat::Text,
+                stream: false,
+                traceparent: TraceParent::root(1, 1),
+            };
+            let (temperature, top_p) = sampling(&request, ModelOptions::default());
+            let written = serde_json::to_string(&temperature).unwrap_or_default();
+            let digits = format!("{}.{:03}", milli / 1000, milli % 1000);
+            let shortest = digits.trim_end_matches('0');
+            let expected = if shortest.ends_with('.') { format!("{shortest}0") } else { shortest.to_owned() };
+            assert_eq!((written, top_p), (expected, None));
+        }
+    }
+
+    #[test]
+    fn a_conversation_alternates() {
+        let message = |role, content: &str| Message { role, content: content.to_owned() };
+        let messages = [
+            message(Role::System, "Be brief."),
+            message(Role::User, "Data."),
+            message(Role::User, ""),
+            message(Role::User, "Question?"),
+            message(Role::Assistant, "Answer."),
+            message(Role::System, "Be kind."),
+            message(Role::User, "Thanks."),
+        ];
+        assert_eq!(instructions(&messages).as_deref(), Some("Be brief.\n\nBe kind."));
+        let expected = vec![
+            (Role::User, vec!["Data.", "Question?"]),
+            (Role::Assistant, vec!["Answer."]),
+            (Role::User, vec!["Thanks."]),
+        ];
+        assert_eq!(turns(&messages), expected);
+        assert_eq!((instructions(&messages[1..2]), turns(&[])), (None, Vec::new()));
+    }
+}
