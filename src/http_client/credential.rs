@@ -73,10 +73,9 @@ impl Redactor {
     fn may_begin_at(&self, text: &str) -> Option<usize> {
         let longest = self.0.iter().map(|secret| secret.0.len()).max()?;
         let from = text.len().saturating_sub(longest - 1);
-        text.char_indices()
-            .map(|(at, _)| at)
-            .skip_while(|at| *at < from)
-            .find(|at| self.0.iter().any(|secret| secret.0.len() > text.len() - at && secret.0.starts_with(&text[*at..])))
+        text.char_indices().map(|(at, _)| at).skip_while(|at| *at < from).find(|at| {
+            self.0.iter().any(|secret| secret.0.len() > text.len() - at && secret.0.starts_with(&text[*at..]))
+        })
     }
 
     /// Strings and names at any depth. Works on parsed JSON, where `\/` and `\u0073` no longer hide anything.

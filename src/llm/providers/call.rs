@@ -14,16 +14,16 @@ use throughline_schemas::Usage;
 use tokio::time::{Instant, timeout_at};
 
 use super::dialect::Dialect;
-use super::hearer::Hearer;
 use super::draft::{self, Draft};
+use super::hearer::Hearer;
 use super::keys::{KeyRing, Picked, Rest};
 use super::options::OptionsByModel;
 use super::refusal::Refusal;
 use super::stream::{self, Reader, StreamLimits};
 use super::{CallLimits, ModelProvidersError, ProviderSpec, facts};
 use crate::fetch::{TRACEPARENT, traceparent};
-use crate::http_client::body::{self, BodyError, BodyLimits};
 use crate::http_client;
+use crate::http_client::body::{self, BodyError, BodyLimits};
 
 /// The status of an error is known before its body, which may therefore take only this long.
 const ERROR_BODY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);

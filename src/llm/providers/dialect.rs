@@ -6,11 +6,11 @@ use serde_json::Value;
 use throughline_actors::ports::model::ModelRequest;
 use throughline_schemas::Usage;
 
+use super::ModelOptions;
 use super::draft::{Draft, Unusable};
 use super::hearer::Hearer;
 use super::refusal::Refusal;
 use super::sse::{Event, TooLarge};
-use super::ModelOptions;
 
 /// One provider's way of saying things. Knows no limits, no sockets and no keys.
 pub(super) trait Dialect: Send + Sync {

@@ -102,14 +102,23 @@ impl Draft {
                     return Err(Unusable::Broken(format!("it is not the JSON that was asked for: {error}")));
                 }
             }
-            (AnswerFormat::Json(_), FinishReason::Length | FinishReason::ToolCalls | FinishReason::ContentFilter)
+            (
+                AnswerFormat::Json(_),
+                FinishReason::Length | FinishReason::ToolCalls | FinishReason::ContentFilter,
+            )
             | (AnswerFormat::Text, _) => {}
         }
         Ok(self)
     }
 
     /// Completes the answer; `asked` is the model's name where the provider does not name it.
-    pub(super) fn answer(self, asked: &str, usage: Option<Usage>, raw: Value, facts: CallFacts) -> ModelAnswer {
+    pub(super) fn answer(
+        self,
+        asked: &str,
+        usage: Option<Usage>,
+        raw: Value,
+        facts: CallFacts,
+    ) -> ModelAnswer {
         ModelAnswer {
             text: self.text,
             reasoning: (!self.reasoning.is_empty()).then_some(self.reasoning),

@@ -137,8 +137,7 @@ mod tests {
     #[test]
     fn azure_does_not_always_know() {
         assert_eq!(read(&[]), None);
-        let unknown =
-            [("x-ratelimit-limit-requests", "-1"), ("x-ratelimit-remaining-requests", "-1")];
+        let unknown = [("x-ratelimit-limit-requests", "-1"), ("x-ratelimit-remaining-requests", "-1")];
         assert_eq!(read(&unknown), None);
         let zero = [("x-ratelimit-limit-tokens", "0"), ("x-ratelimit-remaining-tokens", "0")];
         assert_eq!(read(&zero), None);

@@ -45,13 +45,7 @@ impl Channel {
 impl<'a> Hearer<'a> {
     /// `started` is when the call began.
     pub(super) fn new(sink: &'a dyn DeltaSink, redactor: &Arc<Redactor>, started: Instant) -> Self {
-        Self {
-            sink,
-            started,
-            first: None,
-            text: Channel::new(redactor),
-            reasoning: Channel::new(redactor),
-        }
+        Self { sink, started, first: None, text: Channel::new(redactor), reasoning: Channel::new(redactor) }
     }
 
     /// The next piece of text.

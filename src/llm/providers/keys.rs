@@ -115,7 +115,8 @@ impl KeyRing {
     /// Reads every key; one that is missing is an error now and not with the first call. No sources: a provider that
     /// needs no key.
     pub(super) fn new(sources: Vec<KeySource>, prefix: &'static str) -> Result<Self, KeyError> {
-        let keys = sources.into_iter().map(|source| Key::read(source, prefix)).collect::<Result<Vec<_>, _>>()?;
+        let keys =
+            sources.into_iter().map(|source| Key::read(source, prefix)).collect::<Result<Vec<_>, _>>()?;
         let redactor = Arc::new(Redactor::new(keys.iter().map(|key| &key.value)));
         Ok(Self { prefix, state: Mutex::new(State { keys, next: 0, former: Vec::new(), redactor }) })
     }
@@ -128,7 +129,8 @@ impl KeyRing {
         let count = state.keys.len();
         let in_turn = (0..count).map(|step| (state.next + step) % count);
         let rests = |index: &usize| state.keys[*index].rests_until.filter(|until| *until > now);
-        let picked = in_turn.clone().find(|index| rests(index).is_none()).or_else(|| in_turn.min_by_key(rests));
+        let picked =
+            in_turn.clone().find(|index| rests(index).is_none()).or_else(|| in_turn.min_by_key(rests));
         let index = picked.unwrap_or_default();
         state.next = index + 1;
         let key = state.keys.get(index);
@@ -190,7 +192,8 @@ impl State {
     fn refresh(&mut self, prefix: &str, now: Instant) {
         let mut changed = false;
         for key in &mut self.keys {
-            if matches!(key.source, KeySource::File(_)) && now.duration_since(key.looked_at) >= FILE_INTERVAL {
+            if matches!(key.source, KeySource::File(_)) && now.duration_since(key.looked_at) >= FILE_INTERVAL
+            {
                 changed |= key.look_again(prefix, now, &mut self.former);
             }
         }

@@ -25,7 +25,11 @@ pub(super) struct OpenAi {
 impl OpenAi {
     /// `{base_url}/chat/completions`, before a query if there is one.
     pub(super) fn new(mut base_url: Url) -> Result<Self, BaseUrlError> {
-        base_url.path_segments_mut().map_err(|()| BaseUrlError)?.pop_if_empty().extend(["chat", "completions"]);
+        base_url
+            .path_segments_mut()
+            .map_err(|()| BaseUrlError)?
+            .pop_if_empty()
+            .extend(["chat", "completions"]);
         Ok(Self { url: base_url })
     }
 }

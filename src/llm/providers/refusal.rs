@@ -123,17 +123,23 @@ impl Refusal {
         }
         [&self.code, &self.kind].into_iter().flatten().find_map(|name| {
             Some(match name.as_str() {
-                "insufficient_quota" | "billing_not_active" | "billing_hard_limit_reached" | "billing_error" => {
-                    ModelError::QuotaExhausted(said())
-                }
+                "insufficient_quota"
+                | "billing_not_active"
+                | "billing_hard_limit_reached"
+                | "billing_error" => ModelError::QuotaExhausted(said()),
                 "context_length_exceeded" | "exceed_context_size_error" | "string_above_max_length" => {
                     ModelError::ContextTooLong(said())
                 }
                 "content_filter" | "content_policy_violation" | "ResponsibleAIPolicyViolation" => {
                     ModelError::ContentFiltered(said())
                 }
-                "model_not_found" | "DeploymentNotFound" | "not_found_error" => ModelError::UnknownModel(said()),
-                "invalid_api_key" | "authentication_error" | "permission_error" | "UNAUTHENTICATED"
+                "model_not_found" | "DeploymentNotFound" | "not_found_error" => {
+                    ModelError::UnknownModel(said())
+                }
+                "invalid_api_key"
+                | "authentication_error"
+                | "permission_error"
+                | "UNAUTHENTICATED"
                 | "PERMISSION_DENIED" => ModelError::Credentials,
                 "rate_limit_exceeded" | "rate_limit_error" | "RESOURCE_EXHAUSTED" => ModelError::RateLimited,
                 _ => return None,
@@ -214,9 +220,8 @@ fn status(value: &Value) -> Option<u16> {
 /// Google's `ErrorInfo` and `QuotaFailure`.
 fn detail(error: &Value) -> Option<Detail> {
     error["details"].as_array()?.iter().find_map(|detail| {
-        let daily = |violation: &Value| {
-            violation["quotaId"].as_str().is_some_and(|quota| quota.contains("PerDay"))
-        };
+        let daily =
+            |violation: &Value| violation["quotaId"].as_str().is_some_and(|quota| quota.contains("PerDay"));
         if detail["reason"] == "API_KEY_INVALID" {
             Some(Detail::ApiKey)
         } else if detail["violations"].as_array().is_some_and(|violations| violations.iter().any(daily)) {

@@ -36,7 +36,12 @@ impl Room {
     }
 
     /// Sets a field, in place of what it was.
-    pub(super) fn set(&mut self, fields: &mut Map<String, Value>, name: &str, value: Value) -> Result<(), TooLarge> {
+    pub(super) fn set(
+        &mut self,
+        fields: &mut Map<String, Value>,
+        name: &str,
+        value: Value,
+    ) -> Result<(), TooLarge> {
         if let Some(old) = fields.get_mut(name) {
             self.0 = self.0.saturating_add(size(old));
             self.take(size(&value))?;

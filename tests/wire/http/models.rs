@@ -142,7 +142,7 @@ async fn a_request_is_exactly_what_the_protocol_wants() {
     server.script([json(completion("Hi", "stop", &Value::Null).to_string())]);
     models_at(&server.url("/v1/"), limits()).generate(&request("provider"), &Unheard).await.unwrap();
     let seen = server.seen();
-    let body = r#"{"model":"model","messages":[{"role":"user","content":"Where is my order?"}],"max_tokens":100,"temperature":0.7,"stream":false}"#;
+    let body = r#"{"max_tokens":100,"messages":[{"content":"Where is my order?","role":"user"}],"model":"model","stream":false,"temperature":0.7}"#;
     assert_eq!(String::from_utf8_lossy(&seen[0].body), body);
     let mut lines: Vec<&str> = seen[0].head.trim_end().lines().collect();
     assert_eq!(lines.remove(0), "POST /v1/chat/completions HTTP/1.1");

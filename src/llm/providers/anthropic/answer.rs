@@ -19,7 +19,8 @@ pub(super) fn read(raw: &Value) -> Result<Draft, Unusable> {
     let text = joined("text", "text");
     let finish = Finish::of(&raw["stop_reason"], finish_reason);
     if text.is_empty() && finish.reason == FinishReason::ContentFilter {
-        let explanation = raw["stop_details"]["explanation"].as_str().unwrap_or("the model refused to answer");
+        let explanation =
+            raw["stop_details"]["explanation"].as_str().unwrap_or("the model refused to answer");
         return Err(Unusable::Withheld(text::one_line(explanation, MAX_EXPLANATION_CHARS)));
     }
     Ok(Draft {

@@ -27,7 +27,8 @@ impl Assembly for Events {
         // Only the type counts: a name of the event would say the same.
         match event["type"].as_str().unwrap_or_default() {
             "message_start" => {
-                if !self.raw.is_null() {
+                // Some proxies begin twice.
+                if self.raw["content"].as_array().is_some_and(|blocks| !blocks.is_empty()) {
                     return Err(Fault::Malformed("a second message begins in one answer".to_owned()));
                 }
                 let Value::Object(message) = event["message"].take() else {

@@ -56,7 +56,12 @@ fn tool_call(part: &Value) -> Option<ToolCall> {
     Some(ToolCall {
         id: word(&call["id"]).unwrap_or_default(),
         name: word(&call["name"])?,
-        arguments: if call["args"].is_null() { "{}".to_owned() } else { call["args"].to_string() },
+        arguments: match call.get("args") {
+            Some(args) => args.to_string(),
+            // In pieces, which have to be asked for.
+            None if call["willContinue"] == true => String::new(),
+            None => "{}".to_owned(),
+        },
     })
 }
 
@@ -64,8 +69,16 @@ fn finish_reason(said: &str) -> FinishReason {
     match said {
         "STOP" => FinishReason::Stop,
         "MAX_TOKENS" => FinishReason::Length,
-        "SAFETY" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII" | "RECITATION" | "MODEL_ARMOR" | "JAILBREAK"
-        | "IMAGE_SAFETY" | "IMAGE_PROHIBITED_CONTENT" | "IMAGE_RECITATION" => FinishReason::ContentFilter,
+        "SAFETY"
+        | "BLOCKLIST"
+        | "PROHIBITED_CONTENT"
+        | "SPII"
+        | "RECITATION"
+        | "MODEL_ARMOR"
+        | "JAILBREAK"
+        | "IMAGE_SAFETY"
+        | "IMAGE_PROHIBITED_CONTENT"
+        | "IMAGE_RECITATION" => FinishReason::ContentFilter,
         _ => FinishReason::Other,
     }
 }

@@ -55,7 +55,8 @@ impl Assembly for Chunks {
     /// There is no marker: the stream ends, and before that the candidate had its reason to, or the prompt was refused.
     fn is_complete(&self) -> bool {
         word(&self.raw["candidates"][0]["finishReason"]).is_some()
-            || (self.raw["candidates"].is_null() && word(&self.raw["promptFeedback"]["blockReason"]).is_some())
+            || (self.raw["candidates"].is_null()
+                && word(&self.raw["promptFeedback"]["blockReason"]).is_some())
     }
 }
 
@@ -92,7 +93,9 @@ fn hear(part: &Value, hearer: &mut Hearer<'_>) {
 fn add(parts: &mut Value, part: Value, room: &mut Room) -> Result<(), TooLarge> {
     let is_plain = |part: &Value| {
         part["text"].is_string()
-            && part.as_object().is_some_and(|fields| fields.keys().all(|name| name == "text" || name == "thought"))
+            && part
+                .as_object()
+                .is_some_and(|fields| fields.keys().all(|name| name == "text" || name == "thought"))
     };
     let last = parts.as_array_mut().and_then(|parts| parts.last_mut());
     if let (Some(last), Some(piece)) = (last, part["text"].as_str())

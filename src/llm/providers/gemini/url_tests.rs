@@ -24,7 +24,9 @@ fn url(base_url: &str, model: &str, stream: bool) -> String {
 #[test]
 fn the_model_is_in_the_path() {
     let google = "https://generativelanguage.googleapis.com";
-    for base_url in [google.to_owned(), format!("{google}/"), format!("{google}/v1beta"), format!("{google}/v1beta/")] {
+    for base_url in
+        [google.to_owned(), format!("{google}/"), format!("{google}/v1beta"), format!("{google}/v1beta/")]
+    {
         assert_eq!(
             url(&base_url, "gemini-2.5-flash", false),
             format!("{google}/v1beta/models/gemini-2.5-flash:generateContent")
@@ -45,6 +47,9 @@ fn no_model_leads_elsewhere() {
         ("%2e%2e/x", "%252e%252e%2Fx"),
         ("é\u{1F600} ", "%C3%A9%F0%9F%98%80%20"),
     ] {
-        assert_eq!(url("http://h", model, false), format!("http://h/v1beta/models/{expected}:generateContent"));
+        assert_eq!(
+            url("http://h", model, false),
+            format!("http://h/v1beta/models/{expected}:generateContent")
+        );
     }
 }

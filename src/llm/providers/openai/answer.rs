@@ -97,8 +97,11 @@ pub(super) fn usage(raw: &Value) -> Option<Usage> {
         .as_u64()
         // DeepSeek's name for it.
         .or_else(|| usage["prompt_cache_hit_tokens"].as_u64());
-    let reasoning = usage["completion_tokens_details"]["reasoning_tokens"].as_u64();
-    Some(draft::usage(input, cached.unwrap_or(0), output, reasoning.unwrap_or(0)))
+    let reasoning = usage["completion_tokens_details"]["reasoning_tokens"].as_u64().unwrap_or(0);
+    // xAI counts reasoning beside the completion; the total gives it away.
+    let beside = output.checked_add(reasoning)?;
+    let output = if usage["total_tokens"].as_u64() == input.checked_add(beside) { beside } else { output };
+    Some(draft::usage(input, cached.unwrap_or(0), output, reasoning))
 }
 
 #[cfg(test)]

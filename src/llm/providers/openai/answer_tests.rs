@@ -88,8 +88,7 @@ fn an_empty_answer_is_never_a_success() {
         assert!(!complaint.contains("canary"), "{complaint}");
     }
     // Unless it asks for tools to be called.
-    let tools =
-        json!({"message": {"content": null, "tool_calls": [{"id": "1"}]}, "finish_reason": "tool_calls"});
+    let tools = json!({"message": {"content": null, "tool_calls": [{"id": "1", "function": {"name": "f"}}]}, "finish_reason": "tool_calls"});
     assert_eq!(read_choice(&tools).unwrap().finish.reason, FinishReason::ToolCalls);
     // What the filter withheld would be withheld again.
     let withheld = read_choice(&json!({"message": {"content": null}, "finish_reason": "content_filter"}));
@@ -170,7 +169,9 @@ fn an_echoed_key_is_in_nothing_that_leaves() {
     let body = json!({"model": "m", "choices": [{"message": {"content": "sk-canary"}}], "sk-canary": ["x sk-canary"]});
     let answer = read_bytes(body.to_string().as_bytes(), &redactor).unwrap();
     assert!(!format!("{answer:?}").contains("canary"));
-    for body in ["<p>sk-canary</p>", "{\"error\": \"bad sk-canary\"}", "{\"sk-canary\": 1}", "[\"sk-canary\"]"] {
+    for body in
+        ["<p>sk-canary</p>", "{\"error\": \"bad sk-canary\"}", "{\"sk-canary\": 1}", "[\"sk-canary\"]"]
+    {
         let error = read_bytes(body.as_bytes(), &redactor).unwrap_err().error("");
         assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
     }

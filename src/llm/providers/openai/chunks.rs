@@ -36,7 +36,8 @@ impl Assembly for Chunks {
         }
         let Value::Array(choices) = choices else { return Ok(Progress::Goes) };
         // One answer was asked for. Azure's first chunk has none.
-        let Some(Value::Object(choice)) = choices.into_iter().find(|choice| choice["index"].as_u64().unwrap_or(0) == 0)
+        let Some(Value::Object(choice)) =
+            choices.into_iter().find(|choice| choice["index"].as_u64().unwrap_or(0) == 0)
         else {
             return Ok(Progress::Goes);
         };
