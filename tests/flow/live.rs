@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use throughline_actors::ports::{
     memory::{
-        model::{HALF, answer, broken_off, failure},
+        model::{BEGUN, answer, broken_off, failure},
         script::Reply,
     },
     model::{ModelAnswer, ModelError},
@@ -101,7 +101,7 @@ async fn a_reader_is_told_at_once_that_what_it_read_is_void() {
     rig.pass(SECOND / 10).await;
     let reason = "the connection broke before the answer was complete: reset";
     let broken =
-        [(LiveKind::Started, 1, "small-v1"), (LiveKind::Text, 1, HALF), (LiveKind::Restarted, 1, reason)];
+        [(LiveKind::Started, 1, "small-v1"), (LiveKind::Text, 1, BEGUN), (LiveKind::Restarted, 1, reason)];
     assert_eq!(told(&frames(&rig, &workflow)), broken, "before the backoff, not after it");
     rig.saved(&workflow).await;
     let again =
@@ -147,7 +147,7 @@ async fn a_fallback_after_half_an_answer_is_announced_too() {
         told(&frames(&rig, &workflow)),
         [
             (LiveKind::Started, 1, "small-v1"),
-            (LiveKind::Text, 1, HALF),
+            (LiveKind::Text, 1, BEGUN),
             (LiveKind::Restarted, 1, "the provider's answer is not usable: no end"),
             (LiveKind::Started, 2, "large-v1"),
             (LiveKind::Text, 2, "whole"),

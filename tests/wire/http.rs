@@ -1,11 +1,17 @@
 //! The HTTP adapters against servers that behave in every way that servers behave.
 
+mod contract;
 mod corpora;
+mod dialects;
+mod keys;
 mod models;
 mod models_hostile;
+mod recorded;
+mod requests;
 mod server;
 mod sources;
 mod sources_hostile;
+mod streams;
 
 use std::sync::Arc;
 

@@ -263,7 +263,8 @@ impl Classify for ModelFailure {
 /// All configured providers.
 #[async_trait]
 pub trait Models: Send + Sync + 'static {
-    /// Makes one call and never a second one: redirects are not followed, nothing is tried again. Of a stream,
+    /// Makes one call and never a second one: redirects are not followed, nothing is tried again. Only where the provider
+    /// refuses a key for what it is or has used up, the call is made with the next key, if there is one. Of a stream,
     /// `sink` hears every piece in order, and together they are the answer's text; of a whole answer it hears nothing.
     /// Dropping the future abandons the call and closes its connection; the provider may have charged.
     async fn generate(

@@ -152,15 +152,27 @@ pub(super) fn parse(body: &[u8], redactor: &Redactor) -> Result<Value, Unusable>
     Ok(raw)
 }
 
-/// Tokens of both sides. The parts of a side are never more than the side: whoever subtracts them must not get below
-/// zero.
-pub(super) fn usage(input: u64, cached: u64, output: u64, reasoning: u64) -> Usage {
-    Usage {
-        input_tokens: input,
-        output_tokens: output,
-        cached_input_tokens: cached.min(input),
-        reasoning_tokens: reasoning.min(output),
-        ..Usage::default()
+/// What a provider says of tokens, both sides as [`Usage`] has them. The parts of a side are never more than the side:
+/// whoever subtracts them must not get below zero.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tokens {
+    pub input: u64,
+    pub cached: u64,
+    pub cache_write: u64,
+    pub output: u64,
+    pub reasoning: u64,
+}
+
+impl From<Tokens> for Usage {
+    fn from(Tokens { input, cached, cache_write, output, reasoning }: Tokens) -> Self {
+        let cached = cached.min(input);
+        Self {
+            input_tokens: input,
+            output_tokens: output,
+            cached_input_tokens: cached,
+            cache_write_input_tokens: cache_write.min(input - cached),
+            reasoning_tokens: reasoning.min(output),
+        }
     }
 }
 

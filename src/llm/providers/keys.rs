@@ -275,3 +275,7 @@ fn read_file(path: &std::path::Path) -> Result<(Credential, Stamp), KeyError> {
     }
     Ok((Credential::new(key), stamp))
 }
+
+#[cfg(test)]
+#[path = "keys_tests.rs"]
+mod tests;

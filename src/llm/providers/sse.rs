@@ -165,3 +165,7 @@ impl Parser {
         result
     }
 }
+
+#[cfg(test)]
+#[path = "sse_tests.rs"]
+mod tests;

@@ -1,20 +1,16 @@
 //! The OpenAI-compatible client: the contract, and exactly what goes over the wire.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use serde_json::{Value, json};
 use throughline::llm::{CallLimits, Credential, KeySource, ModelProviders, ProviderKind, ProviderSpec};
-use throughline_actors::ports::contract::model::{ModelRig, Scene, models_keep_their_contract, request};
-use throughline_actors::ports::model::{ModelError, ModelFailure, ModelRequest, Models, Unheard};
+use throughline_actors::ports::contract::model::request;
+use throughline_actors::ports::model::{ModelError, ModelFailure, Models, Unheard};
 use throughline_actors::ports::{Classify, Fault};
-use throughline_schemas::{FinishReason, TraceParent};
-use tokio::net::TcpSocket;
 
 use super::clock;
-use super::server::{Server, Step, answer, json, partial, refusing};
+use super::server::{Server, Step, answer, json};
 
 pub(super) const KEY: &str = "sk-canary-0123456789";
 
@@ -52,113 +48,6 @@ pub(super) fn completion(text: &str, finish_reason: &str, usage: &Value) -> Valu
     json!({"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "model-2026",
         "choices": [{"index": 0, "message": {"role": "assistant", "content": text, "refusal": null},
             "logprobs": null, "finish_reason": finish_reason}], "usage": usage})
-}
-
-struct Rig {
-    server: Server,
-    models: Arc<ModelProviders>,
-}
-
-fn error(status: u16, code: &Value, kind: &str) -> Step {
-    let body = json!({"error": {"message": "words", "type": kind, "param": null, "code": code}});
-    answer(status, &[("content-type", "application/json")], body.to_string())
-}
-
-#[async_trait]
-impl ModelRig for Rig {
-    fn models(&self) -> Arc<dyn Models> {
-        Arc::clone(&self.models) as _
-    }
-
-    async fn stage(&self, scene: Scene) -> ModelRequest {
-        let null = Value::Null;
-        let steps = match scene {
-            Scene::Answer { text, finish_reason, usage } => {
-                let finish_reason = match finish_reason {
-                    FinishReason::Stop => "stop",
-                    FinishReason::Length => "length",
-                    FinishReason::ToolCalls => "tool_calls",
-                    FinishReason::ContentFilter => "content_filter",
-                    FinishReason::Other => "eos",
-                };
-                let usage = usage.map_or(Value::Null, |usage| {
-                    json!({"prompt_tokens": usage.input_tokens, "completion_tokens": usage.output_tokens,
-                        "prompt_tokens_details": {"cached_tokens": usage.cached_input_tokens},
-                        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens}})
-                });
-                vec![json(completion(text, finish_reason, &usage).to_string())]
-            }
-            Scene::RateLimited { retry_after } => {
-                let wait = retry_after.as_secs().to_string();
-                vec![answer(429, &[("retry-after", &wait)], "{}")]
-            }
-            Scene::Overloaded => vec![error(503, &null, "server_error")],
-            Scene::BadKey => vec![error(401, &json!("invalid_api_key"), "invalid_request_error")],
-            Scene::QuotaUsedUp => vec![error(429, &json!("insufficient_quota"), "insufficient_quota")],
-            Scene::UnknownModel => vec![error(404, &json!("model_not_found"), "invalid_request_error")],
-            Scene::TooLong => vec![error(400, &json!("context_length_exceeded"), "invalid_request_error")],
-            Scene::BadRequest => vec![error(400, &null, "invalid_request_error")],
-            Scene::Empty => vec![json(completion("", "stop", &null).to_string())],
-            Scene::NotJson => vec![answer(200, &[("content-type", "text/html")], "<html></html>")],
-            Scene::Huge => vec![json(" ".repeat(200_000))],
-            Scene::CutShort => vec![partial(100, "{"), Step::Close],
-            Scene::Silent => vec![Step::Hang],
-            Scene::Stalls => vec![partial(100, "{"), Step::Hang],
-            Scene::Unreachable => return request("unreachable"),
-        };
-        self.server.script(steps);
-        request("provider")
-    }
-
-    fn seen(&self) -> Vec<TraceParent> {
-        let traceparent = |seen: super::server::Seen| seen.header("traceparent").unwrap().parse().unwrap();
-        self.server.seen().into_iter().map(traceparent).collect()
-    }
-}
-
-#[tokio::test]
-async fn the_adapter_keeps_the_contract() {
-    let server = Server::start().await;
-    let (_socket, refusing): (TcpSocket, _) = refusing();
-    let limits =
-        CallLimits { first_token: Duration::from_millis(500), read: Duration::from_millis(500), ..limits() };
-    let spec = |name: &str, base_url: String| ProviderSpec {
-        name: name.to_owned(),
-        kind: ProviderKind::OpenAi,
-        base_url,
-        keys: Vec::new(),
-        options: HashMap::new(),
-        limits,
-    };
-    let specs =
-        vec![spec("provider", server.url("/v1")), spec("unreachable", format!("http://{refusing}/v1"))];
-    let models = Arc::new(ModelProviders::new(specs, &clock()).unwrap());
-    models_keep_their_contract(&Rig { server, models }).await;
-}
-
-#[tokio::test]
-async fn a_request_is_exactly_what_the_protocol_wants() {
-    let server = Server::start().await;
-    server.script([json(completion("Hi", "stop", &Value::Null).to_string())]);
-    models_at(&server.url("/v1/"), limits()).generate(&request("provider"), &Unheard).await.unwrap();
-    let seen = server.seen();
-    let body = r#"{"max_tokens":100,"messages":[{"content":"Where is my order?","role":"user"}],"model":"model","stream":false,"temperature":0.7}"#;
-    assert_eq!(String::from_utf8_lossy(&seen[0].body), body);
-    let mut lines: Vec<&str> = seen[0].head.trim_end().lines().collect();
-    assert_eq!(lines.remove(0), "POST /v1/chat/completions HTTP/1.1");
-    lines.sort_unstable();
-    assert_eq!(
-        lines,
-        [
-            "accept: application/json",
-            &format!("authorization: Bearer {KEY}"),
-            &format!("content-length: {}", body.len()),
-            "content-type: application/json",
-            &format!("host: {}", server.addr),
-            "traceparent: 00-00000000000000000000000000000007-0000000000000009-01",
-            concat!("user-agent: throughline/", env!("CARGO_PKG_VERSION")),
-        ]
-    );
 }
 
 #[tokio::test]

@@ -20,6 +20,8 @@ pub(super) enum Step {
     Drip(Vec<u8>, Duration),
     /// The same bytes until the client goes away.
     Endless(Vec<u8>),
+    /// Nothing until somebody gives a permit, which is taken.
+    Await(Arc<Semaphore>),
     /// Nothing until the client goes away.
     Hang,
     /// Close in good order.
@@ -131,6 +133,7 @@ async fn serve(mut stream: TcpStream, state: Arc<State>) {
                     state.abandoned.add_permits(1);
                     return;
                 }
+                Step::Await(permit) => permit.acquire().await.unwrap().forget(),
                 Step::Hang => {
                     let _gone = stream.read(&mut [0; 1]).await;
                     state.abandoned.add_permits(1);
@@ -198,7 +201,17 @@ pub(super) fn partial(length: u64, body: &str) -> Step {
 
 /// A head that announces a chunked body.
 pub(super) fn chunked() -> Step {
-    Step::Send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec())
+    head(200, &[])
+}
+
+/// The same, with these headers.
+pub(super) fn head(status: u16, headers: &[(&str, &str)]) -> Step {
+    let mut head = format!("HTTP/1.1 {status} X\r\n");
+    for (name, value) in headers {
+        write!(head, "{name}: {value}\r\n").unwrap();
+    }
+    head.push_str("transfer-encoding: chunked\r\n\r\n");
+    Step::Send(head.into_bytes())
 }
 
 /// An address that refuses connections as long as the socket lives: bound, so nobody else gets it, not listening.

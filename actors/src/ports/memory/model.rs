@@ -11,7 +11,12 @@ use crate::ports::model::{
     CallFacts, Delta, DeltaSink, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models,
 };
 
+/// What is heard of a stream that fails after it has begun, which a scripted failure says by its time to the first
+/// token.
+pub const BEGUN: &str = "It ships ";
+
 /// [`Models`] that answer what they were told to, by the name of the provider; see [`Script`] for how to tell them.
+/// Streams are told word by word.
 /// A provider without a script is one that is not configured. Limits are the real adapter's: script the error, or
 /// let a call hang with [`Reply::Never`].
 #[derive(Debug, Default)]
@@ -46,10 +51,7 @@ pub fn answer(text: &str) -> ModelAnswer {
     }
 }
 
-/// What is heard of a stream that breaks off: one whose failure tells of a first token.
-pub const HALF: &str = "half an ans";
-
-/// A failure of a stream of which [`HALF`] has been heard.
+/// A failure of a stream of which [`BEGUN`] has been heard.
 pub fn broken_off(error: ModelError) -> ModelFailure {
     let facts = CallFacts { first_token: Some(Duration::from_millis(5)), ..CallFacts::default() };
     ModelFailure { facts, ..failure(error) }
@@ -72,23 +74,29 @@ impl Models for ScriptedModels {
             let message = format!("nothing is scripted for the provider {:?}", request.provider);
             Err(failure(ModelError::UnknownModel(message)))
         });
-        if request.stream {
-            match &result {
-                // Word by word.
-                Ok(answer) => {
-                    answer.text.split_inclusive(' ').for_each(|word| sink.delta(Delta::Text(word)));
+        let tell = |text: &str| text.split_inclusive(' ').for_each(|word| sink.delta(Delta::Text(word)));
+        match result {
+            Ok(mut answer) if request.stream => {
+                if let Some(reasoning) = &answer.reasoning {
+                    sink.delta(Delta::Reasoning(reasoning));
                 }
-                Err(failure) if failure.facts.first_token.is_some() => sink.delta(Delta::Text(HALF)),
-                Err(_) => {}
+                tell(&answer.text);
+                answer.facts.first_token.get_or_insert_default();
+                Ok(answer)
             }
+            Err(failure) if request.stream && failure.facts.first_token.is_some() => {
+                sink.delta(Delta::Text(BEGUN));
+                Err(failure)
+            }
+            result => result,
         }
-        result
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use throughline_schemas::TraceParent;
 
@@ -105,7 +113,7 @@ mod tests {
             Arc::clone(&self.0) as _
         }
 
-        async fn stage(&self, scene: Scene) -> ModelRequest {
+        async fn stage(&self, scene: Scene, stream: bool) -> ModelRequest {
             let words = || "words".to_owned();
             let facts = |status, retry_after| CallFacts {
                 http_status: Some(status),
@@ -113,12 +121,19 @@ mod tests {
                 ..CallFacts::default()
             };
             let fail = |error, facts| Err(ModelFailure { error, usage: None, facts });
+            let begun = |error| {
+                let first_token = stream.then_some(Duration::from_millis(1));
+                fail(error, CallFacts { first_token, ..facts(200, None) })
+            };
             let none = CallFacts::default;
             self.0.push(
                 "provider",
                 Reply::Now(match scene {
                     Scene::Answer { text, finish_reason, usage } => {
                         Ok(ModelAnswer { finish_reason, usage, ..answer(text) })
+                    }
+                    Scene::Thoughtful { reasoning, text } => {
+                        Ok(ModelAnswer { reasoning: Some(reasoning.to_owned()), ..answer(text) })
                     }
                     Scene::RateLimited { retry_after } => {
                         fail(ModelError::RateLimited, facts(429, Some(retry_after)))
@@ -129,15 +144,18 @@ mod tests {
                     Scene::UnknownModel => fail(ModelError::UnknownModel(words()), facts(404, None)),
                     Scene::TooLong => fail(ModelError::ContextTooLong(words()), facts(400, None)),
                     Scene::BadRequest => fail(ModelError::BadRequest(words()), facts(400, None)),
+                    Scene::Filtered => fail(ModelError::ContentFiltered(words()), facts(200, None)),
                     Scene::Empty | Scene::NotJson => fail(ModelError::BadResponse(words()), facts(200, None)),
-                    Scene::Huge => fail(ModelError::TooLarge(1), facts(200, None)),
-                    Scene::CutShort => fail(ModelError::CutShort(words()), facts(200, None)),
+                    Scene::Huge => begun(ModelError::TooLarge(1)),
+                    Scene::CutShort => begun(ModelError::CutShort(words())),
+                    Scene::Unfinished => begun(ModelError::BadResponse(words())),
+                    Scene::FailsMidway => begun(ModelError::Server(words())),
                     Scene::Silent => fail(ModelError::TimedOut(Phase::FirstToken), none()),
-                    Scene::Stalls => fail(ModelError::TimedOut(Phase::Read), facts(200, None)),
+                    Scene::Stalls => begun(ModelError::TimedOut(Phase::Read)),
                     Scene::Unreachable => fail(ModelError::Unreachable(words()), none()),
                 }),
             );
-            request("provider")
+            ModelRequest { stream, ..request("provider") }
         }
 
         fn seen(&self) -> Vec<TraceParent> {

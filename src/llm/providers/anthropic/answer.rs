@@ -5,7 +5,7 @@ use throughline_actors::ports::model::ToolCall;
 use throughline_schemas::{FinishReason, Usage};
 
 use crate::http_client::text;
-use crate::llm::providers::draft::{self, Draft, Finish, Unusable, fields, word};
+use crate::llm::providers::draft::{Draft, Finish, Tokens, Unusable, fields, word};
 
 /// Longest explanation of a refusal that is passed on, in characters.
 const MAX_EXPLANATION_CHARS: usize = 300;
@@ -60,8 +60,9 @@ pub(super) fn usage(raw: &Value) -> Option<Usage> {
     let tokens = |name: &str| usage[name].as_u64().unwrap_or(0);
     let input = usage["input_tokens"].as_u64()?;
     let output = usage["output_tokens"].as_u64()?;
-    let read = tokens("cache_read_input_tokens");
-    let input = input.checked_add(tokens("cache_creation_input_tokens"))?.checked_add(read)?;
-    let thinking = usage["output_tokens_details"]["thinking_tokens"].as_u64().unwrap_or(0);
-    Some(draft::usage(input, read, output, thinking))
+    let cached = tokens("cache_read_input_tokens");
+    let cache_write = tokens("cache_creation_input_tokens");
+    let input = input.checked_add(cache_write)?.checked_add(cached)?;
+    let reasoning = usage["output_tokens_details"]["thinking_tokens"].as_u64().unwrap_or(0);
+    Some(Tokens { input, cached, cache_write, output, reasoning }.into())
 }

@@ -5,7 +5,7 @@ use throughline_actors::ports::model::ToolCall;
 use throughline_schemas::{FinishReason, Usage};
 
 use crate::http_client::text;
-use crate::llm::providers::draft::{self, Draft, Finish, Unusable, fields, word};
+use crate::llm::providers::draft::{Draft, Finish, Tokens, Unusable, fields, word};
 
 /// Longest foreign word in a message, in characters.
 const MAX_WORD_CHARS: usize = 200;
@@ -89,7 +89,8 @@ pub(super) fn usage(raw: &Value) -> Option<Usage> {
     let tokens = |name: &str| usage[name].as_u64();
     let input = tokens("promptTokenCount")?.checked_add(tokens("toolUsePromptTokenCount").unwrap_or(0))?;
     // A count of zero is left out.
-    let thoughts = tokens("thoughtsTokenCount").unwrap_or(0);
-    let output = tokens("candidatesTokenCount").unwrap_or(0).checked_add(thoughts)?;
-    Some(draft::usage(input, tokens("cachedContentTokenCount").unwrap_or(0), output, thoughts))
+    let reasoning = tokens("thoughtsTokenCount").unwrap_or(0);
+    let output = tokens("candidatesTokenCount").unwrap_or(0).checked_add(reasoning)?;
+    let cached = tokens("cachedContentTokenCount").unwrap_or(0);
+    Some(Tokens { input, cached, cache_write: 0, output, reasoning }.into())
 }

@@ -4,7 +4,7 @@ use serde_json::Value;
 use throughline_actors::ports::model::ToolCall;
 use throughline_schemas::{FinishReason, Usage};
 
-use crate::llm::providers::draft::{self, Draft, Finish, Unusable, fields, word};
+use crate::llm::providers::draft::{Draft, Finish, Tokens, Unusable, fields, word};
 
 pub(super) fn read(raw: &Value) -> Result<Draft, Unusable> {
     let choice = &raw["choices"][0];
@@ -93,15 +93,16 @@ pub(super) fn usage(raw: &Value) -> Option<Usage> {
     let usage = [&raw["usage"], &raw["x_groq"]["usage"]].into_iter().find(|usage| usage.is_object())?;
     let input = usage["prompt_tokens"].as_u64()?;
     let output = usage["completion_tokens"].as_u64()?;
-    let cached = usage["prompt_tokens_details"]["cached_tokens"]
-        .as_u64()
-        // DeepSeek's name for it.
-        .or_else(|| usage["prompt_cache_hit_tokens"].as_u64());
+    let details = &usage["prompt_tokens_details"];
+    // DeepSeek's name for it is the second.
+    let cached = [&details["cached_tokens"], &usage["prompt_cache_hit_tokens"]];
+    let cached = cached.into_iter().find_map(Value::as_u64).unwrap_or(0);
+    let cache_write = details["cache_write_tokens"].as_u64().unwrap_or(0);
     let reasoning = usage["completion_tokens_details"]["reasoning_tokens"].as_u64().unwrap_or(0);
     // xAI counts reasoning beside the completion; the total gives it away.
     let beside = output.checked_add(reasoning)?;
     let output = if usage["total_tokens"].as_u64() == input.checked_add(beside) { beside } else { output };
-    Some(draft::usage(input, cached.unwrap_or(0), output, reasoning))
+    Some(Tokens { input, cached, cache_write, output, reasoning }.into())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::http_client::credential::{Credential, Redactor};
 use throughline_actors::ports::model::{AnswerFormat, ModelError};
 
 fn read_bytes(body: &[u8], redactor: &Redactor) -> Result<(Draft, Value), Unusable> {
-    let raw = draft::parse(body, redactor)?;
+    let raw = crate::llm::providers::draft::parse(body, redactor)?;
     Ok((super::read(&raw)?.check(&AnswerFormat::Text)?, raw))
 }
 
