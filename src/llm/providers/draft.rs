@@ -160,6 +160,7 @@ pub(super) fn usage(input: u64, cached: u64, output: u64, reasoning: u64) -> Usa
         output_tokens: output,
         cached_input_tokens: cached.min(input),
         reasoning_tokens: reasoning.min(output),
+        ..Usage::default()
     }
 }
 
