@@ -7,5 +7,5 @@ mod worker;
 
 pub use adapters::{AdapterError, Adapters, connect_bus, open_store, stream_limits};
 pub use prompt::{PromptFileError, load as load_prompt};
-pub use settings::{RouteError, engine_settings};
+pub use settings::engine_settings;
 pub use worker::{Worker, WorkerError};

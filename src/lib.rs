@@ -15,6 +15,7 @@ mod http_client;
 mod leash;
 pub mod llm;
 pub mod nats_server;
+pub mod prices;
 pub mod sandbox;
 pub mod storage;
 pub mod system;

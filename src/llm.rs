@@ -1,8 +1,18 @@
-//! Models behind providers, over HTTP.
+//! Models behind providers, over HTTP: as a library ([`Client`]), and what it is made of.
 
+mod client;
+mod configured;
 mod providers;
 
+pub use client::{Answer, Client, Event, FromEnvError, GenerateError, Request};
+pub use configured::{
+    KnownModel, PriceSource, RouteError, SetupError, client_settings, known_models, model_providers,
+};
 pub use providers::{
     CallLimits, Credential, KeyError, KeySource, MaxTokensField, ModelOptions, ModelProviders,
     ModelProvidersError, ProviderKind, ProviderSpec,
+};
+pub use throughline_actors::{
+    model_client::{AskError, ClientSettings, ModelTarget, ProviderStatus, Unanswered},
+    ports::model::ToolCall,
 };

@@ -19,6 +19,32 @@ pub struct Price {
     pub cache_write: Option<Decimal>,
     /// Output tokens, reasoning included.
     pub output: Decimal,
+    /// What long prompts cost, where that is something else.
+    pub long_prompt: Option<LongPrompt>,
+}
+
+/// Prices of a request whose prompt is long: they apply to all of its tokens, not only to those beyond the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LongPrompt {
+    /// A prompt with more tokens than this is long, cached ones included.
+    pub above: u64,
+    /// As [`Price::input`].
+    pub input: Decimal,
+    /// As [`Price::cached_input`].
+    pub cached_input: Option<Decimal>,
+    /// As [`Price::cache_write`].
+    pub cache_write: Option<Decimal>,
+    /// As [`Price::output`].
+    pub output: Decimal,
+}
+
+impl Price {
+    /// The price of a request whose prompt has this many tokens.
+    fn of_prompt(&self, tokens: u64) -> Self {
+        let Some(long) = self.long_prompt.filter(|long| tokens > long.above) else { return *self };
+        let LongPrompt { above: _, input, cached_input, cache_write, output } = long;
+        Self { input, cached_input, cache_write, output, long_prompt: None }
+    }
 }
 
 /// `(input − cached − written) × input price + cached × cached price + written × write price + output × output
@@ -30,6 +56,7 @@ pub fn cost(usage: Option<&Usage>, price: Option<&Price>) -> Result<Usd, CostUnk
 }
 
 fn sum(usage: &Usage, price: &Price) -> Option<Decimal> {
+    let price = price.of_prompt(usage.input_tokens);
     let cached = usage.cached_input_tokens.min(usage.input_tokens);
     let written = usage.cache_write_input_tokens.min(usage.input_tokens - cached);
     [
@@ -78,7 +105,24 @@ mod tests {
             cached_input: Some(dollars("0.3")),
             cache_write: Some(dollars("3.75")),
             output: dollars("15"),
+            long_prompt: None,
         }
+    }
+
+    #[test]
+    fn a_long_prompt_has_its_own_price_for_every_token() {
+        let long = LongPrompt {
+            above: 1000,
+            input: dollars("6"),
+            cached_input: Some(dollars("0.6")),
+            cache_write: None,
+            output: dollars("22.5"),
+        };
+        let price = Price { long_prompt: Some(long), ..price() };
+        let usage = |input_tokens| Usage { input_tokens, output_tokens: 100, ..Usage::default() };
+        assert_eq!(cost(Some(&usage(1000)), Some(&price)), Ok(Usd::new(dollars("0.0045"))));
+        // 1001 × 6 + 100 × 22.5 = 8256
+        assert_eq!(cost(Some(&usage(1001)), Some(&price)), Ok(Usd::new(dollars("0.008256"))));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The adapters that the configuration asks for.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use reqwest::header::HeaderName;
 use throughline_actors::{
@@ -11,9 +11,9 @@ use throughline_schemas::{Namespace, NamespaceError, StageName};
 
 use crate::{
     bus::nats::{ConnectError, NatsAuth, NatsBus, NatsSettings, Url, topology},
-    config::{self, Config, Env, Generation, Provider, ProviderKind, SecretError, Source, SourceHeader},
+    config::{self, Config, Env, SecretError, Source, SourceHeader},
     fetch::{Credential, HeaderText, HttpSource, HttpSources, HttpSourcesError},
-    llm::{self, CallLimits, KeySource, ModelProviders, ModelProvidersError, ProviderSpec},
+    llm::{ModelProviders, SetupError, model_providers},
     storage::sqlite::SqliteStore,
     system::{SystemClock, SystemEntropy},
 };
@@ -59,9 +59,9 @@ pub enum AdapterError {
     /// A header's name is not one.
     #[error("sources: {0:?} is not a header name")]
     HeaderName(String),
-    /// The providers' clients cannot be made.
+    /// The models cannot be asked.
     #[error(transparent)]
-    Models(#[from] ModelProvidersError),
+    Models(#[from] SetupError),
 }
 
 impl AdapterError {
@@ -165,9 +165,12 @@ impl Adapters {
         // A stage that does not run here needs no secrets here.
         let runs = |stage| stages.contains(&stage);
         let sources = if runs(StageName::External) { config.sources.as_slice() } else { &[] };
-        let providers = if runs(StageName::Generation) { config.providers.as_slice() } else { &[] };
         let sources = http_sources(sources, env, Arc::clone(&clock))?;
-        let models = model_providers(providers, &config.generation, env, &clock)?;
+        let models = if runs(StageName::Generation) {
+            model_providers(config, env, &clock)?
+        } else {
+            ModelProviders::new(Vec::new(), &clock).map_err(SetupError::from)?
+        };
         let bus = connect_bus(config, env, role).await?;
         let store = open_store(config).await?;
         Ok(Self {
@@ -221,35 +224,4 @@ fn http_sources(sources: &[Source], env: &Env, clock: Arc<dyn Clock>) -> Result<
         specs.push(HttpSource { name: source.name.clone(), headers });
     }
     Ok(HttpSources::new(specs, clock)?)
-}
-
-fn model_providers(
-    providers: &[Provider],
-    generation: &Generation,
-    env: &Env,
-    clock: &Arc<dyn Clock>,
-) -> Result<ModelProviders, AdapterError> {
-    let limits = CallLimits {
-        connect: generation.connect_timeout,
-        first_token: generation.first_token_timeout,
-        read: generation.read_timeout,
-        total: generation.total_timeout,
-        max_response_bytes: generation.max_response_bytes,
-    };
-    let mut specs = Vec::with_capacity(providers.len());
-    for provider in providers {
-        let key = format!("providers.{}.api_key", provider.name);
-        let api_key = provider.api_key.as_ref().map(|hidden| secret(&key, hidden, env)).transpose()?;
-        specs.push(ProviderSpec {
-            name: provider.name.clone(),
-            kind: match provider.kind {
-                ProviderKind::Openai => llm::ProviderKind::OpenAi,
-            },
-            base_url: provider.base_url.expose().to_owned(),
-            keys: api_key.map(|key| KeySource::Fixed(Credential::new(key))).into_iter().collect(),
-            options: HashMap::new(),
-            limits,
-        });
-    }
-    Ok(ModelProviders::new(specs, clock)?)
 }

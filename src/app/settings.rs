@@ -3,33 +3,29 @@
 use std::collections::BTreeMap;
 
 use throughline_actors::{
-    cost::Price,
     dependency::{DependencyPolicy, Patience},
-    model_client::{ClientSettings, ModelTarget, Sampling},
-    policy::{breaker::BreakerPolicy, limits::DeliveryLimits, retry::RetryPolicy},
-    settings::{EngineSettings, GenerationSettings, StageSettings},
+    model_client::ClientSettings,
+    policy::limits::DeliveryLimits,
+    settings::{EngineSettings, GenerationSettings},
     source_plan::SourceSpec,
     supervisor::RestartPolicy,
 };
 use throughline_schemas::{IngressLimits, StageName};
 
-use crate::config::{Breaker, Config, Retry, Source, Stage};
-
-/// A model of the route is not configured.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "no provider for the model {0:?}; configure [[providers]] and [[models]], or set OPENAI_API_KEY or OPENAI_BASE_URL"
-)]
-pub struct RouteError(String);
+use crate::{
+    config::{Config, Source, Stage},
+    llm::{RouteError, client_settings},
+};
 
 /// What the engine needs to know to run `stages`.
 pub fn engine_settings(config: &Config, stages: &[StageName]) -> Result<EngineSettings, RouteError> {
     let stages =
-        stages.iter().map(|name| (*name, stage_settings(stage(config, *name)))).collect::<BTreeMap<_, _>>();
-    let route = if stages.contains_key(&StageName::Generation) {
-        config.generation.models().map(|name| target(config, name)).collect::<Result<_, _>>()?
+        stages.iter().map(|name| (*name, stage(config, *name).settings())).collect::<BTreeMap<_, _>>();
+    // A process that generates nothing needs no model.
+    let client = if stages.contains_key(&StageName::Generation) {
+        client_settings(config)?
     } else {
-        Vec::new()
+        ClientSettings::chain(Vec::new())
     };
     Ok(EngineSettings {
         stages,
@@ -40,15 +36,7 @@ pub fn engine_settings(config: &Config, stages: &[StageName]) -> Result<EngineSe
         recent_turns: config.context.recent_turns,
         sources: config.sources.iter().map(source).collect(),
         generation: GenerationSettings {
-            client: ClientSettings {
-                sampling: Sampling {
-                    max_tokens: config.generation.max_tokens,
-                    temperature_milli: Some(thousandths(config.generation.temperature)),
-                    stream: false,
-                    ..Sampling::default()
-                },
-                ..ClientSettings::chain(route)
-            },
+            client,
             max_history_chars: config.context.max_history_chars,
             config_id: config.id(),
         },
@@ -72,24 +60,8 @@ fn stage(config: &Config, name: StageName) -> &Stage {
     }
 }
 
-fn stage_settings(stage: &Stage) -> StageSettings {
-    StageSettings {
-        concurrency: stage.concurrency,
-        retry: retry(stage.retry),
-        breaker: breaker(stage.breaker),
-    }
-}
-
-fn retry(retry: Retry) -> RetryPolicy {
-    RetryPolicy { max_attempts: retry.max_attempts, base_delay: retry.base_delay, max_delay: retry.max_delay }
-}
-
-fn breaker(breaker: Breaker) -> BreakerPolicy {
-    BreakerPolicy { failure_limit: breaker.failures, cooldown: breaker.cooldown }
-}
-
 fn source(source: &Source) -> SourceSpec {
-    let retry = retry(source.retry);
+    let retry = source.retry.policy();
     // The answer does not wait for a source longer than its own timeouts and delays add up to.
     let patience = Patience {
         longest_wait: retry.max_delay,
@@ -104,31 +76,6 @@ fn source(source: &Source) -> SourceSpec {
         max_matches: source.max_matches,
         timeout: source.timeout,
         max_bytes: source.max_bytes,
-        policy: DependencyPolicy { retry, breaker: breaker(source.breaker), patience },
+        policy: DependencyPolicy { retry, breaker: source.breaker.policy(), patience },
     }
-}
-
-fn target(config: &Config, name: &str) -> Result<ModelTarget, RouteError> {
-    let missing = || RouteError(name.to_owned());
-    let configured = config.model(name);
-    let (provider, model) = match (configured, config.providers.as_slice()) {
-        (Some(model), _) => (&model.provider, model.model.as_str()),
-        (None, [only]) => (&only.name, name),
-        (None, _) => return Err(missing()),
-    };
-    let price = configured.and_then(|model| {
-        Some(Price {
-            input: model.input_usd_per_million?,
-            cached_input: model.cached_input_usd_per_million,
-            cache_write: None,
-            output: model.output_usd_per_million?,
-        })
-    });
-    Ok(ModelTarget { price, ..ModelTarget::new(name, provider, model) })
-}
-
-fn thousandths(temperature: f64) -> u32 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked: 0 to 2")]
-    let milli = (temperature * 1000.0).round() as u32;
-    milli
 }

@@ -9,8 +9,11 @@ use throughline_actors::{
 };
 use throughline_schemas::StageName;
 
-use super::{AdapterError, Adapters, PromptFileError, RouteError, engine_settings, load_prompt};
-use crate::config::{Config, Env};
+use super::{AdapterError, Adapters, PromptFileError, engine_settings, load_prompt};
+use crate::{
+    config::{Config, Env},
+    llm::RouteError,
+};
 
 /// Why a worker cannot start.
 #[derive(Debug, thiserror::Error)]

@@ -3,7 +3,7 @@
 use super::reader::Section;
 use super::report::Report;
 use super::suggest::did_you_mean;
-use super::{Config, Model, Origin};
+use super::{Config, Model, Origin, Provider, ProviderKind};
 
 impl Config {
     /// Every model has a provider, and every model that `generation` names exists.
@@ -18,17 +18,27 @@ impl Config {
             }
         }
         let generation = &self.generation;
-        let named = std::iter::once(("generation.model", &generation.model))
-            .chain(generation.fallback.iter().map(|name| ("generation.fallback", name)));
+        let named: Vec<(&str, &String)> = std::iter::once(("generation.model", &generation.model))
+            .chain(generation.fallback.iter().map(|name| ("generation.fallback", name)))
+            .chain(generation.summary_model.iter().map(|name| ("generation.summary_model", name)))
+            .chain(
+                self.routing
+                    .lists()
+                    .into_iter()
+                    .flat_map(|(key, names)| names.iter().map(move |name| (key, name))),
+            )
+            .collect();
         if self.models.is_empty() {
             let mut implied: Vec<Model> = Vec::new();
             for (key, name) in named {
-                match providers.as_slice() {
+                if implied.iter().any(|model| model.name == *name) {
+                    continue;
+                }
+                match self.provider_of(name) {
+                    Some(provider) => implied.push(Model::implicit(name, &provider.name)),
                     // Nothing to generate with; that matters to those who generate, not to every command.
-                    [] => {}
-                    [_] if implied.iter().any(|model| model.name == *name) => {}
-                    [provider] => implied.push(Model::implicit(name, provider)),
-                    [..] => {
+                    None if providers.is_empty() => {}
+                    None => {
                         let known = providers.join(", ");
                         let message =
                             format!("which provider has {name:?}? Add it to [[models]] with one of: {known}");
@@ -46,6 +56,17 @@ impl Config {
                 report.problem(key, &Origin::Default, unknown_name(name, "models", &models));
             }
         }
+    }
+
+    /// Where a model that is not configured must be: at the only provider, or at the only one of the vendor that its
+    /// name tells.
+    fn provider_of(&self, model: &str) -> Option<&Provider> {
+        if let [only] = self.providers.as_slice() {
+            return Some(only);
+        }
+        let vendor = ProviderKind::of_model(model)?;
+        let mut of_vendor = self.providers.iter().filter(|provider| provider.kind == vendor);
+        of_vendor.next().filter(|_| of_vendor.next().is_none())
     }
 }
 

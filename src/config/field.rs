@@ -7,6 +7,7 @@ use regex::Regex;
 use rust_decimal::Decimal;
 
 use super::error::Origin;
+use super::secret::Secret;
 use super::tree::{Value, parse_raw};
 
 /// A type that a key can have.
@@ -134,6 +135,40 @@ impl Field for Vec<String> {
         toml::Value::Array(self.iter().map(String::shown).collect())
     }
 }
+
+/// A list whose elements are read one by one; the message says which one is wrong.
+fn read_list<T: Field>(value: &Value) -> Result<Vec<T>, String> {
+    typed(value, |value| match value {
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .map(|(at, item)| T::read(&item.value).map_err(|error| format!("number {}: {error}", at + 1)))
+            .collect(),
+        Value::Text(_)
+        | Value::Integer(_)
+        | Value::Float(_)
+        | Value::Boolean(_)
+        | Value::Datetime
+        | Value::Table(_)
+        | Value::Raw(_) => expected("an array of strings", value),
+    })
+}
+
+macro_rules! list_field {
+    ($($type:ty),*) => {$(
+        impl Field for Vec<$type> {
+            fn read(value: &Value) -> Result<Self, String> {
+                read_list(value)
+            }
+
+            fn shown(&self) -> toml::Value {
+                toml::Value::Array(self.iter().map(Field::shown).collect())
+            }
+        }
+    )*};
+}
+
+list_field!(Regex, Secret);
 
 impl Field for PathBuf {
     fn read(value: &Value) -> Result<Self, String> {

@@ -20,8 +20,8 @@ pub const ENV_PREFIX: &str = "THROUGHLINE_";
 /// A configuration file may have this many bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// Sections that are arrays of tables: variables and flags address their elements by name.
-const LISTS: [&str; 3] = ["sources", "providers", "models"];
+/// Arrays of tables: variables and flags address their elements by name.
+const LISTS: [&[&str]; 4] = [&["sources"], &["providers"], &["models"], &["routing", "rules"]];
 
 /// Variables with our prefix that are not configuration: those of this program, of `deploy/` and of the tests.
 const NOT_CONFIGURATION: [&str; 4] =
@@ -171,11 +171,12 @@ fn set_by_kubernetes(name: &str) -> bool {
 
 /// Sets the key at `path`, finding the elements of arrays of tables by their names.
 fn set(tree: &mut Table, path: &[String], raw: &str, origin: Origin, problems: &mut Vec<Problem>) {
-    let [list, name, field @ ..] = path else { return set_in(tree, path, raw, origin) };
-    if !LISTS.contains(&list.as_str()) {
-        return set_in(tree, path, raw, origin);
-    }
-    let elements = match tree.get_mut(list).map(|node| &mut node.value) {
+    let in_list = LISTS.iter().find(|list| {
+        path.len() > list.len() && list.iter().zip(path).all(|(known, given)| same_name(known, given))
+    });
+    let Some(list) = in_list else { return set_in(tree, path, raw, origin) };
+    let (name, field) = (&path[list.len()], &path[list.len() + 1..]);
+    let elements = match find(tree, list).map(|node| &mut node.value) {
         Some(Value::Array(elements)) => elements.as_mut_slice(),
         None => &mut [],
         // Not an array: reading it will say so.
@@ -184,6 +185,7 @@ fn set(tree: &mut Table, path: &[String], raw: &str, origin: Origin, problems: &
     let names: Vec<String> = elements.iter().filter_map(element_name).collect();
     let matches = |node: &&mut Node| element_name(node).is_some_and(|found| same_name(&found, name));
     let mut matching = elements.iter_mut().filter(matches);
+    let list = list.join(".");
     let message = match (matching.next(), matching.next()) {
         (Some(Node { value: Value::Table(table), .. }), None) if !field.is_empty() => {
             return set_in(table, field, raw, origin);
@@ -197,6 +199,15 @@ fn set(tree: &mut Table, path: &[String], raw: &str, origin: Origin, problems: &
         }
     };
     problems.push(Problem { place: origin, key: path.join("."), message });
+}
+
+fn find<'t>(table: &'t mut Table, path: &[&str]) -> Option<&'t mut Node> {
+    let (first, rest) = path.split_first()?;
+    let node = table.get_mut(*first)?;
+    if rest.is_empty() {
+        return Some(node);
+    }
+    if let Value::Table(inner) = &mut node.value { find(inner, rest) } else { None }
 }
 
 fn set_in(table: &mut Table, path: &[String], raw: &str, origin: Origin) {

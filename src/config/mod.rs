@@ -12,8 +12,9 @@
 //! 5. flags.
 //!
 //! `OPENAI_API_KEY` and `OPENAI_BASE_URL` create the provider `openai` where no provider is configured, and
-//! complete a provider of kind `openai` that sets no `api_key` or `base_url` of its own. The key is only ever given
-//! to `OpenAI` itself or to the host that `OPENAI_BASE_URL` names.
+//! complete a provider of kind `openai` that sets no `api_key`, `api_keys` or `base_url` of its own. So do
+//! `ANTHROPIC_API_KEY` and `ANTHROPIC_BASE_URL`, and `GOOGLE_API_KEY`, before which `GEMINI_API_KEY` yields. A key is
+//! only ever given to its vendor or to the host that the vendor's `_BASE_URL` variable names.
 //!
 //! Loading opens the configuration file and nothing else; secrets are read when they are used ([`Secret`]). All
 //! mistakes are reported at once ([`ConfigErrors`]).
@@ -24,9 +25,11 @@ mod error;
 mod field;
 mod generation;
 mod layers;
+mod models;
 mod providers;
 mod reader;
 mod report;
+mod routing;
 mod runtime;
 mod secret;
 mod show;
@@ -43,9 +46,11 @@ use std::collections::BTreeMap;
 
 pub use connections::{Database, Http, Nats};
 pub use error::{ConfigErrors, Origin, Problem};
-pub use generation::{DEFAULT_MODEL, Generation};
+pub use generation::{AnswerForm, DEFAULT_MODEL, Generation, OlderTurns};
 pub use layers::{DEFAULT_FILE, ENV_PREFIX, Layers, Override, process_env};
-pub use providers::{Model, OPENAI_BASE_URL, Provider, ProviderKind};
+pub use models::{MaxTokensField, Model};
+pub use providers::{ANTHROPIC_BASE_URL, GEMINI_BASE_URL, OPENAI_BASE_URL, Provider, ProviderKind, Rates};
+pub use routing::Routing;
 pub use runtime::{Context, Limits, Log, LogFormat, Prompt, Sandbox, Worker};
 pub use secret::{Secret, SecretError, SecretValue};
 pub use sources::{BUILT_IN_PLACEHOLDERS, Source, SourceHeader, UrlTemplate};
@@ -81,6 +86,8 @@ pub struct Config {
     pub models: Vec<Model>,
     /// Which model answers.
     pub generation: Generation,
+    /// Which model answers instead, by how demanding the request is.
+    pub routing: Routing,
     /// The templates.
     pub prompt: Prompt,
     /// Concurrency, retries and breakers.
@@ -121,7 +128,7 @@ impl Config {
         self.origin_of(key).is_some_and(|origin| *origin != Origin::Default)
     }
 
-    /// Secrets that have no value now. Reads their files.
+    /// Secrets that have no value now, and keys that a vendor will ask for. Reads the secrets' files.
     pub fn missing_secrets(&self, env: &Env) -> Vec<Problem> {
         let nats = [
             ("nats.token", &self.nats.token),
@@ -131,7 +138,10 @@ impl Config {
         let mut secrets: Vec<(String, &Secret)> =
             nats.into_iter().filter_map(|(key, secret)| Some((key.to_owned(), secret.as_ref()?))).collect();
         for (index, provider) in self.providers.iter().enumerate() {
-            secrets.extend(provider.api_key.iter().map(|key| (format!("providers[{index}].api_key"), key)));
+            let written = self.is_set(&format!("providers[{index}].api_key"));
+            let key = if written { "api_key" } else { "api_keys" };
+            secrets
+                .extend(provider.api_keys.iter().map(|secret| (format!("providers[{index}].{key}"), secret)));
         }
         for (index, source) in self.sources.iter().enumerate() {
             secrets.extend(source.headers.iter().filter_map(|(name, header)| match header {
@@ -149,6 +159,12 @@ impl Config {
                 Some(Problem { place, key, message })
             })
             .collect();
+        missing.extend(self.providers.iter().enumerate().filter_map(|(index, provider)| {
+            let message = provider.missing_key()?;
+            let place =
+                self.origin_of(&format!("providers[{index}].name")).cloned().unwrap_or(Origin::Default);
+            Some(Problem { place, key: format!("providers[{index}].api_key"), message })
+        }));
         missing.sort();
         missing
     }
@@ -175,10 +191,13 @@ impl Config {
                 limits,
                 context,
                 sources: sources.items,
-                providers: providers.items,
                 generation: root.section("generation", |s| {
-                    Generation::read(s, models.items.first().map(|model| model.name.as_str()))
+                    let configured = models.items.first().map(|model| model.name.as_str());
+                    let vendors = providers.items.first().map(|provider| provider.kind.default_model());
+                    Generation::read(s, configured.or(vendors))
                 }),
+                routing: root.section("routing", Routing::read),
+                providers: providers.items,
                 models: models.items,
                 prompt: root.section("prompt", Prompt::read),
                 stages,

@@ -1,6 +1,4 @@
-//! `[[providers]]` and `[[models]]`: who answers, and what it costs.
-
-use rust_decimal::Decimal;
+//! `[[providers]]`: where models run, and with which keys they are asked.
 
 use super::connections::check_token;
 use super::field::Field;
@@ -11,32 +9,113 @@ use super::url::{SecretUrl, check_base};
 
 /// Where `kind = "openai"` is found unless `base_url` or `OPENAI_BASE_URL` says otherwise.
 pub const OPENAI_BASE_URL: &str = "https://api.openai.com/v1";
+/// Where `kind = "anthropic"` is found unless `base_url` or `ANTHROPIC_BASE_URL` says otherwise. Without a version, as
+/// that variable is used elsewhere.
+pub const ANTHROPIC_BASE_URL: &str = "https://api.anthropic.com";
+/// Where `kind = "gemini"` is found unless `base_url` says otherwise. Without a version.
+pub const GEMINI_BASE_URL: &str = "https://generativelanguage.googleapis.com";
+
+/// Keys that one provider may have.
+const MAX_KEYS: usize = 64;
+/// More in a minute than this is no limit.
+const MAX_RATE: u32 = 1_000_000_000;
 
 /// The protocol that a provider speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ProviderKind {
-    /// `OpenAI` and everything compatible with it.
+    /// `OpenAI` Chat Completions and everything compatible with it.
     #[default]
     Openai,
+    /// Anthropic Messages.
+    Anthropic,
+    /// Gemini `generateContent`.
+    Gemini,
+}
+
+impl ProviderKind {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Openai, Self::Anthropic, Self::Gemini];
+
+    /// The name in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Openai => "openai",
+            Self::Anthropic => "anthropic",
+            Self::Gemini => "gemini",
+        }
+    }
+
+    /// The root of the vendor's own API.
+    pub fn vendor_url(self) -> &'static str {
+        match self {
+            Self::Openai => OPENAI_BASE_URL,
+            Self::Anthropic => ANTHROPIC_BASE_URL,
+            Self::Gemini => GEMINI_BASE_URL,
+        }
+    }
+
+    /// The model that is asked when none is configured.
+    pub fn default_model(self) -> &'static str {
+        match self {
+            Self::Openai => "gpt-4o-mini",
+            Self::Anthropic => "claude-haiku-4-5",
+            Self::Gemini => "gemini-2.5-flash",
+        }
+    }
+
+    /// The vendor whose model this is by its name, if the name tells.
+    pub(super) fn of_model(name: &str) -> Option<Self> {
+        let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| name.starts_with(prefix));
+        if begins(&["gpt-", "chatgpt-", "o1", "o3", "o4"]) {
+            Some(Self::Openai)
+        } else if begins(&["claude-"]) {
+            Some(Self::Anthropic)
+        } else if begins(&["gemini-"]) {
+            Some(Self::Gemini)
+        } else {
+            None
+        }
+    }
 }
 
 impl Field for ProviderKind {
     fn read(value: &Value) -> Result<Self, String> {
-        match String::read(value)?.as_str() {
-            "openai" => Ok(Self::Openai),
-            kind @ ("anthropic" | "gemini") => {
-                Err(format!("kind {kind} is not available in this version; use \"openai\""))
-            }
-            other => {
-                Err(format!("{other:?} is no kind of provider; use \"openai\" for compatible ones, too"))
-            }
-        }
+        let name = String::read(value)?;
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name).ok_or_else(|| {
+            format!(
+                "{name:?} is no kind of provider; use \"openai\" (for compatible ones, too), \"anthropic\" or \
+                 \"gemini\""
+            )
+        })
     }
 
     fn shown(&self) -> toml::Value {
-        match self {
-            Self::Openai => toml::Value::String("openai".to_owned()),
+        toml::Value::String(self.as_str().to_owned())
+    }
+}
+
+/// Limits on what this process sends in a minute. None: no limit of ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// Requests.
+    pub requests_per_minute: Option<u32>,
+    /// Tokens, input and output together.
+    pub tokens_per_minute: Option<u32>,
+}
+
+impl Rates {
+    pub(super) fn read(s: &mut Section<'_>) -> Self {
+        Self {
+            requests_per_minute: s.optional_where("requests_per_minute", |rate| check_rate(*rate)),
+            tokens_per_minute: s.optional_where("tokens_per_minute", |rate| check_rate(*rate)),
         }
+    }
+}
+
+fn check_rate(rate: u32) -> Result<(), String> {
+    match rate {
+        1..=MAX_RATE => Ok(()),
+        _ => Err(format!("{rate} is out of range; allowed are 1 to {MAX_RATE}")),
     }
 }
 
@@ -47,94 +126,51 @@ pub struct Provider {
     pub name: String,
     /// Its protocol.
     pub kind: ProviderKind,
-    /// Root of its API, without a slash at the end. Default for `openai`: [`OPENAI_BASE_URL`].
+    /// Root of its API, without a slash at the end. Default: [`ProviderKind::vendor_url`].
     pub base_url: SecretUrl,
-    /// Default: `env:OPENAI_API_KEY` where that is set and the provider is `OpenAI` itself or the one that
-    /// `OPENAI_BASE_URL` names. Local servers need none.
-    pub api_key: Option<Secret>,
+    /// `api_key` or `api_keys`, used in turn. Default: the vendor's variable where that is set and the provider is the
+    /// vendor itself or the one that the vendor's `_BASE_URL` variable names. Local servers need none.
+    pub api_keys: Vec<Secret>,
+    /// Limits for all of its models together.
+    pub rates: Rates,
 }
 
 impl Provider {
     pub(super) fn read(s: &mut Section<'_>) -> Self {
         let name = s.required("name", |name: &String| check_token(name, 64)).unwrap_or_default();
-        let kind = s.required("kind", |_| Ok(())).unwrap_or_default();
-        let base_url = s.or_where("base_url", SecretUrl::new(OPENAI_BASE_URL), check_base);
+        let kind: ProviderKind = s.required("kind", |_| Ok(())).unwrap_or_default();
+        let base_url = s.or_where("base_url", SecretUrl::new(kind.vendor_url()), check_base);
+        let one: Option<Secret> = s.optional("api_key");
+        let several = s.optional_where("api_keys", |keys: &Vec<Secret>| match keys.len() {
+            0 => Err("has no key; leave it out if none is needed".to_owned()),
+            1..=MAX_KEYS => Ok(()),
+            some => Err(format!("has {some} keys; allowed are up to {MAX_KEYS}")),
+        });
+        if one.is_some() && several.is_some() {
+            s.conflict("api_keys", "cannot be combined with api_key: write all keys here");
+        }
         Self {
             name,
             kind,
             base_url: SecretUrl::new(base_url.expose().trim_end_matches('/')),
-            api_key: s.optional("api_key"),
-        }
-    }
-}
-
-/// One model. A price that is not given is unknown, never zero.
-#[derive(Clone, Debug)]
-pub struct Model {
-    /// As `generation.model` names it; unique.
-    pub name: String,
-    /// The name of its provider.
-    pub provider: String,
-    /// Its name at the provider. Default: `name`.
-    pub model: String,
-    /// How many tokens prompt and answer may have together.
-    pub context_tokens: Option<u32>,
-    /// US dollars for a million input tokens.
-    pub input_usd_per_million: Option<Decimal>,
-    /// US dollars for a million input tokens that the provider had cached.
-    pub cached_input_usd_per_million: Option<Decimal>,
-    /// US dollars for a million output tokens.
-    pub output_usd_per_million: Option<Decimal>,
-}
-
-impl Model {
-    pub(super) fn read(s: &mut Section<'_>) -> Self {
-        let name = s.required("name", |name: &String| check_model(name)).unwrap_or_default();
-        Self {
-            provider: s.required("provider", |_: &String| Ok(())).unwrap_or_default(),
-            model: s.or_where("model", name.clone(), |name| check_model(name)),
-            name,
-            context_tokens: s.optional_where("context_tokens", |tokens: &u32| match tokens {
-                0 => Err("must be at least 1".to_owned()),
-                _ => Ok(()),
-            }),
-            input_usd_per_million: s.optional_where("input_usd_per_million", check_price),
-            cached_input_usd_per_million: s.optional_where("cached_input_usd_per_million", check_price),
-            output_usd_per_million: s.optional_where("output_usd_per_million", check_price),
+            api_keys: one.into_iter().chain(several.into_iter().flatten()).collect(),
+            rates: Rates::read(s),
         }
     }
 
-    /// A model that is not configured, at the only provider there is.
-    pub(super) fn implicit(name: &str, provider: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            provider: provider.to_owned(),
-            model: name.to_owned(),
-            context_tokens: None,
-            input_usd_per_million: None,
-            cached_input_usd_per_million: None,
-            output_usd_per_million: None,
-        }
+    /// What to do about a vendor's missing key; none if there is a key, or the address is not the vendor's.
+    pub fn missing_key(&self) -> Option<String> {
+        (self.api_keys.is_empty() && self.is_vendor()).then(|| {
+            let variables = super::wellknown::key_variables(self.kind).join(" or ");
+            format!(
+                "{} needs a key: set {variables}, or write api_key = \"env:NAME\" or \"file:PATH\"",
+                self.base_url
+            )
+        })
     }
-}
 
-/// Names at providers have slashes, dots and colons: `meta-llama/Llama-3.1-8B`, `llama3:8b`.
-pub(super) fn check_model(name: &str) -> Result<(), String> {
-    if (1..=256).contains(&name.len()) && !name.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        Ok(())
-    } else {
-        Err("is not a model's name of 1 to 256 characters without spaces".to_owned())
+    /// Whether its address is the vendor's own.
+    pub fn is_vendor(&self) -> bool {
+        super::url::same_host(self.base_url.expose(), self.kind.vendor_url())
     }
-}
-
-fn check_price(price: &Decimal) -> Result<(), String> {
-    if price.is_sign_negative() && !price.is_zero() {
-        return Err(format!("{price} is negative"));
-    }
-    if *price > Decimal::from(1_000_000) {
-        return Err(format!(
-            "{price} US dollars for a million tokens is out of range; allowed is up to 1000000"
-        ));
-    }
-    Ok(())
 }

@@ -74,7 +74,7 @@ impl<'r> Section<'r> {
                 Some(Value::Text(name) | Value::Raw(name)) => name.as_str(),
                 _ => "",
             };
-            let path = Path::element(key, index, name);
+            let path = self.path.element(key, index, name);
             elements.push((origin.clone(), self.read_child(path, origin, table, &mut read)));
         }
         elements

@@ -39,9 +39,10 @@ impl Path {
         if self.name.is_empty() { key.to_owned() } else { format!("{self}.{key}") }
     }
 
-    /// Element `index` of `[[list]]`, called `name`.
-    pub(super) fn element(list: &str, index: usize, name: &str) -> Self {
-        Self { name: list.to_owned(), index: Some(index), env: join_env(&env_segment(list), name) }
+    /// Element `index` of `[[list]]` in this section, called `name`.
+    pub(super) fn element(&self, list: &str, index: usize, name: &str) -> Self {
+        let list = self.child(list);
+        Self { index: Some(index), env: join_env(&list.env, name), ..list }
     }
 
     pub(super) fn child(&self, name: &str) -> Self {

@@ -12,8 +12,17 @@ use super::{Config, Origin};
 const COMMENT_COLUMN: usize = 48;
 
 /// Sections that shape an answer: a change here is a different configuration in the record of a run.
-const ANSWER_SHAPING: [&str; 7] =
-    ["limits", "context", "sources", "providers", "models", "generation", "prompt"];
+const ANSWER_SHAPING: [&str; 9] = [
+    "limits",
+    "context",
+    "sources",
+    "providers",
+    "models",
+    "generation",
+    "routing",
+    "routing.rules",
+    "prompt",
+];
 
 impl Config {
     /// The effective configuration as TOML that can be loaded again (but for passwords in URLs, which are `***`);

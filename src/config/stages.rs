@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use throughline_actors::{
+    policy::{breaker::BreakerPolicy, retry::RetryPolicy},
+    settings::StageSettings,
+};
+
 use super::reader::Section;
 
 /// How often and how soon a failed call is tried again.
@@ -16,6 +21,12 @@ pub struct Retry {
 }
 
 impl Retry {
+    /// As the engine wants it.
+    pub fn policy(self) -> RetryPolicy {
+        let Self { max_attempts, base_delay, max_delay } = self;
+        RetryPolicy { max_attempts, base_delay, max_delay }
+    }
+
     pub(super) fn read(s: &mut Section<'_>, d: Self) -> Self {
         let retry = Self {
             max_attempts: s.within("max_attempts", d.max_attempts, 1..=100),
@@ -49,6 +60,11 @@ impl Default for Breaker {
 }
 
 impl Breaker {
+    /// As the engine wants it.
+    pub fn policy(self) -> BreakerPolicy {
+        BreakerPolicy { failure_limit: self.failures, cooldown: self.cooldown }
+    }
+
     pub(super) fn read(s: &mut Section<'_>, d: Self) -> Self {
         Self {
             failures: s.within("breaker_failures", d.failures, 1..=1000),
@@ -73,6 +89,12 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// As the engine wants it.
+    pub fn settings(&self) -> StageSettings {
+        let Self { concurrency, retry, breaker } = *self;
+        StageSettings { concurrency, retry: retry.policy(), breaker: breaker.policy() }
+    }
+
     fn with_concurrency(concurrency: usize) -> Self {
         let retry =
             Retry { max_attempts: 4, base_delay: Duration::from_secs(1), max_delay: Duration::from_mins(1) };

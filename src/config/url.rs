@@ -131,15 +131,24 @@ pub(super) fn check_database(url: &SecretUrl) -> Result<(), String> {
     Ok(())
 }
 
-/// The root of an HTTP API, to which paths are appended.
+/// The root of an HTTP API, to whose path more is appended. A query, as Azure wants one (`?api-version=`), is kept.
 pub(super) fn check_base(url: &SecretUrl) -> Result<(), String> {
     let parsed = check_http(url.expose())?;
-    if parsed.query().is_some() || parsed.fragment().is_some() {
-        return Err(
-            "is a base to which paths are appended: it must not have a query or a fragment".to_owned()
-        );
+    if parsed.fragment().is_some() {
+        return Err("is a base to which paths are appended: it must not have a fragment".to_owned());
+    }
+    if parsed.query_pairs().any(|(name, _)| names_secret(&name)) {
+        return Err("has a key in its query; write it as api_key".to_owned());
     }
     Ok(())
+}
+
+/// Whether two URLs have scheme, host and port in common.
+pub(super) fn same_host(a: &str, b: &str) -> bool {
+    match (Url::parse(a), Url::parse(b)) {
+        (Ok(a), Ok(b)) => a.origin() == b.origin() && a.origin().is_tuple(),
+        _ => false,
+    }
 }
 
 pub(super) fn check_http(url: &str) -> Result<Url, String> {

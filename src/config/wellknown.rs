@@ -2,31 +2,57 @@
 
 use std::sync::Arc;
 
-use reqwest::Url;
-
 use super::Env;
 use super::error::Origin;
-use super::providers::OPENAI_BASE_URL;
+use super::providers::ProviderKind;
 use super::tree::{Node, Table, Value};
+use super::url::same_host;
 
 /// Each overrides the file, as it does elsewhere; a `THROUGHLINE_` variable overrides it.
 const ADDRESSES: [(&str, &str, &str); 2] = [("NATS_URL", "nats", "url"), ("DATABASE_URL", "database", "url")];
 
-/// The variables of a kind of provider. `ANTHROPIC_*`, `GOOGLE_API_KEY` and `GEMINI_API_KEY` join when those
-/// kinds can be used.
+/// The variables of a vendor.
 struct Vendor {
-    kind: &'static str,
-    base_url: &'static str,
-    base_url_variable: &'static str,
-    api_key_variable: &'static str,
+    kind: ProviderKind,
+    base_url_variable: Option<&'static str>,
+    /// The first one that is set wins.
+    api_key_variables: &'static [&'static str],
 }
 
-const VENDORS: [Vendor; 1] = [Vendor {
-    kind: "openai",
-    base_url: OPENAI_BASE_URL,
-    base_url_variable: "OPENAI_BASE_URL",
-    api_key_variable: "OPENAI_API_KEY",
-}];
+const VENDORS: [Vendor; 3] = [
+    Vendor {
+        kind: ProviderKind::Openai,
+        base_url_variable: Some("OPENAI_BASE_URL"),
+        api_key_variables: &["OPENAI_API_KEY"],
+    },
+    Vendor {
+        kind: ProviderKind::Anthropic,
+        base_url_variable: Some("ANTHROPIC_BASE_URL"),
+        api_key_variables: &["ANTHROPIC_API_KEY"],
+    },
+    Vendor {
+        kind: ProviderKind::Gemini,
+        base_url_variable: None,
+        api_key_variables: &["GOOGLE_API_KEY", "GEMINI_API_KEY"],
+    },
+];
+
+impl Vendor {
+    /// The variable that holds a key.
+    fn key(&self, env: &Env) -> Option<&'static str> {
+        self.api_key_variables.iter().copied().find(|name| value_of(env, name).is_some())
+    }
+
+    /// The variable that holds a base URL, and what it holds.
+    fn base_url<'e>(&self, env: &'e Env) -> Option<(&'static str, &'e str)> {
+        self.base_url_variable.and_then(|name| Some((name, value_of(env, name)?)))
+    }
+}
+
+/// The variables that hold the key of a kind of provider.
+pub(super) fn key_variables(kind: ProviderKind) -> &'static [&'static str] {
+    VENDORS.iter().find(|vendor| vendor.kind == kind).map_or(&[], |vendor| vendor.api_key_variables)
+}
 
 /// A set but empty variable counts as not set.
 fn value_of<'e>(env: &'e Env, name: &str) -> Option<&'e str> {
@@ -56,10 +82,9 @@ pub(super) fn default_providers(tree: &mut Table, env: &Env) {
     let providers: Vec<Node> = VENDORS
         .iter()
         .filter_map(|vendor| {
-            let variable = [vendor.api_key_variable, vendor.base_url_variable]
-                .into_iter()
-                .find(|name| value_of(env, name).is_some())?;
-            let entry = |key: &str| (key.to_owned(), from_variable(variable, vendor.kind.to_owned()));
+            let variable = vendor.key(env).or_else(|| Some(vendor.base_url(env)?.0))?;
+            let entry =
+                |key: &str| (key.to_owned(), from_variable(variable, vendor.kind.as_str().to_owned()));
             let table = Table::from([entry("name"), entry("kind")]);
             Some(Node { value: Value::Table(table), origin: Origin::Env(Arc::from(variable)) })
         })
@@ -78,35 +103,30 @@ pub(super) fn complete_providers(tree: &mut Table, env: &Env) {
         let Some(Value::Text(kind) | Value::Raw(kind)) = provider.get("kind").map(|node| &node.value) else {
             continue;
         };
-        let Some(vendor) = VENDORS.iter().find(|vendor| vendor.kind == kind) else { continue };
+        let Some(vendor) = VENDORS.iter().find(|vendor| vendor.kind.as_str() == kind) else { continue };
         complete(provider, vendor, env);
     }
 }
 
 fn complete(provider: &mut Table, vendor: &Vendor, env: &Env) {
     // The vendor's key goes to the vendor, or where the same environment points: never to another host.
+    let known = vendor.base_url(env);
     let trusted = match provider.get("base_url").map(|node| &node.value) {
         None => true,
         Some(Value::Text(url) | Value::Raw(url)) => {
-            same_host(url, vendor.base_url)
-                || value_of(env, vendor.base_url_variable).is_some_and(|known| same_host(url, known))
+            same_host(url, vendor.kind.vendor_url()) || known.is_some_and(|(_, known)| same_host(url, known))
         }
         Some(_) => false,
     };
     if !provider.contains_key("base_url")
-        && let Some(url) = value_of(env, vendor.base_url_variable)
+        && let Some((variable, url)) = known
     {
-        provider.insert("base_url".to_owned(), from_variable(vendor.base_url_variable, url.to_owned()));
+        provider.insert("base_url".to_owned(), from_variable(variable, url.to_owned()));
     }
-    if trusted && !provider.contains_key("api_key") && value_of(env, vendor.api_key_variable).is_some() {
-        let variable = vendor.api_key_variable;
+    if trusted
+        && !["api_key", "api_keys"].iter().any(|key| provider.contains_key(*key))
+        && let Some(variable) = vendor.key(env)
+    {
         provider.insert("api_key".to_owned(), from_variable(variable, format!("env:{variable}")));
-    }
-}
-
-fn same_host(a: &str, b: &str) -> bool {
-    match (Url::parse(a), Url::parse(b)) {
-        (Ok(a), Ok(b)) => a.origin() == b.origin() && a.origin().is_tuple(),
-        _ => false,
     }
 }

@@ -89,7 +89,7 @@ fn variables_that_are_not_ours_are_left_alone() {
             ("THROUGHLINE_SERVICE_PORT_HTTP", "8080"),
             ("THROUGHLINE_PORT", "tcp://10.0.0.1:8080"),
             ("THROUGHLINE_GATEWAY_PORT_8080_TCP_ADDR", "10.0.0.1"),
-            ("ANTHROPIC_API_KEY", "x"),
+            ("ANTHROPIC_AUTH_TOKEN", "x"),
         ],
     );
 }
@@ -99,14 +99,14 @@ fn openai_variables_make_and_complete_providers() {
     let config = load("", &[("OPENAI_API_KEY", CANARY)]);
     let provider = config.provider("openai").unwrap();
     assert_eq!(provider.base_url.expose(), OPENAI_BASE_URL);
-    assert_eq!(provider.api_key, Some(Secret::Env("OPENAI_API_KEY".to_owned())));
+    assert_eq!(provider.api_keys, [Secret::Env("OPENAI_API_KEY".to_owned())]);
     let implied = config.model(DEFAULT_MODEL).unwrap();
     assert_eq!((implied.provider.as_str(), implied.input_usd_per_million), ("openai", None));
 
     let local = ("OPENAI_BASE_URL", "http://127.0.0.1:11434/v1/");
     let config = load("[generation]\nmodel = 'llama3:8b'\nfallback = ['phi4']", &[local]);
     let provider = config.provider("openai").unwrap();
-    assert_eq!((provider.base_url.expose(), &provider.api_key), ("http://127.0.0.1:11434/v1", &None));
+    assert_eq!((provider.base_url.expose(), provider.api_keys.len()), ("http://127.0.0.1:11434/v1", 0));
     assert_eq!(
         config.models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(),
         ["llama3:8b", "phi4"]
@@ -116,5 +116,70 @@ fn openai_variables_make_and_complete_providers() {
     let config = load(other, &[("OPENAI_API_KEY", CANARY), local]);
     assert_eq!(config.providers.len(), 1);
     assert_eq!(config.providers[0].base_url.expose(), "http://other.example/v1", "an explicit address wins");
-    assert_eq!(config.providers[0].api_key, None, "the vendor's key does not go to another host");
+    assert_eq!(config.providers[0].api_keys, [], "the vendor's key does not go to another host");
+}
+
+#[test]
+fn each_vendor_s_variables_make_a_provider_with_a_default_model() {
+    for (variable, kind, model) in [
+        ("ANTHROPIC_API_KEY", ProviderKind::Anthropic, "claude-haiku-4-5"),
+        ("GEMINI_API_KEY", ProviderKind::Gemini, "gemini-2.5-flash"),
+    ] {
+        let config = load("", &[(variable, CANARY)]);
+        let [provider] = config.providers.as_slice() else { panic!("{variable}: {:?}", config.providers) };
+        assert_eq!((provider.kind, provider.name.as_str()), (kind, kind.as_str()));
+        assert_eq!(provider.base_url.expose(), kind.vendor_url());
+        assert_eq!(provider.api_keys, [Secret::Env(variable.to_owned())]);
+        assert_eq!(config.generation.model, model);
+        assert_eq!(config.model(model).unwrap().provider, provider.name);
+    }
+    let config = load("", &[("GOOGLE_API_KEY", CANARY), ("GEMINI_API_KEY", CANARY)]);
+    assert_eq!(config.providers[0].api_keys, [Secret::Env("GOOGLE_API_KEY".to_owned())], "it wins");
+
+    let local = [("ANTHROPIC_BASE_URL", "http://127.0.0.1:9"), ("ANTHROPIC_API_KEY", CANARY)];
+    let config = load("", &local);
+    assert_eq!(config.providers[0].base_url.expose(), "http://127.0.0.1:9");
+    assert_eq!(config.providers[0].api_keys.len(), 1, "the environment that names the host names the key");
+}
+
+#[test]
+fn with_several_vendors_a_model_s_name_tells_whose_it_is() {
+    let env = [("OPENAI_API_KEY", CANARY), ("ANTHROPIC_API_KEY", CANARY), ("GEMINI_API_KEY", CANARY)];
+    let config = load("[generation]\nfallback = ['claude-sonnet-4-5', 'gemini-2.5-pro']\n", &env);
+    let of: Vec<_> =
+        config.models.iter().map(|model| (model.name.as_str(), model.provider.as_str())).collect();
+    assert_eq!(
+        of,
+        [("gpt-4o-mini", "openai"), ("claude-sonnet-4-5", "anthropic"), ("gemini-2.5-pro", "gemini")]
+    );
+    let told = layers(&env, &[]).load_text("t.toml", "[routing]\ncomplex = ['llama3']\n").unwrap_err();
+    assert_eq!(
+        told.to_string(),
+        "t.toml:2: routing.complex: which provider has \"llama3\"? Add it to [[models]] with one of: openai, \
+         anthropic, gemini"
+    );
+}
+
+#[test]
+fn several_keys_and_rules_are_addressed_like_everything_else() {
+    let file = "[[providers]]\nname = 'p'\nkind = 'openai'\napi_keys = ['env:A', 'file:b']\n\
+                [[routing.rules]]\nname = 'long'\ncomplexity = 'complex'\nmin_chars = 500\n";
+    let env = [("THROUGHLINE_ROUTING__RULES__LONG__MIN_CHARS", "900")];
+    let config = load(file, &env);
+    assert_eq!(config.providers[0].api_keys, [Secret::Env("A".to_owned()), Secret::File("b".into())]);
+    assert_eq!(config.routing.rules[0].min_chars, Some(900));
+    let shown = config.show();
+    assert!(
+        shown.contains("[[routing.rules]]") && shown.contains("api_keys = [\"env:A\", \"file:b\"]"),
+        "{shown}"
+    );
+    let again = load(&shown, &[]);
+    assert_eq!(again.show_json()["config"], config.show_json()["config"]);
+    assert_eq!(again.show_json()["config"]["routing"]["rules"][0]["name"], "long");
+    let lost = [("THROUGHLINE_ROUTING__RULES__LOGN__MIN_CHARS", "900")];
+    let told = refused(file, &lost);
+    assert!(
+        told[0]
+            .ends_with("none of [[routing.rules]] has that name (configured: long); did you mean \"long\"?")
+    );
 }

@@ -25,7 +25,7 @@ name = "late"
 base_delay_ms = 5000
 [[providers]]
 name = "claude"
-kind = "anthropic"
+kind = "anthropc"
 [[models]]
 name = "big"
 provider = "clade"
@@ -60,7 +60,7 @@ t.toml:15: sources[1].extract.user_id: {user_id} comes from the request and cann
 t.toml:16: sources[1].timout_ms: unknown key; did you mean "timeout_ms"?
 t.toml:17: sources[2].url: is required
 t.toml:19: sources[2].base_delay_ms: base_delay_ms (5000) must not exceed max_delay_ms (1000)
-t.toml:22: providers[0].kind: kind anthropic is not available in this version; use "openai"
+t.toml:22: providers[0].kind: "anthropc" is no kind of provider; use "openai" (for compatible ones, too), "anthropic" or "gemini"
 t.toml:25: models[0].provider: "clade" is none of [[providers]] (configured: claude); did you mean "claude"?
 t.toml:26: models[0].input_usd_per_million: prices are decimals: write the number in quotes, as "0.15"
 t.toml:27: models[0].output_usd_per_million: -1 is negative
@@ -128,4 +128,88 @@ fn a_model_needs_exactly_one_provider_to_be_implied() {
     );
     let config = load(&format!("{two}[[models]]\nname = 'm'\nprovider = 'b'\n"), &[]);
     assert_eq!(config.generation.model, "m", "the first configured model is the default");
+}
+
+#[test]
+fn mistakes_about_models_and_routes_are_named() {
+    let file = r#"[[providers]]
+name = "p"
+kind = "openai"
+base_url = "http://h/v1?key=secret"
+api_key = "env:A"
+api_keys = ["env:B", "literal"]
+requests_per_minute = 0
+[[models]]
+name = "m"
+provider = "p"
+cached_input_usd_per_million = "1"
+max_tokens_field = "tokens"
+[generation]
+model = "m"
+fallback_on = ["down", "tired"]
+older_turns = "summarise"
+top_p = 2
+stop = ["a", "b", "c", "d", "e"]
+format = "xml"
+[routing]
+simple = ["small"]
+otherwise = "hard"
+[[routing.rules]]
+name = "long"
+complexity = "complex"
+min_chars = 10
+max_chars = 5
+patterns = ["("]
+[[routing.rules]]
+name = "long"
+complexity = "simple"
+min_token = 1
+"#;
+    let classes = "context_too_long, content_filtered, rate_limited, down, breaker_open, quota, credentials, \
+                   unknown_model, bad_request";
+    assert_eq!(
+        refused(file, &[]),
+        [
+            "t.toml:4: providers[0].base_url: has a key in its query; write it as api_key",
+            "t.toml:6: providers[0].api_keys: number 2: a secret is not written in the configuration: put it into a \
+             variable or a file and write \"env:NAME\" or \"file:PATH\"",
+            "t.toml:7: providers[0].requests_per_minute: 0 is out of range; allowed are 1 to 1000000000",
+            "t.toml:11: models[0].cached_input_usd_per_million: needs input_usd_per_million beside it",
+            "t.toml:12: models[0].max_tokens_field: \"tokens\" is no such field; use \"max_tokens\" or \
+             \"max_completion_tokens\"",
+            format!("t.toml:15: generation.fallback_on: unknown class \"tired\"; the classes are {classes}")
+                .as_str(),
+            "t.toml:16: generation.older_turns: needs summary_model beside it",
+            "t.toml:17: generation.top_p: 2 is out of range; allowed are 0 to 1",
+            "t.toml:18: generation.stop: has 5 texts; allowed are up to 4",
+            "t.toml:19: generation.format: \"xml\" is no form of an answer; use \"text\" or \"json\"",
+            "t.toml:21: routing.simple: \"small\" is none of [[models]] (configured: m)",
+            "t.toml:22: routing.otherwise: \"hard\" is no complexity; use \"simple\", \"moderate\" or \"complex\"",
+            "t.toml:27: routing.rules[0].max_chars: min_chars (10) must not exceed max_chars (5)",
+            "t.toml:28: routing.rules[0].patterns: number 1: '(' is not a usable regular expression: unclosed group",
+            "t.toml:30: routing.rules[1].name: \"long\" is the name of another rule",
+            "t.toml:32: routing.rules[1].min_token: unknown key; did you mean \"min_tokens\"?",
+        ]
+    );
+    let both = "[[providers]]\nname = 'p'\nkind = 'gemini'\napi_key = 'env:A'\napi_keys = ['env:B']\n";
+    assert_eq!(
+        refused(both, &[]),
+        ["t.toml:5: providers[0].api_keys: cannot be combined with api_key: write all keys here"]
+    );
+}
+
+#[test]
+fn a_vendor_without_a_key_is_missing_one_and_a_local_server_is_not() {
+    let vendor = load("[[providers]]\nname = 'claude'\nkind = 'anthropic'\n", &[]);
+    let missing: Vec<String> = vendor.missing_secrets(&Env::new()).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        missing,
+        [
+            "t.toml:2: providers[0].api_key: https://api.anthropic.com needs a key: set ANTHROPIC_API_KEY, or write \
+          api_key = \"env:NAME\" or \"file:PATH\""
+        ]
+    );
+    let local =
+        load("[[providers]]\nname = 'l'\nkind = 'openai'\nbase_url = 'http://127.0.0.1:8000/v1'\n", &[]);
+    assert_eq!(local.missing_secrets(&Env::new()), []);
 }

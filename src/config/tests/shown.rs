@@ -17,7 +17,7 @@ fn the_contracts_example_loads() {
     let model = config.model("gpt-4o-mini").unwrap();
     assert_eq!(model.input_usd_per_million.unwrap().to_string(), "0.15");
     assert_eq!(model.cached_input_usd_per_million, None, "an unknown price is not zero");
-    assert_eq!(config.provider("openai").unwrap().api_key, Some(Secret::Env("OPENAI_API_KEY".to_owned())));
+    assert_eq!(config.provider("openai").unwrap().api_keys, [Secret::Env("OPENAI_API_KEY".to_owned())]);
     assert_eq!(config.generation.total_timeout, Duration::from_mins(2));
 }
 
