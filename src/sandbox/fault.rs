@@ -21,7 +21,7 @@ const MAX_FAULT_DELAY_MS: u64 = 600_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultTarget {
-    /// `/v1/chat/completions`
+    /// The model, in every protocol
     Model,
     /// `/orders/{order_id}` and `/customers/{user_id}/orders`
     Orders,

@@ -34,7 +34,7 @@ impl Endpoint {
 /// How many requests arrived, refused and failed ones included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// `POST /v1/chat/completions`
+    /// The model, whatever protocol it was asked in
     pub model: u64,
     /// `GET /customers/{user_id}`
     pub customers: u64,
@@ -65,7 +65,7 @@ pub struct LedgerEntry {
 /// The newest requests of each endpoint, in the order in which they were answered.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ledger {
-    /// `POST /v1/chat/completions`
+    /// The model, whatever protocol it was asked in
     pub model: Vec<LedgerEntry>,
     /// `GET /customers/{user_id}`
     pub customers: Vec<LedgerEntry>,

@@ -9,9 +9,11 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use bytes::Bytes;
 
+use super::anthropic;
 use super::app::App;
 use super::chat::{self, ApiError};
 use super::control;
+use super::gemini;
 use super::ledger::Endpoint;
 use super::respond::{error, json_bytes};
 
@@ -28,6 +30,8 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/orders/{order_id}", get(order))
         .route("/products/{product_id}", get(product))
         .route("/v1/chat/completions", post(chat::completions).layer(limit))
+        .route("/v1/messages", post(anthropic::messages).layer(limit))
+        .route("/v1beta/models/{call}", post(gemini::generate).layer(limit))
         .route("/v1/models", get(chat::list_models))
         .route("/v1/models/{model}", get(chat::show_model))
         .route(

@@ -21,8 +21,10 @@ use super::app::App;
 use super::ledger::Endpoint;
 use super::respond;
 pub(super) use error::ApiError;
-use reply::{Reply, prompt_tokens};
+use reply::Reply;
+pub(super) use reply::{Cut, prompt_tokens};
 use request::ChatRequest;
+pub(super) use stream::{deltas, event_stream};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");

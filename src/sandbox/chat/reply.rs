@@ -45,6 +45,24 @@ pub(super) struct Reply<'a> {
     pub(super) usage: Usage,
 }
 
+/// An answer, cut where its limit ends.
+#[derive(Debug)]
+pub(in crate::sandbox) struct Cut {
+    pub(in crate::sandbox) text: String,
+    pub(in crate::sandbox) shortened: bool,
+    pub(in crate::sandbox) tokens: u64,
+}
+
+impl Cut {
+    pub(in crate::sandbox) fn new(answer: &str, max_tokens: Option<u64>) -> Self {
+        let allowed = max_tokens
+            .and_then(|tokens| usize::try_from(tokens).ok()?.checked_mul(TOKEN_BYTES))
+            .unwrap_or(usize::MAX);
+        let text = &answer[..answer.floor_char_boundary(allowed)];
+        Self { text: text.to_owned(), shortened: text.len() < answer.len(), tokens: tokens(text) }
+    }
+}
+
 pub(super) const FINGERPRINT: &str = "fp_sandbox";
 pub(super) const SERVICE_TIER: &str = "default";
 
@@ -57,17 +75,13 @@ impl<'a> Reply<'a> {
         prompt_tokens: u64,
         max_tokens: Option<u64>,
     ) -> Self {
-        let allowed = max_tokens
-            .and_then(|tokens| usize::try_from(tokens).ok()?.checked_mul(TOKEN_BYTES))
-            .unwrap_or(usize::MAX);
-        let text = &answer[..answer.floor_char_boundary(allowed)];
-        let completion_tokens = tokens(text);
+        let Cut { text, shortened, tokens: completion_tokens } = Cut::new(answer, max_tokens);
         Self {
             id: format!("chatcmpl-{id}"),
             created: unix_ms() / 1_000,
             model,
-            text: text.to_owned(),
-            finish_reason: if text.len() < answer.len() { "length" } else { "stop" },
+            text,
+            finish_reason: if shortened { "length" } else { "stop" },
             usage: Usage {
                 prompt_tokens,
                 completion_tokens,
@@ -126,7 +140,7 @@ struct Message<'a> {
     annotations: [(); 0],
 }
 
-pub(super) fn prompt_tokens(turns: &[Turn<'_>]) -> u64 {
+pub(in crate::sandbox) fn prompt_tokens(turns: &[Turn<'_>]) -> u64 {
     turns.iter().map(|turn| tokens(turn.text) + TOKENS_PER_MESSAGE).sum()
 }
 

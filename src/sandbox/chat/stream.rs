@@ -61,7 +61,11 @@ struct Delta<'a> {
 }
 
 pub(super) fn respond(app: &Arc<App>, reply: &Reply<'_>, include_usage: bool) -> Response {
-    let frames = frames(reply, include_usage);
+    event_stream(app, frames(reply, include_usage))
+}
+
+/// Events as a body, each after the chunk latency.
+pub(in crate::sandbox) fn event_stream(app: &Arc<App>, frames: Vec<Bytes>) -> Response {
     let body = if app.chunk_latency.is_zero() {
         Body::from_stream(stream::iter(frames.into_iter().map(Ok::<_, Infallible>)))
     } else {
@@ -123,7 +127,8 @@ fn frame(chunk: &Chunk<'_>) -> Bytes {
     frame.into()
 }
 
-fn deltas(text: &str) -> impl Iterator<Item = &str> {
+/// The text in pieces.
+pub(in crate::sandbox) fn deltas(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
         let from = rest.floor_char_boundary(DELTA_BYTES);
