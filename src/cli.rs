@@ -8,7 +8,9 @@ mod doctor;
 mod events;
 mod exit;
 mod health;
+mod lines;
 mod live;
+mod llm;
 mod output;
 mod publish;
 mod run;
@@ -74,6 +76,8 @@ enum Command {
     Doctor(DoctorArgs),
     /// Ask the worker at `http.listen` whether it is ready (for containers; exit 0, 1 or 69)
     Health,
+    /// Ask models without a workflow: one question, a file of them, prices and routes
+    Llm(llm::LlmArgs),
     /// Check or show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),

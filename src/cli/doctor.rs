@@ -3,7 +3,7 @@
 mod database;
 mod finding;
 mod nats;
-mod reach;
+pub(super) mod reach;
 mod settings;
 mod sync;
 mod whoami;

@@ -1,7 +1,6 @@
 //! `throughline publish`: one text, or a file of them.
 
 mod end;
-mod lines;
 mod many;
 pub(super) mod message;
 mod one;
@@ -11,7 +10,9 @@ mod tally;
 
 use std::time::Duration;
 
-use super::{Failure, PublishArgs};
+pub(super) use one::text as read_text;
+
+use super::{Failure, PublishArgs, lines};
 use crate::{
     app::connect_bus,
     config::{Config, Env},

@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use super::{
     Cli, Command, Exit, Failure, Global, SchemaCommand, bench, config_command, dev, doctor, events,
-    exit::with_causes, health, output, publish, sandbox, schema, setup, worker,
+    exit::with_causes, health, llm, output, publish, sandbox, schema, setup, worker,
 };
 use crate::{
     app::{AdapterError, WorkerError},
     config::{Config, Env, Layers, Override, process_env},
+    llm::SetupError,
     telemetry::{Telemetry, TelemetryError},
 };
 
@@ -73,6 +74,7 @@ impl Cli {
             Command::Events(args) => events::run(args, &config, env).await,
             Command::Health => health::run(&config).await,
             Command::Doctor(args) => doctor::run(args, &config, env).await,
+            Command::Llm(args) => Box::pin(llm::run(args, config, env)).await,
             // Answered before there was a runtime.
             Command::Config(_) | Command::Schema(_) => Ok(()),
         }
@@ -103,6 +105,7 @@ impl Command {
             | Self::Events(_)
             | Self::Doctor(_)
             | Self::Health
+            | Self::Llm(_)
             | Self::Config(_)
             | Self::Schema(_)
             | Self::Sandbox(_)
@@ -119,6 +122,12 @@ impl From<AdapterError> for Failure {
     fn from(error: AdapterError) -> Self {
         let exit = if error.is_unavailable() { Exit::Unavailable } else { Exit::BadConfiguration };
         Self { exit, message: with_causes(&error) }
+    }
+}
+
+impl From<SetupError> for Failure {
+    fn from(error: SetupError) -> Self {
+        Self::configuration(&error)
     }
 }
 

@@ -11,6 +11,7 @@ mod first_steps;
 mod harness;
 mod hostile_corpora;
 mod independent_client;
+mod llm;
 mod nats_cluster;
 mod nats_server;
 mod outages;

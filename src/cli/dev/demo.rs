@@ -1,15 +1,20 @@
 //! The demo user, and the messages that `dev` sends itself.
 
-use std::time::Duration;
+use std::{
+    io::{self, IsTerminal},
+    time::Duration,
+};
 
 use serde_json::{Map, Value};
-use throughline_actors::ports::bus::Bus;
+use throughline_actors::ports::bus::{Bus, BusError};
 use throughline_schemas::{Event, EventData, SessionId, UserId, WorkflowId, decode};
 
 use crate::{
     bus::nats::{NatsBus, ReadRequest},
     cli::{
-        Failure, output,
+        Failure,
+        live::{self, Frames, Screen, Story},
+        output,
         publish::message::{Input, new_workflow_id},
         timeline::{self, Style},
     },
@@ -31,14 +36,14 @@ pub(super) async fn seed(store: &SqliteStore) -> Result<(), Failure> {
 
 /// Answers one text and prints the answer.
 pub(super) async fn once(bus: &NatsBus, text: &str) -> Result<(), Failure> {
-    output::line(&ask(bus, text).await?.1)
+    Box::pin(ask(bus, text)).await.map(|_| ())
 }
 
 /// Sends the first message and prints its answer.
 pub(super) async fn first_message(bus: &NatsBus) -> Result<(), Failure> {
     output::line(&format!("> {FIRST_MESSAGE}"))?;
-    let (workflow, answer) = ask(bus, FIRST_MESSAGE).await?;
-    output::line(&format!("{answer}\n"))?;
+    let workflow = Box::pin(ask(bus, FIRST_MESSAGE)).await?;
+    output::line("")?;
     let mut reader = bus
         .read(ReadRequest::events(bus.namespace().events_of_workflow(None, &workflow)))
         .await
@@ -50,20 +55,29 @@ pub(super) async fn first_message(bus: &NatsBus) -> Result<(), Failure> {
     output::line(timeline::render(&events, Style::of_stdout()).trim_end())
 }
 
-/// Publishes `text` as the demo user and waits for the answer.
-async fn ask(bus: &NatsBus, text: &str) -> Result<(WorkflowId, String), Failure> {
+/// Publishes `text` as the demo user and prints the answer; on a terminal as it comes.
+async fn ask(bus: &NatsBus, text: &str) -> Result<WorkflowId, Failure> {
     let event = user_input(text)?;
     let workflow = event.meta.workflow_id.clone();
-    let mut ends = bus.ends_of(&workflow).await.map_err(|error| Failure::unavailable(&error))?;
-    bus.publish(&event).await.map_err(|error| Failure::unavailable(&error))?;
-    let end = tokio::time::timeout(PATIENCE, ends.next())
-        .await
-        .map_err(|_| Failure::failed(format!("no answer to workflow {workflow} within {PATIENCE:?}")))?
-        .map_err(|error| Failure::unavailable(&error))?
-        .ok_or_else(|| Failure::failed("the event log ended"))?;
+    let unavailable = |error: BusError| Failure::unavailable(&error);
+    let mut frames = Frames::open(bus, &workflow).await.map_err(unavailable)?;
+    let mut ends = bus.ends_of(&workflow).await.map_err(unavailable)?;
+    bus.publish(&event).await.map_err(unavailable)?;
+    let (mut story, mut screen) = (Story::default(), Screen::new());
+    let live = io::stdout().is_terminal();
+    let end = live::follow(&mut frames, &mut ends, |heard| {
+        if live { story.hear(&heard.frame).iter().try_for_each(|tell| screen.tell(tell)) } else { Ok(()) }
+    });
+    let end = tokio::time::timeout(PATIENCE, end).await.unwrap_or_else(|_| {
+        Err(Failure::failed(format!("no answer to workflow {workflow} within {PATIENCE:?}")))
+    })?;
     match decode(&end.body).map_err(Failure::failed)?.data {
-        EventData::InteractionSaved(saved) => Ok((workflow, saved.response.text)),
+        EventData::InteractionSaved(saved) => {
+            screen.finish(&story, &saved.response.text)?;
+            Ok(workflow)
+        }
         EventData::WorkflowFailed(failed) => {
+            screen.end_line()?;
             Err(Failure::failed(format!("workflow {workflow} failed: {}: {}", failed.code, failed.message)))
         }
         other @ (EventData::UserInputReceived(_)

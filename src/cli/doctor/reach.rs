@@ -37,23 +37,29 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
 
 async fn reach(target: Target) -> Finding {
     let Target { name, url, needed } = target;
-    let parsed = Url::parse(&url).ok();
-    let address = parsed
-        .as_ref()
-        .and_then(|url| Some((url.host_str()?.trim_matches(['[', ']']), url.port_or_known_default()?)));
-    let Some((host, port)) = address else {
-        return Finding::fail(name, "its URL has no host", "correct the URL");
-    };
-    let problem = match tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect((host, port))).await {
-        Ok(Ok(_)) => return Finding::ok(name, format!("{host}:{port} accepts connections")),
-        Ok(Err(error)) => format!("{host}:{port}: {error}"),
-        Err(_) => format!("{host}:{port} does not answer within {CONNECT_LIMIT:?}"),
+    let problem = match connect(&url).await {
+        Ok(address) => return Finding::ok(name, format!("{address} accepts connections")),
+        Err(problem) => problem,
     };
     if needed {
         Finding::unreachable(name, problem, "start it, or correct its base_url")
     } else {
         let advice = "answers go without its data until it is back; start it, or correct its url";
         Finding::warn(name, problem, advice)
+    }
+}
+
+/// Connects to the host of a URL: its address, or what is wrong, without anything secret of the URL.
+pub(in crate::cli) async fn connect(url: &str) -> Result<String, String> {
+    let parsed = Url::parse(url).ok();
+    let address = parsed
+        .as_ref()
+        .and_then(|url| Some((url.host_str()?.trim_matches(['[', ']']), url.port_or_known_default()?)));
+    let (host, port) = address.ok_or("its URL has no host")?;
+    match tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect((host, port))).await {
+        Ok(Ok(_)) => Ok(format!("{host}:{port}")),
+        Ok(Err(error)) => Err(format!("{host}:{port}: {error}")),
+        Err(_) => Err(format!("{host}:{port} does not answer within {CONNECT_LIMIT:?}")),
     }
 }
 

@@ -18,14 +18,18 @@ use tokio::time::Instant;
 
 use super::{
     end::End,
-    lines::{Line, Lines},
     progress::Progress,
     send::{Sender, Sent},
     tally::Tally,
 };
 use crate::{
     bus::nats::{NatsBus, StoredEvent},
-    cli::{Exit, Failure, PublishArgs, bus_error, output, signal::Signals},
+    cli::{
+        Exit, Failure, PublishArgs, bus_error,
+        lines::{Line, Lines},
+        output,
+        signal::Signals,
+    },
     config::Config,
 };
 use ends::Watch;

@@ -32,10 +32,7 @@ const MAX_TEXT_BYTES: u64 = 1 << 20;
 /// What the arguments ask to publish. Whether the text is acceptable is for the workflow to say.
 pub(super) fn message(args: &PublishArgs) -> Result<Message, Failure> {
     let id = |flag: &str, error: IdError| Failure::usage(format!("{flag} {error}"));
-    let text = match args.text.as_deref() {
-        Some("-") => read_text(io::stdin().lock())?,
-        given => given.unwrap_or_default().to_owned(),
-    };
+    let text = text(args.text.as_deref().unwrap_or_default())?;
     let workflow = match &args.workflow_id {
         Some(given) => WorkflowId::new(given).map_err(|error| id("--workflow-id", error))?,
         None => new_workflow_id(),
@@ -49,6 +46,11 @@ pub(super) fn message(args: &PublishArgs) -> Result<Message, Failure> {
         metadata: serde_json::Map::new(),
     };
     input.encode().map_err(Failure::failed)
+}
+
+/// The text of an argument; `-` means stdin.
+pub(in crate::cli) fn text(argument: &str) -> Result<String, Failure> {
+    if argument == "-" { read_text(io::stdin().lock()) } else { Ok(argument.to_owned()) }
 }
 
 fn read_text(from: impl Read) -> Result<String, Failure> {

@@ -18,15 +18,15 @@ const AHEAD: usize = 64;
 
 /// One line that is not blank.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Line {
+pub(in crate::cli) struct Line {
     /// From 1.
-    pub(super) number: u64,
-    pub(super) content: Result<Vec<u8>, LineError>,
+    pub(in crate::cli) number: u64,
+    pub(in crate::cli) content: Result<Vec<u8>, LineError>,
 }
 
 /// Why a line has no content.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum LineError {
+pub(in crate::cli) enum LineError {
     #[error("is longer than {MAX_LINE_BYTES} bytes")]
     TooLong,
     #[error("cannot be read: {0}")]
@@ -34,10 +34,10 @@ pub(super) enum LineError {
 }
 
 /// Lines as they are read. The reading thread is left alone at the end of the process: stdin cannot be cancelled.
-pub(super) type Lines = mpsc::Receiver<Line>;
+pub(in crate::cli) type Lines = mpsc::Receiver<Line>;
 
 /// Starts reading `file`; `-` is stdin.
-pub(super) fn open(file: &Path) -> Result<Lines, Failure> {
+pub(in crate::cli) fn open(file: &Path) -> Result<Lines, Failure> {
     if file.as_os_str() == "-" {
         return spawn(|| Box::new(io::stdin().lock()));
     }
