@@ -1,6 +1,6 @@
 //! The adapters that the configuration asks for.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use reqwest::header::HeaderName;
 use throughline_actors::{
