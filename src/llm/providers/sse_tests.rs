@@ -89,7 +89,7 @@ fn a_line_an_event_and_what_is_no_event_have_limits() {
     assert_eq!(push(&mut Parser::new(1000), &[b'x'; 1001]), Err(TooLarge));
     // An event without an end.
     let mut parser = Parser::new(1000);
-    assert!((0..90).all(|_| push(&mut parser, b"data: 0123456789\n").is_ok()));
+    assert!((0..91).all(|_| push(&mut parser, b"data: 0123456789\n").is_ok()));
     assert_eq!(push(&mut parser, b"data: 0123456789\n"), Err(TooLarge));
     // Comments and lines of no known kind are not kept.
     let mut parser = Parser::new(1000);
