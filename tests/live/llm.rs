@@ -182,7 +182,7 @@ async fn batch_keeps_the_order_and_one_bad_line_does_not_stop_it() {
     let input = format!("{}\n{{\"id\": 4, \"txt\": 1}}\n{{\"id\": 5, \"text\": \"five\"}}", questions(3));
     shell.write("in.jsonl", &input);
     let (out, err) = shell.done("stdout", &["batch", "in.jsonl"], 1).await;
-    assert_complete(&out.to_string(), 5);
+    assert_complete(&out, 5);
     let answers = lines(&out);
     assert!(answers.iter().all(|line| line["input"].as_str().unwrap().len() == 16));
     assert_eq!(
