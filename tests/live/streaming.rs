@@ -197,3 +197,48 @@ async fn a_terminal_gets_dim_notices_and_no_control_characters_of_the_model() {
          \u{1b}[2m[it begins again with m]\u{1b}[0m\ngood\n"
     );
 }
+
+/// Nothing is pretended here: a worker, a provider that streams, and one that drops the connection in the middle.
+#[tokio::test]
+async fn tokens_travel_from_the_provider_to_the_reader_and_a_broken_stream_begins_again() {
+    let Some(cluster) = Cluster::start(1, &Settings::new("")).await else { return };
+    let mut log = cluster.log().await;
+    let mut calm = cluster.run(
+        "whole",
+        &[
+            "publish",
+            "--user",
+            "u",
+            "--session",
+            "s",
+            "--workflow-id",
+            "whole",
+            "--stream",
+            "--json",
+            "Hello",
+        ],
+    );
+    let (out, _) = ended(&mut calm, 0).await;
+    let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kinds: Vec<_> = lines.iter().filter_map(|line| line["kind"].as_str()).collect();
+    assert_eq!((kinds.first(), kinds.last()), (Some(&"started"), Some(&"completed")), "{out}");
+    let pieces: Vec<_> = lines.iter().filter(|line| line["kind"] == "text").collect();
+    assert!(pieces.len() > 2, "it was streamed: {out}");
+    let told: String = pieces.iter().filter_map(|line| line["text"].as_str()).collect();
+    assert_eq!(lines.last().unwrap()["response"]["text"], told);
+
+    cluster.stand_ins.fault(json!({"target": "model", "cut": true, "remaining": 1})).await;
+    let mut broken = cluster.run(
+        "broken",
+        &["publish", "--user", "u", "--session", "s", "--workflow-id", "broken", "--stream", "Hello"],
+    );
+    let (out, err) = ended(&mut broken, 0).await;
+    log.until_ended(&["broken"]).await;
+    let (void, answer) = out.split_once("\n----- the answer begins again -----\n").expect(&out);
+    assert_eq!(answer.trim_end(), log.answer("broken"));
+    assert!(!void.is_empty() && answer.starts_with(void), "{out}");
+    assert!(
+        err.contains("[the answer broke off: ") && err.contains("[it begins again with sandbox-small]"),
+        "{err}"
+    );
+}
