@@ -21,7 +21,7 @@ NATS_IMAGE=nats:2.15-alpine
 # Seconds that fetching an official image may take.
 PULL_LIMIT_S="${THROUGHLINE_PULL_LIMIT_S:-120}"
 # Changes when what is made below does.
-STAND_IN_VERSION=1
+STAND_IN_VERSION=2
 
 case "${1:-}" in
   postgres) official="$POSTGRES_IMAGE" named="${THROUGHLINE_POSTGRES_IMAGE:-}" ;;
@@ -100,6 +100,7 @@ SCRIPT
   cat <<'DOCKERFILE'
 USER 70:70
 ENV PATH=/usr/local/bin:/bin PGDATA=/var/lib/postgresql/data LD_LIBRARY_PATH=/usr/local/lib LC_ALL=C
+VOLUME /var/lib/postgresql/data
 STOPSIGNAL SIGINT
 EXPOSE 5432
 ENTRYPOINT ["/usr/local/bin/docker-entrypoint.sh"]

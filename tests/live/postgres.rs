@@ -10,11 +10,12 @@ mod troubles;
 use std::{
     ops::Deref,
     sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
 
 use serde_json::{Map, Value};
 use sqlx::{Connection, PgConnection};
-use throughline::storage::postgres::PostgresStore;
+use throughline::storage::postgres::{Limits, PostgresStore};
 use throughline_actors::{
     ports::{
         contract::store::{self as story, UnderTest},
@@ -56,8 +57,12 @@ impl Stores {
     }
 }
 
+/// More than anything takes, whatever else the machine is doing.
+const PATIENT: Limits =
+    Limits { request: Duration::from_mins(2), lock: Duration::from_mins(1), connect: Duration::from_mins(1) };
+
 async fn open(url: &str) -> PostgresStore {
-    PostgresStore::open(url, CONNECTIONS).await.unwrap()
+    PostgresStore::open_with(url, CONNECTIONS, PATIENT).await.unwrap()
 }
 
 impl Deref for Stores {

@@ -6,7 +6,7 @@ use sqlx::{Connection, Executor, PgConnection, Row};
 use throughline::storage::postgres::PostgresStore;
 use throughline_actors::ports::store::Store;
 
-use super::{CONNECTIONS, material::*};
+use super::{CONNECTIONS, material::*, open};
 use crate::{harness::eventually, postgres_server::PostgresServer};
 
 /// Makes a self-signed certificate for `name`: `cert.pem` and `key.pem` in `dir`.
@@ -14,6 +14,7 @@ fn certificate(dir: &Path, name: &str) -> bool {
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"])
         .args(["-subj", &format!("/CN={name}"), "-addext", &format!("subjectAltName=DNS:{name}")])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
         .args(["-keyout", "key.pem", "-out", "cert.pem"])
         .current_dir(dir)
         .output();
@@ -58,7 +59,7 @@ async fn a_server_with_a_certificate_is_spoken_to_in_secret() {
     let encrypted = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
     eventually("the server takes TLS", async || PgConnection::connect(&with("require")).await.ok()).await;
     for url in [with("prefer"), with("require"), trusted(ours.path())] {
-        let store = PostgresStore::open(&url, CONNECTIONS).await.unwrap();
+        let store = open(&url).await;
         store.save(interaction("w", "s", 1)).await.unwrap();
         store.ping().await.unwrap();
         store.close().await;
