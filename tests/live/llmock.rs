@@ -56,7 +56,7 @@ const MAX_ATTEMPTS: usize = 4;
 /// Delays that show a backoff through a busy machine's noise, and limits that a healthy call stays far below.
 const SETTINGS: &str = r"
 [generation]
-first_token_timeout_ms = 2000
+first_token_timeout_ms = 3000
 read_timeout_ms = 1500
 total_timeout_ms = 10000
 [stages.generation]

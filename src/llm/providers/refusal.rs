@@ -98,6 +98,10 @@ impl Refusal {
     pub(super) fn classify(&self, status: StatusCode) -> ModelError {
         let status = status.as_u16();
         let said = || format!("{} (HTTP {status})", self.text());
+        if status == 413 {
+            // The request is too large and stays so, whatever the body calls it (RESOURCE_EXHAUSTED, for one).
+            return self.worded(said());
+        }
         self.named(&said).unwrap_or_else(|| self.by_status(status, said()))
     }
 

@@ -13,6 +13,7 @@ const READY: &str = "Uvicorn running on ";
 /// One call as llmock saw it. Times are seconds of its monotonic clock.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Call {
+    pub seq: u64,
     pub started_at: f64,
     pub ended_at: f64,
     pub status: u16,

@@ -102,17 +102,19 @@ async fn a_hint_is_for_everybody_who_asks_that_provider() {
 }
 
 #[tokio::test]
-async fn a_quota_is_kept_by_many_at_once() {
-    // Sixty at once, and then one a second.
-    let Some(mut court) = Court::open(Dialect::Openai, true, &[("LLMOCK_RPM", "60")]).await else { return };
-    let names: Vec<_> = (0..63).map(|n| format!("quota-{n}")).collect();
+async fn many_who_are_told_to_wait_wait_and_are_answered() {
+    let Some(mut court) = Court::open(Dialect::Openai, true, &[]).await else { return };
+    court.llmock.behave(&[json!({"type": "fail", "status": 429, "retry_after": 0.5, "times": 8})]).await;
+    let names: Vec<_> = (0..20).map(|n| format!("many-{n}")).collect();
     let messages = names.iter().map(|name| said(name, "demo", name, &question(name)));
     court.cluster.publish_all(messages.collect()).await;
     court.log.until_ended(&names).await;
     for name in &names {
         assert_eq!(court.log.answer(name), ANSWER);
     }
-    assert_obedient(&court.llmock.calls().await);
+    let calls = court.llmock.calls().await;
+    assert_eq!(calls.iter().filter(|call| call.status == 429).count(), 8);
+    assert_obedient(&calls);
     let verdict = court.llmock.verdict().await;
     assert!(verdict.findings.is_empty(), "{verdict:#?}");
 }
