@@ -108,62 +108,22 @@ nats_image() {
   import_image "$2" "$tree" "ENV PATH=/usr/local/bin:/bin" 'CMD ["nats-server"]'
 }
 
-# PostgreSQL with an entrypoint that does what the official one does with the variables that compose.yaml sets.
+# The stand-in that the live tests have, under the official name and with the official one's way of telling a password.
 postgres_image() {
-  local tree="$1/postgres" from="$2" share version
-  mkdir -p "$tree/bin" "$tree/tmp" "$tree/run/postgresql" "$tree/var/lib/postgresql/data" "$tree/usr/local/bin" "$tree/usr/share"
-  chmod 1777 "$tree/tmp"
-  cp "$(static_busybox)" "$tree/bin/busybox"
-  for tool in sh cat chown chmod mkdir ls test su sleep id env dirname locale grep; do ln -s busybox "$tree/bin/$tool"; done
-  printf 'root:x:0:0:root:/:/bin/sh\npostgres:x:999:999:postgres:/var/lib/postgresql:/bin/sh\n' >"$tree/etc.passwd"
-  mkdir -p "$tree/etc"
-  mv "$tree/etc.passwd" "$tree/etc/passwd"
-  printf 'root:x:0:\npostgres:x:999:\n' >"$tree/etc/group"
-  copy_program "$tree" "$from/postgres" "$from/initdb"
-  for program in pg_ctl psql pg_isready; do [ ! -x "$from/$program" ] || copy_program "$tree" "$from/$program"; done
-  # What the server loads while it runs, and the tables that it is made of; where they are depends on how it was built.
-  share="$("$from/pg_config" --sharedir 2>/dev/null || echo "$from/../share")"
-  version="$("$from/pg_config" --pkglibdir 2>/dev/null || echo "$from/../lib")"
-  for folder in "$share" "$version"; do
-    mkdir -p "$tree$(dirname "$folder")"
-    cp -rL "$folder" "$tree$(dirname "$folder")/"
-  done
-  find "$tree$version" -name '*.so' | while IFS= read -r library; do
-    ldd "$library" 2>/dev/null | grep -oE '/[^ ]+' | while IFS= read -r needed; do
-      [ -e "$tree$needed" ] || { mkdir -p "$tree$(dirname "$needed")" && cp -L "$needed" "$tree$needed"; }
-    done
-  done
-  [ ! -d /usr/share/zoneinfo ] || cp -rL /usr/share/zoneinfo "$tree/usr/share/"
-  cat >"$tree/usr/local/bin/docker-entrypoint.sh" <<ENTRYPOINT
-#!/bin/sh
-set -eu
-bin=$from
-data=/var/lib/postgresql/data
-if [ "\$(id -u)" = 0 ]; then
-  mkdir -p "\$data" && chmod 700 "\$data"
-  chown postgres:postgres "\$data" /run/postgresql
-  exec su postgres -s /bin/sh -c "exec \$0 \$*"
-fi
-if [ ! -s "\$data/PG_VERSION" ]; then
-  "\$bin/initdb" -D "\$data" -U "\$POSTGRES_USER" --pwfile="\$POSTGRES_PASSWORD_FILE" --auth-host=scram-sha-256 --auth-local=trust -E UTF8 --locale=C >/dev/null
-  printf 'host all all all scram-sha-256\n' >>"\$data/pg_hba.conf"
-  printf 'CREATE DATABASE "%s";\n' "\$POSTGRES_DB" | "\$bin/postgres" --single -D "\$data" postgres >/dev/null
-fi
-exec "\$bin/\$1" -D "\$data" -k /run/postgresql -h '*'
-ENTRYPOINT
-  if [ ! -x "$tree$from/pg_isready" ]; then
-    printf '#!/bin/sh\nexec busybox nc -z 127.0.0.1 5432\n' >"$tree/usr/local/bin/pg_isready"
-  else
-    printf '#!/bin/sh\nexec %s "$@"\n' "$from/pg_isready" >"$tree/usr/local/bin/pg_isready"
-  fi
-  chmod +x "$tree/usr/local/bin/docker-entrypoint.sh" "$tree/usr/local/bin/pg_isready"
-  import_image "$3" "$tree" "ENV PATH=/usr/local/bin:/bin" 'ENTRYPOINT ["/usr/local/bin/docker-entrypoint.sh"]' \
-    'CMD ["postgres"]' "STOPSIGNAL SIGINT"
+  local made
+  made="$(THROUGHLINE_PULL_LIMIT_S=1 "$root/tests/live/images.sh" postgres)" || return
+  DOCKER_BUILDKIT=0 docker build --quiet --tag "$1" - >/dev/null <<DOCKERFILE || return
+FROM $made
+LABEL $STAND_IN_LABEL=1
+ENTRYPOINT ["/bin/sh", "-c", "if [ -n \"\$POSTGRES_PASSWORD_FILE\" ]; then IFS= read -r POSTGRES_PASSWORD <\"\$POSTGRES_PASSWORD_FILE\" || :; export POSTGRES_PASSWORD; fi; exec /usr/local/bin/docker-entrypoint.sh \"\$@\"", "--"]
+CMD ["postgres"]
+DOCKERFILE
+  say "made a stand-in for $1"
 }
 
-# make_images SCRATCH PROGRAM POSTGRES_FOLDER: whatever is missing. The names are read out of the shipped files.
+# make_images SCRATCH PROGRAM: whatever is missing. The names are read out of the shipped files.
 make_images() {
-  local scratch="$1" program="$2" postgres="$3" rust runtime nats database
+  local scratch="$1" program="$2" rust runtime nats database
   rust="$(sed -nE 's/^ARG RUST_IMAGE=//p' "$root/deploy/Dockerfile")"
   runtime="$(sed -nE 's/^ARG RUNTIME_IMAGE=//p' "$root/deploy/Dockerfile")"
   nats="$(sed -nE 's/^ *image: (nats:.*)$/\1/p' "$root/deploy/compose.yaml")"
@@ -172,11 +132,15 @@ make_images() {
   rust_image "$scratch" "$program" "$rust"
   ! missing_image "$runtime" || distroless_image "$scratch" "$program" "$runtime"
   ! missing_image "$nats" || nats_image "$scratch" "$nats"
-  ! missing_image "$database" || postgres_image "$scratch" "$postgres" "$database"
+  ! missing_image "$database" || postgres_image "$database"
 }
 
 remove_stand_ins() {
   local image
+  # A build that failed leaves the container that it failed in. Containers have the labels of their images.
+  docker ps --all --quiet --filter "label=$STAND_IN_LABEL" | while IFS= read -r image; do
+    docker rm --force "$image" >/dev/null 2>&1 || true
+  done
   docker images --quiet --filter "label=$STAND_IN_LABEL" | sort -u | while IFS= read -r image; do
     docker rmi --force "$image" >/dev/null 2>&1 || true
   done

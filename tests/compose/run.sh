@@ -2,8 +2,9 @@
 # Starts what deploy/compose.yaml describes and uses it as its users would. Prints its result as cargo's test runner does.
 #
 #   ./tests/compose/run.sh              needs Docker, Docker Compose, and Debian's packages for the images
+#   ./tests/compose/run.sh --can        only says whether this machine can run it
 #
-# Environment: NATS_SERVER_BIN and POSTGRES_BIN_DIR as tests/run.sh finds them.
+# Environment: NATS_SERVER_BIN as tests/run.sh finds it.
 # Exit codes: 0 passed; 1 failed; 69 this machine cannot run it, and the last line on stderr says why.
 set -uo pipefail
 
@@ -25,6 +26,7 @@ cannot() {
   exit "$EX_UNAVAILABLE"
 }
 
+[ -x ./tests/live/images.sh ] || cannot "tests/live/images.sh, which has an image of PostgreSQL, is not there"
 docker version >/dev/null 2>&1 || cannot "no Docker engine answers"
 if docker compose version >/dev/null 2>&1; then
   COMPOSE=(docker compose)
@@ -37,9 +39,9 @@ for program in openssl python3 strip ldd dpkg-deb; do
   command -v "$program" >/dev/null || cannot "$program was not found"
 done
 NATS_SERVER_BIN="${NATS_SERVER_BIN:-$(./deploy/nats-server.sh)}" || exit
-postgres_bin="${POSTGRES_BIN_DIR:-$(./tests/live/postgres.sh)}" || exit
 static_busybox >/dev/null || exit
 need_cargo || exit
+[ "${1:-}" != --can ] || exit 0
 cargo build --quiet --locked --bin throughline || exit 1
 program="${CARGO_TARGET_DIR:-$root/target}/debug/throughline"
 
@@ -47,15 +49,14 @@ scratch="$(mktemp -d)" || exit
 project="throughline-test-$$"
 tree="$scratch/tree"
 NATS_PORT="$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
-export NATS_PORT THROUGHLINE_TAG="test-$$" COMPOSE_PROJECT_NAME="$project" DOCKER_BUILDKIT="${DOCKER_BUILDKIT:-0}" COMPOSE_DOCKER_CLI_BUILD=0
+export NATS_PORT IMAGE_TAG="test-$$" COMPOSE_PROJECT_NAME="$project" DOCKER_BUILDKIT="${DOCKER_BUILDKIT:-0}" COMPOSE_DOCKER_CLI_BUILD=0
 
 compose() { "${COMPOSE[@]}" -f "$tree/deploy/compose.yaml" -f "$tree/deploy/compose/sandbox.yaml" "$@"; }
 containers() { docker ps --quiet --filter "label=com.docker.compose.project=$project" --filter "label=com.docker.compose.service=$1"; }
 
 clean_up() {
   compose down -v --remove-orphans >/dev/null 2>&1
-  docker rmi --force "throughline:$THROUGHLINE_TAG" >/dev/null 2>&1
-  docker image prune --force --filter label=throughline.test >/dev/null 2>&1
+  docker rmi --force "throughline:$IMAGE_TAG" >/dev/null 2>&1
   remove_stand_ins
   rm -rf "$scratch"
 }
@@ -86,14 +87,14 @@ check() {
 # A copy of what git has: the secrets go into a folder of their own, and the build context is a fresh clone's.
 images_are_built_from_the_shipped_dockerfile() {
   mkdir -p "$tree" && git ls-files -co --exclude-standard -z | tar --null -T - -c | tar -x -C "$tree" || return
-  make_images "$scratch" "$program" "$postgres_bin" || return
+  make_images "$scratch" "$program" || return
   "$tree/deploy/secrets.sh" && : >"$tree/deploy/secrets/model.key" || return
   compose build worker || return
   compose config >/dev/null
 }
 
 the_image_is_small_and_not_root() {
-  local image="throughline:$THROUGHLINE_TAG" user size
+  local image="throughline:$IMAGE_TAG" user size
   user="$(docker image inspect --format '{{.Config.User}}' "$image")"
   size="$(docker image inspect --format '{{.Size}}' "$image")"
   printf 'user %s, %d MiB\n' "$user" $((size >> 20)) | tee "$scratch/image"
@@ -145,6 +146,9 @@ inputs_are_answered() {
   saved "$scratch/first"
 }
 
+# The program on this machine, without what the environment would tell it.
+outside() { env -i PATH="$PATH" timeout "$ANSWER_LIMIT_S" "$program" "$@"; }
+
 # From outside of the stack, over TLS, as the publisher.
 a_client_on_this_machine_is_answered() {
   cat >"$scratch/client.toml" <<TOML
@@ -154,14 +158,14 @@ nkey = "file:$tree/deploy/secrets/publisher.nk"
 inbox_prefix = "_INBOX_publisher"
 tls_ca_file = "$tree/deploy/secrets/tls/ca.pem"
 TOML
-  env -u NATS_URL -u DATABASE_URL timeout "$ANSWER_LIMIT_S" "$program" --config "$scratch/client.toml" \
+  outside --config "$scratch/client.toml" \
     publish --user demo --session outside --wait "Are the headphones PROD-001 in stock?"
 }
 
 a_killed_worker_loses_nothing() {
   local victim
   inputs second >"$scratch/inputs"
-  timeout "$ANSWER_LIMIT_S" "$program" --config "$scratch/client.toml" publish --wait --json --file "$scratch/inputs" >"$scratch/second" &
+  outside --config "$scratch/client.toml" publish --wait --json --file "$scratch/inputs" >"$scratch/second" &
   local publisher=$!
   victim="$(containers worker | head -n 1)"
   docker kill --signal KILL "$victim" || return
