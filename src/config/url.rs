@@ -26,7 +26,9 @@ impl SecretUrl {
         if !takes_one {
             return None;
         }
-        url.set_password(Some(password)).ok()?;
+        // The URL's own encoding lets a `%` stand.
+        let password = percent_encoding::utf8_percent_encode(password, percent_encoding::NON_ALPHANUMERIC);
+        url.set_password(Some(&password.to_string())).ok()?;
         Some(Self(url.into()))
     }
 
