@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every check that this machine can run, or the tiers named as arguments.
 #
-#   ./tests/run.sh                 format clippy unit flow wire live deploy deny
+#   ./tests/run.sh                 format clippy unit flow wire live deploy compose deny
 #   ./tests/run.sh flow wire       these two
 #
 #   format      rustfmt
@@ -11,6 +11,7 @@
 #   wire        the real adapters on loopback
 #   live        a real nats-server and PostgreSQL, real processes, an independent client (nats-py), llmock, llama-server
 #   deploy      the scripts and configuration in deploy/
+#   compose     the stack of deploy/compose.yaml, started and used (Docker and Docker Compose)
 #   deny        licences, sources, duplicates and walls of the dependency tree (cargo-deny)
 #   advisories  known vulnerabilities; only when named: it needs the network and its answer changes without a commit
 #
@@ -25,7 +26,7 @@ cd "$root" || exit
 # shellcheck source=deploy/lib.sh
 . deploy/lib.sh
 
-DEFAULT_TIERS="format clippy unit flow wire live deploy deny"
+DEFAULT_TIERS="format clippy unit flow wire live deploy compose deny"
 # Seconds after which a command that hangs is stopped, so that CI ends with a verdict. Not at a terminal: there Ctrl-C does.
 BUILD_LIMIT_S=2400
 TEST_LIMIT_S=900
@@ -39,7 +40,7 @@ for argument in "$@"; do
       usage
       exit
       ;;
-    format | clippy | unit | flow | wire | live | deploy | deny | advisories) tiers="$tiers $argument" ;;
+    format | clippy | unit | flow | wire | live | deploy | compose | deny | advisories) tiers="$tiers $argument" ;;
     *)
       say "there is no tier called '$argument'; ./tests/run.sh --help lists them"
       exit 2
@@ -150,7 +151,7 @@ if [ -n "${CI:-}" ]; then
 fi
 
 no_server="" no_python="" no_llmock="" no_llama="" no_postgres="" no_corpora=""
-if chosen wire live deploy; then
+if chosen wire live deploy compose; then
   if NATS_SERVER_BIN="$(told nats-server ./deploy/nats-server.sh)"; then
     export NATS_SERVER_BIN
     printf 'nats-server: %s\n' "$NATS_SERVER_BIN"
@@ -248,6 +249,16 @@ fi
 
 if chosen deploy; then
   run deploy "the scripts and configuration in deploy/" limited "$TEST_LIMIT_S" ./tests/deploy/run.sh
+fi
+
+if chosen compose; then
+  if [ -n "$no_server" ]; then
+    leave_out compose "$no_server"
+  elif reason="$(./tests/compose/run.sh --can 2>&1 >/dev/null)"; then
+    run compose "the stack of deploy/compose.yaml" limited "$TEST_LIMIT_S" ./tests/compose/run.sh
+  else
+    leave_out compose "$(printf '%s\n' "$reason" | tail -n 1)"
+  fi
 fi
 
 if chosen deny advisories; then

@@ -126,8 +126,12 @@ pub fn stream_limits(config: &Config) -> topology::Limits {
 }
 
 /// Opens the database and brings its tables up to date.
-pub async fn open_store(config: &Config) -> Result<Database, AdapterError> {
-    Database::open(config.database.url.expose(), config.database.max_connections)
+pub async fn open_store(config: &Config, env: &Env) -> Result<Database, AdapterError> {
+    let url = config
+        .database
+        .url_with_password(env)
+        .map_err(|source| AdapterError::Secret { key: "database.password".to_owned(), source })?;
+    Database::open(url.expose(), config.database.max_connections)
         .await
         .map_err(|source| AdapterError::Store { url: config.database.url.to_string(), source })
 }
@@ -163,7 +167,7 @@ impl Adapters {
             ModelProviders::new(Vec::new(), &clock).map_err(SetupError::from)?
         };
         let bus = connect_bus(config, env, role).await?;
-        let store = open_store(config).await?;
+        let store = open_store(config, env).await?;
         Ok(Self {
             bus: Arc::new(bus),
             store: Arc::new(store),

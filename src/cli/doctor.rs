@@ -16,7 +16,7 @@ use finding::{Finding, Status};
 pub(super) async fn run(args: &DoctorArgs, config: &Config, env: &Env) -> Result<(), Failure> {
     let (nats, database, reach) = tokio::join!(
         Box::pin(nats::check(config, env, args.role)),
-        Box::pin(database::check(config)),
+        Box::pin(database::check(config, env)),
         reach::check(config),
     );
     let findings: Vec<Finding> =

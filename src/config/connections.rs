@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Env;
 use super::reader::Section;
-use super::secret::Secret;
+use super::secret::{Secret, SecretError};
 use super::url::{SecretUrl, check_database, check_nats};
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -155,23 +156,38 @@ fn check_inbox_prefix(prefix: &str) -> Result<(), String> {
 pub struct Database {
     /// `sqlite://FILE` or `postgres://...`. Default `sqlite://throughline.db`.
     pub url: SecretUrl,
+    /// The password of the URL's user, for a URL that has none.
+    pub password: Option<Secret>,
     /// Connections of the pool, 1 to 1000. Default 4.
     pub max_connections: u32,
 }
 
 impl Default for Database {
     fn default() -> Self {
-        Self { url: SecretUrl::new("sqlite://throughline.db"), max_connections: 4 }
+        Self { url: SecretUrl::new("sqlite://throughline.db"), password: None, max_connections: 4 }
     }
 }
 
 impl Database {
     pub(super) fn read(s: &mut Section<'_>) -> Self {
         let d = Self::default();
-        Self {
+        let database = Self {
             url: s.or_where("url", d.url, check_database),
+            password: s.optional("password"),
             max_connections: s.within("max_connections", d.max_connections, 1..=1000),
+        };
+        if database.password.is_some() && database.url.with_password("").is_none() {
+            s.conflict("password", "needs a postgres:// URL with a user and without a password".to_owned());
         }
+        database
+    }
+
+    /// The URL with the password in it, for the call that opens it. Reads the secret now.
+    pub fn url_with_password(&self, env: &Env) -> Result<SecretUrl, SecretError> {
+        let Some(secret) = &self.password else { return Ok(self.url.clone()) };
+        let password = secret.resolve(env)?;
+        // That it can be put in was checked when the configuration was read.
+        Ok(self.url.with_password(password.expose()).unwrap_or_else(|| self.url.clone()))
     }
 }
 

@@ -130,13 +130,16 @@ impl Config {
 
     /// Secrets that have no value now, and keys that a vendor will ask for. Reads the secrets' files.
     pub fn missing_secrets(&self, env: &Env) -> Vec<Problem> {
-        let nats = [
+        let servers = [
             ("nats.token", &self.nats.token),
             ("nats.password", &self.nats.password),
             ("nats.nkey", &self.nats.nkey),
+            ("database.password", &self.database.password),
         ];
-        let mut secrets: Vec<(String, &Secret)> =
-            nats.into_iter().filter_map(|(key, secret)| Some((key.to_owned(), secret.as_ref()?))).collect();
+        let mut secrets: Vec<(String, &Secret)> = servers
+            .into_iter()
+            .filter_map(|(key, secret)| Some((key.to_owned(), secret.as_ref()?)))
+            .collect();
         for (index, provider) in self.providers.iter().enumerate() {
             let written = self.is_set(&format!("providers[{index}].api_key"));
             let key = if written { "api_key" } else { "api_keys" };

@@ -17,6 +17,21 @@ impl SecretUrl {
         Self(text.into())
     }
 
+    /// The same with a password, if it is a database's and has a user and no password.
+    pub(super) fn with_password(&self, password: &str) -> Option<Self> {
+        let mut url = Url::parse(&self.0).ok()?;
+        let takes_one = matches!(url.scheme(), "postgres" | "postgresql")
+            && !url.username().is_empty()
+            && url.password().is_none();
+        if !takes_one {
+            return None;
+        }
+        // The URL's own encoding lets a `%` stand.
+        let password = percent_encoding::utf8_percent_encode(password, percent_encoding::NON_ALPHANUMERIC);
+        url.set_password(Some(&password.to_string())).ok()?;
+        Some(Self(url.into()))
+    }
+
     /// The URL with everything in it, for the call that opens it.
     pub fn expose(&self) -> &str {
         &self.0

@@ -42,7 +42,7 @@ PYTHON
 }
 
 scripts() {
-  printf '%s\n' "$root"/.ci/run "$root"/deploy/*.sh "$root"/tests/*.sh "$root"/tests/live/*.sh "$root"/tests/deploy/*.sh
+  printf '%s\n' "$root"/.ci/run "$root"/deploy/*.sh "$root"/tests/*.sh "$root"/tests/{live,deploy,compose}/*.sh
 }
 
 test_scripts_pass_shellcheck() {

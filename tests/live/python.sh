@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Prints the path of a Python that has what a requirements file beside this script lists, and nothing else, on stdout.
+# Prints the path of a Python that has what a requirements file lists, and nothing else, on stdout.
 #
 #   ./tests/live/python.sh           nats-py (requirements.txt)
 #   ./tests/live/python.sh llmock    llmock, a server that plays model providers and their faults (requirements-llmock.txt)
+#   ./tests/live/python.sh kubernetes    the schemas of Kubernetes' API (../deploy/requirements.txt)
 #
 # It is a virtual environment in the cache (see deploy/lib.sh), made at the first call.
 # Exit codes: 0 made; 1 what was offered is not what is pinned; 2 wrong usage; 69 it could not be had.
@@ -15,8 +16,9 @@ here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"
 case "${1-nats}" in
   nats) requirements="$here/requirements.txt" minor=8 module=nats.js found=nats ;;
   llmock) requirements="$here/requirements-llmock.txt" minor=10 module=llmock.main found=llmock ;;
+  kubernetes) requirements="$here/../deploy/requirements.txt" minor=11 module=kubernetes_validate found=kubernetes_validate ;;
   *)
-    say "there is no '$1'; it is nats (default) or llmock"
+    say "there is no '$1'; it is nats (default), llmock or kubernetes"
     exit 2
     ;;
 esac

@@ -9,7 +9,12 @@ use super::{
     finding::{Finding, within},
     postgres,
 };
-use crate::{app::open_store, cli::exit::with_causes, config::Config, storage::Database};
+use crate::{
+    app::open_store,
+    cli::exit::with_causes,
+    config::{Config, Env},
+    storage::Database,
+};
 
 /// How long opening and asking may take; opening waits for the locks of other processes.
 const LIMIT: Duration = Duration::from_secs(12);
@@ -17,7 +22,7 @@ pub(super) const NAME: &str = "database";
 
 /// Opens an existing database as a worker would, which brings its tables up to date. One that does not exist is
 /// not created.
-pub(super) async fn check(config: &Config) -> Finding {
+pub(super) async fn check(config: &Config, env: &Env) -> Finding {
     within(NAME, LIMIT, async {
         let url = config.database.url.to_string();
         if config.database.url.expose().starts_with("sqlite:")
@@ -26,7 +31,7 @@ pub(super) async fn check(config: &Config) -> Finding {
         {
             return to_be_created(options.get_filename());
         }
-        let store = match open_store(config).await {
+        let store = match open_store(config, env).await {
             Ok(store) => store,
             Err(error) if error.is_unavailable() => {
                 return Finding::unreachable(
@@ -93,15 +98,15 @@ mod tests {
     async fn a_database_is_looked_at_and_never_created() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.db");
-        let finding = check(&config(&file)).await;
+        let finding = check(&config(&file), &Env::new()).await;
         assert_eq!(finding.status, Status::Ok, "{}", finding.detail);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
 
-        open_store(&config(&file)).await.unwrap().close().await;
-        assert_eq!(check(&config(&file)).await.status, Status::Ok);
+        open_store(&config(&file), &Env::new()).await.unwrap().close().await;
+        assert_eq!(check(&config(&file), &Env::new()).await.status, Status::Ok);
 
         std::fs::write(&file, "this is no database, however long one looks at it".repeat(100)).unwrap();
-        assert_eq!(check(&config(&file)).await.status, Status::Fail);
-        assert_eq!(check(&config(&dir.path().join("no/such/a.db"))).await.status, Status::Fail);
+        assert_eq!(check(&config(&file), &Env::new()).await.status, Status::Fail);
+        assert_eq!(check(&config(&dir.path().join("no/such/a.db")), &Env::new()).await.status, Status::Fail);
     }
 }

@@ -19,6 +19,22 @@ api_key = "env:MODEL_KEY"
 "#;
 
 #[test]
+fn a_database_password_from_a_file_is_put_into_the_url_and_shown_nowhere() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "hunter2/@:%\n").unwrap();
+    let text =
+        format!("[database]\nurl = 'postgres://ann@db/x'\npassword = 'file:{}'\n", file.path().display());
+    let config = load(&text, &[]);
+    let url = config.database.url_with_password(&Env::new()).unwrap();
+    assert_eq!(url.expose(), "postgres://ann:hunter2%2F%40%3A%25@db/x");
+    assert!(!format!("{url} {url:?} {}", config.show()).contains("hunter2"));
+    for url in ["sqlite://a.db", "postgres://db/x", "postgres://ann:pw@db/x"] {
+        let told = refused(&format!("[database]\nurl = '{url}'\npassword = 'env:P'\n"), &[]);
+        assert!(told[0].contains("database.password: needs a postgres:// URL"), "{told:?}");
+    }
+}
+
+#[test]
 fn no_secret_is_ever_printed() {
     let env = [("CRM_TOKEN", CANARY), ("MODEL_KEY", CANARY), ("OPENAI_API_KEY", CANARY)];
     let config = load(WITH_SECRETS, &env);
