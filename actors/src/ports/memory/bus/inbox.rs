@@ -75,7 +75,12 @@ impl MemoryInbox {
         let wants = |subject: &str| {
             subject.strip_prefix(&self.prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
+        let given_up = state.log.exhausted(self.stage);
         let next = state.log.next(self.stage, wants, now, ack_wait, self.shared.max_deliver);
+        if state.log.exhausted(self.stage) > given_up {
+            // Whoever buries may be waiting.
+            self.shared.changed();
+        }
         match next {
             Next::Nothing if self.stage == StageName::Input => Next::At(Instant::now() + PIN_RENEWAL),
             Next::At(at) if self.stage == StageName::Input => Next::At(at.min(Instant::now() + PIN_RENEWAL)),

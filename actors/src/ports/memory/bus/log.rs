@@ -186,6 +186,11 @@ impl Log {
         if exhausted { &mut cursor.exhausted } else { &mut cursor.pending }
     }
 
+    /// How many messages the stage's consumer has given up on that are not buried yet.
+    pub(super) fn exhausted(&self, stage: StageName) -> usize {
+        self.stages.get(&stage).map_or(0, |cursor| cursor.exhausted.0.len())
+    }
+
     pub(super) fn in_hand(&self, stage: StageName) -> usize {
         let pending = self.stages.get(&stage).map(|cursor| cursor.pending.0.values());
         pending.map_or(0, |all| all.filter(|pending| !pending.returned).count())
