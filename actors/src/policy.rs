@@ -8,3 +8,4 @@ pub mod merge;
 pub mod retry;
 pub mod routing;
 pub mod settle;
+pub mod sweep;

@@ -9,6 +9,7 @@ mod harness;
 mod walls;
 
 mod breaker;
+mod busy;
 mod crash;
 mod database;
 mod fence;
@@ -19,4 +20,5 @@ mod schedule;
 mod sessions;
 mod sources;
 mod supervision;
+mod sweeper;
 mod vanished;
