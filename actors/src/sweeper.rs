@@ -191,7 +191,12 @@ impl SweeperArgs {
 
     /// Resumes a turn that nobody works on; remembers one that somebody does.
     async fn look_at(&self, turn: RunningTurn, position: &Position, seen: &mut Seen) -> Result<(), String> {
-        let latest = self.closer.bus.latest(&turn.session_id, &turn.workflow_id).await.map_err(told)?;
+        let latest = self
+            .closer
+            .bus
+            .latest(&turn.session_id, &turn.workflow_id)
+            .await
+            .map_err(|error| told(&error))?;
         match (judge(latest.as_ref(), position), latest) {
             (Work::Held { stage, sequence }, _) => {
                 seen.held.insert(turn.workflow_id.clone(), (turn, stage, sequence));
@@ -208,7 +213,7 @@ impl SweeperArgs {
                 if self.runs(&turn).await? {
                     let subject = Subject::new(latest.event_type, &turn.session_id, &turn.workflow_id);
                     let again = self.closer.bus.publish_again(&subject, latest.sequence).await;
-                    if again.map_err(told)? == Published::New {
+                    if again.map_err(|error| told(&error))? == Published::New {
                         told_of(&turn, stage);
                     }
                 }
@@ -241,7 +246,12 @@ impl SweeperArgs {
         let limit = self.settings.turn_limit;
         let query = RunningQuery { started_by: self.ago(limit), after: None, limit: PAGE };
         for turn in self.running(query).await? {
-            let latest = self.closer.bus.latest(&turn.session_id, &turn.workflow_id).await.map_err(told)?;
+            let latest = self
+                .closer
+                .bus
+                .latest(&turn.session_id, &turn.workflow_id)
+                .await
+                .map_err(|error| told(&error))?;
             let stage = latest.as_ref().and_then(|latest| consumer_of(latest.event_type));
             let cause = self.cause(&turn).await?;
             let ended = match stage {
@@ -279,7 +289,7 @@ impl SweeperArgs {
     }
 }
 
-fn told(error: BusError) -> String {
+fn told(error: &BusError) -> String {
     error.to_string()
 }
 

@@ -20,7 +20,7 @@ fn say(rig: &Rig, workflow: &str, text: &str, when_busy: &str) -> WorkflowId {
 }
 
 /// A world whose model takes a minute.
-async fn slow() -> Rig {
+fn slow() -> Rig {
     let rig = Rig::new();
     rig.models.otherwise(PROVIDER, |request| Reply::After(MINUTE, Ok(answer(&reply_to(request)))));
     rig
@@ -32,7 +32,7 @@ fn asked(rig: &Rig) -> Vec<String> {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_that_does_not_want_to_wait_fails_at_once() {
-    let rig = slow().await;
+    let rig = slow();
     let _worker = rig.worker().await;
     let first = rig.publish("w1", "s", "one");
     rig.pass(MINUTE / 2).await;
@@ -49,7 +49,7 @@ async fn a_message_that_does_not_want_to_wait_fails_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn an_interruption_stops_the_call_in_whichever_process_it_is() {
-    let rig = slow().await;
+    let rig = slow();
     // Whichever of them asks the model, and whichever admits.
     let _workers = [rig.worker().await, rig.worker().await];
     for round in 0..6 {
@@ -76,7 +76,7 @@ async fn an_interruption_stops_the_call_in_whichever_process_it_is() {
 
 #[tokio::test(start_paused = true)]
 async fn what_waits_before_an_interruption_keeps_its_place() {
-    let rig = slow().await;
+    let rig = slow();
     let _worker = rig.worker().await;
     let running = rig.publish("w1", "s", "one");
     let waiting = rig.publish("w2", "s", "two");
@@ -90,7 +90,7 @@ async fn what_waits_before_an_interruption_keeps_its_place() {
 
 #[tokio::test(start_paused = true)]
 async fn waiting_messages_become_one_turn_with_all_their_texts() {
-    let rig = slow().await;
+    let rig = slow();
     let _worker = rig.worker().await;
     let first = rig.publish("w1", "s", "one");
     rig.pass(MINUTE / 2).await;
@@ -117,7 +117,7 @@ async fn waiting_messages_become_one_turn_with_all_their_texts() {
 
 #[tokio::test(start_paused = true)]
 async fn the_configuration_decides_where_a_message_does_not() {
-    let mut rig = slow().await;
+    let mut rig = slow();
     rig.settings.sessions.when_busy = WhenBusy::Reject;
     let _worker = rig.worker().await;
     let first = rig.publish("w1", "s", "one");
@@ -139,7 +139,7 @@ async fn a_death_anywhere_in_between_changes_nothing() {
     let publishes = events.into_iter().map(|event| (Op::Publish, event));
     for (op, marker) in publishes.chain([(Op::Admit, "w2"), (Op::Admit, "w4"), (Op::Settle, "user_input")]) {
         for act in [Act::Die, Act::DieAfter] {
-            let rig = slow().await;
+            let rig = slow();
             let doomed = rig.worker().await;
             let running = rig.publish("w1", "s", "one");
             rig.pass(MINUTE / 2).await;

@@ -22,6 +22,7 @@ mod outages;
 mod postgres;
 mod postgres_server;
 mod stream_measure;
+mod sessions;
 mod streaming;
 mod support_corpus;
 mod vanished;
