@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use async_nats::jetstream;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -107,6 +108,13 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// Starts the server again, and waits until it answers.
+async fn revive(cluster: &mut Cluster) {
+    cluster.revive_nats();
+    let jetstream = jetstream::new(cluster.client.clone());
+    eventually("the server answers", async || jetstream.get_stream("throughline_EVENTS").await.ok()).await;
+}
+
 /// Every turn is admitted; then the event log goes back to that state, `part` of it, while the answers were on their
 /// way. Every input ends all the same, once.
 async fn roll_back(part: &str) {
@@ -127,7 +135,7 @@ async fn roll_back(part: &str) {
     input.kill();
     cluster.kill_nats();
     copy(&stream, &saved);
-    cluster.revive_nats();
+    revive(&mut cluster).await;
     let mut log = cluster.log().await;
     let mut middle = cluster.run("middle", &["worker", "--stages", "context,external,generation"]);
     log.until("every first turn has its answer", |log| {
@@ -138,7 +146,7 @@ async fn roll_back(part: &str) {
     cluster.kill_nats();
     std::fs::remove_dir_all(&stream).unwrap();
     copy(&saved, &stream);
-    cluster.revive_nats();
+    revive(&mut cluster).await;
     let began = Instant::now();
     cluster.add_worker();
     cluster.add_worker();
