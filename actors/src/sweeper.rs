@@ -199,6 +199,7 @@ impl SweeperArgs {
             .map_err(|error| told(&error))?;
         match (judge(latest.as_ref(), position), latest) {
             (Work::Held { stage, sequence }, _) => {
+                seen.lost.remove(&turn.workflow_id);
                 seen.held.insert(turn.workflow_id.clone(), (turn, stage, sequence));
             }
             (Work::NotBegun, _) => self.begin(&turn).await?,
