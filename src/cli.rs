@@ -29,7 +29,7 @@ use clap::{
     Args, Parser, Subcommand, ValueEnum,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use throughline_schemas::{EventType, StageName};
+use throughline_schemas::{EventType, StageName, event::input::WhenBusy};
 
 pub use exit::{Exit, Failure};
 
@@ -119,7 +119,7 @@ pub struct WorkerArgs {
     listen: Option<SocketAddr>,
 }
 
-const FILE_HELP: &str = r#"Publish each line of a JSON Lines file: {"user_id", "session_id", "user_input", "workflow_id"?, "metadata"?}; `-` reads stdin"#;
+const FILE_HELP: &str = r#"Publish each line of a JSON Lines file: {"user_id", "session_id", "user_input", "workflow_id"?, "metadata"?, "when_busy"?}; `-` reads stdin"#;
 
 /// `throughline publish`
 #[derive(Debug, Clone, Args)]
@@ -133,6 +133,9 @@ pub struct PublishArgs {
     /// Chosen id, which makes publishing idempotent [default: a new one]
     #[arg(long, conflicts_with = "file")]
     workflow_id: Option<String>,
+    /// What to do if the session is busy: enqueue, reject, interrupt, merge [default: as the workers are configured]
+    #[arg(long, value_name = "HOW", conflicts_with = "file", value_parser = PossibleValuesParser::new(WhenBusy::ALL.map(WhenBusy::as_str)).try_map(|name| name.parse::<WhenBusy>()))]
+    when_busy: Option<WhenBusy>,
     /// Wait for the end; print the answer, or the failure and exit 1
     #[arg(long, group = "ends")]
     wait: bool,

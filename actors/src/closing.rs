@@ -6,12 +6,13 @@
 use std::sync::Arc;
 
 use throughline_schemas::{
-    Event, EventData, FailureCode, Meta, StageName, Subject, TraceParent, WorkflowFailed,
+    Event, EventData, FailureCode, Meta, StageName, Subject, TraceParent, WorkflowFailed, WorkflowId,
 };
 use tokio::time::Instant;
 
 use crate::{
     dependency::{Dependency, GaveUp},
+    interruptions::Interruptions,
     policy::{
         limits::{BUS_PATIENCE, BUS_RETRY_DELAY},
         merge,
@@ -39,6 +40,8 @@ pub struct Closer {
     pub database: Dependency,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
+    /// Workflows to stop working on.
+    pub interruptions: Interruptions,
 }
 
 impl Closer {
@@ -154,6 +157,12 @@ impl Closer {
         Ok(closed)
     }
 
+    /// Whether a turn runs, according to the database.
+    pub async fn runs(&self, workflow: &WorkflowId) -> Result<bool, Outcome> {
+        let opening = self.database.call(0, |_| self.store.opening(workflow)).await;
+        opening.map(|opening| opening.is_some()).map_err(|gave_up| store_away(&gave_up))
+    }
+
     /// Publishes the end of a workflow that is recorded as failed.
     pub async fn tell(
         &self,
@@ -209,6 +218,24 @@ where
         }
         tracing::warn!(stage = %stage, %error, "the event bus does not take it, trying again");
         tokio::time::sleep(BUS_RETRY_DELAY).await;
+    }
+}
+
+/// A workflow that an earlier attempt recorded as failed has its `workflow_failed` already, as a rule, and this one is
+/// not stored. Unless that attempt was interrupted in between: then this is the only end that the workflow will have.
+pub fn recorded_as_failed(stage: StageName, attempts: u32) -> WorkflowFailed {
+    WorkflowFailed {
+        code: FailureCode::Internal,
+        stage,
+        message:
+            "an interrupted attempt had recorded the workflow as failed, and its reason is lost; publish the \
+                  input again under another workflow id"
+                .to_owned(),
+        attempts,
+        retryable: true,
+        may_have_happened: true,
+        superseded_by: None,
+        attempt_log: Vec::new(),
     }
 }
 

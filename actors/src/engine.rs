@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, SpawnErr, concurrency::JoinHandle, rpc::CallResult};
 use throughline_schemas::StageName;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::{
     announcer::Announcer,
@@ -12,6 +12,7 @@ use crate::{
     dependency::{Dependency, Surroundings},
     exhausted::Exhausted,
     handler::EventHandler,
+    interruptions::Interruptions,
     model_client::ModelClient,
     ports::{
         bus::Bus,
@@ -30,6 +31,7 @@ use crate::{
         persistence::PersistenceStep,
     },
     supervisor::{Supervisor, SupervisorArgs, SupervisorMessage},
+    sweeper::{Sweeper, SweeperArgs},
 };
 
 /// How long the supervisor may take to answer a question about its stages.
@@ -66,6 +68,8 @@ pub struct Ports {
 pub struct Engine {
     supervisor: ActorRef<SupervisorMessage>,
     ended: JoinHandle<()>,
+    /// Goes on for ever; ends with the engine.
+    _listening: JoinSet<()>,
 }
 
 /// The engine could not start; the message says which stage and why.
@@ -98,7 +102,19 @@ impl Engine {
             announcer: Some(announcer.clone()),
         };
         let template = Arc::new(template);
-        let builder = Builder { ports: &ports, settings: &settings, surroundings, template };
+        let interruptions = Interruptions::default();
+        let builder = Builder {
+            ports: &ports,
+            settings: &settings,
+            surroundings,
+            template,
+            interruptions: interruptions.clone(),
+        };
+        let sweeper = settings.stages.get(&StageName::Input).map(|stage| SweeperArgs {
+            closer: builder.closer(StageName::Input, "sweeper_database", stage),
+            settings: settings.sessions.sweep,
+            entropy: Arc::clone(&ports.entropy),
+        });
         let quarantine = Arc::new(Semaphore::new(1));
         let mut stages = Vec::new();
         for (name, stage) in &settings.stages {
@@ -122,7 +138,14 @@ impl Engine {
         let args = SupervisorArgs { stages, restart: settings.restart, announcer: announcer.get_cell() };
         let (supervisor, ended) =
             Supervisor::spawn(None, Supervisor, args).await.map_err(|error| failed(error.into()))?;
-        Ok(Self { supervisor, ended })
+        // Whoever admits also sweeps. It survives its own panics, and ends with the supervisor.
+        if let Some(args) = sweeper {
+            let linked = Sweeper::spawn_linked(None, Sweeper, args, supervisor.get_cell()).await;
+            linked.map_err(|error| failed(error.into()))?;
+        }
+        let mut listening = JoinSet::new();
+        listening.spawn(interruptions.listen(Arc::clone(&ports.bus)));
+        Ok(Self { supervisor, ended, _listening: listening })
     }
 
     /// Each stage of this process, and whether it is consuming at this moment.
@@ -174,22 +197,31 @@ struct Builder<'a> {
     settings: &'a EngineSettings,
     surroundings: Surroundings,
     template: Arc<PromptTemplate>,
+    interruptions: Interruptions,
 }
 
 impl Builder<'_> {
+    fn closer(&self, stage: StageName, database: &str, settings: &StageSettings) -> Closer {
+        Closer {
+            stage,
+            bus: Arc::clone(&self.ports.bus),
+            store: Arc::clone(&self.ports.store),
+            database: Dependency::new(stage, database, settings.for_store(), self.surroundings.clone()),
+            clock: Arc::clone(&self.ports.clock),
+            interruptions: self.interruptions.clone(),
+        }
+    }
+
     fn build(&self, name: StageName, stage: &StageSettings) -> Result<Arc<dyn Stage>, StartError> {
         let ports = self.ports;
-        let database = Dependency::new(name, "database", stage.for_store(), self.surroundings.clone());
-        let closer = Closer {
-            stage: name,
-            bus: Arc::clone(&ports.bus),
-            store: Arc::clone(&ports.store),
-            database: database.clone(),
-            clock: Arc::clone(&ports.clock),
-        };
+        let closer = self.closer(name, "database", stage);
+        let database = closer.database.clone();
         let tracer = Arc::clone(&ports.tracer);
         Ok(match name {
-            StageName::Input => Arc::new(InputStage { closer, limits: self.settings.ingress, tracer }),
+            StageName::Input => {
+                let when_busy = self.settings.sessions.when_busy;
+                Arc::new(InputStage { closer, limits: self.settings.ingress, when_busy, tracer })
+            }
             StageName::Context => {
                 let store = Arc::clone(&ports.store);
                 let step = ContextStep { store, database, recent_turns: self.settings.recent_turns };

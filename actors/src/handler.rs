@@ -5,13 +5,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use throughline_schemas::{
     DecodeError, Event, EventData, EventType, FailureCode, Meta, StageName, Subject, TraceParent,
-    WorkflowFailed, decode,
+    WorkflowFailed, WorkflowId, decode,
 };
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::{
-    closing::{Closer, PublishFailed},
+    closing::{Closer, PublishFailed, recorded_as_failed},
     fence::{TakenOver, fenced},
     policy::settle::Outcome,
     ports::{
@@ -74,6 +74,8 @@ enum Earlier {
     Published,
     /// It published the workflow's failure; the session's next turn may still have to be released.
     Failed,
+    /// It recorded the workflow as failed, and did not get to say so.
+    Unsaid,
 }
 
 /// A [`Step`] as a [`Stage`]: one event in, one event out.
@@ -126,10 +128,20 @@ impl<S: Step> EventHandler<S> {
                 Ok(Earlier::Nothing) => {}
                 Ok(Earlier::Published) => return Outcome::Done,
                 Ok(Earlier::Failed) => return self.closer.finish(&event.meta, input_sequence(event)).await,
-                Err(failed) => return failed.outcome(),
+                Ok(Earlier::Unsaid) => {
+                    let failed = recorded_as_failed(self.step.stage(), run.made);
+                    return self.closer.fail(&event.meta, input_sequence(event), failed, traceparent).await;
+                }
+                Err(outcome) => return outcome,
             }
         }
-        let next = match self.step.run(event, run).await {
+        let stepped = tokio::select! {
+            biased;
+            // Its end has been told by whoever interrupted it.
+            () = self.interrupted(&event.meta.workflow_id) => return Outcome::Done,
+            stepped = self.step.run(event, run) => stepped,
+        };
+        let next = match stepped {
             Ok(next) => next,
             Err(Stopped::Failed(failed)) => {
                 return self.closer.fail(&event.meta, input_sequence(event), failed, traceparent).await;
@@ -150,9 +162,20 @@ impl<S: Step> EventHandler<S> {
         self.closer.release(next.release).await
     }
 
+    /// Completes when the work on a workflow is to stop. The last stage's is not stopped: the database decides what
+    /// becomes of an answer, and somebody must release the session's next turn.
+    async fn interrupted(&self, workflow: &WorkflowId) {
+        match self.step.stage() {
+            StageName::Persistence => std::future::pending().await,
+            StageName::Input | StageName::Context | StageName::External | StageName::Generation => {
+                self.closer.interruptions.of(workflow).await;
+            }
+        }
+    }
+
     /// How far an earlier delivery got. The last stage is not asked: saving again is cheap, changes nothing, and
     /// tells which turn to release.
-    async fn earlier(&self, meta: &Meta) -> Result<Earlier, PublishFailed> {
+    async fn earlier(&self, meta: &Meta) -> Result<Earlier, Outcome> {
         let next = published_by(self.step.stage());
         if next.is_end() {
             return Ok(Earlier::Nothing);
@@ -160,11 +183,13 @@ impl<S: Step> EventHandler<S> {
         for (event_type, found) in [(next, Earlier::Published), (EventType::WorkflowFailed, Earlier::Failed)]
         {
             let subject = Subject::new(event_type, &meta.session_id, &meta.workflow_id);
-            if self.closer.exists(&subject).await? {
+            if self.closer.exists(&subject).await.map_err(PublishFailed::outcome)? {
                 return Ok(found);
             }
         }
-        Ok(Earlier::Nothing)
+        // Nobody is to be asked, and paid, for a turn that has ended.
+        let runs = self.closer.runs(&meta.workflow_id).await?;
+        Ok(if runs { Earlier::Nothing } else { Earlier::Unsaid })
     }
 }
 

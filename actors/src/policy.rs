@@ -11,4 +11,5 @@ pub mod retry;
 pub mod routing;
 pub mod settle;
 pub mod summary;
+pub mod sweep;
 pub mod window;

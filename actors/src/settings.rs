@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use throughline_schemas::{IngressLimits, StageName};
+use throughline_schemas::{IngressLimits, StageName, event::input::WhenBusy};
 
 use crate::{
     dependency::{DependencyPolicy, Patience},
@@ -14,6 +14,7 @@ use crate::{
     },
     source_plan::SourceSpec,
     supervisor::RestartPolicy,
+    sweeper::SweepSettings,
 };
 
 /// The same keys for every stage.
@@ -59,6 +60,15 @@ pub struct GenerationSettings {
     pub config_id: String,
 }
 
+/// How turns of a session follow each other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SessionSettings {
+    /// What to do in a busy session with a message that does not say so itself.
+    pub when_busy: WhenBusy,
+    /// When to look for turns on which nobody works.
+    pub sweep: SweepSettings,
+}
+
 /// Everything the engine is told.
 #[derive(Debug, Clone)]
 pub struct EngineSettings {
@@ -66,6 +76,8 @@ pub struct EngineSettings {
     pub stages: BTreeMap<StageName, StageSettings>,
     /// Limits on what publishers send.
     pub ingress: IngressLimits,
+    /// How turns of a session follow each other.
+    pub sessions: SessionSettings,
     /// How many earlier turns the context stage reads.
     pub recent_turns: usize,
     /// External data sources, in the order of the prompt.

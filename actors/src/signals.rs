@@ -44,6 +44,8 @@ pub const RATE_LIMIT_SECONDS: &str = "throughline_rate_limit_wait_seconds";
 pub const RATE_LIMITED: &str = "throughline_rate_limit_refused_total";
 /// Requests that went on to another model, by the models' names in the configuration.
 pub const FALLBACKS: &str = "throughline_model_fallbacks_total";
+/// Turns on which nobody worked, by the stage that was to go on with them.
+pub const TURNS_RESUMED: &str = "throughline_turns_resumed_total";
 /// Stage actor restarts, by stage.
 pub const RESTARTS: &str = "throughline_stage_restarts_total";
 /// Workers that died while handling a delivery, by stage.
@@ -145,6 +147,10 @@ pub(crate) fn rate_limited(target: &ModelTarget) {
 
 pub(crate) fn fell_back(from: &ModelTarget, to: &ModelTarget) {
     counter!(FALLBACKS, "from" => from.name.clone(), "to" => to.name.clone()).increment(1);
+}
+
+pub(crate) fn resumed(stage: StageName) {
+    counter!(TURNS_RESUMED, "stage" => stage.as_str()).increment(1);
 }
 
 pub(crate) fn restarted(stage: StageName) {

@@ -6,9 +6,10 @@ use throughline_actors::{
     dependency::{DependencyPolicy, Patience},
     model_client::ClientSettings,
     policy::limits::DeliveryLimits,
-    settings::{EngineSettings, GenerationSettings},
+    settings::{EngineSettings, GenerationSettings, SessionSettings},
     source_plan::SourceSpec,
     supervisor::RestartPolicy,
+    sweeper::SweepSettings,
 };
 use throughline_schemas::{IngressLimits, StageName};
 
@@ -32,6 +33,13 @@ pub fn engine_settings(config: &Config, stages: &[StageName]) -> Result<EngineSe
         ingress: IngressLimits {
             max_input_bytes: config.limits.max_input_bytes,
             max_metadata_bytes: config.limits.max_metadata_bytes,
+        },
+        sessions: SessionSettings {
+            when_busy: config.sessions.when_busy,
+            sweep: SweepSettings {
+                interval: config.sessions.sweep_interval,
+                turn_limit: config.sessions.turn_limit,
+            },
         },
         recent_turns: config.context.recent_turns,
         sources: config.sources.iter().map(source).collect(),

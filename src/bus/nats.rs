@@ -16,19 +16,24 @@ mod live;
 mod names;
 mod publish;
 mod pull;
+mod raw;
 mod reader;
 mod receipt;
 mod requests;
 mod roles;
 mod settings;
+mod sweep;
 pub mod topology;
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use throughline_actors::ports::bus::{Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Published};
-use throughline_schemas::{Event, Namespace, StageName, Subject, WorkflowId};
+use futures_util::{StreamExt, stream::BoxStream};
+use throughline_actors::ports::bus::{
+    Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Latest, Position, Published,
+};
+use throughline_schemas::{Event, Namespace, SessionId, StageName, Subject, WorkflowId};
 
 pub use connection::{MIN_SERVER, ServerFacts};
 pub use error::ConnectError;
@@ -38,6 +43,7 @@ pub use roles::{Needs, Permissions, Role};
 pub use settings::{NatsAuth, NatsSettings, Url};
 
 use connection::Connection;
+use error::unavailable_because;
 
 /// A connection to NATS, with what every part of the adapter shares. Cheap to clone.
 #[derive(Clone)]
@@ -224,6 +230,25 @@ impl Bus for NatsBus {
 
     fn live(&self, workflow: &WorkflowId, frame: Bytes) -> bool {
         self.core.live.send(self.namespace().live_frames(workflow), frame)
+    }
+
+    async fn hear(&self, topic: &str) -> Result<BoxStream<'static, Bytes>, BusError> {
+        let subject = self.namespace().control(topic);
+        let heard = self.client().subscribe(subject.clone()).await;
+        let heard = heard.map_err(|error| unavailable_because(format!("listening on {subject}"), error))?;
+        Ok(heard.map(|message| message.payload).boxed())
+    }
+
+    async fn position(&self) -> Result<Position, BusError> {
+        sweep::position(&self.core).await
+    }
+
+    async fn latest(&self, session: &SessionId, workflow: &WorkflowId) -> Result<Option<Latest>, BusError> {
+        sweep::latest(&self.core, session, workflow).await
+    }
+
+    async fn publish_again(&self, subject: &Subject, sequence: u64) -> Result<Published, BusError> {
+        sweep::publish_again(&self.core, subject, sequence).await
     }
 
     fn is_connected(&self) -> bool {

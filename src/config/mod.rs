@@ -51,7 +51,7 @@ pub use layers::{DEFAULT_FILE, ENV_PREFIX, Layers, Override, process_env};
 pub use models::{MaxTokensField, Model};
 pub use providers::{ANTHROPIC_BASE_URL, GEMINI_BASE_URL, OPENAI_BASE_URL, Provider, ProviderKind, Rates};
 pub use routing::Routing;
-pub use runtime::{Context, Limits, Log, LogFormat, Prompt, Sandbox, Worker};
+pub use runtime::{Context, Limits, Log, LogFormat, Prompt, Sandbox, Sessions, Worker};
 pub use secret::{Secret, SecretError, SecretValue};
 pub use sources::{BUILT_IN_PLACEHOLDERS, Source, SourceHeader, UrlTemplate};
 pub use stages::{Breaker, Retry, Stage, Stages};
@@ -78,6 +78,8 @@ pub struct Config {
     pub limits: Limits,
     /// What a prompt is told of the past.
     pub context: Context,
+    /// How turns of a session follow each other.
+    pub sessions: Sessions,
     /// External data, in the order of the file.
     pub sources: Vec<Source>,
     /// Providers of models.
@@ -182,6 +184,7 @@ impl Config {
             let http = root.section("http", Http::read);
             let limits = root.section("limits", Limits::read);
             let context = root.section("context", Context::read);
+            let sessions = root.section("sessions", Sessions::read);
             let stages = root.section("stages", Stages::read);
             let external = stages.external;
             let sources = Named::read(root, "sources", |s| Source::read(s, external), |source| &source.name);
@@ -193,6 +196,7 @@ impl Config {
                 http,
                 limits,
                 context,
+                sessions,
                 sources: sources.items,
                 generation: root.section("generation", |s| {
                     let configured = models.items.first().map(|model| model.name.as_str());

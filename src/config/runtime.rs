@@ -1,7 +1,9 @@
-//! `[limits]`, `[context]`, `[prompt]`, `[worker]`, `[log]` and `[sandbox]`: how a process behaves.
+//! `[limits]`, `[context]`, `[sessions]`, `[prompt]`, `[worker]`, `[log]` and `[sandbox]`: how a process behaves.
 
 use std::path::PathBuf;
 use std::time::Duration;
+
+use throughline_schemas::event::input::{UnknownWhenBusy, WhenBusy};
 
 use super::connections::check_token;
 use super::field::Field;
@@ -55,6 +57,49 @@ impl Context {
         Self {
             recent_turns: s.within("recent_turns", d.recent_turns, 0..=100),
             max_history_chars: s.within("max_history_chars", d.max_history_chars, 0..=1_000_000),
+        }
+    }
+}
+
+impl Field for WhenBusy {
+    fn read(value: &Value) -> Result<Self, String> {
+        let name = String::read(value)?;
+        name.parse().map_err(|error: UnknownWhenBusy| error.to_string())
+    }
+
+    fn shown(&self) -> toml::Value {
+        toml::Value::String(self.as_str().to_owned())
+    }
+}
+
+/// `[sessions]`: how turns of a session follow each other.
+#[derive(Clone, Copy, Debug)]
+pub struct Sessions {
+    /// What to do with a message that finds its session busy and does not say so itself. Default `enqueue`.
+    pub when_busy: WhenBusy,
+    /// `turn_limit_ms`: a turn that runs longer fails, and its session goes on. Default one hour.
+    pub turn_limit: Duration,
+    /// `sweep_interval_ms`: how often to look for turns on which nobody works. Default 10 s.
+    pub sweep_interval: Duration,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self {
+            when_busy: WhenBusy::default(),
+            turn_limit: Duration::from_hours(1),
+            sweep_interval: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Sessions {
+    pub(super) fn read(s: &mut Section<'_>) -> Self {
+        let d = Self::default();
+        Self {
+            when_busy: s.or("when_busy", d.when_busy),
+            turn_limit: s.millis("turn_limit_ms", d.turn_limit, 1000..=7 * 86_400_000),
+            sweep_interval: s.millis("sweep_interval_ms", d.sweep_interval, 100..=3_600_000),
         }
     }
 }

@@ -9,6 +9,7 @@ mod harness;
 mod walls;
 
 mod breaker;
+mod busy;
 mod crash;
 mod database;
 mod fence;
@@ -22,5 +23,6 @@ mod schedule;
 mod sessions;
 mod sources;
 mod supervision;
+mod sweeper;
 mod vanished;
 mod window;

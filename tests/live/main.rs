@@ -21,6 +21,7 @@ mod nats_server;
 mod outages;
 mod postgres;
 mod postgres_server;
+mod sessions;
 mod stream_measure;
 mod streaming;
 mod support_corpus;

@@ -10,6 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
 use throughline::{
@@ -23,7 +24,7 @@ use throughline_actors::{
     engine::{Engine, Ports},
     policy::retry::RetryPolicy,
     ports::{
-        bus::{Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Published},
+        bus::{Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Latest, Position, Published},
         memory::{bus::MemoryBus, model::ScriptedModels, source::ScriptedSources, store::MemoryStore},
         store::{
             Admission, Admitted, Closed, Failing, Interaction, Opening, RunningQuery, RunningTurn, Store,
@@ -96,6 +97,18 @@ impl Bus for Breakable {
     }
     async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError> {
         self.bus.announce(topic, body).await
+    }
+    async fn hear(&self, topic: &str) -> Result<BoxStream<'static, Bytes>, BusError> {
+        self.bus.hear(topic).await
+    }
+    async fn position(&self) -> Result<Position, BusError> {
+        self.bus.position().await
+    }
+    async fn latest(&self, session: &SessionId, workflow: &WorkflowId) -> Result<Option<Latest>, BusError> {
+        self.bus.latest(session, workflow).await
+    }
+    async fn publish_again(&self, subject: &Subject, sequence: u64) -> Result<Published, BusError> {
+        self.bus.publish_again(subject, sequence).await
     }
     fn live(&self, workflow: &WorkflowId, frame: Bytes) -> bool {
         self.bus.live(workflow, frame)

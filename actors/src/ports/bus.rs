@@ -8,12 +8,15 @@
 //! - Inputs go to one inbox at a time, the pinned one. An inbox that takes over hands out, in the order of the stream,
 //!   whatever was delivered and not settled, before anything newer; it may come again after the ack wait all the same.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
-use throughline_schemas::{Event, EventType, FailureCode, StageName, Subject, Timestamp, WorkflowId};
+use throughline_schemas::{
+    Event, EventType, FailureCode, SessionId, StageName, Subject, Timestamp, WorkflowId,
+};
 
 use super::{Classify, Fault, Health};
 use crate::policy::lease::Lease;
@@ -182,6 +185,24 @@ pub struct DeadLetter {
     pub at: Timestamp,
 }
 
+/// How far the log has been worked on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Sequence of the last event.
+    pub last: u64,
+    /// By stage, the sequence up to which all its deliveries are settled.
+    pub settled: BTreeMap<StageName, u64>,
+}
+
+/// The latest event of a workflow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Latest {
+    /// Its type.
+    pub event_type: EventType,
+    /// Its sequence.
+    pub sequence: u64,
+}
+
 /// One stage's deliveries in this process.
 #[async_trait]
 pub trait Inbox: Send {
@@ -216,6 +237,15 @@ pub trait Bus: Send + Sync + 'static {
     /// Tells listeners on `{ns}.live.{workflow}`; not durable, never waits, and keeps the order of one caller. Whether
     /// the frame was taken: while the connection is down or slow, frames are dropped.
     fn live(&self, workflow: &WorkflowId, frame: Bytes) -> bool;
+    /// Hears what is announced on a topic from now on, as far as the connection is up.
+    async fn hear(&self, topic: &str) -> Result<BoxStream<'static, Bytes>, BusError>;
+    /// The end of the log, and how far the stages behind the input stage are.
+    async fn position(&self) -> Result<Position, BusError>;
+    /// The latest event of a workflow. Never older than what [`Bus::position`] told before.
+    async fn latest(&self, session: &SessionId, workflow: &WorkflowId) -> Result<Option<Latest>, BusError>;
+    /// Moves a stored event to the end of the log, so that its stage is given it once more. `Already` if the event is
+    /// not there any more, or another has been stored on its subject: somebody else was first.
+    async fn publish_again(&self, subject: &Subject, sequence: u64) -> Result<Published, BusError>;
     /// Whether the connection is up at this moment.
     fn is_connected(&self) -> bool;
 }
@@ -229,6 +259,11 @@ pub fn consumed_by(stage: StageName) -> EventType {
         StageName::Generation => EventType::ExternalDataFetched,
         StageName::Persistence => EventType::ResponseGenerated,
     }
+}
+
+/// The stage that consumes an event type; none consumes an end.
+pub fn consumer_of(event_type: EventType) -> Option<StageName> {
+    StageName::ALL.into_iter().find(|stage| consumed_by(*stage) == event_type)
 }
 
 /// The event type that a stage publishes when all goes well.

@@ -11,7 +11,10 @@ use sha2::{Digest, Sha256};
 use throughline_schemas::{
     Event, EventData, EventType, FailureCode, Ingress, IngressLimits, Meta, Refused, SessionId, StageName,
     Subject, TraceParent, UserId, WorkflowFailed, WorkflowId, decode, encode,
-    event::{InputValidated, input::Request},
+    event::{
+        InputValidated,
+        input::{Request, WhenBusy},
+    },
 };
 
 mod superseded;
@@ -38,6 +41,8 @@ pub struct InputStage {
     pub closer: Closer,
     /// Limits on what publishers send.
     pub limits: IngressLimits,
+    /// What to do in a busy session with a message that does not say so itself.
+    pub when_busy: WhenBusy,
     /// Where traces begin.
     pub tracer: Arc<dyn Tracer>,
 }
@@ -154,7 +159,7 @@ impl InputStage {
 
     fn accepted(&self, delivery: &Delivery, ingress: Ingress) -> Result<Read, Outcome> {
         let traceparent = self.trace(ingress.traceparent, &ingress.workflow_id);
-        let when_busy = ingress.when_busy.unwrap_or_default();
+        let when_busy = ingress.when_busy.unwrap_or(self.when_busy);
         let data = EventData::InputValidated(InputValidated {
             request: Request {
                 user_input: ingress.user_input,
@@ -284,6 +289,7 @@ impl InputStage {
 
     /// Tells the end of a turn that was interrupted.
     async fn interrupted(&self, opening: &[u8], by: &WorkflowId) -> Result<(), Outcome> {
+        let closer = &self.closer;
         let meta = match decode(opening) {
             Ok(event) => event.meta,
             Err(error) => {
@@ -291,7 +297,8 @@ impl InputStage {
                 return Err(Outcome::Later { after: BUS_RETRY_DELAY, reason });
             }
         };
-        let told = self.closer.tell(&meta, interrupted(by), meta.traceparent).await;
+        closer.interruptions.announce(closer.bus.as_ref(), &meta.workflow_id).await;
+        let told = closer.tell(&meta, interrupted(by), meta.traceparent).await;
         told.map_err(PublishFailed::outcome)
     }
 }

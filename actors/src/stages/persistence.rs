@@ -5,12 +5,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 use throughline_schemas::{
-    Event, EventData, FailureCode, StageName, Timestamp, WorkflowFailed, WorkflowId,
+    Event, EventData, StageName, Timestamp, WorkflowId,
     event::{InteractionSaved, ResponseGenerated},
 };
 
 use crate::{
-    closing::store_away,
+    closing::{recorded_as_failed, store_away},
     dependency::Dependency,
     handler::{Next, Run, Step, Stopped},
     ports::{
@@ -58,7 +58,7 @@ impl Step for PersistenceStep {
             .map_err(|gave_up| Stopped::Otherwise(store_away(&gave_up)))?;
         let data = match closed.ending {
             Ending::Otherwise | Ending::Duplicate => {
-                EventData::WorkflowFailed(recorded_as_failed(run.made + 1))
+                EventData::WorkflowFailed(recorded_as_failed(StageName::Persistence, run.made + 1))
             }
             Ending::AsAsked => saved(&event.meta.workflow_id, generated, saved_at),
         };
@@ -80,24 +80,6 @@ fn saved(workflow: &WorkflowId, generated: &ResponseGenerated, saved_at: Timesta
         received_at: generated.request.received_at,
         saved_at,
     })
-}
-
-/// A workflow that an earlier stage recorded as failed has its `workflow_failed` already, as a rule, and this one is
-/// not stored. Unless that stage was interrupted in between: then its next delivery got the answer, and this is the
-/// only end that the workflow will have.
-fn recorded_as_failed(attempts: u32) -> WorkflowFailed {
-    WorkflowFailed {
-        code: FailureCode::Internal,
-        stage: StageName::Persistence,
-        message: "an interrupted attempt had recorded the workflow as failed, so the answer was not stored; \
-                  publish the input again under another workflow id"
-            .to_owned(),
-        attempts,
-        retryable: true,
-        may_have_happened: true,
-        superseded_by: None,
-        attempt_log: Vec::new(),
-    }
 }
 
 /// A time-ordered id that is the same for every attempt to save the same workflow.

@@ -7,7 +7,7 @@ use throughline_schemas::{MAJOR, Namespace, StageName, dead_letter};
 
 use super::{
     Core, Names, headers,
-    publish::{Outgoing, publish},
+    publish::{Expected, Outgoing, publish},
 };
 
 /// Longest explanation in a header, in characters.
@@ -70,7 +70,7 @@ pub(super) async fn store(
         subject,
         message_id: &message_id,
         // A letter that was sent again and failed again is a second letter of the same workflow.
-        create_only: false,
+        expected: Expected::Anything,
         body,
     };
     let sent = publish(core, &message, |map| {

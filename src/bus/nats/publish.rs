@@ -25,7 +25,7 @@ const DELAYS: [Duration; ATTEMPTS - 1] =
 /// No attempt begins later than this after the first.
 const LIMIT: Duration = Duration::from_secs(12);
 /// De-duplicates within the stream's window.
-const MESSAGE_ID: &str = "Nats-Msg-Id";
+pub(super) const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// Structured-mode `CloudEvents`.
 const CONTENT_TYPE: &str = "application/cloudevents+json";
 
@@ -46,7 +46,7 @@ pub(super) async fn event(core: &Core, event: &Event) -> Result<Published, BusEr
         stream: core.names.events(),
         subject: event.subject().live(&core.settings.namespace),
         message_id: &event.meta.id,
-        create_only: true,
+        expected: Expected::Nothing,
         body,
     };
     publish(core, &message, |map| {
@@ -59,13 +59,23 @@ pub(super) async fn event(core: &Core, event: &Event) -> Result<Published, BusEr
     .await
 }
 
+/// What a subject must have for a message to be stored on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// No message.
+    Nothing,
+    /// A last message with this sequence.
+    Last(u64),
+    /// It does not matter.
+    Anything,
+}
+
 /// A message for a stream.
 pub(super) struct Outgoing<'a> {
     pub(super) stream: &'a str,
     pub(super) subject: String,
     pub(super) message_id: &'a str,
-    /// Refuse it if the subject has a message.
-    pub(super) create_only: bool,
+    pub(super) expected: Expected,
     pub(super) body: Bytes,
 }
 
@@ -83,8 +93,13 @@ pub(super) async fn publish(
         if use_message_id {
             headers::append(&mut map, MESSAGE_ID, message.message_id);
         }
-        if message.create_only {
-            map.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
+        let last = match message.expected {
+            Expected::Nothing => Some(0),
+            Expected::Last(sequence) => Some(sequence),
+            Expected::Anything => None,
+        };
+        if let Some(last) = last {
+            map.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, last.to_string().as_str());
         }
         fill(&mut map);
         let answer = requests::request(
@@ -99,7 +114,9 @@ pub(super) async fn publish(
             Ok(answer) => match verdict(&answer.payload) {
                 // Ids are compared within the whole stream, and anybody who may publish input may choose one: only
                 // what stands on the subject itself proves that the event is there.
-                Verdict::Stored(Published::Already) if use_message_id && message.create_only => {
+                Verdict::Stored(Published::Already)
+                    if use_message_id && message.expected == Expected::Nothing =>
+                {
                     if requests::last_of_subject(core, message.stream, &message.subject).await?.is_some() {
                         return Ok(Published::Already);
                     }

@@ -241,6 +241,9 @@ impl NatsInbox {
                 Some(Arrived::Elsewhere { delivery, name }) => {
                     self.fetching.spawn(arrived::fetch(Arc::clone(&self.core), delivery, name));
                 }
+                Some(Arrived::Foreign(delivery)) => {
+                    self.fetching.spawn(arrived::decline(delivery));
+                }
                 None => {}
             }
         }

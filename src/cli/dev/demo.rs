@@ -97,6 +97,7 @@ fn user_input(text: &str) -> Result<Event, Failure> {
         session: SessionId::new(USER).map_err(Failure::failed)?,
         text: text.to_owned(),
         metadata: Map::new(),
+        when_busy: None,
     };
     Ok(input.event("throughline/dev"))
 }

@@ -5,7 +5,8 @@ use serde_json::{Map, Value};
 use throughline_actors::ports::clock::{Clock, Entropy};
 use throughline_schemas::{
     EncodeError, Event, EventData, EventType, Meta, SessionId, Subject, TraceParent, UserId, WorkflowId,
-    encode, event::UserInputReceived,
+    encode,
+    event::{UserInputReceived, input::WhenBusy},
 };
 
 use crate::system::{SystemClock, SystemEntropy};
@@ -18,6 +19,7 @@ pub(in crate::cli) struct Input {
     pub(in crate::cli) session: SessionId,
     pub(in crate::cli) text: String,
     pub(in crate::cli) metadata: Map<String, Value>,
+    pub(in crate::cli) when_busy: Option<WhenBusy>,
 }
 
 /// The event, encoded.
@@ -53,7 +55,7 @@ impl Input {
                 user_input: self.text,
                 workflow_id: Some(self.workflow),
                 metadata: self.metadata,
-                when_busy: None,
+                when_busy: self.when_busy,
             }),
         }
     }
@@ -104,12 +106,14 @@ mod tests {
             session: SessionId::new("* >").unwrap(),
             text: "hi".to_owned(),
             metadata: Map::from_iter([("k".to_owned(), Value::from(1))]),
+            when_busy: Some(WhenBusy::Merge),
         };
         let message = input.clone().encode().unwrap();
         let limits = IngressLimits { max_input_bytes: 100, max_metadata_bytes: 100 };
         let read = Ingress::read(&message.body, |_| None, WorkflowId::unknown(), &limits).unwrap().unwrap();
         assert_eq!((read.workflow_id, read.session_id, read.user_id), (workflow, input.session, input.user));
         assert_eq!((read.user_input, read.metadata), (input.text, input.metadata));
+        assert_eq!(read.when_busy, input.when_busy);
         assert_eq!(read.traceparent.unwrap().to_string(), message.traceparent);
         assert!(message.traceparent.ends_with("-01"), "sampled");
         let event = decode(&message.body).unwrap();

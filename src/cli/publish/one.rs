@@ -44,6 +44,7 @@ pub(super) fn message(args: &PublishArgs) -> Result<Message, Failure> {
             .map_err(|error| id("--session", error))?,
         text,
         metadata: serde_json::Map::new(),
+        when_busy: args.when_busy,
     };
     input.encode().map_err(Failure::failed)
 }

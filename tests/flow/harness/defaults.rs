@@ -9,7 +9,7 @@ use throughline_actors::{
     model_client::{ClientSettings, ModelTarget, Sampling},
     policy::{breaker::BreakerPolicy, limits::DeliveryLimits, retry::RetryPolicy},
     prompt::PromptTemplate,
-    settings::{EngineSettings, GenerationSettings, StageSettings},
+    settings::{EngineSettings, GenerationSettings, SessionSettings, StageSettings},
     source_plan::SourceSpec,
     supervisor::RestartPolicy,
 };
@@ -24,6 +24,7 @@ pub fn settings() -> EngineSettings {
     EngineSettings {
         stages: StageName::ALL.into_iter().map(|stage| (stage, StageSettings::default())).collect(),
         ingress: IngressLimits { max_input_bytes: 4_000, max_metadata_bytes: 1_000 },
+        sessions: SessionSettings::default(),
         recent_turns: 5,
         sources: vec![
             source("user_profile", "http://crm/profile/{user_id}", &[]),

@@ -9,9 +9,12 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use serde_json::Value;
 use throughline_actors::ports::{
-    bus::{Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Published, Receipt, Settlement},
+    bus::{
+        Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Latest, Position, Published, Receipt, Settlement,
+    },
     memory::{bus::MemoryBus, model::ScriptedModels, source::ScriptedSources, store::MemoryStore},
     model::{CallFacts, DeltaSink, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models},
     source::{FetchCall, FetchError, Sources},
@@ -43,6 +46,9 @@ pub enum Op {
     Fail,
     Running,
     Opening,
+    Position,
+    Latest,
+    PublishAgain,
     Generate,
     Fetch,
 }
@@ -219,6 +225,20 @@ impl Bus for Gate {
     }
     fn live(&self, workflow: &WorkflowId, frame: Bytes) -> bool {
         !self.is_dead() && self.bus.live(workflow, frame)
+    }
+    async fn hear(&self, topic: &str) -> Result<BoxStream<'static, Bytes>, BusError> {
+        // A dead process hears on, and does nothing about it.
+        self.bus.hear(topic).await
+    }
+    async fn position(&self) -> Result<Position, BusError> {
+        self.pass(Op::Position, String::new(), no_bus, self.bus.position()).await
+    }
+    async fn latest(&self, session: &SessionId, workflow: &WorkflowId) -> Result<Option<Latest>, BusError> {
+        self.pass(Op::Latest, workflow.to_string(), no_bus, self.bus.latest(session, workflow)).await
+    }
+    async fn publish_again(&self, subject: &Subject, sequence: u64) -> Result<Published, BusError> {
+        let call = self.bus.publish_again(subject, sequence);
+        self.pass(Op::PublishAgain, format!("{subject:?}"), no_bus, call).await
     }
     fn is_connected(&self) -> bool {
         self.bus.is_connected()

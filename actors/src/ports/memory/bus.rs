@@ -14,16 +14,22 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 use throughline_schemas::{
-    Event, EventType, MAJOR, Namespace, StageName, Subject, Timestamp, WorkflowId, dead_letter, decode,
-    encode,
+    Event, EventType, MAJOR, Namespace, SessionId, StageName, Subject, Timestamp, WorkflowId, dead_letter,
+    decode, encode,
 };
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
 };
 
-use crate::ports::bus::{Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Published, consumed_by};
+use crate::ports::bus::{
+    Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Latest, Position, Published, consumed_by,
+};
 use inbox::MemoryInbox;
 use log::Log;
 pub use log::Stored;
@@ -205,6 +211,12 @@ impl MemoryBus {
         self.shared.lock().faults.extend(faults);
     }
 
+    /// Power loss: what was stored behind this sequence has vanished, with what the stages knew of it.
+    pub fn roll_back(&self, to: u64) {
+        self.shared.lock().log.roll_back(to);
+        self.shared.changed();
+    }
+
     /// Cuts or restores the connection. While it is cut nothing is delivered, publishes are unavailable, and
     /// answers for deliveries are lost.
     pub fn set_connected(&self, connected: bool) {
@@ -366,6 +378,52 @@ impl Bus for MemoryBus {
             state.live.push((workflow.clone(), frame));
         }
         taken
+    }
+
+    async fn hear(&self, topic: &str) -> Result<BoxStream<'static, Bytes>, BusError> {
+        let heard = self.listen(topic);
+        Ok(stream::unfold(heard, async |mut heard| Some((heard.recv().await?, heard))).boxed())
+    }
+
+    async fn position(&self) -> Result<Position, BusError> {
+        let state = self.shared.lock();
+        if state.offline {
+            return Err(unavailable("asking for the position"));
+        }
+        let stages = StageName::ALL.into_iter().filter(|stage| *stage != StageName::Input);
+        let settled = stages.map(|stage| (stage, state.log.settled(stage))).collect();
+        Ok(Position { last: state.log.all().last().map_or(0, |stored| stored.sequence), settled })
+    }
+
+    async fn latest(&self, session: &SessionId, workflow: &WorkflowId) -> Result<Option<Latest>, BusError> {
+        let state = self.shared.lock();
+        if state.offline {
+            return Err(unavailable("looking up the latest event"));
+        }
+        let stored = state.log.all().iter().rev();
+        Ok(stored
+            .filter_map(|stored| Some((stored.sequence, Subject::parse(&self.shared.ns, &stored.subject)?)))
+            .find(|(_, subject)| *subject == Subject::new(subject.event_type(), session, workflow))
+            .map(|(sequence, subject)| Latest { event_type: subject.event_type(), sequence }))
+    }
+
+    async fn publish_again(&self, subject: &Subject, sequence: u64) -> Result<Published, BusError> {
+        let now = self.shared.now();
+        let published = {
+            let mut state = self.shared.lock();
+            if state.offline {
+                return Err(unavailable("publishing again"));
+            }
+            match state.log.take(&subject.live(&self.shared.ns), sequence) {
+                Some(stored) => {
+                    state.log.append(stored.subject, stored.headers, stored.body, now);
+                    Published::New
+                }
+                None => Published::Already,
+            }
+        };
+        self.shared.changed();
+        Ok(published)
     }
 
     fn is_connected(&self) -> bool {

@@ -81,6 +81,11 @@ impl<C: Clone, R> Script<C, R> {
         self.lock().peak
     }
 
+    /// Calls that are under way.
+    pub fn in_flight(&self) -> usize {
+        self.lock().in_flight
+    }
+
     /// Records a call and answers it; `None` if nothing is scripted for the name.
     pub(super) async fn play(&self, name: &str, call: &C) -> Option<R> {
         // Counts down when the call is abandoned, too.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::Message;
 use throughline_actors::ports::bus::{Delivery, Settlement, consumed_by};
-use throughline_schemas::{StageName, Timestamp};
+use throughline_schemas::{EventType, MAJOR, Namespace, StageName, Timestamp};
 
 use crate::bus::nats::{Core, claim_check, headers, receipt::NatsReceipt};
 
@@ -34,6 +34,8 @@ pub(super) enum Arrived {
     Whole(Delivery),
     /// The body is in the object store.
     Elsewhere { delivery: Delivery, name: String },
+    /// It is not on a subject of this stage.
+    Foreign(Delivery),
 }
 
 /// A delivery whose body was elsewhere.
@@ -63,6 +65,9 @@ pub(super) fn read(core: &Arc<Core>, stage: StageName, message: Message) -> Opti
         published_at: info.published_at,
         receipt: Arc::new(NatsReceipt::new(Arc::clone(core), reply)),
     };
+    if !is_of(&core.settings.namespace, consumed_by(stage), &delivery.subject) {
+        return Some(Arrived::Foreign(delivery));
+    }
     if !super::is_ours(consumed_by(stage)) {
         return Some(Arrived::Whole(delivery));
     }
@@ -71,6 +76,20 @@ pub(super) fn read(core: &Arc<Core>, stage: StageName, message: Message) -> Opti
         Some(name) => Arrived::Elsewhere { delivery, name },
         None => Arrived::Whole(delivery),
     })
+}
+
+/// Lets go of a delivery that is none of this stage's business. A log that has lost messages gives their sequences to
+/// others, and its consumers remember what they had not acknowledged by sequence only.
+pub(super) async fn decline(delivery: Delivery) -> Opened {
+    tracing::warn!(
+        sequence = delivery.sequence,
+        subject = delivery.subject,
+        "a delivery of another stage is let go"
+    );
+    if let Err(error) = delivery.receipt.settle(Settlement::Acknowledged).await {
+        tracing::debug!(%error, "it comes again after the ack wait");
+    }
+    Opened::Returned
 }
 
 /// Fetches the body of a delivery, or gives the delivery back.
@@ -90,6 +109,14 @@ pub(super) async fn fetch(core: Arc<Core>, mut delivery: Delivery, name: String)
             Opened::Returned
         }
     }
+}
+
+/// Whether a subject is one of an event type: `{ns}.v1.{type}`, bare or with tokens behind it.
+fn is_of(ns: &Namespace, event_type: EventType, subject: &str) -> bool {
+    let mut tokens = subject.split('.');
+    tokens.next() == Some(ns.as_str())
+        && tokens.next().and_then(|version| version.strip_prefix('v')?.parse().ok()) == Some(MAJOR)
+        && tokens.next() == Some(event_type.as_str())
 }
 
 /// What a delivery's reply subject tells.
@@ -122,6 +149,18 @@ impl Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_subject_belongs_to_one_type() {
+        let Ok(ns) = Namespace::new("t") else { return };
+        let of = |subject: &str| is_of(&ns, EventType::InputValidated, subject);
+        assert!(of("t.v1.input_validated") && of("t.v1.input_validated.s.w"));
+        for other in
+            ["t.v1.input_validated_too.s.w", "t.v2.input_validated.s.w", "u.v1.input_validated.s.w", "t"]
+        {
+            assert!(!of(other), "{other}");
+        }
+    }
 
     #[test]
     fn both_forms_of_the_reply_subject_tell_the_same() {

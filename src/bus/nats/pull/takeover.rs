@@ -13,8 +13,11 @@ use throughline_schemas::{StageName, Timestamp};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::{Instant, sleep};
 
-use super::unreadable::{self, ConsumerState, RawMessage};
-use crate::bus::nats::{Core, error::unavailable};
+use crate::bus::nats::{
+    Core,
+    error::unavailable,
+    raw::{self, ConsumerState, RawMessage},
+};
 
 /// Most messages that are read; of more, the latest. As many as all slots of a large stage.
 const MOST: usize = 4_096;
@@ -64,7 +67,7 @@ async fn read(core: &Core, stage: StageName, first: u64) -> Result<Vec<Delivery>
     for filter in [bare, all] {
         let (mut sequence, mut bytes) = (consumer.ack_floor.stream_seq + 1, 0);
         let mut of_filter = std::collections::VecDeque::new();
-        while let Some(message) = unreadable::message_from(core, sequence, &filter).await? {
+        while let Some(message) = raw::message_from(core, sequence, &filter).await? {
             // What the server delivered to this client comes by itself.
             if message.seq >= end {
                 break;
@@ -91,12 +94,12 @@ async fn read(core: &Core, stage: StageName, first: u64) -> Result<Vec<Delivery>
 /// `None` if its headers are none; the server brings it back to be buried.
 fn delivery(message: &RawMessage) -> Result<Option<Delivery>, BusError> {
     let odd = || unavailable("reading what another process left");
-    let Some(headers) = unreadable::headers_of(message) else { return Ok(None) };
+    let Some(headers) = raw::headers_of(message) else { return Ok(None) };
     let published_at: Timestamp = OffsetDateTime::parse(&message.time, &Rfc3339).map_err(|_| odd())?.into();
     Ok(Some(Delivery {
         subject: message.subject.clone(),
         headers,
-        body: unreadable::decode_base64(&message.data).ok_or_else(odd)?.into(),
+        body: raw::decode_base64(&message.data).ok_or_else(odd)?.into(),
         sequence: message.seq,
         delivered: 1,
         published_at,

@@ -7,18 +7,10 @@
 
 use std::time::Duration;
 
-use async_nats::StatusCode;
-use bytes::Bytes;
-use serde::Deserialize;
 use throughline_actors::ports::bus::{BusError, consumed_by};
 use throughline_schemas::{FailureCode, StageName, dead_letter};
 
-use crate::bus::nats::{
-    Core, Names, bury,
-    error::{unavailable, unavailable_because},
-    headers,
-    requests::{self, ApiError},
-};
+use crate::bus::nats::{Core, bury, error::unavailable, headers, raw};
 
 /// How many messages are looked at after one reconnect.
 const LOOK_AT_MOST: usize = 2_000;
@@ -41,7 +33,7 @@ pub(super) async fn bury_all(core: &Core, stage: StageName) {
 }
 
 async fn look(core: &Core, stage: StageName) -> Result<usize, BusError> {
-    let consumer_state = ConsumerState::ask(core, stage).await?;
+    let consumer_state = raw::ConsumerState::ask(core, stage).await?;
     if consumer_state.num_ack_pending == 0 {
         return Ok(0);
     }
@@ -51,11 +43,11 @@ async fn look(core: &Core, stage: StageName) -> Result<usize, BusError> {
     for filter in [bare, all] {
         let mut sequence = consumer_state.ack_floor.stream_seq + 1;
         for _ in 0..LOOK_AT_MOST {
-            let Some(message) = message_from(core, sequence, &filter).await? else { break };
+            let Some(message) = raw::message_from(core, sequence, &filter).await? else { break };
             if message.seq > consumer_state.delivered.stream_seq {
                 break;
             }
-            if headers_of(&message).is_none() {
+            if raw::headers_of(&message).is_none() {
                 bury_one(core, stage, &message).await?;
                 buried += 1;
             }
@@ -65,8 +57,8 @@ async fn look(core: &Core, stage: StageName) -> Result<usize, BusError> {
     Ok(buried)
 }
 
-async fn bury_one(core: &Core, stage: StageName, message: &RawMessage) -> Result<(), BusError> {
-    let body = decode_base64(&message.data).ok_or_else(|| unavailable("reading a stored message"))?;
+async fn bury_one(core: &Core, stage: StageName, message: &raw::RawMessage) -> Result<(), BusError> {
+    let body = raw::decode_base64(&message.data).ok_or_else(|| unavailable("reading a stored message"))?;
     let sequence = message.seq;
     let values = [
         (dead_letter::STAGE, stage.to_string()),
@@ -87,173 +79,5 @@ async fn bury_one(core: &Core, stage: StageName, message: &RawMessage) -> Result
         }
     })
     .await?;
-    let address = format!("$JS.API.STREAM.MSG.DELETE.{}", core.names.events());
-    let request = format!(r#"{{"seq":{sequence},"no_erase":true}}"#);
-    ask::<serde::de::IgnoredAny>(core, address, request.into()).await?;
-    Ok(())
-}
-
-/// The first message of these subjects from a sequence on, as the leader of the stream has it.
-pub(super) async fn message_from(
-    core: &Core,
-    sequence: u64,
-    filter: &str,
-) -> Result<Option<RawMessage>, BusError> {
-    /// No message found.
-    const NO_MESSAGE: u64 = 10_037;
-    #[derive(Deserialize)]
-    struct Found {
-        message: Option<RawMessage>,
-        error: Option<ApiError>,
-    }
-    let what = "reading a stored message";
-    let request = format!(r#"{{"seq":{sequence},"next_by_subj":"{filter}"}}"#);
-    let address = format!("$JS.API.STREAM.MSG.GET.{}", core.names.events());
-    let limit = core.settings.request_timeout;
-    let answer = requests::request(core, address.into(), None, request.into(), limit).await;
-    let answer = answer.map_err(|_| unavailable(what))?;
-    match serde_json::from_slice(&answer.payload) {
-        Ok(Found { message: Some(message), .. }) => Ok(Some(message)),
-        Ok(Found { error: Some(error), .. }) if error.err_code == NO_MESSAGE => Ok(None),
-        Ok(Found { error: Some(error), .. }) => Err(unavailable_because(what, error)),
-        Ok(Found { message: None, error: None }) => Err(unavailable(what)),
-        Err(error) => Err(unavailable_because(what, error)),
-    }
-}
-
-async fn ask<T: for<'a> Deserialize<'a>>(core: &Core, subject: String, body: Bytes) -> Result<T, BusError> {
-    #[derive(Deserialize)]
-    struct Refusal {
-        error: ApiError,
-    }
-    let what = "asking the server about unreadable messages";
-    let answer = requests::request(core, subject.into(), None, body, core.settings.request_timeout).await;
-    let answer = answer.map_err(|_| unavailable(what))?;
-    if let Ok(Refusal { error }) = serde_json::from_slice(&answer.payload) {
-        return Err(unavailable_because(what, error));
-    }
-    serde_json::from_slice(&answer.payload).map_err(|error| unavailable_because(what, error))
-}
-
-/// Where a consumer stands.
-#[derive(Deserialize)]
-pub(super) struct ConsumerState {
-    pub(super) delivered: Sequences,
-    pub(super) ack_floor: Sequences,
-    pub(super) num_ack_pending: u64,
-}
-
-#[derive(Deserialize)]
-pub(super) struct Sequences {
-    pub(super) stream_seq: u64,
-}
-
-impl ConsumerState {
-    pub(super) async fn ask(core: &Core, stage: StageName) -> Result<Self, BusError> {
-        let (stream, consumer) = (core.names.events(), Names::consumer(stage));
-        ask(core, format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}"), Bytes::new()).await
-    }
-}
-
-/// A stored message as the server's API has it.
-#[derive(Deserialize)]
-pub(super) struct RawMessage {
-    pub(super) subject: String,
-    pub(super) seq: u64,
-    #[serde(default)]
-    hdrs: String,
-    #[serde(default)]
-    pub(super) data: String,
-    pub(super) time: String,
-}
-
-/// The headers of a message; `None` if async-nats 0.51 cannot read them.
-pub(super) fn headers_of(message: &RawMessage) -> Option<Vec<(String, String)>> {
-    let raw = decode_base64(&message.hdrs)?;
-    if raw.is_empty() { Some(Vec::new()) } else { read_headers(&raw) }
-}
-
-fn read_headers(raw: &[u8]) -> Option<Vec<(String, String)>> {
-    let mut lines = std::str::from_utf8(raw).ok()?.lines().peekable();
-    let version = lines.next().and_then(|line| line.strip_prefix("NATS/1.0"))?;
-    let status = version.trim().split(' ').next().unwrap_or_default();
-    if !status.is_empty() && status.parse::<StatusCode>().is_err() {
-        return None;
-    }
-    let mut headers = Vec::new();
-    while let Some(line) = lines.next() {
-        if line.is_empty() {
-            continue;
-        }
-        let (name, value) = line.split_once(':')?;
-        if !name.bytes().all(|b| b.is_ascii_graphic()) {
-            return None;
-        }
-        let mut value = value.trim().to_owned();
-        while let Some(folded) = lines.next_if(|next| next.starts_with(char::is_whitespace)) {
-            value.push(' ');
-            value.push_str(folded.trim());
-        }
-        headers.push((name.to_owned(), value));
-    }
-    Some(headers)
-}
-
-/// Standard base64 with padding, which is how the API wraps bytes.
-pub(super) fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut count) = (0u32, 0u32);
-    for symbol in text.bytes().take_while(|&symbol| symbol != b'=') {
-        let value = match symbol {
-            b'A'..=b'Z' => symbol - b'A',
-            b'a'..=b'z' => symbol - b'a' + 26,
-            b'0'..=b'9' => symbol - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = (bits << 6) | u32::from(value);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            // Only the low eight bits are wanted.
-            bytes.push((bits >> count & 0xff) as u8);
-        }
-    }
-    Some(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_of_the_specification() {
-        for (text, bytes) in
-            [("", ""), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9v", "foo"), ("Zm9vYmFy", "foobar")]
-        {
-            assert_eq!(decode_base64(text).as_deref(), Some(bytes.as_bytes()), "{text}");
-        }
-        assert_eq!(decode_base64("+/8="), Some(vec![0xfb, 0xff]));
-        assert_eq!(decode_base64("Zm9v\n"), None);
-    }
-
-    #[test]
-    fn what_the_client_reads_is_readable_and_nothing_else() {
-        for good in
-            ["NATS/1.0\r\n\r\n", "NATS/1.0\r\nA: b\r\n more\r\nc:\r\n\r\n", "NATS/1.0 100 Idle\r\n\r\n"]
-        {
-            assert!(read_headers(good.as_bytes()).is_some(), "{good:?}");
-        }
-        let folded = read_headers(b"NATS/1.0\r\nA: b\r\n more\r\nc:\r\n\r\n").unwrap_or_default();
-        let plain: Vec<_> = folded.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        assert_eq!(plain, [("A", "b more"), ("c", "")]);
-        let bad = ["", "HTTP/1.1\r\n\r\n", "NATS/1.0\r\nMy Header: x\r\n\r\n", "NATS/1.0\r\nnone\r\n\r\n"];
-        for bad in bad {
-            assert!(read_headers(bad.as_bytes()).is_none(), "{bad:?}");
-        }
-        assert!(read_headers(b"NATS/1.0\r\nA: \xff\r\n\r\n").is_none());
-        assert!(read_headers("NATS/1.0\r\né: x\r\n\r\n".as_bytes()).is_none());
-        assert!(read_headers(b"NATS/1.0 x\r\n\r\n").is_none());
-    }
+    raw::delete(core, sequence).await
 }

@@ -30,6 +30,7 @@ impl Job {
             session: ingress.session_id,
             text: ingress.user_input,
             metadata: ingress.metadata,
+            when_busy: ingress.when_busy,
         };
         let session = input.session.token();
         let message = input.encode().map_err(|error| error.to_string())?;

@@ -33,7 +33,9 @@ impl Stored {
 
 #[derive(Default)]
 pub(super) struct Log {
+    /// By sequence, with gaps.
     messages: Vec<Stored>,
+    last: u64,
     subjects: HashSet<String>,
     stages: HashMap<StageName, Cursor>,
 }
@@ -41,8 +43,8 @@ pub(super) struct Log {
 /// A stage's place.
 #[derive(Default)]
 struct Cursor {
-    /// How many messages of the log have been looked at.
-    looked_at: usize,
+    /// Sequence up to which the log has been looked at.
+    looked_at: u64,
     /// Delivered and neither acknowledged nor terminated.
     pending: PendingSet,
     /// Given up on, and not buried yet.
@@ -109,7 +111,8 @@ impl Log {
         body: Bytes,
         stored_at: Timestamp,
     ) -> u64 {
-        let sequence = self.messages.len() as u64 + 1;
+        self.last += 1;
+        let sequence = self.last;
         self.subjects.insert(subject.clone());
         self.messages.push(Stored { sequence, subject, headers, body, stored_at });
         sequence
@@ -149,8 +152,9 @@ impl Log {
                 return Next::Message(message.clone(), delivered);
             }
         }
-        while let Some(message) = self.messages.get(cursor.looked_at) {
-            cursor.looked_at += 1;
+        let new = self.messages.partition_point(|message| message.sequence <= cursor.looked_at);
+        for message in &self.messages[new..] {
+            cursor.looked_at = message.sequence;
             if wants(&message.subject) {
                 let pending = Pending { delivered: 1, due, returned: false };
                 cursor.pending.0.insert(message.sequence, pending);
@@ -158,6 +162,30 @@ impl Log {
             }
         }
         cursor.pending.soonest()
+    }
+
+    /// Up to where a stage's deliveries are settled.
+    pub(super) fn settled(&self, stage: StageName) -> u64 {
+        let Some(cursor) = self.stages.get(&stage) else { return 0 };
+        cursor.pending.0.first_key_value().map_or(cursor.looked_at, |(first, _)| first - 1)
+    }
+
+    /// Takes a message out of the log.
+    pub(super) fn take(&mut self, subject: &str, sequence: u64) -> Option<Stored> {
+        let at = self.messages.binary_search_by_key(&sequence, |message| message.sequence).ok()?;
+        (self.messages[at].subject == subject).then(|| self.messages.remove(at))
+    }
+
+    /// Forgets what came behind this sequence.
+    pub(super) fn roll_back(&mut self, to: u64) {
+        self.messages.retain(|message| message.sequence <= to);
+        self.last = to;
+        self.subjects = self.messages.iter().map(|message| message.subject.clone()).collect();
+        for cursor in self.stages.values_mut() {
+            cursor.looked_at = cursor.looked_at.min(to);
+            cursor.pending.0.retain(|sequence, _| *sequence <= to);
+            cursor.exhausted.0.retain(|sequence, _| *sequence <= to);
+        }
     }
 
     /// What a stage has been given and has not answered for, in order.
@@ -198,5 +226,5 @@ impl Log {
 }
 
 fn at(messages: &[Stored], sequence: u64) -> Option<&Stored> {
-    messages.get(usize::try_from(sequence).ok()?.checked_sub(1)?)
+    messages.get(messages.binary_search_by_key(&sequence, |message| message.sequence).ok()?)
 }

@@ -1,0 +1,93 @@
+//! What the sweeper asks of the log. Always the leader of the stream: a replica may not have the latest event yet.
+
+use std::collections::BTreeMap;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use serde::Deserialize;
+use throughline_actors::ports::bus::{BusError, Latest, Position, Published};
+use throughline_schemas::{EventType, SessionId, StageName, Subject, WorkflowId};
+
+use super::{
+    Core,
+    error::unavailable,
+    headers,
+    publish::{Expected, MESSAGE_ID, Outgoing, publish},
+    raw::{self, ConsumerState},
+};
+
+/// The end of the log, and how far the stages are.
+pub(super) async fn position(core: &Core) -> Result<Position, BusError> {
+    #[derive(Deserialize)]
+    struct Info {
+        state: State,
+    }
+    #[derive(Deserialize)]
+    struct State {
+        last_seq: u64,
+    }
+    let info: Info =
+        raw::ask(core, format!("$JS.API.STREAM.INFO.{}", core.names.events()), Bytes::new()).await?;
+    let stages = StageName::ALL.into_iter().filter(|stage| *stage != StageName::Input);
+    let settled = try_join_all(stages.map(async |stage| {
+        let consumer = ConsumerState::ask(core, stage).await?;
+        Ok::<_, BusError>((stage, consumer.ack_floor.stream_seq))
+    }))
+    .await?;
+    Ok(Position { last: info.state.last_seq, settled: BTreeMap::from_iter(settled) })
+}
+
+/// The latest event of a workflow.
+pub(super) async fn latest(
+    core: &Core,
+    session: &SessionId,
+    workflow: &WorkflowId,
+) -> Result<Option<Latest>, BusError> {
+    let ns = &core.settings.namespace;
+    // Any type will do: only what stands before the tokens is replaced.
+    let one = Subject::new(EventType::InputValidated, session, workflow).live(ns);
+    let any = one.replacen(&format!(".{}.", EventType::InputValidated), ".*.", 1);
+    let found = raw::message(core, format!(r#"{{"last_by_subj":"{any}"}}"#)).await?;
+    Ok(found.and_then(|message| {
+        let subject = Subject::parse(ns, &message.subject)?;
+        Some(Latest { event_type: subject.event_type(), sequence: message.seq })
+    }))
+}
+
+/// Stores an event once more, at the end of the log, unless its subject has another one by now; then takes the first
+/// copy out of the log, which has one of each event.
+pub(super) async fn publish_again(
+    core: &Core,
+    subject: &Subject,
+    sequence: u64,
+) -> Result<Published, BusError> {
+    let Some(stored) = raw::message(core, format!(r#"{{"seq":{sequence}}}"#)).await? else {
+        return Ok(Published::Already);
+    };
+    let odd = || unavailable("reading an event that is to be published again");
+    let kept = raw::headers_of(&stored).ok_or_else(odd)?;
+    let body = raw::decode_base64(&stored.data).ok_or_else(odd)?;
+    let id = kept.iter().find(|(name, _)| name == MESSAGE_ID).map_or("", |(_, id)| id.as_str());
+    let message_id = format!("{id}.again.{sequence}");
+    let message = Outgoing {
+        stream: core.names.events(),
+        subject: subject.live(&core.settings.namespace),
+        message_id: &message_id,
+        expected: Expected::Last(sequence),
+        body: body.into(),
+    };
+    let published = publish(core, &message, |map: &mut HeaderMap| {
+        for (name, value) in kept.iter().filter(|(name, _)| !name.starts_with("Nats-")) {
+            headers::append(map, name, value);
+        }
+    })
+    .await?;
+    // Whoever comes too late has nothing to delete; a copy that stays is read as the same event.
+    if published == Published::New
+        && let Err(error) = raw::delete(core, sequence).await
+    {
+        tracing::debug!(%error, sequence, "the first copy of an event stays in the log");
+    }
+    Ok(published)
+}
