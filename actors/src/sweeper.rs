@@ -301,8 +301,9 @@ fn told_of(turn: &RunningTurn, stage: StageName) {
 
 fn outcome(outcome: Outcome) -> Result<(), String> {
     match outcome {
-        Outcome::Done => Ok(()),
-        Outcome::Later { reason, .. } | Outcome::Died { reason } => Err(reason),
+        // Then another one goes on with it.
+        Outcome::Done | Outcome::TakenOver => Ok(()),
+        Outcome::Later { reason, .. } | Outcome::Died { reason, .. } => Err(reason),
         Outcome::Unusable { error, .. } => Err(error),
     }
 }

@@ -7,7 +7,7 @@ use throughline_schemas::StageName;
 use super::{
     Core, Names,
     error::unavailable_because,
-    publish::{Outgoing, publish},
+    publish::{Expected, Outgoing, publish},
     requests,
 };
 
@@ -30,7 +30,7 @@ pub(super) async fn write(
         // A claim never takes the same value twice, so only a repeated publish is a duplicate.
         message_id: &format!("{subject}.{}.{}.{}", claim.delivery, claim.open, claim.panics),
         subject,
-        create_only: false,
+        expected: Expected::Anything,
         body: Bytes::from(body),
     };
     publish(core, &message, |_| {}).await.map(|_| ())

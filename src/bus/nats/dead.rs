@@ -10,7 +10,7 @@ use super::{
     NatsBus, StoredEvent,
     error::{unavailable, unavailable_because},
     headers,
-    publish::{Outgoing, publish},
+    publish::{Expected, Outgoing, publish},
     reader,
     requests::{self, ApiError, NoAnswer},
 };
@@ -42,7 +42,7 @@ impl NatsBus {
             stream: self.core.names.events(),
             subject: repeat.subject.clone(),
             message_id: &repeat.message_id,
-            create_only: repeat.create_only,
+            expected: if repeat.create_only { Expected::Nothing } else { Expected::Anything },
             body: repeat.body.clone(),
         };
         let fill = |map: &mut HeaderMap| {
@@ -60,7 +60,7 @@ impl NatsBus {
             stream: self.core.names.dead(),
             subject: self.namespace().dead_record(letter),
             message_id: &format!("record.{letter}"),
-            create_only: true,
+            expected: Expected::Nothing,
             body: record,
         };
         publish(&self.core, &message, |map| headers::append(map, "Content-Type", "application/json")).await
