@@ -52,6 +52,8 @@ pub(in crate::cli) struct Story {
     told: usize,
     digest: Sha256,
     thinking: bool,
+    /// Who is asked in the current attempt, if that is known.
+    model: Option<String>,
     /// Text was told that is void now, and nothing since.
     void: bool,
 }
@@ -79,9 +81,12 @@ impl Story {
 
         let reason = frame.reason.as_deref().unwrap_or("no reason is given");
         match frame.kind {
-            LiveKind::Started => self.announce(frame.model.as_ref(), &mut tell),
+            LiveKind::Started => self.model.clone_from(&frame.model),
             LiveKind::Text => {
-                self.announce(None, &mut tell);
+                // Only now is it known who answers: whoever was asked may have had nothing to say.
+                if std::mem::take(&mut self.void) {
+                    tell.push(Tell::Again { model: self.model.clone() });
+                }
                 let text = frame.text.clone().unwrap_or_default();
                 self.told += text.len();
                 self.digest.update(&text);
@@ -118,19 +123,13 @@ impl Story {
     }
 
     fn begin(&mut self) {
-        (self.told, self.digest, self.thinking) = (0, Sha256::new(), false);
+        (self.told, self.digest, self.thinking, self.model) = (0, Sha256::new(), false, None);
     }
 
     fn break_off(&mut self, reason: &str, tell: &mut Vec<Tell>) {
         if self.told > 0 {
             self.void = true;
             tell.push(Tell::BrokeOff { reason: reason.to_owned() });
-        }
-    }
-
-    fn announce(&mut self, model: Option<&String>, tell: &mut Vec<Tell>) {
-        if std::mem::take(&mut self.void) {
-            tell.push(Tell::Again { model: model.cloned() });
         }
     }
 }
@@ -216,6 +215,23 @@ mod tests {
             [text("Hel"), broke_off, Tell::Again { model: Some("b".to_owned()) }, text("Hello")]
         );
         assert_eq!(story.ending("Hello"), Ending::Rest(""));
+    }
+
+    #[test]
+    fn who_begins_again_is_who_answers_and_not_who_is_asked_in_vain_before() {
+        let mut story = Story::default();
+        let told = hear(
+            &mut story,
+            &[
+                ((1, 1, 0), Started, "a"),
+                ((1, 1, 1), Text, "Hel"),
+                ((1, 1, 2), Restarted, "connection lost"),
+                ((1, 2, 3), Started, "a"),
+                ((1, 3, 4), Started, "b"),
+                ((1, 3, 5), Text, "Hello"),
+            ],
+        );
+        assert_eq!(told[2..], [Tell::Again { model: Some("b".to_owned()) }, text("Hello")]);
     }
 
     #[test]
