@@ -33,7 +33,7 @@ enum Kind {
 }
 
 /// What each metric says. Its labels are listed where it is named, in `signals`.
-const DESCRIPTIONS: [(&str, Kind, Unit, &str); 20] = {
+const DESCRIPTIONS: [(&str, Kind, Unit, &str); 21] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         (signals::DELIVERIES, Counter, Unit::Count, "Deliveries settled, by stage and outcome."),
@@ -113,6 +113,12 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 20] = {
             Counter,
             Unit::Count,
             "Requests that went on to another model, by the two models.",
+        ),
+        (
+            signals::TURNS_RESUMED,
+            Counter,
+            Unit::Count,
+            "Turns on which nobody worked, by the stage that was to go on with them.",
         ),
         (signals::RESTARTS, Counter, Unit::Count, "Restarts of a stage actor, by stage."),
         (

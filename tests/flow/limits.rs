@@ -52,7 +52,7 @@ async fn requests_in_a_minute_stay_within_the_provider_s_limit_whoever_asks() {
     let mut rig = Rig::new();
     let client = &mut rig.settings.generation.client;
     client.provider_rates.insert(PROVIDER.to_owned(), limited(Some(30), None));
-    client.rate_patience = SECOND * 600;
+    client.rate_patience = SECOND * 3_600;
     let _worker = rig.worker().await;
     let workflows = publish_all(&rig, 64);
     let starts = starts(&rig, &workflows).await;
@@ -69,7 +69,7 @@ async fn tokens_are_estimated_before_and_corrected_after_each_call() {
     let client = &mut rig.settings.generation.client;
     client.models[0].rates = limited(None, Some(3_000));
     client.sampling.max_tokens = 1_000;
-    client.rate_patience = SECOND * 600;
+    client.rate_patience = SECOND * 3_600;
     // 50 tokens are used of more than a thousand that are reserved.
     let usage = Usage { input_tokens: 40, output_tokens: 10, ..Usage::default() };
     rig.models.otherwise(PROVIDER, move |request| {
