@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use testcontainers::ImageExt;
 use tokio::{sync::OnceCell, time::Instant};
 
@@ -75,7 +75,27 @@ impl PostgresServer {
     /// A server of one's own, with these settings.
     pub async fn start(settings: &[&str]) -> Option<Self> {
         let port = free_port();
-        let server = match Way::start(port, settings) {
+        Self::started(port, Way::start(port, settings)).await
+    }
+
+    /// A server of one's own that takes TLS, which not every build does: in a container, else from local programs, else
+    /// left out.
+    pub async fn start_with_tls() -> Option<Self> {
+        let server = Self::start(&[]).await?;
+        if server.takes_tls().await {
+            return Some(server);
+        }
+        let port = free_port();
+        let server = Self::started(port, Local::start(port, &[]).map(Way::Local)).await?;
+        if server.takes_tls().await {
+            return Some(server);
+        }
+        eprintln!("left out: no PostgreSQL here was built with TLS");
+        None
+    }
+
+    async fn started(port: u16, way: Result<Way, String>) -> Option<Self> {
+        let server = match way {
             Ok(way) => Self { way, port },
             Err(why) => {
                 assert!(std::env::var_os("CI").is_none(), "{why}");
@@ -85,6 +105,12 @@ impl PostgresServer {
         };
         server.answers().await;
         Some(server)
+    }
+
+    async fn takes_tls(&self) -> bool {
+        let library = "SELECT current_setting('ssl_library')";
+        let row = self.connect("postgres").await.fetch_one(library).await.expect("a setting");
+        !row.get::<String, _>(0).is_empty()
     }
 
     /// The URL of a new, empty database.

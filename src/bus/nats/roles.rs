@@ -32,77 +32,114 @@ impl Role {
 
     /// Subjects of the kinds that it publishes on and subscribes to.
     pub fn needs(self, ns: &Namespace, names: &Names, inbox_prefix: &str) -> Needs {
-        let (events, dead, bodies) = (names.events(), names.dead(), names.bodies_stream());
-        let event = |event_type: EventType| format!("{ns}.v{MAJOR}.{event_type}.s.w");
-        let read = |stream: &str, filter: &str| {
-            vec![
-                format!("$JS.API.CONSUMER.CREATE.{stream}.x{filter}"),
-                format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.x"),
-                format!("$JS.API.STREAM.INFO.{stream}"),
-            ]
+        let (publish, subscribe) = match self {
+            Self::Worker => (worker(ns, names), Vec::new()),
+            Self::Publisher => (publisher(ns, names), ends().map(|end| ns.events_of(end)).collect()),
+            Self::Reader => (reader(names), vec![ns.all_events(), ns.control(">"), format!("{ns}.live.>")]),
+            Self::Admin => (admin(ns, names), Vec::new()),
         };
-        let bodies_of = |operation: &str| format!("$JS.API.{operation}.{bodies}");
-        let fetch = [bodies_of("STREAM.INFO"), bodies_of("DIRECT.GET") + ".x", bodies_of("CONSUMER.CREATE")];
-        let ends = || EventType::ALL.into_iter().filter(|event_type| event_type.is_end());
-        let (publish, subscribe) =
-            match self {
-                Self::Worker => {
-                    let own = EventType::ALL.into_iter().filter(|of| *of != EventType::UserInputReceived);
-                    let mut publish: Vec<String> = own.map(event).collect();
-                    for stage in StageName::ALL {
-                        let consumer = Names::consumer(stage);
-                        publish.push(format!("$JS.API.CONSUMER.INFO.{events}.{consumer}"));
-                        publish.push(format!("$JS.API.CONSUMER.MSG.NEXT.{events}.{consumer}"));
-                        publish.push(format!("$JS.ACK.{events}.{consumer}.1.1.1.1.1"));
-                    }
-                    publish.extend([
-                        format!("{ns}.dead.v{MAJOR}.x.s.w"),
-                        ns.control("breaker"),
-                        format!("{ns}.live.w"),
-                        format!("$JS.API.DIRECT.GET.{events}.x"),
-                        format!("$JS.API.STREAM.INFO.{events}"),
-                        format!("$JS.API.STREAM.MSG.GET.{events}"),
-                        format!("$JS.API.STREAM.MSG.DELETE.{events}"),
-                        format!("$O.{}.C.x", names.bodies()),
-                        format!("$O.{}.M.x", names.bodies()),
-                    ]);
-                    publish.extend(fetch);
-                    (publish, Vec::new())
-                }
-                Self::Publisher => {
-                    let mut publish = vec![ns.bare_input(), event(EventType::UserInputReceived)];
-                    for end in ends() {
-                        publish.extend(read(events, &format!(".{}", event(end))));
-                        publish.push(format!("$JS.API.DIRECT.GET.{events}.{}", event(end)));
-                    }
-                    (publish, ends().map(|end| ns.events_of(end)).collect())
-                }
-                Self::Reader => {
-                    let mut publish = [read(events, ""), read(dead, "")].concat();
-                    publish.extend([
-                        format!("$JS.API.DIRECT.GET.{events}.x"),
-                        format!("$JS.API.CONSUMER.INFO.{events}.x"),
-                    ]);
-                    publish.extend(fetch);
-                    (publish, vec![ns.all_events(), ns.control(">"), format!("{ns}.live.>")])
-                }
-                Self::Admin => {
-                    let mut publish = vec![ns.bare_input(), event(EventType::UserInputReceived)];
-                    for stream in [events, dead, &bodies] {
-                        publish.extend(
-                            ["INFO", "CREATE", "UPDATE"].map(|op| format!("$JS.API.STREAM.{op}.{stream}")),
-                        );
-                    }
-                    publish.extend(StageName::ALL.map(|stage| {
-                        format!("$JS.API.CONSUMER.CREATE.{events}.{}.x", Names::consumer(stage))
-                    }));
-                    publish.push(format!("$JS.API.STREAM.MSG.DELETE.{dead}"));
-                    publish.extend(read(dead, ""));
-                    (publish, Vec::new())
-                }
-            };
         Needs { publish, subscribe: [vec![format!("{inbox_prefix}.>")], subscribe].concat() }
     }
+}
+
+fn ends() -> impl Iterator<Item = EventType> {
+    EventType::ALL.into_iter().filter(|event_type| event_type.is_end())
+}
+
+/// Where an event is published, or is looked for.
+fn event(ns: &Namespace, event_type: EventType) -> String {
+    format!("{ns}.v{MAJOR}.{event_type}.s.w")
+}
+
+/// Reading a stream with a consumer of one's own; `filter` is empty or begins with a dot.
+fn read(stream: &str, filter: &str) -> [String; 3] {
+    [
+        format!("$JS.API.CONSUMER.CREATE.{stream}.x{filter}"),
+        format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.x"),
+        format!("$JS.API.STREAM.INFO.{stream}"),
+    ]
+}
+
+/// Taking deliveries of a consumer that is there.
+fn take(stream: &str, consumer: &str) -> [String; 3] {
+    [
+        format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}"),
+        format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"),
+        format!("$JS.ACK.{stream}.{consumer}.1.1.1.1.1"),
+    ]
+}
+
+/// Fetching a large body.
+fn fetch(names: &Names) -> [String; 3] {
+    let bodies = names.bodies_stream();
+    [
+        format!("$JS.API.STREAM.INFO.{bodies}"),
+        format!("$JS.API.DIRECT.GET.{bodies}.x"),
+        format!("$JS.API.CONSUMER.CREATE.{bodies}"),
+    ]
+}
+
+fn worker(ns: &Namespace, names: &Names) -> Vec<String> {
+    let events = names.events();
+    let own = EventType::ALL.into_iter().filter(|of| *of != EventType::UserInputReceived);
+    let mut publish: Vec<String> = own.map(|of| event(ns, of)).collect();
+    for stage in StageName::ALL {
+        publish.extend(take(events, Names::consumer(stage)));
+        publish.extend(take(names.advisories(), Names::burials(stage)));
+    }
+    publish.extend([
+        format!("{ns}.dead.v{MAJOR}.x.s.w"),
+        ns.control("breaker"),
+        format!("{ns}.live.w"),
+        format!("$JS.API.STREAM.INFO.{events}"),
+        format!("$JS.API.DIRECT.GET.{events}"),
+        format!("$JS.API.DIRECT.GET.{events}.x"),
+        format!("$JS.API.STREAM.MSG.GET.{events}"),
+        format!("$JS.API.STREAM.MSG.DELETE.{events}"),
+        format!("$KV.{}.x", names.claims()),
+        format!("$JS.API.DIRECT.GET.{}.x", names.claims_stream()),
+        format!("$O.{}.C.x", names.bodies()),
+        format!("$O.{}.M.x", names.bodies()),
+    ]);
+    publish.extend(fetch(names));
+    publish
+}
+
+fn publisher(ns: &Namespace, names: &Names) -> Vec<String> {
+    let events = names.events();
+    let mut publish = vec![ns.bare_input(), event(ns, EventType::UserInputReceived)];
+    for end in ends() {
+        publish.extend(read(events, &format!(".{}", event(ns, end))));
+        publish.push(format!("$JS.API.DIRECT.GET.{events}.{}", event(ns, end)));
+    }
+    publish
+}
+
+fn reader(names: &Names) -> Vec<String> {
+    let (events, dead) = (names.events(), names.dead());
+    let mut publish = [read(events, ""), read(dead, ""), fetch(names)].concat();
+    publish.extend([
+        format!("$JS.API.DIRECT.GET.{events}.x"),
+        format!("$JS.API.DIRECT.GET.{dead}"),
+        format!("$JS.API.DIRECT.GET.{dead}.x"),
+        format!("$JS.API.CONSUMER.INFO.{events}.x"),
+    ]);
+    publish
+}
+
+fn admin(ns: &Namespace, names: &Names) -> Vec<String> {
+    let (events, dead) = (names.events(), names.dead());
+    let mut publish = vec![ns.bare_input(), event(ns, EventType::UserInputReceived)];
+    for stream in [events, dead, names.advisories(), &names.bodies_stream(), &names.claims_stream()] {
+        publish.extend(
+            ["INFO", "CREATE", "UPDATE"].map(|operation| format!("$JS.API.STREAM.{operation}.{stream}")),
+        );
+    }
+    let consumer = |stage| format!("$JS.API.CONSUMER.CREATE.{events}.{}.x", Names::consumer(stage));
+    publish.extend(StageName::ALL.map(consumer));
+    publish.extend(read(dead, ""));
+    publish.push(format!("$JS.API.STREAM.MSG.DELETE.{dead}"));
+    publish
 }
 
 /// Subjects that a role must be allowed, with wildcards where it needs all that they stand for.

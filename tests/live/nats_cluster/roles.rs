@@ -87,6 +87,7 @@ async fn what_each_is_for(rig: &Rig) {
     let (code, events, stderr) = rig.ran("reader", &["events", "--workflow", "w1", "--json"]).await;
     assert_eq!(code, 0, "{stderr}");
     assert_eq!(events.lines().count(), 6, "{events}");
+    dead_letters(rig).await;
     for role in ["worker", "publisher", "reader", "admin"] {
         let (code, json, stderr) = rig.ran(role, &["doctor", "--json", "--role", role]).await;
         let found = findings(&json);
@@ -95,6 +96,27 @@ async fn what_each_is_for(rig: &Rig) {
         assert!(found.contains(&"sync ok".to_owned()), "{role}: {json}");
         assert!(found.contains(&"streams ok".to_owned()), "{role}: {json}");
     }
+}
+
+/// An input that no stage can read is buried, seen by the reader, and removed by nobody but the admin.
+async fn dead_letters(rig: &Rig) {
+    let publisher = Stranger::connect(&rig.nodes, "publisher").await;
+    publisher.client.publish("throughline.v1.user_input_received", "{".into()).await.unwrap();
+    publisher.client.flush().await.unwrap();
+    let letter = eventually("the dead letter is listed", async || {
+        let (code, letters, stderr) = rig.ran("reader", &["dead", "list", "--json"]).await;
+        assert_eq!(code, 0, "{stderr}");
+        let letter: serde_json::Value = serde_json::from_str(letters.lines().next()?).unwrap();
+        Some(letter["id"].to_string())
+    })
+    .await;
+    let (code, body, stderr) = rig.ran("reader", &["dead", "show", &letter, "--body"]).await;
+    assert_eq!((code, body.trim_end()), (0, "{"), "{stderr}");
+    let (code, _, stderr) = rig.ran("reader", &["dead", "drop", &letter, "--yes"]).await;
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("does not permit"), "{stderr}");
+    let (code, _, stderr) = rig.ran("admin", &["dead", "drop", &letter, "--yes"]).await;
+    assert_eq!(code, 0, "{stderr}");
 }
 
 /// Seen by a client that is not ours.

@@ -28,7 +28,7 @@ async fn a_server_with_a_certificate_is_spoken_to_in_secret() {
         eprintln!("left out: no openssl to make certificates with");
         return;
     }
-    let Some(server) = PostgresServer::start(&[]).await else { return };
+    let Some(server) = PostgresServer::start_with_tls().await else { return };
     let database = server.database().await;
     let mut operator = PgConnection::connect(&database).await.unwrap();
     // The server reads its certificate from its own folder, which may be in a container.
