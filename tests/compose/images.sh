@@ -62,6 +62,7 @@ rust_image() {
   strip -o "$tree/prebuilt/throughline" "$program"
   # The program's dependency file names every file of ours that went into it.
   tr ' ' '\n' <"$program.d" | sed -nE "s|^$root/||p" | grep -v '^target/' | sort -u >"$tree/prebuilt/sources"
+  [ -s "$tree/prebuilt/sources" ] || { say "$program.d names no file in $root; build the program here"; return 1; }
   printf '#!/bin/sh\nexit 0\n' >"$tree/bin/cc"
   cat >"$tree/bin/cargo" <<'CARGO'
 #!/bin/sh
@@ -141,7 +142,8 @@ remove_stand_ins() {
   docker ps --all --quiet --filter "label=$STAND_IN_LABEL" | while IFS= read -r image; do
     docker rm --force "$image" >/dev/null 2>&1 || true
   done
-  docker images --quiet --filter "label=$STAND_IN_LABEL" | sort -u | while IFS= read -r image; do
+  # What was built on one goes first: the engine lists the newest first, steps in between included.
+  docker images --all --quiet --filter "label=$STAND_IN_LABEL" | while IFS= read -r image; do
     docker rmi --force "$image" >/dev/null 2>&1 || true
   done
 }
