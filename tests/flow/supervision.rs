@@ -238,3 +238,28 @@ async fn slots_that_wait_for_a_redelivery_are_not_lost() {
     rig.pass(SECOND).await;
     assert_eq!(rig.models.requests().len() - before, 2, "both slots are there");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_intake_that_panics_is_noticed_and_its_stage_restarted() {
+    let (rig, worker) = Rig::running().await;
+    rig.saved(&rig.publish("w1", "s1", "hello")).await;
+    // The inbox is asked again when this delivery has been taken.
+    worker.gate.once(Op::Next, "generation", Act::Panic);
+    rig.saved(&rig.publish("w2", "s2", "hello")).await;
+    rig.pass(SECOND).await;
+    rig.saved(&rig.publish("w3", "s3", "hello")).await;
+    assert!(rig.seconds() < 3.0, "{} s", rig.seconds());
+    assert_eq!(rig.meters.count("throughline_stage_restarts_total", &[("stage", "generation")]), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_goes_on_without_the_announcer_of_breakers() {
+    let (rig, mut worker) = Rig::running().await;
+    let down = throughline_actors::ports::model::ModelError::Unreachable("injected".to_owned());
+    rig.models.always(PROVIDER, Err(throughline_actors::ports::memory::model::failure(down)));
+    worker.gate.on(|op, _| if op == Op::Announce { Act::Panic } else { Act::Go });
+    for n in 0..5 {
+        rig.publish(&format!("w{n}"), &format!("s{n}"), "hello");
+    }
+    tokio::time::timeout(SECOND * 60, worker.engine.gave_up()).await.expect("the engine should give up");
+}

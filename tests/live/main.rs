@@ -22,6 +22,7 @@ mod outages;
 mod postgres;
 mod postgres_server;
 mod sessions;
+mod stopping;
 mod stream_measure;
 mod streaming;
 mod support_corpus;

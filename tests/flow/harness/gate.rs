@@ -36,6 +36,7 @@ pub enum Op {
     Publish,
     Exists,
     Bury,
+    Announce,
     Claim,
     SetClaim,
     Settle,
@@ -221,7 +222,7 @@ impl Bus for Gate {
         self.pass(Op::Bury, text, no_bus, self.bus.bury(delivery, letter)).await
     }
     async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError> {
-        if self.is_dead() { pending().await } else { self.bus.announce(topic, body).await }
+        self.pass(Op::Announce, topic.to_owned(), no_bus, self.bus.announce(topic, body)).await
     }
     fn live(&self, workflow: &WorkflowId, frame: Bytes) -> bool {
         !self.is_dead() && self.bus.live(workflow, frame)
