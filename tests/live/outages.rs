@@ -14,7 +14,7 @@ use crate::harness::{
 
 const STAGES: [&str; 5] = ["input", "context", "external", "generation", "persistence"];
 /// Far more than anything here needs; the streams reserve it.
-const NATS_DISK_MIB: usize = 64;
+const NATS_DISK_MIB: usize = 256;
 const DATABASE_DISK_MIB: usize = 16;
 
 fn workflows(prefix: &str, count: usize) -> Vec<String> {

@@ -54,8 +54,8 @@ impl ExhaustedInbox {
     pub(super) async fn open(core: Arc<Core>, stage: StageName) -> Result<Self, BusError> {
         let (stream, name) = (core.names.advisories(), Names::burials(stage));
         let failed = |error: async_nats::Error| unavailable_because(format!("opening {name}"), error);
-        let found =
-            core.connection.jetstream.get_consumer_from_stream::<pull::Config, _, _>(name, stream).await;
+        let asked = core.connection.jetstream.get_consumer_from_stream::<pull::Config, _, _>(name, stream);
+        let found = core.connection.complaints().unless_forbidden(name, Box::pin(asked)).await?;
         let consumer = match found {
             Ok(consumer) => consumer,
             Err(_)
