@@ -71,7 +71,7 @@ async fn run(load: Load) {
     let settings = format!(
         "[[providers]]\nname = \"p\"\nkind = \"openai\"\nbase_url = \"{}\"\n\
          [[models]]\nname = \"m\"\nprovider = \"p\"\n\
-         [generation]\nmodel = \"m\"\ntotal_timeout_ms = 300000\n\
+         [worker]\nack_wait_ms = 30000\n[generation]\nmodel = \"m\"\ntotal_timeout_ms = 300000\n\
          [stages.generation]\nconcurrency = {}\n",
         provider.base, load.streams
     );
