@@ -33,7 +33,7 @@ impl Role {
     /// Subjects of the kinds that it publishes on and subscribes to.
     pub fn needs(self, ns: &Namespace, names: &Names, inbox_prefix: &str) -> Needs {
         let (publish, subscribe) = match self {
-            Self::Worker => (worker(ns, names), Vec::new()),
+            Self::Worker => (worker(ns, names), vec![ns.control("interrupt")]),
             Self::Publisher => (publisher(ns, names), ends().map(|end| ns.events_of(end)).collect()),
             Self::Reader => (reader(names), vec![ns.all_events(), ns.control(">"), format!("{ns}.live.>")]),
             Self::Admin => (admin(ns, names), Vec::new()),
@@ -90,6 +90,8 @@ fn worker(ns: &Namespace, names: &Names) -> Vec<String> {
     publish.extend([
         format!("{ns}.dead.v{MAJOR}.x.s.w"),
         ns.control("breaker"),
+        ns.control("interrupt"),
+        format!("$JS.API.CONSUMER.UNPIN.{events}.{}", Names::consumer(StageName::Input)),
         format!("{ns}.live.w"),
         format!("$JS.API.STREAM.INFO.{events}"),
         format!("$JS.API.DIRECT.GET.{events}"),
@@ -239,7 +241,7 @@ mod tests {
     #[test]
     fn a_missing_permission_is_named_and_a_denial_counts() {
         let permissions: Permissions = serde_json::from_str(
-            r#"{"publish":{"allow":["n.>","$JS.>","$O.>"],"deny":["n.live.>"]},"subscribe":{"allow":["_INBOX_w.>"]}}"#,
+            r#"{"publish":{"allow":["n.>","$JS.>","$O.>"],"deny":["n.live.>"]},"subscribe":{"allow":["_INBOX_w.>","n.control.>"]}}"#,
         )
         .unwrap();
         let ns = Namespace::new("n").unwrap();
