@@ -21,3 +21,4 @@ pub mod sandbox;
 pub mod storage;
 pub mod system;
 pub mod telemetry;
+pub mod tokenizer;

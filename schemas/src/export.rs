@@ -8,7 +8,7 @@ mod events;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-use crate::EventType;
+use crate::{EventType, MAJOR};
 
 /// File name of the `AsyncAPI` document.
 pub const ASYNCAPI_FILE: &str = "asyncapi.json";
@@ -23,7 +23,8 @@ pub struct Document {
 }
 
 /// Every document: the `AsyncAPI` document, `{event_type}.schema.json` for each event type, and
-/// `user_input_received.bare.schema.json` for the bare form of input.
+/// `user_input_received.bare.schema.json` for the bare form of input, `live_frame.schema.json` for what is said while
+/// an answer comes into being.
 pub fn documents() -> Vec<Document> {
     let events = EventType::ALL.into_iter().map(|event_type| {
         let mut generator = SchemaSettings::draft2020_12().into_generator();
@@ -37,7 +38,11 @@ pub fn documents() -> Vec<Document> {
     let bare = events::bare_input(&mut generator);
     let bare = events::root(bare, generator, &format!("{}:bare", events::id(EventType::UserInputReceived)));
     let bare = document(format!("{}.bare.schema.json", EventType::UserInputReceived), bare);
-    std::iter::once(asyncapi()).chain(events).chain([bare]).collect()
+    let mut generator = SchemaSettings::draft2020_12().into_generator();
+    let live = events::live_frame(&mut generator);
+    let live = events::root(live, generator, &format!("urn:throughline:live_frame:v{MAJOR}"));
+    let live = document("live_frame.schema.json".to_owned(), live);
+    std::iter::once(asyncapi()).chain(events).chain([bare, live]).collect()
 }
 
 /// The `AsyncAPI` 3 document alone: servers, subjects, who sends and receives, and every message with its schema.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use reqwest::header::HeaderName;
 use throughline_actors::{
     engine::Ports,
-    ports::{clock::Clock, tokenizer::FourBytes, trace::Tracer},
+    ports::{clock::Clock, trace::Tracer},
 };
 use throughline_schemas::{Namespace, NamespaceError, StageName};
 
@@ -16,6 +16,7 @@ use crate::{
     llm::{ModelProviders, SetupError, model_providers},
     storage::{Database, DatabaseError},
     system::{SystemClock, SystemEntropy, host_name},
+    tokenizer::Tokenizers,
 };
 
 /// How long closing a connection may take.
@@ -184,7 +185,7 @@ impl Adapters {
             store: self.store.clone(),
             sources: self.sources.clone(),
             models: self.models.clone(),
-            tokenizer: Arc::new(FourBytes),
+            tokenizer: Arc::new(Tokenizers),
             clock: Arc::clone(&self.clock),
             entropy: Arc::new(SystemEntropy),
             tracer,

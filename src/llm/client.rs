@@ -37,7 +37,7 @@ use throughline_actors::{
     ports::{
         clock::{Clock, Entropy},
         model::Models,
-        tokenizer::{FourBytes, Tokenizer},
+        tokenizer::Tokenizer,
     },
     settings::StageSettings,
 };
@@ -51,6 +51,7 @@ use super::{ModelProviders, ProviderSpec, SetupError, client_settings, model_pro
 use crate::{
     config::{Config, ConfigErrors, Env, Layers, process_env},
     system::{SystemClock, SystemEntropy},
+    tokenizer::Tokenizers,
 };
 
 /// Asks models. See the [module's documentation](self).
@@ -287,5 +288,5 @@ fn clock() -> Arc<dyn Clock> {
 }
 
 fn tokenizer() -> Arc<dyn Tokenizer> {
-    Arc::new(FourBytes)
+    Arc::new(Tokenizers)
 }

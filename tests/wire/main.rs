@@ -5,3 +5,4 @@ mod http;
 mod http_endpoints;
 mod sqlite;
 mod telemetry;
+mod tokens;

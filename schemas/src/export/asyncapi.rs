@@ -22,6 +22,7 @@ const JOURNEY: [(StageName, EventType, EventType); 5] = [
 const BARE_INPUT: &str = "user_input_received_without_tokens";
 const DEAD_LETTERS: &str = "dead_letters";
 const BREAKERS: &str = "control_breaker";
+const LIVE: &str = "live";
 
 pub(super) fn document() -> Value {
     json!({
@@ -92,7 +93,21 @@ fn channels() -> Map<String, Value> {
             "x-sent-by": StageName::ALL,
         }),
     );
+    channels.insert(LIVE.to_owned(), live_channel());
     channels
+}
+
+/// What is said while an answer comes into being.
+fn live_channel() -> Value {
+    json!({
+        "address": "{namespace}.live.{workflow}",
+        "summary": "The answer of a workflow, as it comes. Not stored: only who listens hears it. Frames may be lost, \
+            which their numbers tell; the whole answer is in `response_generated`.",
+        "parameters": parameters(&["namespace", "workflow"]),
+        "messages": {"live_frame": {"$ref": "#/components/messages/live_frame"}},
+        "bindings": {"nats": {}},
+        "x-sent-by": [StageName::Generation],
+    })
 }
 
 /// The stream of events, whose name contains the namespace.
@@ -171,6 +186,10 @@ fn operations() -> Map<String, Value> {
     operations.insert(
         "any_stage_sends_breaker_moved".to_owned(),
         sends(BREAKERS, "breaker_moved", "A circuit breaker changed its state."),
+    );
+    operations.insert(
+        "generation_sends_live_frame".to_owned(),
+        sends(LIVE, "live_frame", "A piece of the answer came, or it begins again, or it ended."),
     );
     operations
 }

@@ -4,7 +4,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    EventType, MAX_ID_BYTES, WorkflowFailed, data_schema,
+    EventType, LiveFrame, MAX_ID_BYTES, WorkflowFailed, data_schema,
     envelope::Written,
     event::{
         ContextRetrieved, ExternalDataFetched, InputValidated, InteractionSaved, ResponseGenerated,
@@ -75,6 +75,13 @@ pub(super) fn event(event_type: EventType, generator: &mut SchemaGenerator) -> S
 pub(super) fn bare_input(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = UserInputReceived::json_schema(generator);
     schema.insert("title".to_owned(), format!("{} (bare)", EventType::UserInputReceived).into());
+    schema
+}
+
+/// The schema of a live frame.
+pub(super) fn live_frame(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = LiveFrame::json_schema(generator);
+    schema.insert("title".to_owned(), "live_frame".into());
     schema
 }
 

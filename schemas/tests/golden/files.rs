@@ -1,7 +1,7 @@
 //! Every golden file is read, says what it said, and keeps to its schema.
 
-use serde_json::Value;
-use throughline_schemas::{DecodeError, EventType, decode, encode, encode_reference};
+use serde_json::{Value, json};
+use throughline_schemas::{DecodeError, EventType, LiveFrame, decode, encode, encode_reference};
 
 use crate::{Golden, VALIDATOR, goldens, read_input};
 
@@ -89,6 +89,30 @@ fn every_golden_file_keeps_to_its_schema() {
             .check(&golden.schema(), &golden.json())
             .unwrap_or_else(|error| panic!("{}: {error}", golden.name));
     }
+}
+
+#[test]
+fn live_frames_keep_to_their_schema() {
+    let frame = |kind: &str, more: Value| {
+        let mut frame = json!({"workflow_id": "w1", "delivery": 1, "seq": 0, "attempt": 1, "kind": kind});
+        frame.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        frame
+    };
+    let frames = [
+        frame("started", json!({"model": "gpt-4o-mini", "provider": "openai"})),
+        frame("text", json!({"text": "It has "})),
+        frame("restarted", json!({"reason": "the connection broke"})),
+        frame("completed", json!({"finish_reason": "stop"})),
+    ];
+    for frame in frames {
+        VALIDATOR.check("live_frame.schema.json", &frame).unwrap_or_else(|error| panic!("{frame}: {error}"));
+        let read: LiveFrame = serde_json::from_value(frame.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), frame);
+    }
+    assert!(
+        !VALIDATOR.accepts("live_frame.schema.json", &json!({"kind": "text"})),
+        "what it is of is missing"
+    );
 }
 
 /// Collects the paths at which `after` lost or changed something of `before`, and what it has beyond it.

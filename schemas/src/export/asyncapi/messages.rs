@@ -11,7 +11,7 @@ use super::{
     super::{breaker::BreakerMoved, events},
     JOURNEY,
 };
-use crate::{EventType, FailureCode, StageName, Timestamp, TraceParent, dead_letter};
+use crate::{EventType, FailureCode, LiveFrame, StageName, Timestamp, TraceParent, dead_letter};
 
 /// How an id becomes a token of a subject.
 const TOKEN: &str = "the id itself if it matches `[A-Za-z0-9_-]{1,64}`, else `h` and the lower-case hex SHA-256 of \
@@ -36,6 +36,7 @@ pub(super) fn components() -> Value {
     messages.insert(format!("{input}_bare"), bare_input(&mut generator));
     messages.insert("dead_letter".to_owned(), dead_letter(&mut generator));
     messages.insert("breaker_moved".to_owned(), breaker_moved(&mut generator));
+    messages.insert("live_frame".to_owned(), live_frame(&mut generator));
     schemas.extend(generator.take_definitions(false));
 
     // Draft 7 ignores what stands beside a `$ref`; references of `AsyncAPI`'s own have nothing beside them.
@@ -157,6 +158,17 @@ fn breaker_moved(generator: &mut SchemaGenerator) -> Value {
         "summary": "A circuit breaker changed its state.",
         "contentType": "application/json",
         "payload": reference::<BreakerMoved>(generator),
+        "bindings": {"nats": {}},
+    })
+}
+
+fn live_frame(generator: &mut SchemaGenerator) -> Value {
+    json!({
+        "name": "live_frame",
+        "title": "live frame",
+        "summary": "A piece of an answer under way, or what became of it.",
+        "contentType": "application/json",
+        "payload": reference::<LiveFrame>(generator),
         "bindings": {"nats": {}},
     })
 }
