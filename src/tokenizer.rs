@@ -46,14 +46,12 @@ impl Tokenizer for Tokenizers {
         if text.is_empty() {
             return TokenCount { tokens: 0, estimated: encoding.is_none() };
         }
-        match encoding {
-            Some(encoding) => TokenCount { tokens: encoded(encoding(), text), estimated: false },
-            None => {
-                let percent = if name.contains("claude") { CLAUDE_PERCENT } else { OTHER_PERCENT };
-                let tokens = encoded(o200k_base_singleton(), text).saturating_mul(percent).div_ceil(100);
-                TokenCount { tokens, estimated: true }
-            }
-        }
+        let Some(encoding) = encoding else {
+            let percent = if name.contains("claude") { CLAUDE_PERCENT } else { OTHER_PERCENT };
+            let tokens = encoded(o200k_base_singleton(), text).saturating_mul(percent).div_ceil(100);
+            return TokenCount { tokens, estimated: true };
+        };
+        TokenCount { tokens: encoded(encoding(), text), estimated: false }
     }
 }
 
@@ -74,7 +72,7 @@ fn end_of_piece(text: &str) -> usize {
         return text.len();
     }
     let piece = &text[..text.floor_char_boundary(MAX_PIECE)];
-    let words = piece.as_bytes().windows(3);
+    let mut words = piece.as_bytes().windows(3);
     let last = words.rposition(|around| {
         matches!(around, [before, b' ', after] if before.is_ascii_alphabetic() && after.is_ascii_alphabetic())
     });

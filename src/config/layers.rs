@@ -25,7 +25,9 @@ const LISTS: [&[&str]; 4] = [&["sources"], &["providers"], &["models"], &["routi
 
 /// Variables with our prefix that are not configuration: those of this program, of `deploy/` and of the tests.
 const NOT_CONFIGURATION: [&str; 4] =
-    ["THROUGHLINE_CONFIG", "THROUGHLINE_CORPORA", "THROUGHLINE_CACHE", "THROUGHLINE_TEST_PYTHON"];
+    ["THROUGHLINE_CONFIG", "THROUGHLINE_CORPORA", "THROUGHLINE_CACHE", "THROUGHLINE_POSTGRES_IMAGE"];
+/// Variables of the tests begin with this.
+const OF_TESTS: &str = "THROUGHLINE_TEST_";
 
 /// A key set by a command line flag. Not `Debug`: the value may be a URL with a password.
 #[derive(Clone, PartialEq, Eq)]
@@ -152,7 +154,10 @@ pub(super) fn env_segment(name: &str) -> String {
 
 /// Whether a variable is meant to set a key.
 fn is_setting(name: &str) -> bool {
-    name.starts_with(ENV_PREFIX) && !NOT_CONFIGURATION.contains(&name) && !set_by_kubernetes(name)
+    name.starts_with(ENV_PREFIX)
+        && !NOT_CONFIGURATION.contains(&name)
+        && !name.starts_with(OF_TESTS)
+        && !set_by_kubernetes(name)
 }
 
 /// Kubernetes gives every container variables such as `THROUGHLINE_PORT_8080_TCP_ADDR` for a Service called

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use throughline::tokenizer::Tokenizers;
-use throughline_actors::{policy::window::prompt_tokens, ports::tokenizer::Tokenizer};
-use throughline_schemas::event::generation::{Message, Role};
+use throughline_actors::ports::tokenizer::Tokenizer;
 
 /// Lines of a file, or `None` (said on standard error) where the corpora are absent.
 fn records(file: &str) -> Option<Vec<Value>> {

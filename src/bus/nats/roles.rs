@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn a_missing_permission_is_named_and_a_denial_counts() {
         let permissions: Permissions = serde_json::from_str(
-            r#"{"publish":{"allow":["n.>","$JS.>","$O.>"],"deny":["n.live.>"]},"subscribe":{"allow":["_INBOX_w.>","n.control.>"]}}"#,
+            r#"{"publish":{"allow":["n.>","$JS.>","$O.>","$KV.>"],"deny":["n.live.>"]},"subscribe":{"allow":["_INBOX_w.>","n.control.>"]}}"#,
         )
         .unwrap();
         let ns = Namespace::new("n").unwrap();

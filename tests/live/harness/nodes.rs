@@ -4,6 +4,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use async_nats::{ConnectOptions, jetstream};
@@ -198,6 +199,8 @@ impl Nodes {
         let seed = std::fs::read_to_string(self.secret(&format!("{role}.nk"))).expect("a seed");
         let inbox = if role == "admin" { "_INBOX".to_owned() } else { format!("_INBOX_{role}") };
         ConnectOptions::with_nkey(seed.trim().to_owned())
+            // A node that is cut off closes no connection: only silence tells.
+            .ping_interval(Duration::from_secs(1))
             .add_root_certificates(self.secret("tls/ca.pem"))
             .custom_inbox_prefix(inbox)
     }
