@@ -197,6 +197,11 @@ async fn acknowledged_input_survives_a_crash_of_nats() {
     cluster.publish_all(messages.by_ref().take(crash_at).collect()).await;
     eventually("calls are under way", async || (cluster.stand_ins.count("model").await > 0).then_some(()))
         .await;
+    // Who cannot begin ends with a code that says so, and is started again by whoever runs it; here nobody would.
+    eventually("both workers are ready", async || {
+        cluster.workers.iter().all(|worker| worker.stderr().contains("worker ready")).then_some(())
+    })
+    .await;
     cluster.crash_nats();
     // A publisher that gets no acknowledgement publishes again; the workflow id makes it one workflow.
     let jetstream = async_nats::jetstream::new(cluster.client.clone());
