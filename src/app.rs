@@ -5,7 +5,7 @@ mod prompt;
 mod settings;
 mod worker;
 
-pub use adapters::{AdapterError, Adapters, connect_bus, open_store, stream_limits};
-pub use prompt::{PromptFileError, load as load_prompt};
+pub use adapters::{AdapterError, Adapters, connect_bus, http_sources, open_store, stream_limits};
+pub use prompt::{BUILT_IN_DATA, PromptFileError, load as load_prompt};
 pub use settings::engine_settings;
 pub use worker::{Report, Worker, WorkerError};

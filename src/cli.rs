@@ -14,12 +14,13 @@ mod live;
 mod llm;
 mod output;
 mod publish;
+mod replay;
 mod run;
 mod sandbox;
 mod schema;
 mod setup;
 mod signal;
-mod since;
+pub(crate) mod since;
 pub mod timeline;
 mod worker;
 
@@ -80,6 +81,9 @@ enum Command {
     Doctor(DoctorArgs),
     /// Ask the worker at `http.listen` whether it is ready (for containers; exit 0, 1 or 69)
     Health,
+    /// Make past workflows once more: verify, run with a change, simulate another configuration
+    #[command(subcommand)]
+    Replay(replay::ReplayCommand),
     /// Ask models without a workflow: one question, a file of them, prices and routes
     Llm(llm::LlmArgs),
     /// Check or show the configuration

@@ -17,6 +17,7 @@ mod leash;
 pub mod llm;
 pub mod nats_server;
 pub mod prices;
+pub mod replay;
 pub mod sandbox;
 pub mod storage;
 pub mod system;

@@ -57,6 +57,20 @@ pub struct Surroundings {
     pub entropy: Arc<dyn Entropy>,
     /// Who is told about transitions.
     pub announcer: Option<ActorRef<BreakerMoved>>,
+    /// Who says what breakers, paces and rate limits would say otherwise; `None` where calls are really made.
+    pub admissions: Option<Arc<dyn Admissions>>,
+}
+
+/// What was decided, in a run that is re-enacted, by state that all runs of its time shared: breakers, paces and rate
+/// limits. Wherever the answer is `None`, the state of here and now decides.
+pub trait Admissions: Send + Sync + 'static {
+    /// Whether a call may be made. An answer is final: what becomes of the call does not move breaker or pace.
+    fn admit(&self, stage: StageName, dependency: &str) -> Option<Result<(), Refused>>;
+    /// How long rate limits hold a call to a model (by its provider and the provider's name of it) back, or for how long they
+    /// have no room for it.
+    fn enter(&self, provider: &str, model: &str) -> Option<Result<Duration, Duration>>;
+    /// Whether the tokens of a request to this model mattered, and were counted.
+    fn counts_tokens(&self, provider: &str, model: &str) -> Option<bool>;
 }
 
 /// What a caller wants while no call may be made.
@@ -88,6 +102,17 @@ pub enum CallError<E> {
     /// A call was made and failed.
     #[error(transparent)]
     Failed(E),
+}
+
+/// An attempt that failed or was prevented.
+#[derive(Debug)]
+pub struct Missed<'a, E> {
+    /// What went wrong.
+    pub error: &'a CallError<E>,
+    /// How long the attempt took.
+    pub took: Duration,
+    /// The wait before the next one, if one is made.
+    pub again_in: Option<Duration>,
 }
 
 /// No (further) attempt is made here.
@@ -150,8 +175,24 @@ impl Dependency {
     pub async fn call_or<T, E, F, Fut>(
         &self,
         when_refused: WhenRefused,
+        made: u32,
+        op: F,
+    ) -> Result<T, GaveUp<E>>
+    where
+        E: Classify,
+        F: FnMut(u32) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        self.call_telling(when_refused, made, op, |_| {}).await
+    }
+
+    /// As [`Dependency::call_or`]; `tell` hears of each attempt that failed or was prevented.
+    pub async fn call_telling<T, E, F, Fut>(
+        &self,
+        when_refused: WhenRefused,
         mut made: u32,
         mut op: F,
+        mut tell: impl FnMut(Missed<'_, E>),
     ) -> Result<T, GaveUp<E>>
     where
         E: Classify,
@@ -162,6 +203,7 @@ impl Dependency {
         loop {
             // Hears of everything from here on, so that a recovery between being refused and waiting is not missed.
             let recovered = self.recovered.notified();
+            let begun = Instant::now();
             let (last, not_before, final_) = match self.admit() {
                 Err(refused) => {
                     signals::refused(self.stage, &self.name);
@@ -182,21 +224,23 @@ impl Dependency {
                 },
             };
             made = made.saturating_add(1);
-            if final_ {
-                return Err(GaveUp { made, last, wait: None });
-            }
-            let random = self.surroundings.entropy.next_u64();
-            let Some(delay) = self.policy.retry.delay_after(made, not_before, random) else {
+            let delay = if final_ {
+                None
+            } else {
+                let random = self.surroundings.entropy.next_u64();
+                self.policy.retry.delay_after(made, not_before, random)
+            };
+            let Some(delay) = delay else {
+                tell(Missed { error: &last, took: begun.elapsed(), again_in: None });
                 return Err(GaveUp { made, last, wait: None });
             };
             // A refusal knows exactly when to come back; the policy's cap is for the other side's hints.
-            let delay = match last {
-                CallError::Refused(_) => delay.max(not_before.unwrap_or_default()),
-                CallError::Failed(_) => delay,
-            };
             let refused = matches!(last, CallError::Refused(_));
+            let delay = if refused { delay.max(not_before.unwrap_or_default()) } else { delay };
             let too_long = delay > self.policy.patience.longest_wait || Instant::now() + delay > give_up_at;
-            if too_long || (refused && when_refused == WhenRefused::GiveUp) {
+            let gives_up = too_long || (refused && when_refused == WhenRefused::GiveUp);
+            tell(Missed { error: &last, took: begun.elapsed(), again_in: (!gives_up).then_some(delay) });
+            if gives_up {
                 return Err(GaveUp { made, last, wait: Some(delay) });
             }
             let waits_for_breaker = matches!(last, CallError::Refused(Refused::BreakerOpen(_)));
@@ -237,6 +281,10 @@ impl Dependency {
     /// Asks leave for one call.
     pub(crate) fn admit(&self) -> Result<Pass<'_>, Refused> {
         let now = Instant::now();
+        let recorded = self.surroundings.admissions.as_ref();
+        if let Some(admitted) = recorded.and_then(|recorded| recorded.admit(self.stage, &self.name)) {
+            return admitted.map(|()| Pass { dependency: self, permit: None, started: now });
+        }
         let mut shared = self.lock();
         if let Some(until) = shared.paced_until.filter(|until| now < *until) {
             return Err(Refused::Paced(until - now));

@@ -100,6 +100,7 @@ impl Engine {
             clock: Arc::clone(&ports.clock),
             entropy: Arc::clone(&ports.entropy),
             announcer: Some(announcer.clone()),
+            admissions: None,
         };
         let template = Arc::new(template);
         let interruptions = Interruptions::default();
@@ -192,12 +193,13 @@ async fn status(supervisor: &ActorRef<SupervisorMessage>) -> Vec<(StageName, boo
     }
 }
 
-struct Builder<'a> {
-    ports: &'a Ports,
-    settings: &'a EngineSettings,
-    surroundings: Surroundings,
-    template: Arc<PromptTemplate>,
-    interruptions: Interruptions,
+/// Makes stages.
+pub(crate) struct Builder<'a> {
+    pub(crate) ports: &'a Ports,
+    pub(crate) settings: &'a EngineSettings,
+    pub(crate) surroundings: Surroundings,
+    pub(crate) template: Arc<PromptTemplate>,
+    pub(crate) interruptions: Interruptions,
 }
 
 impl Builder<'_> {
@@ -212,7 +214,7 @@ impl Builder<'_> {
         }
     }
 
-    fn build(&self, name: StageName, stage: &StageSettings) -> Result<Arc<dyn Stage>, StartError> {
+    pub(crate) fn build(&self, name: StageName, stage: &StageSettings) -> Result<Arc<dyn Stage>, StartError> {
         let ports = self.ports;
         let closer = self.closer(name, "database", stage);
         let database = closer.database.clone();

@@ -20,6 +20,7 @@ pub mod model_client;
 pub mod policy;
 pub mod ports;
 pub mod prompt;
+pub mod reenact;
 pub mod settings;
 pub mod signals;
 pub mod source_plan;

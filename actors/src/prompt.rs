@@ -161,6 +161,7 @@ mod tests {
             error: None,
             calls: 1,
             duration_ms: Millis::default(),
+            failed_calls: Vec::new(),
         };
         let skipped = SourceResult {
             status: SourceStatus::Skipped,
@@ -168,6 +169,7 @@ mod tests {
             error: None,
             calls: 0,
             duration_ms: Millis::default(),
+            failed_calls: Vec::new(),
         };
         let turn = |n: usize| Turn {
             workflow_id: WorkflowId::new(format!("w{n}")).unwrap(),

@@ -201,7 +201,12 @@ impl Adapters {
     }
 }
 
-fn http_sources(sources: &[Source], env: &Env, clock: Arc<dyn Clock>) -> Result<HttpSources, AdapterError> {
+/// The configured sources' client.
+pub fn http_sources(
+    sources: &[Source],
+    env: &Env,
+    clock: Arc<dyn Clock>,
+) -> Result<HttpSources, AdapterError> {
     let mut specs = Vec::with_capacity(sources.len());
     for source in sources {
         let mut headers = Vec::with_capacity(source.headers.len());

@@ -8,7 +8,8 @@ use crate::config;
 
 const BUILT_IN: &str = "assistant";
 const BUILT_IN_SYSTEM: &str = include_str!("../../deploy/prompts/assistant/system.j2");
-const BUILT_IN_DATA: &str = include_str!("../../deploy/prompts/assistant/data.j2");
+/// The data template that is built in.
+pub const BUILT_IN_DATA: &str = include_str!("../../deploy/prompts/assistant/data.j2");
 
 /// Why a prompt template cannot be used.
 #[derive(Debug, thiserror::Error)]

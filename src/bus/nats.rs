@@ -165,6 +165,11 @@ impl NatsBus {
         reader::last(&self.core, subject).await
     }
 
+    /// The stored message of a sequence, if it is still there.
+    pub async fn stored_at(&self, sequence: u64) -> Result<Option<StoredEvent>, BusError> {
+        reader::at(&self.core, self.core.names.events(), sequence).await
+    }
+
     /// Completes when this connection is of no more use: the client has given it up, or a task of its own has ended.
     pub async fn ended(&self) {
         tokio::select! {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::{
     Cli, Command, Exit, Failure, Global, SchemaCommand, bench, config_command, dead, dev, doctor, events,
-    exit::with_causes, health, llm, output, publish, sandbox, schema, setup, worker,
+    exit::with_causes, health, llm, output, publish, replay, sandbox, schema, setup, worker,
 };
 use crate::{
     app::{AdapterError, WorkerError},
@@ -75,6 +75,7 @@ impl Cli {
             Command::Health => health::run(&config).await,
             Command::Dead(args) => dead::run(args, &config, env).await,
             Command::Doctor(args) => doctor::run(args, &config, env).await,
+            Command::Replay(command) => Box::pin(replay::run(command, layers, &config, env)).await,
             Command::Llm(args) => Box::pin(llm::run(args, config, env)).await,
             // Answered before there was a runtime.
             Command::Config(_) | Command::Schema(_) => Ok(()),
@@ -108,6 +109,7 @@ impl Command {
             | Self::Doctor(_)
             | Self::Health
             | Self::Llm(_)
+            | Self::Replay(_)
             | Self::Config(_)
             | Self::Schema(_)
             | Self::Sandbox(_)

@@ -8,10 +8,10 @@ const MAX_DAYS: u64 = 10 * 366;
 /// The text is not a span.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a span of at most ten years; write it like 30s, 10m, 2h, 1d or 1h30m")]
-pub(super) struct SpanError(String);
+pub(crate) struct SpanError(String);
 
 /// Whole seconds, minutes, hours and days, in any number and order.
-pub(super) fn parse(text: &str) -> Result<Duration, SpanError> {
+pub(crate) fn parse(text: &str) -> Result<Duration, SpanError> {
     let wrong = || SpanError(text.chars().take(40).collect());
     let mut rest = text.trim();
     let mut seconds: u64 = 0;

@@ -154,7 +154,12 @@ impl Client {
         // Whoever calls this library also pays: they may choose.
         settings.routing.requested_model = true;
         settings.routing.requested_complexity = true;
-        let surroundings = Surroundings { clock: clock(), entropy: Arc::new(SystemEntropy), announcer: None };
+        let surroundings = Surroundings {
+            clock: clock(),
+            entropy: Arc::new(SystemEntropy),
+            announcer: None,
+            admissions: None,
+        };
         let inner = ModelClient::new(models, tokenizer(), settings, policy, surroundings)?;
         Ok(Self { inner: Arc::new(inner) })
     }

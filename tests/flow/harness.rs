@@ -6,6 +6,7 @@
 pub mod defaults;
 pub mod gate;
 pub mod meters;
+pub mod record;
 
 use std::{
     sync::{

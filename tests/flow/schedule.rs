@@ -143,6 +143,7 @@ impl Schedule {
                 (_, act) => act,
             };
             let admits = op == Op::Admit
+                || (matches!(op, Op::Claim | Op::SetClaim) && about.starts_with("input"))
                 || (op == Op::Publish && about.starts_with("input_validated"))
                 || (op == Op::Settle && about.contains("user_input_received"));
             if act == Act::Panic && admits {
@@ -205,6 +206,8 @@ impl Schedule {
         }
         self.rig.pass(ACK_WAIT * 3).await;
         self.check(&published);
+        // Whatever happened, it comes out as it was when it is made once more.
+        assert_eq!(self.rig.verify().await, Vec::<String>::new());
     }
 
     async fn replace_dead(&self, workers: &mut Vec<Worker>) {

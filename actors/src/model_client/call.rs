@@ -86,7 +86,7 @@ impl Call<'_> {
     async fn enter(&self, attempt: &mut Attempt) -> Result<Place<'_>, AskError> {
         let Model { target, limits, .. } = self.model;
         let input = self.tokens.unwrap_or_else(|| {
-            if limits.count_tokens() {
+            if self.client.counts_tokens(self.model) {
                 prompt_tokens(self.client.tokenizer.as_ref(), &target.model, &self.sent.messages).tokens
             } else {
                 0
@@ -94,7 +94,12 @@ impl Call<'_> {
         });
         // Providers, too, count the longest answer that is asked for when a request comes.
         let need = Need { input, output: self.sent.max_tokens.into() };
-        let entered = limits.enter(need, self.client.settings.rate_patience).await;
+        let recorded = self.client.surroundings.admissions.as_ref();
+        let recorded = recorded.and_then(|recorded| recorded.enter(&target.provider, &target.model));
+        let entered = match recorded {
+            None => limits.enter(need, self.client.settings.rate_patience).await,
+            Some(recorded) => limits.enter_as_recorded(need, recorded).await,
+        };
         match &entered {
             Ok(place) if place.waited().is_zero() => {}
             Ok(place) => {

@@ -2,7 +2,7 @@
 
 use throughline_schemas::event::generation::{Message, Role, Window};
 
-use super::{Ask, AskError, Model, ModelClient, OlderTurns, Sent};
+use super::{Ask, AskError, Model, ModelClient, ModelTarget, OlderTurns, Sent};
 use crate::{
     policy::{
         summary::{Said, extract},
@@ -48,6 +48,14 @@ pub(super) enum Fit<'a> {
 }
 
 impl ModelClient {
+    /// Whether the tokens of a request to this model matter.
+    pub(super) fn counts_tokens(&self, model: &Model) -> bool {
+        let recorded = self.surroundings.admissions.as_ref();
+        let ModelTarget { provider, model: name, .. } = &model.target;
+        let recorded = recorded.and_then(|recorded| recorded.counts_tokens(provider, name));
+        recorded.unwrap_or_else(|| model.limits.count_tokens())
+    }
+
     /// Finds out what has to be left out of a prompt for a model, if anything.
     pub(super) fn fit<'a>(&self, model: &Model, ask: &'a Ask) -> Result<Fit<'a>, AskError> {
         let target = &model.target;
@@ -65,7 +73,7 @@ impl ModelClient {
         };
         let room = target.context_tokens.map(|window| u64::from(window.saturating_sub(max_tokens)));
         let fits_for_sure = room.is_none_or(|room| most_tokens(&ask.messages) <= room);
-        if fits_for_sure && !model.limits.count_tokens() {
+        if fits_for_sure && !self.counts_tokens(model) {
             return whole(None);
         }
         let total = prompt_tokens(tokenizer, &target.model, &ask.messages);

@@ -135,15 +135,38 @@ impl Limits {
             || lock(&self.announced).counts_tokens()
     }
 
+    /// A place for one request that was held back, or for which there was no room, in another run. Takes nothing.
+    pub(super) async fn enter_as_recorded(
+        &self,
+        need: Need,
+        recorded: Result<Duration, Duration>,
+    ) -> Result<Place<'_>, AskError> {
+        self.check(need)?;
+        let waited = recorded.map_err(AskError::OwnRateLimit)?;
+        tokio::time::sleep(waited).await;
+        let nothing = Lots { requests: None, tokens: None };
+        Ok(Place {
+            limits: self,
+            provider: nothing,
+            model: nothing,
+            ticket: None,
+            used: Used::Nothing,
+            waited,
+        })
+    }
+
+    /// Refuses what is larger than a whole minute's limit.
+    fn check(&self, need: Need) -> Result<u64, AskError> {
+        let tokens = need.input.saturating_add(need.output);
+        let limit =
+            lock(&self.provider.buckets).too_large(tokens).or_else(|| lock(&self.model).too_large(tokens));
+        limit.map_or(Ok(tokens), |limit| Err(AskError::OverRateLimit { tokens, limit }))
+    }
+
     /// Takes a place for one request and waits until it may be used, no longer than `patience`.
     pub(super) async fn enter(&self, need: Need, patience: Duration) -> Result<Place<'_>, AskError> {
         let begun = Instant::now();
-        let tokens = need.input.saturating_add(need.output);
-        if let Some(limit) =
-            lock(&self.provider.buckets).too_large(tokens).or_else(|| lock(&self.model).too_large(tokens))
-        {
-            return Err(AskError::OverRateLimit { tokens, limit });
-        }
+        let tokens = self.check(need)?;
         let provider = lock(&self.provider.buckets).join(tokens, begun);
         let model = lock(&self.model).join(tokens, begun);
         // From here on, whoever is dropped while waiting gives the place back.

@@ -5,7 +5,7 @@ use throughline_schemas::{DecodeError, Event, EventData, decode};
 use crate::ports::store::Opening;
 
 /// Between two messages of one turn.
-const SEPARATOR: &str = "\n\n";
+pub(crate) const SEPARATOR: &str = "\n\n";
 
 /// The `input_validated` that a turn begins with, and the sequence of its input. The texts of merged messages follow
 /// its own, each after a blank line; metadata are those of the first message.

@@ -49,6 +49,27 @@ impl RetryPolicy {
         let jittered = half + half.mul_f64(f64::from(fraction) / f64::from(u32::MAX));
         Some(jittered.max(hint.unwrap_or_default().min(self.max_delay)))
     }
+
+    /// Random bits with which [`RetryPolicy::delay_after`] comes nearest to a wait: how a recorded run is re-enacted.
+    pub fn random_for(&self, made: u32, wanted: Duration) -> u64 {
+        let (Some(shortest), Some(longest)) =
+            (self.delay_after(made, None, 0), self.delay_after(made, None, u64::MAX))
+        else {
+            return 0;
+        };
+        let room = longest.saturating_sub(shortest).as_secs_f64();
+        if room <= 0.0 {
+            return 0;
+        }
+        let fraction = (wanted.saturating_sub(shortest).as_secs_f64() / room).min(1.0);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it is between zero and u32::MAX"
+        )]
+        let top = (fraction * f64::from(u32::MAX)).round() as u32;
+        u64::from(top) << 32
+    }
 }
 
 #[cfg(test)]
@@ -73,6 +94,22 @@ mod tests {
         assert_eq!(asked(9), Some(Duration::from_secs(9)));
         assert_eq!(asked(3600), Some(Duration::from_mins(1)));
         assert_eq!(asked(0), Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_wait_that_chance_can_come_to_is_come_to_again() {
+        let policy = RetryPolicy { max_attempts: 10, ..RetryPolicy::default() };
+        for made in 1..10 {
+            for random in [0, 1, u64::MAX / 3, u64::MAX / 2, u64::MAX - 1, u64::MAX] {
+                let wait = policy.delay_after(made, None, random).unwrap_or_default();
+                let again = policy.delay_after(made, None, policy.random_for(made, wait)).unwrap_or_default();
+                assert!(wait.abs_diff(again) < Duration::from_micros(1), "{wait:?} {again:?}");
+            }
+            let (short, long) = (Duration::ZERO, Duration::from_hours(1));
+            assert_eq!(policy.random_for(made, short), 0);
+            assert_eq!(policy.random_for(made, long) >> 32, u64::from(u32::MAX));
+        }
+        assert_eq!(policy.random_for(10, Duration::from_secs(1)), 0);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! External data: asks the sources that the text calls for, all at once. A source that is down, slow or lying
 //! degrades the answer and never fails the workflow.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -11,15 +11,18 @@ use throughline_schemas::{
     event::{
         ExternalDataFetched,
         context::Context,
-        external::{SourceError, SourceResult, SourceStatus},
+        external::{FailedCall, SourceError, SourceResult, SourceStatus},
     },
 };
 use tokio::time::Instant;
 
 use crate::{
-    dependency::{CallError, Dependency, GaveUp, Refused},
+    dependency::{CallError, Dependency, Missed, Refused, WhenRefused},
     handler::{Next, Run, Step, Stopped},
-    ports::source::{FetchCall, FetchError, Sources},
+    ports::{
+        Classify, Fault,
+        source::{FetchCall, FetchError, Sources},
+    },
     source_plan::{Asker, Plan, SourceSpec},
     stages::wrong_event,
 };
@@ -67,12 +70,15 @@ impl ExternalStep {
         };
         let started = Instant::now();
         let many = spec.max_matches > 1;
-        let answers = join_all(urls.into_iter().map(|url| self.fetch(spec, dependency, url, run))).await;
+        let fetches = (0..).zip(urls).map(|(index, url)| self.fetch(spec, dependency, index, url, run));
+        let answers = join_all(fetches).await;
         let calls = answers.iter().map(|answer| answer.calls).sum();
         let duration_ms = started.elapsed().into();
+        let mut failed_calls = Vec::new();
         let mut data = Vec::new();
         let mut error = None;
         for answer in answers {
+            failed_calls.extend(answer.failed);
             match answer.result {
                 Ok(value) => data.push(value),
                 Err(problem) => error = error.or(Some(problem)),
@@ -80,10 +86,17 @@ impl ExternalStep {
         }
         let status = if data.is_empty() { SourceStatus::Failed } else { SourceStatus::Ok };
         let data = if many { (!data.is_empty()).then_some(Value::Array(data)) } else { data.pop() };
-        SourceResult { status, data, error, calls, duration_ms }
+        SourceResult { status, data, error, calls, duration_ms, failed_calls }
     }
 
-    async fn fetch(&self, spec: &SourceSpec, dependency: &Dependency, url: String, run: Run) -> Answer {
+    async fn fetch(
+        &self,
+        spec: &SourceSpec,
+        dependency: &Dependency,
+        index: u32,
+        url: String,
+        run: Run,
+    ) -> Answer {
         let call = FetchCall {
             source: spec.name.clone(),
             url,
@@ -93,19 +106,53 @@ impl ExternalStep {
         };
         // Every delivery starts anew: what counts is how long this workflow waits for this source.
         let mut calls = 0;
-        let result = dependency
-            .call(0, |_| {
-                calls += 1;
-                self.sources.fetch(&call)
-            })
-            .await;
-        Answer { result: result.map_err(|gave_up| source_error(&spec.name, &gave_up)), calls }
+        let fetch = |_| {
+            calls += 1;
+            self.sources.fetch(&call)
+        };
+        let mut failed = Vec::new();
+        let tell = |missed: Missed<'_, FetchError>| failed.push(failed_call(&spec.name, index, &missed));
+        let result = dependency.call_telling(WhenRefused::Wait, 0, fetch, tell).await;
+        let result = result.map_err(|gave_up| {
+            let error = source_error(&spec.name, &gave_up.last);
+            let (source, code) = (&spec.name, &error.code);
+            tracing::warn!(
+                source,
+                code,
+                attempts = gave_up.made,
+                "source failed, the workflow goes on without it"
+            );
+            error
+        });
+        Answer { result, calls, failed }
     }
+}
+
+fn failed_call(source: &str, url: u32, missed: &Missed<'_, FetchError>) -> FailedCall {
+    let asked = match missed.error {
+        CallError::Refused(_) => None,
+        CallError::Failed(error) => match error.fault() {
+            Fault::Transient { wait_at_least } => wait_at_least,
+            Fault::Permanent | Fault::Unknown => None,
+        },
+    };
+    FailedCall {
+        url,
+        duration_ms: missed.took.into(),
+        error: source_error(source, missed.error),
+        retry_after_ms: asked.map(whole_millis),
+        retry_in_ms: missed.again_in.map(whole_millis),
+    }
+}
+
+fn whole_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 struct Answer {
     result: Result<Value, SourceError>,
     calls: u32,
+    failed: Vec<FailedCall>,
 }
 
 fn skipped() -> SourceResult {
@@ -115,17 +162,17 @@ fn skipped() -> SourceResult {
         error: None,
         calls: 0,
         duration_ms: Millis::default(),
+        failed_calls: Vec::new(),
     }
 }
 
-fn source_error(source: &str, gave_up: &GaveUp<FetchError>) -> SourceError {
-    let (code, http_status) = match &gave_up.last {
+fn source_error(source: &str, error: &CallError<FetchError>) -> SourceError {
+    let (code, http_status) = match error {
         CallError::Refused(Refused::BreakerOpen(_)) => ("breaker_open", None),
         CallError::Refused(Refused::Paced(_)) => ("rate_limited", None),
         CallError::Failed(error) => (error.code(), error.http_status()),
     };
-    tracing::warn!(source, code, attempts = gave_up.made, "source failed, the workflow goes on without it");
-    SourceError { code: code.to_owned(), message: format!("{source}: {}", gave_up.last), http_status }
+    SourceError { code: code.to_owned(), message: format!("{source}: {error}"), http_status }
 }
 
 /// Adds the preferences of any answer that has a `preferences` object. What the user told us wins over what another

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use sha2::{Digest, Sha256};
 use throughline_schemas::{
     Event, EventData, EventType, FailureCode, Ingress, IngressLimits, Meta, Refused, SessionId, StageName,
-    Subject, TraceParent, UserId, WorkflowFailed, WorkflowId, decode, encode,
+    Subject, Timestamp, TraceParent, UserId, WorkflowFailed, WorkflowId, decode, encode,
     event::{
         InputValidated,
         input::{Request, WhenBusy},
@@ -146,7 +146,7 @@ impl Stage for InputStage {
 
 impl InputStage {
     fn read(&self, delivery: &Delivery) -> Result<Read, Outcome> {
-        let fallback = fallback_id(delivery);
+        let fallback = derived_id(&delivery.subject, delivery.sequence, delivery.published_at);
         let ingress =
             Ingress::read(&delivery.body, |name| delivery.header(name), fallback, &self.limits).map_err(
                 |error| Outcome::Unusable { code: FailureCode::InvalidInput, error: error.to_string() },
@@ -315,11 +315,11 @@ fn admission(event: &Event, delivery: &Delivery, verdict: Verdict) -> Admission 
 }
 
 /// The workflow id of a message that names none: time-ordered, and the same each time the message is delivered.
-fn fallback_id(delivery: &Delivery) -> WorkflowId {
+pub fn derived_id(subject: &str, sequence: u64, published_at: Timestamp) -> WorkflowId {
     let digest = Sha256::new()
-        .chain_update(&delivery.subject)
-        .chain_update(delivery.sequence.to_be_bytes())
-        .chain_update(delivery.published_at.unix_ms().to_be_bytes())
+        .chain_update(subject)
+        .chain_update(sequence.to_be_bytes())
+        .chain_update(published_at.unix_ms().to_be_bytes())
         .finalize();
-    WorkflowId::derive(delivery.published_at, &digest)
+    WorkflowId::derive(published_at, &digest)
 }

@@ -24,13 +24,38 @@ pub enum SourceStatus {
 /// Why a source's data is missing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceError {
-    /// `timed_out`, `unreachable`, `status`, `not_found`, `too_large`, `not_json`, `breaker_open` or `internal`.
+    /// `timed_out`, `unreachable`, `status`, `not_found`, `too_large`, `not_json`, `misconfigured`, `rate_limited` or
+    /// `breaker_open`.
     pub code: String,
     /// What went wrong, for a person.
     pub message: String,
     /// The HTTP status, where there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_status: Option<u16>,
+}
+
+/// One call to a source that failed, or that an open breaker or a pace prevented.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FailedCall {
+    /// Which of the source's URLs it was for, from 0, where its text asks for several.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub url: u32,
+    /// How long it took.
+    #[serde(default)]
+    pub duration_ms: Millis,
+    /// What went wrong.
+    pub error: SourceError,
+    /// How long the source asked to wait, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+    /// The wait that was decided on before the next call, in milliseconds; absent if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_in_ms: Option<u64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What one source answered.
@@ -50,6 +75,9 @@ pub struct SourceResult {
     /// From the first call to the last answer, waits included.
     #[serde(default)]
     pub duration_ms: Millis,
+    /// The calls that failed, and those that were prevented: those for its first URL first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_calls: Vec<FailedCall>,
 }
 
 /// `external_data_fetched`: what each configured source answered, or why it did not.

@@ -1,0 +1,111 @@
+//! The bus, writing to a tape.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use throughline_schemas::{Event, SessionId, StageName, Subject, WorkflowId};
+
+use super::{
+    Message,
+    tape::{Recording, with},
+};
+use crate::ports::bus::{
+    Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Latest, Position, Published, Receipt, Settlement,
+};
+
+/// Nobody waits for an answer.
+struct NoReceipt;
+
+#[async_trait]
+impl Receipt for NoReceipt {
+    async fn settle(&self, _: Settlement) -> Result<(), BusError> {
+        Ok(())
+    }
+
+    async fn progress(&self) -> Result<(), BusError> {
+        Ok(())
+    }
+}
+
+impl Message {
+    /// As it was delivered, for the `delivered`-th time.
+    pub(super) fn delivery(&self, delivered: u32) -> Delivery {
+        Delivery {
+            subject: self.subject.clone(),
+            headers: self.headers.clone(),
+            body: self.body.clone(),
+            sequence: self.sequence,
+            delivered,
+            published_at: self.stored_at,
+            receipt: Arc::new(NoReceipt),
+        }
+    }
+}
+
+/// Stages are given what they work on; they do not ask a recording for it.
+fn no_inbox<T>() -> Result<T, BusError> {
+    Err(BusError::NotSetUp("a recording has no inboxes".to_owned()))
+}
+
+#[async_trait]
+impl Bus for Recording {
+    async fn open(&self, _: StageName) -> Result<Box<dyn Inbox>, BusError> {
+        no_inbox()
+    }
+
+    async fn publish(&self, event: &Event) -> Result<Published, BusError> {
+        with(|tape| tape.published.push(event.clone()));
+        Ok(Published::New)
+    }
+
+    async fn exists(&self, _: &Subject) -> Result<bool, BusError> {
+        Ok(false)
+    }
+
+    async fn bury(&self, _: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
+        with(|tape| tape.buried.push(letter.clone()));
+        Ok(())
+    }
+
+    async fn open_exhausted(&self, _: StageName) -> Result<Box<dyn Inbox>, BusError> {
+        no_inbox()
+    }
+
+    async fn claim(&self, _: StageName, _: u64) -> Result<Option<Claim>, BusError> {
+        Ok(None)
+    }
+
+    async fn set_claim(&self, _: StageName, _: u64, _: &Claim) -> Result<(), BusError> {
+        Ok(())
+    }
+
+    async fn announce(&self, _: &str, _: Bytes) -> Result<(), BusError> {
+        Ok(())
+    }
+
+    fn live(&self, _: &WorkflowId, _: Bytes) -> bool {
+        false
+    }
+
+    async fn hear(&self, _: &str) -> Result<BoxStream<'static, Bytes>, BusError> {
+        Ok(stream::empty().boxed())
+    }
+
+    async fn position(&self) -> Result<Position, BusError> {
+        Ok(Position::default())
+    }
+
+    async fn latest(&self, _: &SessionId, _: &WorkflowId) -> Result<Option<Latest>, BusError> {
+        Ok(None)
+    }
+
+    async fn publish_again(&self, _: &Subject, _: u64) -> Result<Published, BusError> {
+        Ok(Published::Already)
+    }
+
+    fn is_connected(&self) -> bool {
+        true
+    }
+}

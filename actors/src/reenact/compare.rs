@@ -1,0 +1,150 @@
+//! What was made anew against what was made then.
+
+use std::fmt::{self, Write as _};
+
+use serde_json::Value;
+use throughline_schemas::{EncodeError, Event, encode};
+
+/// Longest value that is shown, in characters.
+const MAX_SHOWN: usize = 160;
+/// Which configuration made a prompt. It is no decision: another configuration that decides the same is not a
+/// difference.
+const PROVENANCE: &str = "/data/prompt/config";
+/// How long something took was measured, not decided.
+const MEASURED: &str = "/duration_ms";
+
+/// The first field in which two events differ.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Difference {
+    /// Where it is, as a JSON pointer (RFC 6901) into the event.
+    pub pointer: String,
+    /// What was recorded there; `None` if nothing was.
+    pub recorded: Option<Value>,
+    /// What is there now; `None` if nothing is.
+    pub now: Option<Value>,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pointer, recorded, now } = self;
+        let (recorded, now) = excerpts(recorded.as_ref(), now.as_ref());
+        write!(f, "{pointer}: recorded {recorded}, now {now}")
+    }
+}
+
+/// The first difference between a recorded event, as JSON, and one made now: of its data, and else of its envelope;
+/// fields in alphabetical order.
+pub fn difference(recorded: &[u8], now: &Event) -> Result<Option<Difference>, CompareError> {
+    let recorded: Value = serde_json::from_slice(recorded).map_err(CompareError::Recorded)?;
+    let now: Value = serde_json::from_slice(&encode(now)?).map_err(CompareError::Recorded)?;
+    let mut pointer = String::new();
+    let of_data = within(&mut pointer, "data", recorded.get("data"), now.get("data"));
+    Ok(of_data.or_else(|| first(&mut pointer, Some(&recorded), Some(&now))))
+}
+
+/// Two events cannot be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    /// The recorded one is not JSON.
+    #[error("a recorded event is not JSON")]
+    Recorded(#[source] serde_json::Error),
+    /// The other one cannot be written.
+    #[error(transparent)]
+    Now(#[from] EncodeError),
+}
+
+fn first(pointer: &mut String, recorded: Option<&Value>, now: Option<&Value>) -> Option<Difference> {
+    match (recorded, now) {
+        (Some(Value::Object(recorded)), Some(Value::Object(now))) => {
+            let mut keys: Vec<&String> = recorded.keys().chain(now.keys()).collect();
+            keys.sort();
+            keys.dedup();
+            keys.into_iter().find_map(|key| {
+                let escaped = key.replace('~', "~0").replace('/', "~1");
+                within(pointer, &escaped, recorded.get(key), now.get(key))
+            })
+        }
+        (Some(Value::Array(recorded)), Some(Value::Array(now))) => (0..recorded.len().max(now.len()))
+            .find_map(|index| within(pointer, &index.to_string(), recorded.get(index), now.get(index))),
+        _ if recorded == now || pointer.ends_with(MEASURED) || pointer == PROVENANCE => None,
+        _ => Some(Difference { pointer: pointer.clone(), recorded: recorded.cloned(), now: now.cloned() }),
+    }
+}
+
+fn within(
+    pointer: &mut String,
+    part: &str,
+    recorded: Option<&Value>,
+    now: Option<&Value>,
+) -> Option<Difference> {
+    let before = pointer.len();
+    // Writing to a string cannot fail.
+    let _ = write!(pointer, "/{part}");
+    let found = first(pointer, recorded, now);
+    pointer.truncate(before);
+    found
+}
+
+/// Both values in short: of long texts, the place where they begin to differ.
+fn excerpts(recorded: Option<&Value>, now: Option<&Value>) -> (String, String) {
+    let shown = |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), Value::to_string);
+    let (recorded, now) = (shown(recorded), shown(now));
+    let common = recorded.chars().zip(now.chars()).take_while(|(a, b)| a == b).count();
+    let from = common.saturating_sub(MAX_SHOWN / 4);
+    let cut = |text: &str| {
+        let mut shown: String = text.chars().skip(from).take(MAX_SHOWN).collect();
+        if from > 0 {
+            shown.insert(0, '…');
+        }
+        if text.chars().count() > from + MAX_SHOWN {
+            shown.push('…');
+        }
+        shown
+    };
+    (cut(&recorded), cut(&now))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn found(recorded: &Value, now: &Value) -> Option<String> {
+        first(&mut String::new(), Some(recorded), Some(now)).map(|found| found.to_string())
+    }
+
+    #[test]
+    fn the_first_difference_is_named_with_both_values() {
+        let recorded = json!({"data": {"attempts": [{"model": "a"}, {"model": "b"}], "x/y": 1}});
+        assert_eq!(found(&recorded, &recorded.clone()), None);
+        let mut now = recorded.clone();
+        now["data"]["attempts"][1]["model"] = json!("c");
+        now["data"]["x/y"] = json!(2);
+        assert_eq!(
+            found(&recorded, &now).as_deref(),
+            Some("/data/attempts/1/model: recorded \"b\", now \"c\"")
+        );
+        let now = json!({"data": {"attempts": [{"model": "a"}, {"model": "b"}]}});
+        assert_eq!(found(&recorded, &now).as_deref(), Some("/data/x~1y: recorded 1, now nothing"));
+        let now = json!({"data": {"attempts": [{"model": "a"}], "x/y": 1}});
+        assert_eq!(
+            found(&recorded, &now).as_deref(),
+            Some("/data/attempts/1: recorded {\"model\":\"b\"}, now nothing")
+        );
+    }
+
+    #[test]
+    fn what_was_measured_is_no_difference_and_what_was_decided_is() {
+        let of = |took: f64, waited: u32| json!({"duration_ms": took, "waited_ms": waited});
+        assert_eq!(found(&of(12.3, 1), &of(99.9, 1)), None);
+        assert!(found(&of(12.3, 1), &of(12.3, 2)).is_some());
+    }
+
+    #[test]
+    fn long_texts_are_shown_where_they_differ() {
+        let text = |word: &str| json!(format!("{}{word}{}", "a".repeat(5_000), "b".repeat(5_000)));
+        let shown = found(&text("then"), &text("now")).unwrap_or_default();
+        assert!(shown.contains("then") && shown.contains("now") && shown.len() < 500, "{shown}");
+    }
+}

@@ -1,0 +1,139 @@
+//! The database, answering from a tape.
+
+use async_trait::async_trait;
+use throughline_schemas::{
+    Event, EventData, FailureCode, Meta, SessionId, StageName, Timestamp, UserId, WorkflowId, decode, encode,
+    event::{InputValidated, context::Context, input::Request},
+};
+
+use super::{
+    Link,
+    tape::{Recording, with},
+};
+use crate::{
+    policy::merge::SEPARATOR,
+    ports::store::{
+        Admission, Admitted, Closed, Ending, Failing, Interaction, Opening, RunningQuery, RunningTurn,
+        Standing, Store, StoreError, Verdict,
+    },
+};
+
+/// What the database answered.
+#[derive(Debug, Clone)]
+pub(super) struct StoreScript {
+    standing: Standing,
+    /// The request of a turn, where other messages became part of it.
+    merged: Option<Request>,
+    context: Context,
+    ending: Ending,
+    /// When the interaction is saved, which is read before it is.
+    pub(super) saving_at: Option<Timestamp>,
+}
+
+impl Default for StoreScript {
+    fn default() -> Self {
+        Self {
+            standing: Standing::Running,
+            merged: None,
+            context: Context::default(),
+            ending: Ending::AsAsked,
+            saving_at: None,
+        }
+    }
+}
+
+impl StoreScript {
+    pub(super) fn of(link: Link<'_>) -> Self {
+        let script = Self::default();
+        match &link.result.event.data {
+            EventData::InputValidated(validated) if !validated.request.merged.is_empty() => {
+                Self { merged: Some(validated.request.clone()), ..script }
+            }
+            EventData::ContextRetrieved(retrieved) => Self { context: retrieved.context.clone(), ..script },
+            EventData::InteractionSaved(saved) => Self { saving_at: Some(saved.saved_at), ..script },
+            EventData::WorkflowFailed(failed) => {
+                let standing = match (failed.code, &failed.superseded_by) {
+                    (FailureCode::SessionBusy, _) => Standing::Rejected,
+                    (FailureCode::Merged, Some(into)) => Standing::Merged { into: into.clone() },
+                    _ => Standing::Refused,
+                };
+                let ending = match link.stage {
+                    StageName::Persistence => Ending::Otherwise,
+                    StageName::Input | StageName::Context | StageName::External | StageName::Generation => {
+                        Ending::AsAsked
+                    }
+                };
+                Self { standing, ending, ..script }
+            }
+            EventData::UserInputReceived(_)
+            | EventData::InputValidated(_)
+            | EventData::ExternalDataFetched(_)
+            | EventData::ResponseGenerated(_) => script,
+        }
+    }
+
+    /// Knows this context.
+    pub(super) fn telling(context: Context) -> Self {
+        Self { context, ..Self::default() }
+    }
+}
+
+/// The turn as it began: its own event, and those of the messages that were merged into it. How the texts behind its
+/// own are divided among these does not matter, since they are put together again.
+fn opening(admission: &Admission, request: &Request) -> Option<Opening> {
+    let Verdict::Accepted { event, .. } = &admission.verdict else { return None };
+    let own = decode(event).ok()?;
+    let EventData::InputValidated(validated) = &own.data else { return None };
+    let behind = request.user_input.strip_prefix(&validated.request.user_input)?.strip_prefix(SEPARATOR)?;
+    let texts = behind.splitn(request.merged.len(), SEPARATOR);
+    let merged = request.merged.iter().zip(texts).map(|(workflow, text)| {
+        let request = Request { user_input: text.to_owned(), ..validated.request.clone() };
+        let meta = Meta { workflow_id: workflow.clone(), ..own.meta.clone() };
+        encode(&Event { meta, data: EventData::InputValidated(InputValidated { request }) }).ok()
+    });
+    Some(Opening { event: event.clone(), merged: merged.collect::<Option<_>>()? })
+}
+
+#[async_trait]
+impl Store for Recording {
+    async fn admit(&self, batch: Vec<Admission>) -> Result<Vec<Admitted>, StoreError> {
+        let StoreScript { standing, merged, .. } = with(|tape| tape.store.clone());
+        let admitted = |admission: &Admission| {
+            let opening = merged.as_ref().and_then(|request| opening(admission, request));
+            Admitted { standing: standing.clone(), interrupted: None, opening }
+        };
+        Ok(batch.iter().map(admitted).collect())
+    }
+
+    async fn context(&self, _: &UserId, _: &SessionId, turns: usize) -> Result<Context, StoreError> {
+        let mut context = with(|tape| tape.store.context.clone());
+        let older = context.recent_turns.len().saturating_sub(turns);
+        context.recent_turns.drain(..older);
+        Ok(context)
+    }
+
+    async fn save(&self, _: Interaction) -> Result<Closed, StoreError> {
+        let ending = with(|tape| {
+            tape.store.saving_at = None;
+            Some(tape.store.ending)
+        });
+        Ok(Closed { ending: ending.unwrap_or(Ending::AsAsked), next: None })
+    }
+
+    async fn fail(&self, _: Failing) -> Result<Closed, StoreError> {
+        Ok(Closed { ending: Ending::AsAsked, next: None })
+    }
+
+    async fn running(&self, _: RunningQuery) -> Result<Vec<RunningTurn>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn opening(&self, _: &WorkflowId) -> Result<Option<Opening>, StoreError> {
+        // Whoever asks wants to know whether the turn runs. It did.
+        Ok(Some(Opening { event: Vec::new(), merged: Vec::new() }))
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,201 @@
+//! `throughline replay run`.
+
+use std::{path::PathBuf, sync::Arc};
+
+use clap::Args;
+use rust_decimal::Decimal;
+use throughline_actors::{
+    ports::{clock::Clock, source::Sources},
+    reenact::STAGES,
+};
+use throughline_schemas::{StageName, Usd};
+use tokio::time::Instant;
+
+use super::{ChangeArgs, close, nothing, open, progress::Progress};
+use crate::{
+    app::{BUILT_IN_DATA, http_sources},
+    cli::{Failure, bus_error, exit::with_causes, signal::Signals},
+    config::{Config, Env, Layers},
+    llm::model_providers,
+    replay::{
+        Setup,
+        report::{Comparison, Row, Side},
+        rerun::{Means, Reruns, left_out, now},
+        selection::SelectionArgs,
+    },
+    system::SystemClock,
+};
+
+const RUN_HELP: &str = "\
+Runs the stages from --from up to the answer, really asking models; what comes before that stage is taken from the record.
+Nothing is published or stored, no streams, sessions, rows or budgets of production are touched: what is made is compared with
+what was, and forgotten. Earlier turns of a conversation are those that were.
+The budget is kept before each call, at what that call may cost at most; the rest of the selection is left out when it is spent.
+
+  throughline replay run --since 1d --limit 20 --model gpt-4o-mini --budget 0.50
+  throughline replay run --failed --since 1h --html report.html
+  throughline replay run order-4711 --prompt new-system.j2 --set generation.temperature=0";
+
+/// `throughline replay run`
+#[derive(Debug, Clone, Args)]
+#[command(after_help = RUN_HELP)]
+pub(in crate::cli) struct RunArgs {
+    #[command(flatten)]
+    selection: SelectionArgs,
+    #[command(flatten)]
+    change: ChangeArgs,
+    /// Stage to begin with: input, context, external or generation
+    #[arg(long, value_name = "STAGE", default_value = "generation")]
+    from: StageName,
+    /// Ask this model of the configuration, and no other
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// Another prompt: a file in the place of system.j2, or a folder with system.j2 and data.j2
+    #[arg(long, value_name = "FILE")]
+    prompt: Option<PathBuf>,
+    /// Ask the data sources again, instead of taking what they answered; begins at external or before
+    #[arg(long)]
+    live_sources: bool,
+    /// What all calls may cost together, in US dollars; `none` for any amount
+    #[arg(long, value_name = "USD", default_value = "1")]
+    budget: String,
+    /// Workflows that run at once
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    concurrency: u16,
+    /// Print JSON lines: one for each workflow, and a summary
+    #[arg(long)]
+    json: bool,
+}
+
+impl RunArgs {
+    fn budget(&self) -> Result<Option<Usd>, Failure> {
+        if self.budget == "none" {
+            return Ok(None);
+        }
+        let dollars: Option<Decimal> = self.budget.trim_start_matches('$').parse().ok();
+        match dollars.filter(|dollars| !dollars.is_sign_negative()) {
+            Some(dollars) => Ok(Some(Usd::new(dollars))),
+            None => Err(Failure::usage(format!(
+                "--budget {:?} is neither an amount of dollars such as 0.50, nor `none`",
+                self.budget
+            ))),
+        }
+    }
+
+    /// Where to begin: live sources are asked by the external stage.
+    fn beginning(&self) -> Result<StageName, Failure> {
+        if !STAGES.contains(&self.from) {
+            let message = "--from is input, context, external or generation: a re-run stores nothing";
+            return Err(Failure::usage(message));
+        }
+        if self.live_sources && self.from == StageName::Generation {
+            return Ok(StageName::External);
+        }
+        Ok(self.from)
+    }
+
+    fn setup(&self, config: &Config) -> Result<Setup, Failure> {
+        let mut setup = Setup::new(config)?;
+        if let Some(model) = &self.model {
+            setup.only_model(model)?;
+        }
+        if let Some(path) = &self.prompt {
+            let data = config.prompt.dir.as_ref().map(|dir| dir.join(&config.prompt.id).join("data.j2"));
+            let data = data.and_then(|path| std::fs::read_to_string(path).ok());
+            setup.prompt(path, data.as_deref().unwrap_or(BUILT_IN_DATA))?;
+        }
+        Ok(setup)
+    }
+
+    fn change(&self) -> Vec<String> {
+        let model = self.model.iter().map(|model| format!("model {model}"));
+        let prompt = self.prompt.iter().map(|path| format!("prompt {}", path.display()));
+        let settings = self.change.settings.iter().cloned();
+        let sources = self.live_sources.then(|| "sources asked again".to_owned());
+        model.chain(prompt).chain(settings).chain(sources).collect()
+    }
+}
+
+pub(super) async fn run(args: &RunArgs, layers: &Layers, config: &Config, env: &Env) -> Result<(), Failure> {
+    let (from, budget) = (args.beginning()?, args.budget()?);
+    let changed = args.change.apply(layers)?;
+    let setup = args.setup(&changed)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let models = Arc::new(model_providers(&changed, env, &clock)?);
+    let sources = if args.live_sources {
+        Some(Arc::new(http_sources(&changed.sources, env, clock)?) as Arc<dyn Sources>)
+    } else {
+        None
+    };
+    let means = Means { models, sources, budget, concurrency: usize::from(args.concurrency), from };
+    let mut reruns = Reruns::new(&setup, means).map_err(|error| Failure::configuration(&error))?;
+    let (mut source, selection) = open(&args.selection, config, env).await?;
+    let mut signals = Signals::install()?;
+    let (started_at, began) = (now(), Instant::now());
+    let progress = Progress::new(args.selection.limit);
+    let mut rows: Vec<Row> = Vec::new();
+    let (mut reading, mut stopped) = (true, None);
+    loop {
+        let room = reading && reruns.has_room();
+        tokio::select! {
+            biased;
+            // What is under way is abandoned; what is done is reported.
+            name = signals.next() => {
+                stopped = Some(format!("stopped by {name}"));
+                break;
+            }
+            row = reruns.next(), if !reruns.is_idle() => match row {
+                Some(Ok(row)) => {
+                    progress.one(&spent(&reruns));
+                    rows.push(row);
+                }
+                Some(Err(error)) => return Err(Failure::failed(format!("a re-run broke: {error}; this is a bug"))),
+                None => {}
+            },
+            history = source.next(), if room => match history.map_err(|error| bus_error::failure(&error))? {
+                Some(history) => {
+                    let workflow = history.workflow.clone();
+                    let past = history.read().map_err(|error| {
+                        Failure::failed(format!("{workflow}: {}", with_causes(&error)))
+                    })?;
+                    match reruns.refused() {
+                        Some(reason) => rows.push(left_out(&past, &reason)),
+                        None => reruns.begin(past),
+                    }
+                }
+                None => reading = false,
+            },
+            else => break,
+        }
+    }
+    progress.finish();
+    close(source).await;
+    if rows.is_empty() && stopped.is_none() {
+        return Err(nothing(&selection));
+    }
+    rows.sort_by(|a, b| a.workflow.cmp(&b.workflow));
+    let comparison = Comparison {
+        change: args.change(),
+        selection: selection.in_words(),
+        started_at,
+        took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        budget_usd: budget,
+        stopped: stopped.or_else(|| reruns.refused()),
+        rows,
+    };
+    report(&comparison, args)
+}
+
+fn spent(reruns: &Reruns) -> String {
+    reruns.spent().map_or_else(String::new, |spent| format!("${spent}"))
+}
+
+fn report(comparison: &Comparison, args: &RunArgs) -> Result<(), Failure> {
+    let _ = args;
+    for row in &comparison.rows {
+        let json = serde_json::to_string(row).map_err(Failure::failed)?;
+        crate::cli::output::line(&json)?;
+    }
+    let failed = comparison.rows.iter().any(|row| matches!(row.after, Side::NotRun { .. }));
+    if failed || comparison.stopped.is_some() { Err(Failure::failed("")) } else { Ok(()) }
+}

@@ -1,0 +1,116 @@
+//! Putting the messages of each workflow together while reading a log in which they are interleaved.
+
+use std::collections::{HashMap, VecDeque};
+
+use throughline_actors::{
+    reenact::{Message, Past, PastError},
+    stages::input::derived_id,
+};
+use throughline_schemas::{EventType, Ingress, IngressLimits, WorkflowId, decode};
+
+use crate::bus::nats::StoredEvent;
+
+/// Workflows that may be open at once; beyond it the oldest is given out as it is. Bounds memory.
+const MAX_OPEN: usize = 50_000;
+/// A judgement on size is the input stage's, not ours.
+const NO_LIMITS: IngressLimits =
+    IngressLimits { max_input_bytes: usize::MAX, max_metadata_bytes: usize::MAX };
+
+/// Everything that is stored of one workflow, in the order of the log.
+#[derive(Debug, Clone)]
+pub struct History {
+    /// The workflow.
+    pub workflow: WorkflowId,
+    /// Its messages: inputs in the form in which they were published, then what stages made of them.
+    pub events: Vec<StoredEvent>,
+}
+
+impl History {
+    /// The same, read.
+    pub fn read(self) -> Result<Past, PastError> {
+        Past::read(self.workflow, self.events.into_iter().map(message))
+    }
+
+    /// Whether it ended as failed.
+    pub fn has_failed(&self) -> bool {
+        self.events.iter().any(|event| event_type(event) == Some(EventType::WorkflowFailed))
+    }
+
+    /// Whether anything was made of its input.
+    pub fn has_begun(&self) -> bool {
+        self.events.iter().any(|event| event_type(event) != Some(EventType::UserInputReceived))
+    }
+}
+
+fn message(event: StoredEvent) -> Message {
+    let StoredEvent { sequence, subject, stored_at, headers, body } = event;
+    Message { subject, headers, body, sequence, stored_at }
+}
+
+/// The type of a stored event, by its subject.
+pub fn event_type(event: &StoredEvent) -> Option<EventType> {
+    event.subject.split('.').nth(2)?.parse().ok()
+}
+
+/// The workflow that a stored message belongs to, as the input stage and the others see it; `None` if it says so in no
+/// form that can be read.
+pub fn workflow_of(event: &StoredEvent) -> Option<WorkflowId> {
+    if event_type(event) != Some(EventType::UserInputReceived) {
+        return decode(&event.body).ok().map(|event| event.meta.workflow_id);
+    }
+    let header = |name: &str| {
+        event.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    };
+    let derived = derived_id(&event.subject, event.sequence, event.stored_at);
+    match Ingress::read(&event.body, header, derived, &NO_LIMITS).ok()? {
+        Ok(input) => Some(input.workflow_id),
+        Err(refused) => Some(refused.workflow_id),
+    }
+}
+
+/// Workflows whose end has not been read yet.
+#[derive(Debug, Default)]
+pub struct Histories {
+    open: HashMap<WorkflowId, Vec<StoredEvent>>,
+    /// The same, oldest first; may name workflows that are closed by now.
+    order: VecDeque<WorkflowId>,
+}
+
+impl Histories {
+    /// Takes the next message; gives out what is complete with it. What nobody can read belongs to no workflow.
+    pub fn add(&mut self, event: StoredEvent) -> Vec<History> {
+        let Some(workflow) = workflow_of(&event) else { return Vec::new() };
+        let ended = event_type(&event).is_some_and(EventType::is_end);
+        let order = &mut self.order;
+        let events = self.open.entry(workflow.clone()).or_insert_with(|| {
+            order.push_back(workflow.clone());
+            Vec::new()
+        });
+        events.push(event);
+        let mut done = Vec::new();
+        if ended {
+            done.extend(self.take(workflow));
+        }
+        while self.open.len() > MAX_OPEN {
+            let Some(oldest) = self.order.pop_front() else { break };
+            done.extend(self.take(oldest));
+        }
+        if self.order.len() > 2 * MAX_OPEN {
+            self.order.retain(|workflow| self.open.contains_key(workflow));
+        }
+        done
+    }
+
+    /// Gives out what is open, oldest first.
+    pub fn finish(mut self) -> Vec<History> {
+        let mut rest: Vec<History> =
+            self.open.drain().map(|(workflow, events)| History { workflow, events }).collect();
+        rest.sort_by_key(|history| history.events.first().map(|event| event.sequence));
+        rest
+    }
+
+    fn take(&mut self, workflow: WorkflowId) -> Option<History> {
+        let events = self.open.remove(&workflow)?;
+        Some(History { workflow, events })
+    }
+}

@@ -1,0 +1,198 @@
+//! Running past workflows again, several at once, as far as the budget goes.
+
+use std::{sync::Arc, time::Duration};
+
+use throughline_actors::{
+    cost,
+    engine::StartError,
+    model_client::ModelTarget,
+    ports::{clock::Clock, model::Models, source::Sources},
+    reenact::{Budgeted, Past, RerunError, RerunPorts, Rerunner},
+};
+use throughline_schemas::{
+    Event, EventData, EventType, SessionId, StageName, Timestamp, Usd, WorkflowFailed, WorkflowId,
+    event::{ResponseGenerated, generation::Attempt},
+};
+use tokio::task::JoinSet;
+
+use super::{
+    Setup,
+    report::{Answer, Row, Side},
+};
+use crate::system::{SystemClock, SystemEntropy};
+
+/// What a re-run may do besides asking models.
+pub struct Means {
+    /// Models that are really asked.
+    pub models: Arc<dyn Models>,
+    /// Sources that are really asked; `None`: they answer as they did.
+    pub sources: Option<Arc<dyn Sources>>,
+    /// What all calls may cost together; `None`: any amount.
+    pub budget: Option<Usd>,
+    /// Workflows that run at once.
+    pub concurrency: usize,
+    /// Where each of them begins.
+    pub from: StageName,
+}
+
+/// Runs workflows again.
+pub struct Reruns {
+    rerunner: Arc<Rerunner>,
+    budgeted: Option<Arc<Budgeted>>,
+    from: StageName,
+    concurrency: usize,
+    running: JoinSet<Row>,
+}
+
+impl Reruns {
+    /// Nothing runs yet.
+    pub fn new(setup: &Setup, means: Means) -> Result<Self, StartError> {
+        let Means { models, sources, budget, concurrency, from } = means;
+        let targets: &[ModelTarget] = &setup.settings.generation.client.models;
+        let tokenizer = Arc::clone(&setup.tokenizer);
+        let budgeted = budget.map(|budget| {
+            Arc::new(Budgeted::new(Arc::clone(&models), Arc::clone(&tokenizer), targets, budget))
+        });
+        let models = budgeted.clone().map_or(models, |budgeted| budgeted as Arc<dyn Models>);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let ports = RerunPorts { models, sources, tokenizer, clock, entropy: Arc::new(SystemEntropy) };
+        let rerunner = Arc::new(Rerunner::new(&setup.settings, Arc::clone(&setup.template), ports)?);
+        Ok(Self { rerunner, budgeted, from, concurrency: concurrency.max(1), running: JoinSet::new() })
+    }
+
+    /// Whether another workflow may begin at once.
+    pub fn has_room(&self) -> bool {
+        self.running.len() < self.concurrency
+    }
+
+    /// Whether none runs.
+    pub fn is_idle(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// Begins with a workflow.
+    pub fn begin(&mut self, past: Past) {
+        let (rerunner, from) = (Arc::clone(&self.rerunner), self.from);
+        self.running.spawn(async move { row(&rerunner, &past, from).await });
+    }
+
+    /// The next workflow that is done; `None` while none runs. A panic in one is its failure.
+    pub async fn next(&mut self) -> Option<Result<Row, tokio::task::JoinError>> {
+        self.running.join_next().await
+    }
+
+    /// Why calls are not made any more, if they are not.
+    pub fn refused(&self) -> Option<String> {
+        self.budgeted.as_ref()?.refused()
+    }
+
+    /// What was spent, where there is a budget.
+    pub fn spent(&self) -> Option<Usd> {
+        self.budgeted.as_ref().map(|budgeted| budgeted.spent())
+    }
+}
+
+async fn row(rerunner: &Rerunner, past: &Past, from: StageName) -> Row {
+    let known = Known::of(past);
+    let made = rerunner.run(past, from).await;
+    Row {
+        workflow: past.workflow.clone(),
+        session: known.session,
+        user_input: known.user_input,
+        before: before(past),
+        after: after(made),
+    }
+}
+
+/// Who said what.
+struct Known {
+    session: SessionId,
+    user_input: String,
+}
+
+impl Known {
+    fn of(past: &Past) -> Self {
+        let mut events = past.links().map(|(stored, _)| &stored.event);
+        let Some(first) = events.next() else {
+            return Self { session: SessionId::unknown(), user_input: String::new() };
+        };
+        let request = std::iter::once(first).chain(events).find_map(|event| event.data.request());
+        let user_input = request.map(|request| request.user_input.clone()).unwrap_or_default();
+        Self { session: first.meta.session_id.clone(), user_input }
+    }
+}
+
+fn before(past: &Past) -> Side {
+    let asked_at = past.event(EventType::ExternalDataFetched).map(|stored| stored.event.meta.time);
+    if let Some(EventData::ResponseGenerated(generated)) =
+        past.event(EventType::ResponseGenerated).map(|stored| &stored.event.data)
+    {
+        let at = past.event(EventType::ResponseGenerated).map(|stored| stored.event.meta.time);
+        return answered(generated, asked_at.zip(at).map(|(from, to)| to.ms_since(from)));
+    }
+    match past.end().map(|stored| &stored.event.data) {
+        Some(EventData::WorkflowFailed(failed)) => failure(failed),
+        _ => Side::NotRun { reason: "it had not ended".to_owned() },
+    }
+}
+
+fn after(made: Result<Vec<Event>, RerunError>) -> Side {
+    let made = match made {
+        Ok(made) => made,
+        Err(error) => return Side::NotRun { reason: error.to_string() },
+    };
+    match made.last().map(|event| &event.data) {
+        Some(EventData::ResponseGenerated(generated)) => answered(generated, None),
+        Some(EventData::WorkflowFailed(failed)) => failure(failed),
+        _ => Side::NotRun { reason: "it came to no answer".to_owned() },
+    }
+}
+
+/// Latency is from the first request to the answer: waits between attempts count, queues do not.
+fn answered(generated: &ResponseGenerated, fallback_ms: Option<u64>) -> Side {
+    let response = generated.response.clone();
+    Side::Answered(Answer {
+        text: response.text,
+        model: response.model,
+        provider: response.provider,
+        finish_reason: response.finish_reason,
+        usage: generated.usage,
+        cost_usd: generated.cost_usd,
+        cost_is_partial: generated.cost_is_partial,
+        attempts: u32::try_from(generated.attempts.len()).unwrap_or(u32::MAX),
+        latency_ms: spent(&generated.attempts).or(fallback_ms).unwrap_or_default(),
+    })
+}
+
+/// From the beginning of the first attempt to the end of the last one, in milliseconds.
+fn spent(attempts: &[Attempt]) -> Option<u64> {
+    let (first, last) = (attempts.first()?, attempts.last()?);
+    let between = Duration::from_millis(last.started_at.ms_since(first.started_at));
+    u64::try_from((between + last.duration_ms.duration()).as_millis()).ok()
+}
+
+fn failure(failed: &WorkflowFailed) -> Side {
+    Side::Failed {
+        code: failed.code,
+        message: failed.message.clone(),
+        attempts: failed.attempts,
+        cost_usd: cost::total(&failed.attempt_log).known,
+    }
+}
+
+/// A workflow that was selected and did not get its turn.
+pub fn left_out(past: &Past, reason: &str) -> Row {
+    let known = Known::of(past);
+    Row {
+        workflow: WorkflowId::clone(&past.workflow),
+        session: known.session,
+        user_input: known.user_input,
+        before: before(past),
+        after: Side::NotRun { reason: reason.to_owned() },
+    }
+}
+
+/// The present, for reports.
+pub fn now() -> Timestamp {
+    SystemClock.now()
+}

@@ -1,0 +1,117 @@
+//! Making recorded workflows once more, on all cores, each of which has a clock of its own that nobody waits for.
+
+use std::{num::NonZeroUsize, sync::Arc, thread};
+
+use throughline_actors::{
+    engine::StartError,
+    reenact::{CompareError, Difference, Enacted, NotEnacted, Past, Reenactor, Verdict},
+};
+use throughline_schemas::{EventType, WorkflowId};
+use tokio::sync::mpsc;
+
+use super::Setup;
+
+/// Workflows that may wait for one core.
+const AHEAD: usize = 32;
+
+/// A workflow whose every result was made once more.
+#[derive(Debug)]
+pub struct Verified {
+    /// The workflow.
+    pub workflow: WorkflowId,
+    /// Each of its results.
+    pub results: Result<Vec<Enacted>, CompareError>,
+}
+
+/// The first thing in which a workflow came out otherwise.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Deviation {
+    /// The event.
+    pub event_type: EventType,
+    /// Its sequence in the event stream.
+    pub sequence: u64,
+    /// The field, if the event was made at all.
+    pub difference: Option<Difference>,
+    /// What was made instead, if it was not.
+    pub instead: Option<String>,
+}
+
+impl Verified {
+    /// The first deviation, in the order of the journey.
+    pub fn deviation(&self) -> Option<Deviation> {
+        let results = self.results.as_ref().ok()?;
+        results.iter().find_map(|Enacted { event_type, sequence, verdict }| {
+            let (difference, instead) = match verdict {
+                Verdict::Identical | Verdict::NotEnacted(_) => return None,
+                Verdict::Differs(difference) => (Some(difference.clone()), None),
+                Verdict::Instead(instead) => (None, Some(instead.clone())),
+            };
+            Some(Deviation { event_type: *event_type, sequence: *sequence, difference, instead })
+        })
+    }
+
+    /// Results that were made once more and are identical, and those that were taken as they are.
+    pub fn counts(&self) -> (usize, Vec<NotEnacted>) {
+        let results = self.results.as_deref().unwrap_or_default();
+        let identical = results.iter().filter(|one| one.verdict == Verdict::Identical).count();
+        let taken = results.iter().filter_map(|one| match one.verdict {
+            Verdict::NotEnacted(why) => Some(why),
+            Verdict::Identical | Verdict::Differs(_) | Verdict::Instead(_) => None,
+        });
+        (identical, taken.collect())
+    }
+}
+
+/// Threads that make workflows once more.
+pub struct Verifier {
+    lanes: Vec<mpsc::Sender<Past>>,
+    next: usize,
+    verified: mpsc::Receiver<Verified>,
+}
+
+impl Verifier {
+    /// One thread for each core.
+    pub fn start(setup: &Setup) -> Result<Self, StartError> {
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let (results, verified) = mpsc::channel(cores * AHEAD);
+        let mut lanes = Vec::new();
+        for _ in 0..cores {
+            let (lane, pasts) = mpsc::channel(AHEAD);
+            let reenactor =
+                Reenactor::new(&setup.settings, Arc::clone(&setup.template), Arc::clone(&setup.tokenizer))?;
+            let results = results.clone();
+            thread::spawn(move || work(&reenactor, pasts, &results));
+            lanes.push(lane);
+        }
+        Ok(Self { lanes, next: 0, verified })
+    }
+
+    /// Hands a workflow to the next thread, waiting while that has enough to do. False if it has ended, by a panic.
+    pub async fn give(&mut self, past: Past) -> bool {
+        let at = self.next;
+        self.next = (at + 1) % self.lanes.len();
+        self.lanes[at].send(past).await.is_ok()
+    }
+
+    /// There will be no more workflows.
+    pub fn close(&mut self) {
+        self.lanes.clear();
+    }
+
+    /// The next workflow that is done; `None` when all are.
+    pub async fn next(&mut self) -> Option<Verified> {
+        self.verified.recv().await
+    }
+}
+
+fn work(reenactor: &Reenactor, mut pasts: mpsc::Receiver<Past>, results: &mpsc::Sender<Verified>) {
+    while let Some(past) = pasts.blocking_recv() {
+        // A clock for each workflow: none of them sees how late it is in another.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let Ok(runtime) = runtime else { return };
+        let verified = runtime.block_on(reenactor.verify(&past));
+        if results.blocking_send(Verified { workflow: past.workflow, results: verified }).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What a world in memory has on record, made once more.
+
+use std::sync::Arc;
+
+use throughline_actors::{
+    ports::{memory::bus::MemoryBus, tokenizer::FourBytes},
+    prompt::PromptTemplate,
+    reenact::{Enacted, Message, Past, Reenactor, Verdict},
+    settings::EngineSettings,
+};
+use throughline_schemas::{Ingress, IngressLimits, WorkflowId, decode};
+
+use super::{Rig, defaults};
+
+const NO_LIMITS: IngressLimits =
+    IngressLimits { max_input_bytes: usize::MAX, max_metadata_bytes: usize::MAX };
+
+impl Rig {
+    /// Every workflow of the log.
+    pub fn pasts(&self) -> Vec<Past> {
+        let mut workflows: Vec<(WorkflowId, Vec<Message>)> = Vec::new();
+        for (workflow, message) in messages(&self.bus) {
+            match workflows.iter_mut().find(|(known, _)| *known == workflow) {
+                Some((_, messages)) => messages.push(message),
+                None => workflows.push((workflow, vec![message])),
+            }
+        }
+        let read =
+            |(workflow, messages)| Past::read(workflow, messages).expect("what stages publish can be read");
+        workflows.into_iter().map(read).collect()
+    }
+
+    /// Makes everything once more with the same settings; what does not come out as it was.
+    pub async fn verify(&self) -> Vec<String> {
+        self.verify_with(&self.settings, defaults::template()).await
+    }
+
+    /// Makes everything once more with other settings; what does not come out as it was.
+    pub async fn verify_with(&self, settings: &EngineSettings, template: PromptTemplate) -> Vec<String> {
+        let reenactor =
+            Reenactor::new(settings, Arc::new(template), Arc::new(FourBytes)).expect("stages can be made");
+        let mut different = Vec::new();
+        for past in self.pasts() {
+            for Enacted { event_type, verdict, .. } in reenactor.verify(&past).await.expect("JSON") {
+                let workflow = &past.workflow;
+                match verdict {
+                    Verdict::Identical | Verdict::NotEnacted(_) => {}
+                    Verdict::Differs(found) => different.push(format!("{workflow} {event_type} {found}")),
+                    Verdict::Instead(now) => different.push(format!("{workflow} {event_type}: now {now}")),
+                }
+            }
+        }
+        different
+    }
+}
+
+fn messages(bus: &MemoryBus) -> Vec<(WorkflowId, Message)> {
+    let stored = bus.stored().into_iter().map(|stored| Message {
+        subject: stored.subject,
+        headers: stored.headers,
+        body: stored.body,
+        sequence: stored.sequence,
+        stored_at: stored.stored_at,
+    });
+    stored.filter_map(|message| Some((workflow(&message)?, message))).collect()
+}
+
+/// Inputs say whose they are in their own way.
+fn workflow(message: &Message) -> Option<WorkflowId> {
+    if let Ok(event) = decode(&message.body) {
+        return Some(event.meta.workflow_id);
+    }
+    let header = |name: &str| {
+        let mut found = message.headers.iter().filter(|(of, _)| of.eq_ignore_ascii_case(name));
+        found.next().map(|(_, value)| value.as_str())
+    };
+    match Ingress::read(&message.body, header, WorkflowId::unknown(), &NO_LIMITS).ok()? {
+        Ok(input) => Some(input.workflow_id),
+        Err(refused) => Some(refused.workflow_id),
+    }
+}
