@@ -1,6 +1,12 @@
 //! The connection: opening it within a time limit, and knowing how it is.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, connection::State, jetstream};
 use tokio::{
@@ -51,7 +57,9 @@ pub(super) struct Connection {
 
 /// What the connection's events said so far.
 struct Seen {
-    /// How often it was made; changes tell that subscriptions and requests of before may be lost.
+    /// Whether the first connection has told of itself.
+    was_made: AtomicBool,
+    /// How often it was made anew; changes tell that subscriptions and requests of before may be lost.
     generation: watch::Sender<u64>,
     closed: watch::Sender<bool>,
     /// The server tells of a forbidden publish or subscription only in an event, long before a request times out.
@@ -61,6 +69,7 @@ struct Seen {
 impl Connection {
     pub(super) async fn open(settings: &NatsSettings) -> Result<Self, ConnectError> {
         let seen = Arc::new(Seen {
+            was_made: AtomicBool::new(false),
             generation: watch::Sender::new(0),
             closed: watch::Sender::new(false),
             complaints: broadcast::Sender::new(COMPLAINTS),
@@ -211,7 +220,10 @@ impl Seen {
     fn note(&self, event: Event) {
         let name = match event {
             Event::Connected => {
-                self.generation.send_modify(|generation| *generation += 1);
+                // The news of the first connection may come late, when requests are under way that it does not concern.
+                if self.was_made.swap(true, Ordering::Relaxed) {
+                    self.generation.send_modify(|generation| *generation += 1);
+                }
                 "connected"
             }
             Event::Disconnected => {
