@@ -12,12 +12,18 @@ use async_nats::jetstream::{
 };
 use throughline_actors::ports::bus::BusError;
 use throughline_schemas::StageName;
+use tokio::time::Instant;
 
 use super::{Core, Names, NatsBus, error::unavailable_because, requests};
 
 pub use drift::Drift;
 use wanted::Wanted;
 pub(super) use wanted::{PIN_GROUP, is_pinned};
+
+/// How long the nodes of a cluster may take to find each other before a stream is refused.
+const SETTLE_LIMIT: Duration = Duration::from_secs(15);
+/// Between attempts while they do.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(250);
 
 /// How much the streams may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,8 +81,7 @@ pub async fn setup(bus: &NatsBus, limits: &Limits) -> Result<Report, BusError> {
         let found = stream_config(core, &wanted.name).await?;
         match &found {
             None => {
-                let created = jetstream.create_stream(wanted.clone());
-                permitted(core, &wanted.name, created).await?.map_err(|e| refused(&wanted.name, e))?;
+                create(core, &wanted).await?;
                 report.created.push(wanted.name);
             }
             Some(found) => {
@@ -188,6 +193,29 @@ async fn consumer_config(core: &Core, stream: &str, name: &str) -> Result<Option
             Err(unavailable_because(format!("looking up the consumer {name}"), error))
         }
     }
+}
+
+/// A cluster whose nodes are still finding each other has no room for a stream yet.
+async fn create(core: &Core, wanted: &jetstream::stream::Config) -> Result<(), BusError> {
+    let deadline = Instant::now() + SETTLE_LIMIT;
+    loop {
+        let created = core.connection.jetstream.create_stream(wanted.clone());
+        match permitted(core, &wanted.name, created).await? {
+            Ok(_) => return Ok(()),
+            Err(error) if is_settling(&error) && Instant::now() < deadline => {
+                tokio::time::sleep(BETWEEN_ATTEMPTS).await;
+            }
+            Err(error) => return Err(refused(&wanted.name, error)),
+        }
+    }
+}
+
+fn is_settling(error: &CreateStreamError) -> bool {
+    matches!(error.kind(), CreateStreamErrorKind::JetStream(error) if [
+        ErrorCode::CLUSTER_NO_PEERS,
+        ErrorCode::CLUSTER_NOT_AVAILABLE,
+        ErrorCode::CLUSTER_NOT_LEADER,
+    ].contains(&error.error_code()))
 }
 
 fn refused(name: &str, error: CreateStreamError) -> BusError {

@@ -57,7 +57,9 @@ BEGIN
         WHERE NOT EXISTS (
             SELECT FROM turns AS t WHERE t.workflow_id = q.workflow_id AND t.state IN ('saved', 'failed'))
         ORDER BY q.workflow_id
-        ON CONFLICT (workflow_id) DO NOTHING;
+        -- Without a target: of two that insert the same row at once, the one that is late may meet the other's
+        -- interaction_id, which belongs to that workflow alone, before its workflow_id.
+        ON CONFLICT DO NOTHING;
     END IF;
 
     IF unknown THEN
