@@ -19,6 +19,11 @@ use crate::harness::reaper;
 /// How long the engine may take to start a container of an image that it has.
 const START_LIMIT: Duration = Duration::from_mins(1);
 
+/// The engine is asked so often to pause a container before it counts as not able to.
+const PAUSE_ATTEMPTS: u32 = 10;
+/// Between these attempts.
+const BETWEEN_PAUSES: Duration = Duration::from_millis(300);
+
 /// The client of the engine belongs to one runtime; tests have one each.
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime"));
@@ -118,7 +123,18 @@ impl Contained {
     /// Nothing moves in it until [`Self::resume`].
     pub fn pause(&self) {
         let container = self.container();
-        on_runtime(async move { container.pause().await }).expect("it pauses");
+        // A busy machine may need more time to freeze its processes than the engine gives it.
+        let mut attempts = 0;
+        let paused = on_runtime(async move {
+            loop {
+                attempts += 1;
+                match container.pause().await {
+                    Err(_) if attempts < PAUSE_ATTEMPTS => tokio::time::sleep(BETWEEN_PAUSES).await,
+                    done => return done,
+                }
+            }
+        });
+        paused.expect("it pauses");
     }
 
     pub fn resume(&self) {
