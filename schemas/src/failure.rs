@@ -63,7 +63,7 @@ impl FromStr for StageName {
 }
 
 /// Why a workflow failed. The set grows within a major version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureCode {
     /// The input is not acceptable; the message says what to change.

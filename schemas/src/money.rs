@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::string_schema::string_schema;
 
 /// An amount of US dollars, written as a decimal string such as `"0.000195"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Usd(#[serde(with = "rust_decimal::serde::str")] Decimal);
 

@@ -1,5 +1,6 @@
 //! `throughline replay`: past workflows once more.
 
+mod comparison;
 mod progress;
 mod rerun;
 mod simulate;

@@ -1,7 +1,19 @@
 //! What a re-run came to, workflow by workflow.
 
+mod diff;
+mod page;
+#[cfg(test)]
+mod testing;
+mod totals;
+
 use serde::Serialize;
 use throughline_schemas::{FailureCode, FinishReason, SessionId, Timestamp, Usage, Usd, WorkflowId};
+
+pub use self::{
+    diff::{Diff, Part, Piece, diff},
+    page::{PageError, page},
+    totals::{SideTotals, Totals, words},
+};
 
 /// A re-run and what it was compared with.
 #[derive(Debug, Clone, PartialEq, Serialize)]

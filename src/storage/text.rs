@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use throughline_schemas::{FinishReason, Timestamp};
+use throughline_schemas::Timestamp;
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 
 /// RFC 3339 with all nine digits of a second, so that text sorts by time.
@@ -18,17 +18,6 @@ pub(super) fn instant(at: Timestamp) -> String {
 
 pub(super) fn parse_instant(text: &str) -> Result<Timestamp, time::error::Parse> {
     OffsetDateTime::parse(text, &Rfc3339).map(Timestamp::from)
-}
-
-/// As in the event.
-pub(super) fn finish_reason(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
-        FinishReason::ToolCalls => "tool_calls",
-        FinishReason::ContentFilter => "content_filter",
-        FinishReason::Other => "other",
-    }
 }
 
 /// SQLite's integers are signed; what does not fit stands at the end of the range.
@@ -48,13 +37,5 @@ mod tests {
         assert_eq!(texts[1], "1970-01-01T00:00:00.999000000Z");
         assert!(texts.is_sorted());
         assert_eq!(texts.each_ref().map(|text| parse_instant(text).unwrap()), instants);
-    }
-
-    #[test]
-    fn finish_reasons_are_written_as_in_the_event() {
-        use FinishReason::{ContentFilter, Length, Other, Stop, ToolCalls};
-        for reason in [Stop, Length, ToolCalls, ContentFilter, Other] {
-            assert_eq!(serde_json::to_value(reason).unwrap(), finish_reason(reason));
-        }
     }
 }

@@ -1,9 +1,14 @@
 //! `throughline replay run`.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use clap::Args;
 use rust_decimal::Decimal;
+use serde_json::json;
 use throughline_actors::{
     ports::{clock::Clock, source::Sources},
     reenact::STAGES,
@@ -11,20 +16,24 @@ use throughline_actors::{
 use throughline_schemas::{StageName, Usd};
 use tokio::time::Instant;
 
-use super::{ChangeArgs, close, nothing, open, progress::Progress};
+use super::{ChangeArgs, close, comparison::render, nothing, open, progress::Progress};
 use crate::{
     app::{BUILT_IN_DATA, http_sources},
-    cli::{Failure, bus_error, exit::with_causes, signal::Signals},
+    cli::{Failure, bus_error, exit::with_causes, output, signal::Signals, timeline::Style},
     config::{Config, Env, Layers},
     llm::model_providers,
     replay::{
         Setup,
-        report::{Comparison, Row, Side},
+        report::{Comparison, Row, Side, Totals, page},
         rerun::{Means, Reruns, left_out, now},
         selection::SelectionArgs,
     },
     system::SystemClock,
 };
+
+/// Readable by everybody, writable by its owner.
+#[cfg(unix)]
+const PAGE_MODE: u32 = 0o644;
 
 const RUN_HELP: &str = "\
 Runs the stages from --from up to the answer, really asking models; what comes before that stage is taken from the record.
@@ -62,6 +71,12 @@ pub(in crate::cli) struct RunArgs {
     /// Workflows that run at once
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
     concurrency: u16,
+    /// Write a page for people, too, that needs nothing else
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Show so many of the workflows that changed most
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    show: usize,
     /// Print JSON lines: one for each workflow, and a summary
     #[arg(long)]
     json: bool,
@@ -191,11 +206,44 @@ fn spent(reruns: &Reruns) -> String {
 }
 
 fn report(comparison: &Comparison, args: &RunArgs) -> Result<(), Failure> {
-    let _ = args;
-    for row in &comparison.rows {
-        let json = serde_json::to_string(row).map_err(Failure::failed)?;
-        crate::cli::output::line(&json)?;
+    if let Some(path) = &args.html {
+        let page = page(comparison).map_err(|error| Failure::failed(with_causes(&error)))?;
+        write(path, &page)?;
     }
-    let failed = comparison.rows.iter().any(|row| matches!(row.after, Side::NotRun { .. }));
-    if failed || comparison.stopped.is_some() { Err(Failure::failed("")) } else { Ok(()) }
+    if args.json {
+        for row in &comparison.rows {
+            output::line(&serde_json::to_string(row).map_err(Failure::failed)?)?;
+        }
+        output::line(&summary(comparison).to_string())?;
+    } else {
+        output::line(&render(comparison, args.show, Style::of_stdout()))?;
+        if let Some(path) = &args.html {
+            output::line(&format!("the page is {}", path.display()))?;
+        }
+    }
+    let incomplete = comparison.rows.iter().any(|row| matches!(row.after, Side::NotRun { .. }));
+    if incomplete || comparison.stopped.is_some() { Err(Failure::failed("")) } else { Ok(()) }
+}
+
+fn summary(comparison: &Comparison) -> serde_json::Value {
+    let Comparison { change, selection, started_at, took_ms, budget_usd, stopped, rows } = comparison;
+    json!({"summary": {
+        "change": change, "selection": selection, "started_at": started_at, "took_ms": took_ms,
+        "budget_usd": budget_usd, "stopped": stopped, "totals": Totals::of(rows),
+    }})
+}
+
+/// The page is there whole or not at all, even if the command is stopped meanwhile.
+fn write(path: &Path, page: &str) -> Result<(), Failure> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let failed = |error: std::io::Error| Failure::failed(format!("cannot write {}: {error}", path.display()));
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    file.write_all(page.as_bytes()).map_err(failed)?;
+    // Temporary files are their owner's alone; a page is as readable as the folder it is in.
+    #[cfg(unix)]
+    file.as_file()
+        .set_permissions(std::os::unix::fs::PermissionsExt::from_mode(PAGE_MODE))
+        .map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
 }

@@ -18,7 +18,7 @@ use super::{
 use crate::storage::{
     answers::{Answer, Answers, Turn},
     operation::Operation,
-    text::{finish_reason, integer},
+    text::integer,
 };
 
 const APPLY: &str = "SELECT state, input_sequence, failure, superseded_by, opening, merged, interrupted
@@ -184,7 +184,7 @@ fn row(interaction: &Interaction) -> InteractionRow<'_> {
         response: to_stored(&response.text),
         provider: to_stored(&response.provider),
         model: to_stored(&response.model),
-        finish_reason: finish_reason(response.finish_reason),
+        finish_reason: response.finish_reason.as_str(),
         input_tokens: integer(usage.input_tokens),
         cached_input_tokens: integer(usage.cached_input_tokens),
         output_tokens: integer(usage.output_tokens),

@@ -9,7 +9,7 @@ use super::answers;
 use crate::storage::{
     answers::Answers,
     operation::Operation,
-    text::{finish_reason, instant, integer},
+    text::{instant, integer},
 };
 
 /// Begins the transaction, and ends turns.
@@ -232,7 +232,7 @@ fn interaction_row<'a>(
         response_length,
         provider: &response.provider,
         model: &response.model,
-        finish_reason: finish_reason(response.finish_reason),
+        finish_reason: response.finish_reason.as_str(),
         input_tokens: integer(usage.input_tokens),
         cached_input_tokens: integer(usage.cached_input_tokens),
         output_tokens: integer(usage.output_tokens),
