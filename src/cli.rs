@@ -167,6 +167,24 @@ pub struct PublishArgs {
     text: Option<String>,
 }
 
+impl PublishArgs {
+    /// For a message that is made otherwise.
+    fn waiting(wait: bool, timeout: u64, json: bool) -> Self {
+        Self {
+            user: None,
+            session: None,
+            workflow_id: None,
+            when_busy: None,
+            wait,
+            stream: false,
+            timeout,
+            json,
+            file: None,
+            text: None,
+        }
+    }
+}
+
 /// `throughline events`
 #[derive(Debug, Clone, Args)]
 pub struct EventsArgs {

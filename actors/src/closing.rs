@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use throughline_schemas::{
     Event, EventData, FailureCode, Meta, StageName, Subject, TraceParent, WorkflowFailed, WorkflowId,
 };
@@ -69,6 +70,11 @@ impl Closer {
     /// Whether an event of this address is stored; as patient as [`Closer::publish`].
     pub async fn exists(&self, subject: &Subject) -> Result<bool, PublishFailed> {
         patiently(self.stage, || self.bus.exists(subject)).await
+    }
+
+    /// The event that is stored at an address; as patient as [`Closer::publish`].
+    pub async fn recorded(&self, subject: &Subject) -> Result<Option<Bytes>, PublishFailed> {
+        patiently(self.stage, || self.bus.recorded(subject)).await
     }
 
     /// Stores a dead letter; as patient as [`Closer::publish`].

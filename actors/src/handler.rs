@@ -139,7 +139,7 @@ impl<S: Step> EventHandler<S> {
             biased;
             // Its end has been told by whoever interrupted it.
             () = self.interrupted(&event.meta.workflow_id) => return Outcome::Done,
-            stepped = self.step.run(event, run) => stepped,
+            stepped = self.step(event, run) => stepped,
         };
         let next = match stepped {
             Ok(next) => next,
@@ -160,6 +160,34 @@ impl<S: Step> EventHandler<S> {
             Err(failed @ PublishFailed::Now(_)) => return failed.outcome(),
         }
         self.closer.release(next.release).await
+    }
+
+    /// The result of the step, or what an earlier workflow has on record where this one takes it up.
+    async fn step(&self, event: &Event, run: Run) -> Result<Next, Stopped> {
+        match self.on_record(event).await {
+            Ok(Some(data)) => Ok(Next { data, attempt: run.made + 1, release: None }),
+            Ok(None) => self.step.run(event, run).await,
+            Err(failed) => Err(Stopped::Otherwise(failed.outcome())),
+        }
+    }
+
+    /// What this stage made for the workflow that is taken up, if that is to be handed on.
+    async fn on_record(&self, event: &Event) -> Result<Option<EventData>, PublishFailed> {
+        let stage = self.step.stage();
+        let Some(request) = event.data.request() else { return Ok(None) };
+        let Some(redo) = request.redo.as_ref().filter(|redo| stage < redo.from) else { return Ok(None) };
+        let subject = Subject::new(published_by(stage), &event.meta.session_id, &redo.of);
+        let recorded = self.closer.recorded(&subject).await?.and_then(|body| decode(&body).ok());
+        // One user's data is not handed on to another, whoever shares a session.
+        let recorded = recorded.filter(|recorded| recorded.meta.user_id == event.meta.user_id);
+        let Some(mut data) = recorded.map(|recorded| recorded.data) else {
+            tracing::info!(of = %redo.of, "nothing on record to hand on, the stage does its work");
+            return Ok(None);
+        };
+        if let Some(recorded) = data.request_mut() {
+            recorded.clone_from(request);
+        }
+        Ok(Some(data))
     }
 
     /// Completes when the work on a workflow is to stop. The last stage's is not stopped: the database decides what

@@ -184,6 +184,7 @@ mod tests {
                 input_sequence: 1,
                 received_at: Timestamp::from_unix_ms(0),
                 merged: Vec::new(),
+                redo: None,
             },
             context: Context {
                 preferences: json!({"tone": "brief"}).as_object().unwrap().clone(),

@@ -7,6 +7,7 @@ pub mod external;
 pub mod generation;
 pub mod input;
 pub mod persistence;
+pub mod redo;
 
 use std::{fmt, str::FromStr};
 
@@ -20,6 +21,7 @@ pub use generation::ResponseGenerated;
 use input::Request;
 pub use input::{InputValidated, UserInputReceived};
 pub use persistence::InteractionSaved;
+pub use redo::Redo;
 
 /// The type of an event, as it stands in subjects and envelopes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -118,6 +120,17 @@ impl EventData {
             Self::ContextRetrieved(data) => Some(&data.request),
             Self::ExternalDataFetched(data) => Some(&data.request),
             Self::ResponseGenerated(data) => Some(&data.request),
+            Self::UserInputReceived(_) | Self::InteractionSaved(_) | Self::WorkflowFailed(_) => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn request_mut(&mut self) -> Option<&mut Request> {
+        match self {
+            Self::InputValidated(data) => Some(&mut data.request),
+            Self::ContextRetrieved(data) => Some(&mut data.request),
+            Self::ExternalDataFetched(data) => Some(&mut data.request),
+            Self::ResponseGenerated(data) => Some(&mut data.request),
             Self::UserInputReceived(_) | Self::InteractionSaved(_) | Self::WorkflowFailed(_) => None,
         }
     }

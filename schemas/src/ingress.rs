@@ -3,7 +3,10 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    EventType, SessionId, TraceParent, UserId, WorkflowId, event::input::WhenBusy, ids::MAX_ID_BYTES, version,
+    EventType, SessionId, TraceParent, UserId, WorkflowId,
+    event::{Redo, input::WhenBusy},
+    ids::MAX_ID_BYTES,
+    version,
 };
 
 /// How large an input may be.
@@ -61,6 +64,8 @@ pub struct Ingress {
     pub metadata: Map<String, Value>,
     /// What to do if the session is busy, if the publisher said so.
     pub when_busy: Option<WhenBusy>,
+    /// The earlier workflow that it takes up.
+    pub redo: Option<Redo>,
     /// The publisher's trace, if it sent one.
     pub traceparent: Option<TraceParent>,
     /// The CloudEvents `id` of the message, if it is a CloudEvent: what its workflow's first event was caused by.
@@ -226,6 +231,7 @@ impl Form {
         let user_input = self.user_input(data, limits);
         let metadata = self.metadata(data, limits);
         let when_busy = self.when_busy(data);
+        let redo = self.redo(data);
         let traceparent = self
             .traceparent
             .take()
@@ -241,6 +247,7 @@ impl Form {
                 user_input,
                 metadata,
                 when_busy,
+                redo,
                 traceparent,
                 event_id,
             }),
@@ -282,6 +289,17 @@ impl Form {
             Ok(when_busy) => Some(when_busy),
             Err(error) => {
                 self.problems.push(format!("when_busy: {error}"));
+                None
+            }
+        }
+    }
+
+    fn redo(&mut self, data: &mut Map<String, Value>) -> Option<Redo> {
+        let given = data.remove("redo").filter(|given| !given.is_null())?;
+        match serde_json::from_value(given) {
+            Ok(redo) => Some(redo),
+            Err(error) => {
+                self.problems.push(format!("redo must be {{\"of\": WORKFLOW, \"from\": STAGE}}: {error}"));
                 None
             }
         }

@@ -33,7 +33,7 @@ use futures_util::{StreamExt, stream::BoxStream};
 use throughline_actors::ports::bus::{
     Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Latest, Position, Published,
 };
-use throughline_schemas::{Event, Namespace, SessionId, StageName, Subject, WorkflowId};
+use throughline_schemas::{Event, EventType, Namespace, SessionId, StageName, Subject, WorkflowId};
 
 pub use connection::{MIN_SERVER, ServerFacts};
 pub use error::ConnectError;
@@ -165,6 +165,25 @@ impl NatsBus {
         reader::last(&self.core, subject).await
     }
 
+    /// Whether anything is stored of a workflow.
+    pub async fn has_any(&self, workflow: &WorkflowId) -> Result<bool, BusError> {
+        self.has(&self.namespace().events_of_workflow(None, workflow)).await
+    }
+
+    /// Whether the end of a workflow is stored.
+    pub async fn has_ended(&self, workflow: &WorkflowId) -> Result<bool, BusError> {
+        for event_type in EventType::ALL.into_iter().filter(|event_type| event_type.is_end()) {
+            if self.has(&self.namespace().events_of_workflow(Some(event_type), workflow)).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn has(&self, filter: &str) -> Result<bool, BusError> {
+        Ok(requests::last_of_subject(&self.core, self.core.names.events(), filter).await?.is_some())
+    }
+
     /// The stored message of a sequence, if it is still there.
     pub async fn stored_at(&self, sequence: u64) -> Result<Option<StoredEvent>, BusError> {
         reader::at(&self.core, self.core.names.events(), sequence).await
@@ -211,6 +230,13 @@ impl Bus for NatsBus {
     async fn exists(&self, subject: &Subject) -> Result<bool, BusError> {
         let subject = subject.live(self.namespace());
         Ok(requests::last_of_subject(&self.core, self.core.names.events(), &subject).await?.is_some())
+    }
+
+    async fn recorded(&self, subject: &Subject) -> Result<Option<Bytes>, BusError> {
+        let subject = subject.live(self.namespace());
+        let found = requests::last_of_subject(&self.core, self.core.names.events(), &subject).await?;
+        let Some(event) = found.and_then(reader::direct) else { return Ok(None) };
+        Ok(Some(reader::whole_body(&self.core, &event).await?))
     }
 
     async fn open_exhausted(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {

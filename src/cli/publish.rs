@@ -10,7 +10,7 @@ mod tally;
 
 use std::time::Duration;
 
-pub(super) use one::text as read_text;
+pub(super) use one::{publish as one, text as read_text};
 
 use super::{Failure, PublishArgs, lines};
 use crate::{

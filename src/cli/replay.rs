@@ -2,6 +2,7 @@
 
 mod comparison;
 mod progress;
+mod redo;
 mod rerun;
 mod simulate;
 mod verify;
@@ -34,6 +35,8 @@ pub(super) enum ReplayCommand {
     Run(rerun::RunArgs),
     /// Decide routes, attempts, waits, limits and prices anew under another configuration, without asking anybody
     Simulate(simulate::SimulateArgs),
+    /// Take up a workflow that failed, from the stage that failed or from an earlier one
+    Redo(redo::RedoArgs),
 }
 
 /// Settings to try.
@@ -69,6 +72,7 @@ pub(super) async fn run(
         ReplayCommand::Verify(args) => verify::run(args, layers, config, env).await,
         ReplayCommand::Run(args) => rerun::run(args, layers, config, env).await,
         ReplayCommand::Simulate(args) => simulate::run(args, layers, config, env).await,
+        ReplayCommand::Redo(args) => redo::run(args, config, env).await,
     }
 }
 

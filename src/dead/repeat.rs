@@ -102,6 +102,7 @@ impl Said<'_> {
                 workflow_id: Some(workflow.clone()),
                 metadata: self.metadata,
                 when_busy: None,
+                redo: None,
             }),
         };
         Ok(Repeat {

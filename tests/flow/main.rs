@@ -18,6 +18,7 @@ mod limits;
 mod live;
 mod model;
 mod poison;
+mod redo;
 mod reenact;
 mod routing;
 mod schedule;

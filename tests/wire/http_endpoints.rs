@@ -83,6 +83,9 @@ impl Bus for Breakable {
     async fn exists(&self, subject: &Subject) -> Result<bool, BusError> {
         self.bus.exists(subject).await
     }
+    async fn recorded(&self, subject: &Subject) -> Result<Option<Bytes>, BusError> {
+        self.bus.recorded(subject).await
+    }
     async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
         self.bus.bury(delivery, letter).await
     }

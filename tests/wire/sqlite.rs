@@ -138,6 +138,7 @@ fn interaction(id: &str, session: &str, input_sequence: u64) -> Interaction {
             input_sequence,
             received_at: at(0),
             merged: Vec::new(),
+            redo: None,
         },
         response: Response {
             text: "On its \"way\".\0".to_owned(),

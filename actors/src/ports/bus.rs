@@ -222,6 +222,8 @@ pub trait Bus: Send + Sync + 'static {
     async fn publish(&self, event: &Event) -> Result<Published, BusError>;
     /// Whether an event of this address is stored.
     async fn exists(&self, subject: &Subject) -> Result<bool, BusError>;
+    /// The event that is stored at an address, encoded.
+    async fn recorded(&self, subject: &Subject) -> Result<Option<Bytes>, BusError>;
     /// Stores a dead letter: the original bytes and headers, and what was wrong. Idempotent by stage and sequence.
     async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError>;
     /// Opens the messages of a stage that the server has given up on: delivered as often as it allows, and never

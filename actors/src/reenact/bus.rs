@@ -64,6 +64,10 @@ impl Bus for Recording {
         Ok(false)
     }
 
+    async fn recorded(&self, _: &Subject) -> Result<Option<Bytes>, BusError> {
+        Ok(with(|tape| tape.on_record.clone()))
+    }
+
     async fn bury(&self, _: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
         with(|tape| tape.buried.push(letter.clone()));
         Ok(())

@@ -8,6 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use bytes::Bytes;
 use throughline_schemas::{Event, EventData, EventType, StageName, Timestamp, TraceParent};
 
 use super::{Link, Past, models::ModelScript, sources::SourceScripts, store::StoreScript};
@@ -45,6 +46,8 @@ pub(super) struct Content {
     pub(super) random: u64,
     /// What was published.
     pub(super) published: Vec<Event>,
+    /// What an earlier workflow has on record, where this one takes it up.
+    pub(super) on_record: Option<Bytes>,
     /// What was buried.
     pub(super) buried: Vec<DeadLetter>,
 }
@@ -98,6 +101,12 @@ impl Tape {
             models: ModelScript::of(&event.data, rules.models),
             at: Some(event.meta.time),
             traceparent: Some(event.meta.traceparent),
+            // What was handed on is what was on record: the other workflow's events are not looked for.
+            on_record: event
+                .data
+                .request()
+                .and_then(|request| request.redo.as_ref())
+                .map(|_| link.result.message.body.clone()),
             ..Content::default()
         }))
     }

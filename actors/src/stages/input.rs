@@ -167,6 +167,7 @@ impl InputStage {
                 input_sequence: delivery.sequence,
                 received_at: delivery.published_at,
                 merged: Vec::new(),
+                redo: ingress.redo,
             },
         });
         let cause = ingress.event_id;

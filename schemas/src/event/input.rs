@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::Redo;
 use crate::{SessionId, Timestamp, UserId, WorkflowId};
 
 /// What to do with a message whose session is busy: an earlier message of it has not ended.
@@ -80,6 +81,9 @@ pub struct UserInputReceived {
     /// What to do if the session is busy; else as `sessions.when_busy` of the configuration says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when_busy: Option<WhenBusy>,
+    /// Takes up an earlier workflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redo: Option<Redo>,
 }
 
 /// A request after validation: what every later stage works from.
@@ -98,6 +102,9 @@ pub struct Request {
     /// ended as `merged`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub merged: Vec<WorkflowId>,
+    /// The earlier workflow that this one takes up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redo: Option<Redo>,
 }
 
 /// `input_validated`: accepted, normalised, admitted into its session's order.

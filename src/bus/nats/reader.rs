@@ -304,7 +304,7 @@ fn sorted(mut pairs: Vec<(String, String)>) -> Vec<(String, String)> {
 }
 
 /// The body, fetched if it is kept elsewhere. References in what others published are not followed.
-async fn whole_body(core: &Core, event: &StoredEvent) -> Result<Bytes, BusError> {
+pub(super) async fn whole_body(core: &Core, event: &StoredEvent) -> Result<Bytes, BusError> {
     let ns = &core.settings.namespace;
     let input = format!("{ns}.v{MAJOR}.{}", EventType::UserInputReceived);
     let name = event

@@ -98,6 +98,7 @@ fn user_input(text: &str) -> Result<Event, Failure> {
         text: text.to_owned(),
         metadata: Map::new(),
         when_busy: None,
+        redo: None,
     };
     Ok(input.event("throughline/dev"))
 }

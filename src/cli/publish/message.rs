@@ -6,7 +6,7 @@ use throughline_actors::ports::clock::{Clock, Entropy};
 use throughline_schemas::{
     EncodeError, Event, EventData, EventType, Meta, SessionId, Subject, TraceParent, UserId, WorkflowId,
     encode,
-    event::{UserInputReceived, input::WhenBusy},
+    event::{Redo, UserInputReceived, input::WhenBusy},
 };
 
 use crate::system::{SystemClock, SystemEntropy};
@@ -20,11 +20,13 @@ pub(in crate::cli) struct Input {
     pub(in crate::cli) text: String,
     pub(in crate::cli) metadata: Map<String, Value>,
     pub(in crate::cli) when_busy: Option<WhenBusy>,
+    /// The earlier workflow that it takes up.
+    pub(in crate::cli) redo: Option<Redo>,
 }
 
 /// The event, encoded.
 #[derive(Debug, Clone)]
-pub(super) struct Message {
+pub(in crate::cli) struct Message {
     pub(super) workflow: WorkflowId,
     pub(super) subject: Subject,
     /// De-duplicates; also the event's id, by which the next event names its cause.
@@ -45,7 +47,7 @@ impl Input {
                 workflow_id: self.workflow.clone(),
                 session_id: self.session.clone(),
                 user_id: self.user.clone(),
-                causation_id: None,
+                causation_id: caused_by(self.redo.as_ref()),
                 traceparent: new_trace(),
                 attempt: 1,
             },
@@ -56,12 +58,13 @@ impl Input {
                 workflow_id: Some(self.workflow),
                 metadata: self.metadata,
                 when_busy: self.when_busy,
+                redo: self.redo,
             }),
         }
     }
 
     /// Makes the message that this command sends.
-    pub(super) fn encode(self) -> Result<Message, EncodeError> {
+    pub(in crate::cli) fn encode(self) -> Result<Message, EncodeError> {
         let event = self.event("throughline/cli");
         Ok(Message {
             subject: event.subject(),
@@ -71,6 +74,11 @@ impl Input {
             traceparent: event.meta.traceparent.to_string(),
         })
     }
+}
+
+/// What is taken up had failed.
+fn caused_by(redo: Option<&Redo>) -> Option<String> {
+    redo.map(|redo| format!("{}.{}", redo.of.token(), EventType::WorkflowFailed))
 }
 
 /// A new workflow id.
@@ -107,6 +115,7 @@ mod tests {
             text: "hi".to_owned(),
             metadata: Map::from_iter([("k".to_owned(), Value::from(1))]),
             when_busy: Some(WhenBusy::Merge),
+            redo: None,
         };
         let message = input.clone().encode().unwrap();
         let limits = IngressLimits { max_input_bytes: 100, max_metadata_bytes: 100 };

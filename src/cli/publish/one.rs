@@ -45,6 +45,7 @@ pub(super) fn message(args: &PublishArgs) -> Result<Message, Failure> {
         text,
         metadata: serde_json::Map::new(),
         when_busy: args.when_busy,
+        redo: None,
     };
     input.encode().map_err(Failure::failed)
 }
@@ -66,7 +67,7 @@ fn read_text(from: impl Read) -> Result<String, Failure> {
 }
 
 /// Publishes, and with `--wait` or `--stream` prints how it ended.
-pub(super) async fn publish(
+pub(in crate::cli) async fn publish(
     bus: &NatsBus,
     config: &Config,
     message: Message,

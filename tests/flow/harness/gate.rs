@@ -217,6 +217,9 @@ impl Bus for Gate {
     async fn exists(&self, subject: &Subject) -> Result<bool, BusError> {
         self.pass(Op::Exists, format!("{subject:?}"), no_bus, self.bus.exists(subject)).await
     }
+    async fn recorded(&self, subject: &Subject) -> Result<Option<Bytes>, BusError> {
+        self.pass(Op::Exists, format!("{subject:?}"), no_bus, self.bus.recorded(subject)).await
+    }
     async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
         let text = String::from_utf8_lossy(&delivery.body).into_owned();
         self.pass(Op::Bury, text, no_bus, self.bus.bury(delivery, letter)).await

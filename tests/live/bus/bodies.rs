@@ -24,6 +24,7 @@ fn with_text(workflow: &str, bytes: usize) -> Event {
             input_sequence: 1,
             received_at: Timestamp::from_unix_ms(1_750_000_000_000),
             merged: Vec::new(),
+            redo: None,
         },
         context: Context::default(),
     });

@@ -76,6 +76,7 @@ macro_rules! keeps {
 
 keeps!(
     publishing_is_idempotent,
+    what_is_stored_can_be_read,
     a_foreign_message_id_hides_no_event,
     deliveries_arrive_in_stream_order,
     never_more_than_granted,

@@ -66,6 +66,7 @@ fn response(event: &Event) -> throughline_schemas::EventData {
             input_sequence: 1,
             received_at: event.meta.time,
             merged: Vec::new(),
+            redo: None,
         },
     })
 }

@@ -180,6 +180,7 @@ fn event(stage: StageName, workflow: &str) -> Event {
         user_input: "x".repeat(TEXT_BYTES),
         metadata: serde_json::Map::default(),
         merged: Vec::new(),
+        redo: None,
         input_sequence: 1,
         received_at: event.meta.time,
     };
@@ -251,6 +252,7 @@ fn input(workflow: &str) -> Event {
         workflow_id: Some(WorkflowId::new(workflow).unwrap()),
         metadata: serde_json::Map::default(),
         when_busy: None,
+        redo: None,
     });
     event
 }

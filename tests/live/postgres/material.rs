@@ -60,6 +60,7 @@ pub(super) fn interaction(id: &str, of: &str, input_sequence: u64) -> Interactio
             input_sequence,
             received_at: at(0),
             merged: Vec::new(),
+            redo: None,
         },
         response: Response {
             text: "On its \"way\".\0\u{1a}0".to_owned(),

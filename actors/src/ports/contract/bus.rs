@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use throughline_schemas::{
     Event, EventData, EventType, FailureCode, Meta, Namespace, SessionId, StageName, Subject, Timestamp,
-    TraceParent, UserId, WorkflowFailed, WorkflowId, dead_letter,
+    TraceParent, UserId, WorkflowFailed, WorkflowId, dead_letter, decode,
 };
 use tokio::{sync::mpsc, time::timeout};
 
@@ -119,6 +119,18 @@ pub async fn publishing_is_idempotent(bench: &dyn Bench) {
     assert!(matches!(bus.publish(&other).await, Ok(Published::Already)));
     let another_workflow = sample_event("w-2", "s-1", "third");
     assert!(matches!(bus.publish(&another_workflow).await, Ok(Published::New)));
+}
+
+/// What is stored at an address is what was published first.
+pub async fn what_is_stored_can_be_read(bench: &dyn Bench) {
+    let event = sample_event("w-1", "s-1", "first");
+    let bus = bench.bus();
+    assert!(matches!(bus.recorded(&event.subject()).await, Ok(None)));
+    assert!(bus.publish(&event).await.is_ok());
+    assert!(bus.publish(&sample_event("w-1", "s-1", "second")).await.is_ok());
+    let stored = bus.recorded(&event.subject()).await.ok().flatten();
+    assert_eq!(stored.and_then(|body| decode(&body).ok()), Some(event));
+    assert!(matches!(bus.recorded(&sample_event("w-2", "s-1", "third").subject()).await, Ok(None)));
 }
 
 /// A message id chosen by somebody who publishes input cannot keep an event of ours out of the stream.

@@ -317,6 +317,14 @@ impl Bus for MemoryBus {
         Ok(state.log.has(&subject.live(&self.shared.ns)))
     }
 
+    async fn recorded(&self, subject: &Subject) -> Result<Option<Bytes>, BusError> {
+        let state = self.shared.lock();
+        if state.offline {
+            return Err(unavailable("reading an event"));
+        }
+        Ok(state.log.body(&subject.live(&self.shared.ns)))
+    }
+
     async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
         let ns = &self.shared.ns;
         let subject = match &letter.subject {

@@ -31,6 +31,7 @@ impl Job {
             text: ingress.user_input,
             metadata: ingress.metadata,
             when_busy: ingress.when_busy,
+            redo: None,
         };
         let session = input.session.token();
         let message = input.encode().map_err(|error| error.to_string())?;

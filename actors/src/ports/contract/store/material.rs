@@ -73,6 +73,7 @@ pub(super) fn interaction(id: &str, of: &str, input_sequence: u64) -> Interactio
             input_sequence,
             received_at: at(input_sequence),
             merged: Vec::new(),
+            redo: None,
         },
         response: Response {
             text: format!("answer to {id}"),

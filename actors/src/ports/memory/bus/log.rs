@@ -126,6 +126,11 @@ impl Log {
         self.subjects.contains(subject)
     }
 
+    /// The last body of a subject.
+    pub(super) fn body(&self, subject: &str) -> Option<Bytes> {
+        self.messages.iter().rev().find(|stored| stored.subject == subject).map(|stored| stored.body.clone())
+    }
+
     /// Takes the next message of a stage: what is due again first, as the server does, then the log.
     pub(super) fn next(
         &mut self,

@@ -1,0 +1,141 @@
+//! Taking up a workflow that failed: from where, and with what.
+
+use serde_json::{Map, Value};
+use throughline_schemas::{
+    Event, EventData, EventType, FailureCode, SessionId, StageName, UserId, WorkflowFailed, WorkflowId,
+    event::Redo, token,
+};
+
+/// Between the old workflow's id and the number of the attempt.
+const MARK: &str = "-redo-";
+/// Longest id, in bytes; see [`WorkflowId`].
+const MAX_ID_BYTES: usize = 256;
+/// So often may a workflow be taken up.
+pub const MAX_ATTEMPTS: u32 = 1_000;
+
+/// Why a workflow cannot be taken up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RedoError {
+    /// Nothing of it is stored.
+    #[error(
+        "no event of workflow {0} is stored: the id is wrong, it has not begun yet, or its events have expired"
+    )]
+    Unknown(WorkflowId),
+    /// It has not ended.
+    #[error("workflow {0} has not ended; what is under way needs no redo")]
+    Open(WorkflowId),
+    /// It ended well.
+    #[error(
+        "workflow {0} did not fail, its answer is stored; `throughline replay run {0}` shows what it would come to now"
+    )]
+    Saved(WorkflowId),
+    /// Its input was never admitted.
+    #[error("the input of workflow {0} was refused ({1}); publish it anew, corrected")]
+    Refused(WorkflowId, String),
+    /// It is to begin where it never was.
+    #[error(
+        "workflow {workflow} failed in its {failed} stage; it can be taken up from there or before, not from {from}"
+    )]
+    TooLate {
+        /// The workflow.
+        workflow: WorkflowId,
+        /// Where it failed.
+        failed: StageName,
+        /// Where it was to be taken up.
+        from: StageName,
+    },
+}
+
+/// What it takes to take up a workflow.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Who asked.
+    pub user: UserId,
+    /// The conversation.
+    pub session: SessionId,
+    /// What was asked, as it was validated.
+    pub text: String,
+    /// The publisher's metadata.
+    pub metadata: Map<String, Value>,
+    /// The link.
+    pub redo: Redo,
+}
+
+impl Plan {
+    /// Makes a plan from the events of a workflow, in their order. `from` may be left to where it failed.
+    pub fn new(workflow: &WorkflowId, events: &[Event], from: Option<StageName>) -> Result<Self, RedoError> {
+        if events.is_empty() {
+            return Err(RedoError::Unknown(workflow.clone()));
+        }
+        let ended = |wanted: EventType| events.iter().find(move |event| event.event_type() == wanted);
+        if ended(EventType::InteractionSaved).is_some() {
+            return Err(RedoError::Saved(workflow.clone()));
+        }
+        let Some(Event { meta, data: EventData::WorkflowFailed(failed) }) = ended(EventType::WorkflowFailed)
+        else {
+            return Err(RedoError::Open(workflow.clone()));
+        };
+        // The last one carries all that was merged into the turn.
+        let Some(request) = events.iter().rev().find_map(|event| event.data.request()) else {
+            return Err(RedoError::Refused(workflow.clone(), failed.message.clone()));
+        };
+        let place = place(failed, events);
+        let from = from.unwrap_or(place);
+        if from > place {
+            return Err(RedoError::TooLate { workflow: workflow.clone(), failed: place, from });
+        }
+        Ok(Self {
+            user: meta.user_id.clone(),
+            session: meta.session_id.clone(),
+            text: request.user_input.clone(),
+            metadata: request.metadata.clone(),
+            redo: Redo { of: workflow.clone(), from },
+        })
+    }
+}
+
+/// The stage whose work was missing: what is on record tells where a workflow stood that was ended from outside.
+fn place(failed: &WorkflowFailed, events: &[Event]) -> StageName {
+    let reached =
+        events.iter().filter_map(|event| next_of(event.event_type())).max().unwrap_or(StageName::Context);
+    match failed.code {
+        FailureCode::SessionBusy | FailureCode::Interrupted | FailureCode::Merged | FailureCode::Stalled => {
+            reached
+        }
+        FailureCode::InvalidInput
+        | FailureCode::ModelRejected
+        | FailureCode::ModelUnavailable
+        | FailureCode::RateLimited
+        | FailureCode::TimedOut
+        | FailureCode::BadResponse
+        | FailureCode::StoreUnavailable
+        | FailureCode::UnreadableEvent
+        | FailureCode::Poison
+        | FailureCode::Internal
+        | FailureCode::Unrecognised => failed.stage.max(StageName::Context),
+    }
+}
+
+/// The stage that works on an event.
+fn next_of(event_type: EventType) -> Option<StageName> {
+    match event_type {
+        EventType::InputValidated => Some(StageName::Context),
+        EventType::ContextRetrieved => Some(StageName::External),
+        EventType::ExternalDataFetched => Some(StageName::Generation),
+        EventType::ResponseGenerated => Some(StageName::Persistence),
+        EventType::UserInputReceived | EventType::InteractionSaved | EventType::WorkflowFailed => None,
+    }
+}
+
+/// The id of the `attempt`-th workflow that takes up another: `w-redo-1`, `w-redo-2`.
+pub fn id(workflow: &WorkflowId, attempt: u32) -> WorkflowId {
+    let suffix = format!("{MARK}{attempt}");
+    let old = workflow.as_str();
+    let new = if old.len() + suffix.len() <= MAX_ID_BYTES {
+        format!("{old}{suffix}")
+    } else {
+        // A token has 65 characters.
+        format!("{}{suffix}", token(old))
+    };
+    WorkflowId::new(new).unwrap_or_else(|_| WorkflowId::unknown())
+}
