@@ -150,7 +150,7 @@ pub(super) async fn run(args: &RunArgs, layers: &Layers, config: &Config, env: &
     let progress = Progress::new(args.selection.limit);
     let mut rows: Vec<Row> = Vec::new();
     let (mut reading, mut stopped) = (true, None);
-    loop {
+    while reading || !reruns.is_idle() {
         let room = reading && reruns.has_room();
         tokio::select! {
             biased;
@@ -180,7 +180,6 @@ pub(super) async fn run(args: &RunArgs, layers: &Layers, config: &Config, env: &
                 }
                 None => reading = false,
             },
-            else => break,
         }
     }
     progress.finish();

@@ -118,13 +118,24 @@ impl Log {
                 panic!("not within {limit:?}: {what}; {} messages were read", self.all.len());
             };
             let next = next.expect("the log goes on");
-            if !next.kind().starts_with("dead.")
-                && let Ok(envelope) = serde_json::from_slice::<Envelope>(&next.body)
-            {
-                self.workflows.entry(envelope.workflowid).or_default().push(self.all.len());
-            }
-            self.all.push(next);
+            self.take(next);
         }
+    }
+
+    /// Takes what has been read so far.
+    pub fn catch_up(&mut self) {
+        while let Ok(next) = self.receiver.try_recv() {
+            self.take(next);
+        }
+    }
+
+    fn take(&mut self, next: Seen) {
+        if !next.kind().starts_with("dead.")
+            && let Ok(envelope) = serde_json::from_slice::<Envelope>(&next.body)
+        {
+            self.workflows.entry(envelope.workflowid).or_default().push(self.all.len());
+        }
+        self.all.push(next);
     }
 
     /// Reads on until each of these workflows has an end.
