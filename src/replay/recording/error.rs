@@ -20,7 +20,9 @@ pub enum RecordingError {
     #[error("line 1: it is not the header of a recording; use a file that `throughline record export` wrote")]
     NotRecording,
     /// A newer version wrote it.
-    #[error("line 1: the recording has version {0}, and this throughline reads up to {VERSION}; use a newer one")]
+    #[error(
+        "line 1: the recording has version {0}, and this throughline reads up to {VERSION}; use a newer one"
+    )]
     Version(u32),
     /// A line is too long.
     #[error("line {line} has more than {MAX_LINE_BYTES} bytes; the file is damaged, export it again")]
@@ -59,7 +61,9 @@ pub enum RecordingError {
         source: io::Error,
     },
     /// The checksum is another one.
-    #[error("line {line}: the checksum is wrong: the file was changed after it was written; copy or export it again")]
+    #[error(
+        "line {line}: the checksum is wrong: the file was changed after it was written; copy or export it again"
+    )]
     Checksum {
         /// The trailer's.
         line: u64,

@@ -124,9 +124,7 @@ fn next_line(lines: &mut impl BufRead, line: u64) -> Result<Option<Vec<u8>>, Rec
         Ok(_) if bytes.len() > MAX_LINE_BYTES => Err(RecordingError::TooLong { line }),
         Ok(_) if bytes.last() != Some(&b'\n') => Err(RecordingError::Truncated { line }),
         Ok(_) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            Err(RecordingError::Truncated { line })
-        }
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(RecordingError::Truncated { line }),
         Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => {
             Err(RecordingError::Corrupt { line, source: error })
         }

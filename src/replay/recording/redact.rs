@@ -133,7 +133,9 @@ fn blank(value: &mut Value) {
         Value::String(text) => REDACTED.clone_into(text),
         Value::Array(items) => items.clear(),
         Value::Object(fields) => fields.clear(),
-        Value::Number(number) => *value = if number.is_i64() || number.is_u64() { json!(0) } else { json!(0.0) },
+        Value::Number(number) => {
+            *value = if number.is_i64() || number.is_u64() { json!(0) } else { json!(0.0) }
+        }
         Value::Bool(_) | Value::Null => {}
     }
 }

@@ -14,8 +14,7 @@ use super::{Reader, RecordingError, Redaction, Writer};
 use crate::{bus::nats::StoredEvent, replay::history::History};
 
 fn header() -> Header {
-    let prompt =
-        Prompt { id: "p".into(), system: "s".into(), data: "d".into(), hash: "h".into() };
+    let prompt = Prompt { id: "p".into(), system: "s".into(), data: "d".into(), hash: "h".into() };
     Header {
         format: FORMAT.to_owned(),
         version: VERSION,
