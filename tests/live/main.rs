@@ -21,6 +21,7 @@ mod nats_server;
 mod outages;
 mod postgres;
 mod postgres_server;
+mod recording;
 mod sessions;
 mod stopping;
 mod stream_measure;
