@@ -112,7 +112,11 @@ async fn a_recording_is_exported_shown_imported_and_verified() {
     let path = redacted.to_str().unwrap();
     done(&cluster, &["record", "export", path, "--redact", "all"]).await;
     let text = unzipped(&redacted);
-    assert!(!text.contains("refund") && !text.contains("This one fails") && !text.contains("words words"));
+    for line in text.lines().skip(1) {
+        for said in ["my refund", "order 1001", "This one fails", "words words"] {
+            assert!(!line.contains(said), "{said}: {}", &line[..line.len().min(3_000)]);
+        }
+    }
     let (code, _, err) = run(&cluster, &["replay", "verify", "--file", path]).await;
     assert!(code == 1 && err.contains("is redacted"), "{err}");
     done(&cluster, &["record", "import", path, "--namespace", "redacted"]).await;
