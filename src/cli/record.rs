@@ -59,7 +59,7 @@ pub(super) struct ExportArgs {
     out: PathBuf,
     #[command(flatten)]
     selection: SelectionArgs,
-    /// Replace text: user_input, answer, context, all, a JSON pointer, or text:REGEX; may be repeated
+    /// Replace text, by a rule as below; may be repeated
     #[arg(long, value_name = "RULE")]
     redact: Vec<String>,
     /// Replace the file if there is one

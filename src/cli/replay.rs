@@ -35,12 +35,14 @@ pub(super) enum ReplayCommand {
     Simulate(simulate::SimulateArgs),
 }
 
+const SET_HELP: &str = "Another value for a key of the configuration, for example generation.temperature=0 or \
+                        providers.openai.requests_per_minute=60; may be repeated";
+
 /// Settings to try.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct ChangeArgs {
-    /// Another value for a key of the configuration, for example generation.temperature=0 or
-    /// providers.openai.requests_per_minute=60; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    /// Another value for a key of the configuration; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE", help = SET_HELP)]
     settings: Vec<String>,
 }
 

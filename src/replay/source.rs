@@ -96,7 +96,7 @@ impl Source {
                     let event = self.pending.take();
                     (input, event.filter(|event| !self.selection.is_over(event.stored_at)))
                 }
-                From::File(reader) => match reader.next()? {
+                From::File(reader) => match reader.next_message()? {
                     Some(event) if !self.selection.covers(&event) => continue,
                     event => (None, event),
                 },

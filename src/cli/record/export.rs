@@ -97,7 +97,7 @@ fn header(
         format: FORMAT.to_owned(),
         version: VERSION,
         created_at,
-        namespace: config.nats.namespace.to_string(),
+        namespace: config.nats.namespace.clone(),
         selection: selection.in_words(),
         configuration_id: config.id(),
         configuration: config.decisive(),

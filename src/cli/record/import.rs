@@ -19,7 +19,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 pub(super) async fn run(args: &ImportArgs, config: &Config, env: &Env) -> Result<(), Failure> {
     // All of it is read once before anything is written: half of a damaged file is worse than none.
     let mut reader = open(args)?;
-    while reader.next().map_err(|error| broken(&args.file, &error))?.is_some() {}
+    while reader.next_message().map_err(|error| broken(&args.file, &error))?.is_some() {}
     let reader = open(args)?;
     let bus = connect_bus(config, env, "record").await?;
     let mut signals = Signals::install()?;
@@ -48,7 +48,7 @@ async fn import(
     let mut importer =
         bus.import(&namespace, &stream_limits(config)).await.map_err(|error| failure(&error))?;
     let (mut added, mut known) = (0_u64, 0_u64);
-    while let Some(event) = reader.next().map_err(|error| broken(&args.file, &error))? {
+    while let Some(event) = reader.next_message().map_err(|error| broken(&args.file, &error))? {
         match importer.add(event).await.map_err(|error| failure(&error))? {
             Published::New => added += 1,
             Published::Already => known += 1,

@@ -15,7 +15,7 @@ pub(super) fn run(args: &ShowArgs) -> Result<(), Failure> {
     let failed = |error| broken(&args.file, &error);
     let mut reader = Reader::open(&args.file).map_err(failed)?;
     let broken = loop {
-        match reader.next() {
+        match reader.next_message() {
             Ok(Some(_)) => {}
             Ok(None) => break None,
             Err(error) => break Some(error),

@@ -78,21 +78,21 @@ pub(super) async fn run(
                 stopped = Some(name);
                 break;
             }
-            verified = verifier.next() => {
-                let Some(verified) = verified else { break };
-                tally.add(&verified);
-                if let Some(line) = line(&verified, args.json) {
+            one = verifier.next() => {
+                let Some(one) = one else { break };
+                tally.add(&one);
+                if let Some(line) = line(&one, args.json) {
                     progress.print(&line)?;
                 }
                 progress.one(&format!("{} different", tally.different));
             }
             history = source.next(), if reading => {
-                match history.map_err(|error| unreadable(&error, &args.selection))? {
-                    Some(history) => give(&mut verifier, &mut tally, history, &progress).await?,
-                    None => {
+                let history = history.map_err(|error| unreadable(&error, &args.selection))?;
+                if let Some(history) = history {
+                    give(&mut verifier, &mut tally, history, &progress).await?;
+                } else {
                         reading = false;
                         verifier.close();
-                    }
                 }
             }
         }

@@ -73,7 +73,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// The next message; `None` after the last one, if the file is whole.
-    pub fn next(&mut self) -> Result<Option<StoredEvent>, RecordingError> {
+    pub fn next_message(&mut self) -> Result<Option<StoredEvent>, RecordingError> {
         if self.trailer.is_some() {
             return Ok(None);
         }

@@ -48,7 +48,7 @@ fn written(history: History) -> Vec<u8> {
 fn read(file: &[u8]) -> Result<Vec<StoredEvent>, RecordingError> {
     let mut reader = Reader::new(file)?;
     let mut events = Vec::new();
-    while let Some(event) = reader.next()? {
+    while let Some(event) = reader.next_message()? {
         events.push(event);
     }
     assert_eq!(reader.trailer().unwrap().messages, events.len() as u64);
