@@ -11,13 +11,23 @@ const REDACTED: &str = "[redacted]";
 /// The header that names a large body by its hash, from which a short text could be guessed.
 const BODY_HEADER: &str = "Throughline-Body";
 
-/// Keys whose values may hold what the user said, whatever object they are in. Messages of failures may quote it.
-const USER_INPUT: &[&str] = &["user_input", "user", "message", "summary", "raw_response"];
+/// Keys whose values may hold what the user said, whatever object they are in. Messages of prompts hold it, those of
+/// failures may quote it.
+const USER_INPUT: &[&str] = &["user_input", "user", "messages", "message", "summary", "raw_response"];
 /// The same of what the model said.
-const ANSWER: &[&str] =
-    &["text", "reasoning", "tool_calls", "assistant", "message", "summary", "raw_response", "error_body"];
+const ANSWER: &[&str] = &[
+    "text",
+    "reasoning",
+    "tool_calls",
+    "assistant",
+    "messages",
+    "message",
+    "summary",
+    "raw_response",
+    "error_body",
+];
 /// The same of what is known about the user and what they asked for.
-const CONTEXT: &[&str] = &["preferences", "recent_turns", "external", "summary", "metadata"];
+const CONTEXT: &[&str] = &["preferences", "recent_turns", "external", "messages", "summary", "metadata"];
 
 /// A rule that is none.
 #[derive(Debug, thiserror::Error)]
