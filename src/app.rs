@@ -6,6 +6,8 @@ mod settings;
 mod worker;
 
 pub use adapters::{AdapterError, Adapters, connect_bus, http_sources, open_store, stream_limits};
-pub use prompt::{BUILT_IN_DATA, PromptFileError, load as load_prompt};
+pub use prompt::{
+    BUILT_IN_DATA, PromptFileError, PromptSources, load as load_prompt, sources as prompt_sources,
+};
 pub use settings::engine_settings;
 pub use worker::{Report, Worker, WorkerError};

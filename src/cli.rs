@@ -14,6 +14,7 @@ mod live;
 mod llm;
 mod output;
 mod publish;
+mod record;
 mod replay;
 mod run;
 mod sandbox;
@@ -84,6 +85,9 @@ enum Command {
     /// Make past workflows once more: verify, run with a change, simulate another configuration
     #[command(subcommand)]
     Replay(replay::ReplayCommand),
+    /// Write past workflows to a file, load them elsewhere, look into such a file
+    #[command(subcommand)]
+    Record(record::RecordCommand),
     /// Ask models without a workflow: one question, a file of them, prices and routes
     Llm(llm::LlmArgs),
     /// Check or show the configuration

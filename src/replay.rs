@@ -4,6 +4,7 @@
 //! The deciding is in `throughline_actors::reenact`; here are the files, the threads and the reports around it.
 
 pub mod history;
+pub mod recording;
 pub mod redo;
 pub mod report;
 pub mod rerun;

@@ -21,6 +21,7 @@ mod ids;
 mod ingress;
 mod live;
 mod money;
+pub mod recording;
 mod string_schema;
 mod subject;
 mod timestamp;

@@ -31,18 +31,31 @@ pub enum PromptFileError {
     Template(#[from] PromptError),
 }
 
+/// The texts of a template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptSources {
+    /// `system.j2`.
+    pub system: String,
+    /// `data.j2`.
+    pub data: String,
+}
+
 /// Loads the configured template.
 pub fn load(prompt: &config::Prompt) -> Result<PromptTemplate, PromptFileError> {
+    let PromptSources { system, data } = sources(prompt)?;
+    Ok(PromptTemplate::new(&prompt.id, &system, &data)?)
+}
+
+/// Reads the texts of the configured template.
+pub fn sources(prompt: &config::Prompt) -> Result<PromptSources, PromptFileError> {
     let Some(dir) = &prompt.dir else {
         if prompt.id != BUILT_IN {
             return Err(PromptFileError::NotBuiltIn(prompt.id.clone()));
         }
-        return Ok(PromptTemplate::new(BUILT_IN, BUILT_IN_SYSTEM, BUILT_IN_DATA)?);
+        return Ok(PromptSources { system: BUILT_IN_SYSTEM.to_owned(), data: BUILT_IN_DATA.to_owned() });
     };
     let folder = dir.join(&prompt.id);
-    let system = read(&folder.join("system.j2"))?;
-    let data = read(&folder.join("data.j2"))?;
-    Ok(PromptTemplate::new(&prompt.id, &system, &data)?)
+    Ok(PromptSources { system: read(&folder.join("system.j2"))?, data: read(&folder.join("data.j2"))? })
 }
 
 fn read(path: &Path) -> Result<String, PromptFileError> {

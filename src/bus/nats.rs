@@ -12,6 +12,7 @@ mod dead;
 mod error;
 mod exhausted;
 mod headers;
+mod import;
 mod live;
 mod names;
 mod publish;
@@ -37,6 +38,7 @@ use throughline_schemas::{Event, EventType, Namespace, SessionId, StageName, Sub
 
 pub use connection::{MIN_SERVER, ServerFacts};
 pub use error::ConnectError;
+pub use import::{ImportError, Importer};
 pub use names::Names;
 pub use reader::{Ends, EventReader, Log, ReadRequest, StoredEvent};
 pub use roles::{Needs, Permissions, Role};

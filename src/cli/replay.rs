@@ -7,11 +7,11 @@ mod rerun;
 mod simulate;
 mod verify;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use clap::{Args, Subcommand};
 
-use super::{Failure, bus_error};
+use super::{Failure, bus_error, exit::with_causes};
 use crate::{
     app::connect_bus,
     config::{Config, Env, Layers, Override},
@@ -19,7 +19,7 @@ use crate::{
         Setup,
         selection::{Selection, SelectionArgs},
         setup::SetupError,
-        source::Source,
+        source::{Source, SourceError},
     },
 };
 
@@ -39,12 +39,14 @@ pub(super) enum ReplayCommand {
     Redo(redo::RedoArgs),
 }
 
+const SET_HELP: &str = "Another value for a key of the configuration, for example generation.temperature=0 or \
+                        providers.openai.requests_per_minute=60; may be repeated";
+
 /// Settings to try.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct ChangeArgs {
-    /// Another value for a key of the configuration, for example generation.temperature=0 or
-    /// providers.openai.requests_per_minute=60; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    /// Another value for a key of the configuration; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE", help = SET_HELP)]
     settings: Vec<String>,
 }
 
@@ -52,13 +54,16 @@ impl ChangeArgs {
     /// The configuration with the changes.
     fn apply(&self, layers: &Layers) -> Result<Config, Failure> {
         let mut layers = layers.clone();
-        for setting in &self.settings {
-            let Some((key, value)) = setting.split_once('=') else {
-                return Err(Failure::usage(format!("--set {setting:?} is not KEY=VALUE")));
-            };
-            layers.overrides.push(Override::new("--set", key.trim(), value.trim()));
-        }
+        layers.overrides.extend(self.overrides()?);
         Ok(layers.load()?)
+    }
+
+    fn overrides(&self) -> Result<Vec<Override>, Failure> {
+        let one = |setting: &String| match setting.split_once('=') {
+            Some((key, value)) => Ok(Override::new("--set", key.trim(), value.trim())),
+            None => Err(Failure::usage(format!("--set {setting:?} is not KEY=VALUE"))),
+        };
+        self.settings.iter().map(one).collect()
     }
 }
 
@@ -77,19 +82,72 @@ pub(super) async fn run(
 }
 
 /// Begins to read what is selected.
-async fn open(args: &SelectionArgs, config: &Config, env: &Env) -> Result<(Source, Selection), Failure> {
+pub(super) async fn open(
+    args: &SelectionArgs,
+    config: &Config,
+    env: &Env,
+) -> Result<(Source, Selection), Failure> {
     let selection = Selection::new(args).map_err(Failure::usage)?;
+    if let Some(path) = &args.file {
+        let source = Source::file(path, selection.clone()).map_err(|error| unreadable(&error, args))?;
+        return Ok((source, selection));
+    }
     let bus = connect_bus(config, env, "replay").await?;
-    let source = Source::open(bus, selection.clone()).await.map_err(|error| bus_error::failure(&error))?;
+    let source = Source::log(bus, selection.clone()).await.map_err(|error| unreadable(&error, args))?;
     Ok((source, selection))
 }
 
-async fn close(source: Source) {
-    source.into_bus().close(CLOSE_LIMIT).await;
+/// As [`open`], for what cannot be done once texts were replaced.
+async fn open_whole(
+    args: &SelectionArgs,
+    config: &Config,
+    env: &Env,
+) -> Result<(Source, Selection), Failure> {
+    let (source, selection) = open(args, config, env).await?;
+    match source.header() {
+        Some(header) if !header.redacted.is_empty() => Err(Failure::failed(format!(
+            "the recording is redacted ({}): what it holds is not what was said, so that nothing can be made of it once \
+             more; export it again without --redact",
+            header.redacted.join(", ")
+        ))),
+        Some(_) | None => Ok((source, selection)),
+    }
+}
+
+/// The way of working of here and now, or of a recording, and the same with the changes.
+fn setups(
+    source: &Source,
+    change: &ChangeArgs,
+    layers: &Layers,
+    config: &Config,
+) -> Result<(Setup, Setup), Failure> {
+    match source.header() {
+        Some(header) => {
+            Ok((Setup::recorded(header, Vec::new())?, Setup::recorded(header, change.overrides()?)?))
+        }
+        None => Ok((Setup::new(config)?, Setup::new(&change.apply(layers)?)?)),
+    }
+}
+
+/// What reading ended with.
+pub(super) fn unreadable(error: &SourceError, args: &SelectionArgs) -> Failure {
+    match error {
+        SourceError::Log(error) => bus_error::failure(error),
+        SourceError::Recording(error) => {
+            let file = args.file.as_deref().unwrap_or(Path::new("")).display();
+            Failure::failed(format!("{file}: {}", with_causes(error)))
+        }
+    }
+}
+
+pub(super) async fn close(source: Source) {
+    if let Some(bus) = source.into_bus() {
+        bus.close(CLOSE_LIMIT).await;
+    }
 }
 
 /// Nothing was read: what was asked for is not there.
-fn nothing(selection: &Selection) -> Failure {
+pub(super) fn nothing(selection: &Selection) -> Failure {
     Failure::failed(match &selection.workflows[..] {
         [] => format!("no stored workflow matches: {}", selection.in_words()),
         [workflow] => format!(
@@ -105,12 +163,10 @@ impl From<SetupError> for Failure {
             SetupError::UnknownModel { .. } | SetupError::Read { .. } | SetupError::Template(_) => {
                 Self { message: super::exit::with_causes(&error), ..Self::usage("") }
             }
+            SetupError::Recorded(_) | SetupError::RecordedConfig(_) => {
+                Self::failed(super::exit::with_causes(&error))
+            }
             SetupError::Route(_) | SetupError::Prompt(_) => Self::configuration(&error),
         }
     }
-}
-
-/// The configured way of working.
-fn setup(config: &Config) -> Result<Setup, Failure> {
-    Ok(Setup::new(config)?)
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::{
     Cli, Command, Exit, Failure, Global, SchemaCommand, bench, config_command, dead, dev, doctor, events,
-    exit::with_causes, health, llm, output, publish, replay, sandbox, schema, setup, worker,
+    exit::with_causes, health, llm, output, publish, record, replay, sandbox, schema, setup, worker,
 };
 use crate::{
     app::{AdapterError, WorkerError},
@@ -76,6 +76,7 @@ impl Cli {
             Command::Dead(args) => dead::run(args, &config, env).await,
             Command::Doctor(args) => doctor::run(args, &config, env).await,
             Command::Replay(command) => Box::pin(replay::run(command, layers, &config, env)).await,
+            Command::Record(command) => Box::pin(record::run(command, &config, env)).await,
             Command::Llm(args) => Box::pin(llm::run(args, config, env)).await,
             // Answered before there was a runtime.
             Command::Config(_) | Command::Schema(_) => Ok(()),
@@ -110,6 +111,7 @@ impl Command {
             | Self::Health
             | Self::Llm(_)
             | Self::Replay(_)
+            | Self::Record(_)
             | Self::Config(_)
             | Self::Schema(_)
             | Self::Sandbox(_)

@@ -24,6 +24,12 @@ const ANSWER_SHAPING: [&str; 9] = [
     "prompt",
 ];
 
+/// Sections that do not shape an answer, but decide about attempts, waits and ends.
+const OTHERWISE_DECISIVE: [&str; 3] = ["stages", "sessions", "worker"];
+
+/// Keys that may hold or name a secret, or an address.
+const NOT_RECORDED: [&str; 5] = ["api_key", "api_keys", "base_url", "headers", "url"];
+
 impl Config {
     /// The effective configuration as TOML that can be loaded again (but for passwords in URLs, which are `***`);
     /// a comment at each key says where it came from.
@@ -69,6 +75,23 @@ impl Config {
         // Keys are read in a fixed order, so equal configurations have equal text.
         let digest = Sha256::digest(self.nested(shaping).to_string());
         digest.iter().take(8).fold(String::new(), |id, byte| format!("{id}{byte:02x}"))
+    }
+
+    /// What decides how a workflow goes, for a recording: `stages`, `sessions`, `worker` and what [`Config::id`] is of.
+    /// Without keys, the names of secrets, headers and addresses: sources keep only the placeholders of theirs.
+    pub fn decisive(&self) -> Json {
+        let mut json = self.nested(|entry| {
+            let name = entry.section.name.as_str();
+            let section = name.split('.').next().unwrap_or_default();
+            let decisive = ANSWER_SHAPING.contains(&section) || OTHERWISE_DECISIVE.contains(&section);
+            let key = entry.key.split('.').next().unwrap_or_default();
+            decisive && !(NOT_RECORDED.contains(&key) || (section == "prompt" && key == "dir"))
+        });
+        for (index, source) in self.sources.iter().enumerate() {
+            let filled: Vec<_> = source.url.placeholders.iter().map(|name| format!("{{{name}}}")).collect();
+            json["sources"][index]["url"] = format!("http://source.invalid/{}", filled.join("/")).into();
+        }
+        json
     }
 
     fn nested(&self, wanted: impl Fn(&Entry) -> bool) -> Json {

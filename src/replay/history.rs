@@ -6,7 +6,9 @@ use throughline_actors::{
     reenact::{Message, Past, PastError},
     stages::input::derived_id,
 };
-use throughline_schemas::{EventType, Ingress, IngressLimits, WorkflowId, decode};
+use throughline_schemas::{
+    EventType, Ingress, IngressLimits, WorkflowId, decode, recording::RECORDED_SUBJECT,
+};
 
 use crate::bus::nats::StoredEvent;
 
@@ -43,8 +45,15 @@ impl History {
 }
 
 fn message(event: StoredEvent) -> Message {
-    let StoredEvent { sequence, subject, stored_at, headers, body } = event;
+    let subject = subject_of(&event).to_owned();
+    let StoredEvent { sequence, subject: _, stored_at, headers, body } = event;
     Message { subject, headers, body, sequence, stored_at }
+}
+
+/// The subject that a message had where it was recorded: ids of inputs that name none follow from it.
+fn subject_of(event: &StoredEvent) -> &str {
+    let recorded = event.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(RECORDED_SUBJECT));
+    recorded.map_or(&event.subject, |(_, subject)| subject)
 }
 
 /// The type of a stored event, by its subject.
@@ -61,7 +70,7 @@ pub fn workflow_of(event: &StoredEvent) -> Option<WorkflowId> {
     let header = |name: &str| {
         event.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     };
-    let derived = derived_id(&event.subject, event.sequence, event.stored_at);
+    let derived = derived_id(subject_of(event), event.sequence, event.stored_at);
     match Ingress::read(&event.body, header, derived, &NO_LIMITS).ok()? {
         Ok(input) => Some(input.workflow_id),
         Err(refused) => Some(refused.workflow_id),

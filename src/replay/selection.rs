@@ -1,12 +1,18 @@
 //! Which past workflows a command is about.
 
+use std::{fmt::Write as _, path::PathBuf};
+
 use clap::Args;
 use throughline_actors::ports::clock::Clock;
 use throughline_schemas::{IdError, Namespace, SessionId, Timestamp, WorkflowId};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::history::History;
-use crate::{bus::nats::ReadRequest, cli::since, system::SystemClock};
+use super::history::{History, workflow_of};
+use crate::{
+    bus::nats::{ReadRequest, StoredEvent},
+    cli::since,
+    system::SystemClock,
+};
 
 /// What people type.
 #[derive(Debug, Clone, Default, Args)]
@@ -29,6 +35,9 @@ pub struct SelectionArgs {
     /// At most so many workflows, the earliest first
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
+    /// Read from this recording instead of the log; no NATS server is needed
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
 }
 
 /// A selection that cannot be.
@@ -108,6 +117,21 @@ impl Selection {
         self.until.is_some_and(|until| stored_at >= until)
     }
 
+    /// Whether a message of a recording is among what would be read of a log.
+    pub fn covers(&self, event: &StoredEvent) -> bool {
+        let in_time =
+            self.since.is_none_or(|since| event.stored_at >= since) && !self.is_over(event.stored_at);
+        in_time
+            && (self.workflows.is_empty()
+                || workflow_of(event).is_some_and(|workflow| self.workflows.contains(&workflow)))
+    }
+
+    /// Whether a workflow of a recording is of the session that is asked for.
+    pub fn is_of_session(&self, history: &History) -> bool {
+        let Some(token) = self.session.as_ref().map(SessionId::token) else { return true };
+        history.events.iter().any(|event| event.subject.split('.').nth(3) == Some(token.as_str()))
+    }
+
     /// Whether a workflow is asked for.
     pub fn wants(&self, history: &History) -> bool {
         !self.failed || history.has_failed()
@@ -115,6 +139,7 @@ impl Selection {
 
     /// In words, for reports.
     pub fn in_words(&self) -> String {
+        // Writing to a string cannot fail.
         let mut words = match (&self.workflows[..], &self.session) {
             ([], None) => "all workflows".to_owned(),
             ([], Some(session)) => format!("workflows of session {session}"),
@@ -125,13 +150,13 @@ impl Selection {
             words.push_str(" that failed");
         }
         if let Some(since) = self.since {
-            words.push_str(&format!(" since {since}"));
+            let _ = write!(words, " since {since}");
         }
         if let Some(until) = self.until {
-            words.push_str(&format!(" until {until}"));
+            let _ = write!(words, " until {until}");
         }
         if let Some(limit) = self.limit {
-            words.push_str(&format!(", at most {limit}"));
+            let _ = write!(words, ", at most {limit}");
         }
         words
     }

@@ -6,17 +6,18 @@ use std::{
     sync::Arc,
 };
 
+use serde_json::Value;
 use throughline_actors::{
     policy::routing::Routing,
     ports::tokenizer::Tokenizer,
     prompt::{PromptError, PromptTemplate},
     settings::EngineSettings,
 };
-use throughline_schemas::StageName;
+use throughline_schemas::{StageName, recording::Header};
 
 use crate::{
     app::{PromptFileError, engine_settings, load_prompt},
-    config::Config,
+    config::{Config, ConfigErrors, Layers, Override},
     llm::RouteError,
     tokenizer::Tokenizers,
 };
@@ -53,6 +54,12 @@ pub enum SetupError {
     /// The prompt to try does not compile.
     #[error(transparent)]
     Template(#[from] PromptError),
+    /// A recording's configuration is none that this version understands.
+    #[error("the configuration in the recording cannot be used")]
+    Recorded(#[source] toml::ser::Error),
+    /// It has mistakes, or what was changed in it has.
+    #[error("the configuration in the recording, with what --set changes, cannot be used")]
+    RecordedConfig(#[source] ConfigErrors),
     /// The model to try is not configured.
     #[error("no model is named {name:?}; configured are: {}", known.join(", "))]
     UnknownModel {
@@ -71,6 +78,28 @@ impl Setup {
             template: Arc::new(load_prompt(&config.prompt)?),
             tokenizer: Arc::new(Tokenizers),
         })
+    }
+
+    /// As it was recorded, with changes; nothing of here and now.
+    pub fn recorded(header: &Header, changes: Vec<Override>) -> Result<Self, SetupError> {
+        let mut recorded = header.configuration.clone();
+        without_nulls(&mut recorded);
+        let text = toml::to_string(&recorded).map_err(SetupError::Recorded)?;
+        let load = |overrides| {
+            let layers = Layers { overrides, ..Layers::default() };
+            layers.load_text("the recording", &text).map_err(SetupError::RecordedConfig)
+        };
+        let config = load(Vec::new())?;
+        let id = config.id();
+        let config = if changes.is_empty() { config } else { load(changes)? };
+        let prompt = &header.prompt;
+        let template = PromptTemplate::new(&prompt.id, &prompt.system, &prompt.data)?;
+        let mut settings = engine_settings(&config, &StageName::ALL)?;
+        // What is recorded is the id of the configuration with the addresses, which are not in the file.
+        if config.id() == id {
+            settings.generation.config_id.clone_from(&header.configuration_id);
+        }
+        Ok(Self { settings, template: Arc::new(template), tokenizer: Arc::new(Tokenizers) })
     }
 
     /// Asks this model and no other.
@@ -98,5 +127,17 @@ impl Setup {
         };
         self.template = Arc::new(template);
         Ok(())
+    }
+}
+
+/// TOML has no nulls: what is not set is left out.
+fn without_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(without_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_nulls),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }

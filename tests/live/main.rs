@@ -21,6 +21,7 @@ mod nats_server;
 mod outages;
 mod postgres;
 mod postgres_server;
+mod recording;
 mod replay;
 mod sessions;
 mod stopping;

@@ -158,7 +158,12 @@ impl ModelScript {
             return (Err(wait), self.over(index));
         }
         self.under_way = Some(index);
-        (Ok(Duration::from_millis(self.takes[index].attempt.waited_ms.unwrap_or_default())), None)
+        let waited = match self.takes[index].attempt.waited_ms {
+            // It was held back for less than a millisecond, of which the rest was cut off.
+            Some(0) => Duration::from_micros(500),
+            waited => Duration::from_millis(waited.unwrap_or_default()),
+        };
+        (Ok(waited), None)
     }
 
     /// Whether its provider let the call be made.

@@ -17,11 +17,11 @@ use throughline_schemas::{EventType, MAJOR, Namespace, Subject, Timestamp, Workf
 use super::{
     Core, claim_check,
     error::{unavailable, unavailable_because},
-    headers, requests,
+    headers, import, requests,
 };
 
 /// How long reading stored messages may stall before it is given up.
-const STALL_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const STALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// Which log to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,11 +90,11 @@ impl ReadRequest {
 /// One stored message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEvent {
-    /// Its sequence in its stream.
+    /// Its sequence in its stream; of an imported message, in the one where it was recorded.
     pub sequence: u64,
     /// The subject it is stored under.
     pub subject: String,
-    /// When it was stored.
+    /// When it was stored; of an imported message, where it was recorded.
     pub stored_at: Timestamp,
     /// Its headers, by name.
     pub headers: Vec<(String, String)>,
@@ -164,13 +164,14 @@ impl EventReader {
             if info.pending == 0 {
                 self.left = self.left.saturating_sub(1);
             }
-            self.pending = Some(StoredEvent {
+            let event = StoredEvent {
                 sequence: info.stream_sequence,
                 stored_at: info.published.into(),
                 headers: sorted(headers::pairs(message.headers.as_ref())),
                 subject: message.subject.to_string(),
                 body: message.payload.clone(),
-            });
+            };
+            self.pending = Some(import::as_recorded(event));
         }
     }
 }

@@ -14,7 +14,12 @@ use throughline_actors::ports::bus::BusError;
 use throughline_schemas::StageName;
 use tokio::time::Instant;
 
-use super::{Core, Names, NatsBus, error::unavailable_because, requests};
+use super::{
+    Core, Names, NatsBus,
+    error::{unavailable, unavailable_because},
+    import::MARK,
+    requests,
+};
 
 pub use drift::Drift;
 use wanted::Wanted;
@@ -85,6 +90,13 @@ pub async fn setup(bus: &NatsBus, limits: &Limits) -> Result<Report, BusError> {
                 report.created.push(wanted.name);
             }
             Some(found) => {
+                if holds_imported(found) {
+                    return Err(unavailable(format!(
+                        "setting up: the namespace {} holds imported recordings, which workers would run again; name \
+                         another one with --namespace",
+                        core.settings.namespace
+                    )));
+                }
                 let drifts = drift::of_stream(&wanted, found);
                 if drifts.is_empty() {
                     report.unchanged.push(wanted.name);
@@ -113,6 +125,28 @@ pub async fn setup(bus: &NatsBus, limits: &Limits) -> Result<Report, BusError> {
         }
     }
     Ok(report)
+}
+
+/// Makes the namespace one for imports if there is none yet: a log with a mark and a place for large bodies, without
+/// consumers. False if there is one that workers work on.
+pub(super) async fn prepare_import(core: &Core, limits: &Limits) -> Result<bool, BusError> {
+    let [mut events, _dead, bodies, ..] = wanted::streams(&core.settings, &core.names, limits);
+    match stream_config(core, &events.name).await? {
+        Some(found) if !holds_imported(&found) => return Ok(false),
+        Some(_) => {}
+        None => {
+            events.metadata.insert(MARK.0.to_owned(), MARK.1.to_owned());
+            create(core, &events).await?;
+        }
+    }
+    if stream_config(core, &bodies.name).await?.is_none() {
+        create(core, &bodies).await?;
+    }
+    Ok(true)
+}
+
+fn holds_imported(found: &jetstream::stream::Config) -> bool {
+    found.metadata.get(MARK.0).is_some_and(|held| held == MARK.1)
 }
 
 /// What is missing or differs from what [`setup`] with these limits would make; nothing if all is well.

@@ -16,10 +16,10 @@ use throughline_actors::{
 use throughline_schemas::{StageName, Usd};
 use tokio::time::Instant;
 
-use super::{ChangeArgs, close, comparison::render, nothing, open, progress::Progress};
+use super::{ChangeArgs, close, comparison::render, nothing, open_whole, progress::Progress, unreadable};
 use crate::{
     app::{BUILT_IN_DATA, http_sources},
-    cli::{Failure, bus_error, exit::with_causes, output, signal::Signals, timeline::Style},
+    cli::{Failure, exit::with_causes, output, signal::Signals, timeline::Style},
     config::{Config, Env, Layers},
     llm::model_providers,
     replay::{
@@ -144,7 +144,7 @@ pub(super) async fn run(args: &RunArgs, layers: &Layers, config: &Config, env: &
     };
     let means = Means { models, sources, budget, concurrency: usize::from(args.concurrency), from };
     let mut reruns = Reruns::new(&setup, means).map_err(|error| Failure::configuration(&error))?;
-    let (mut source, selection) = open(&args.selection, config, env).await?;
+    let (mut source, selection) = open_whole(&args.selection, config, env).await?;
     let mut signals = Signals::install()?;
     let (started_at, began) = (now(), Instant::now());
     let progress = Progress::new(args.selection.limit);
@@ -167,7 +167,7 @@ pub(super) async fn run(args: &RunArgs, layers: &Layers, config: &Config, env: &
                 Some(Err(error)) => return Err(Failure::failed(format!("a re-run broke: {error}; this is a bug"))),
                 None => {}
             },
-            history = source.next(), if room => match history.map_err(|error| bus_error::failure(&error))? {
+            history = source.next(), if room => match history.map_err(|error| unreadable(&error, &args.selection))? {
                 Some(history) => {
                     let workflow = history.workflow.clone();
                     let past = history.read().map_err(|error| {

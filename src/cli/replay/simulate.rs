@@ -1,6 +1,6 @@
 //! `throughline replay simulate`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
@@ -9,13 +9,14 @@ use serde_json::json;
 use throughline_actors::reenact::{Decided, Decisions, Recorded, Simulated};
 use throughline_schemas::{Usd, event::generation::AttemptError};
 
-use super::{ChangeArgs, close, nothing, open, progress::Progress, setup};
+use super::{ChangeArgs, close, nothing, open_whole, progress::Progress, setups, unreadable};
 use crate::{
-    cli::{Failure, bus_error, exit::with_causes, output, signal::Signals, timeline::clean},
+    cli::{Failure, exit::with_causes, output, signal::Signals, timeline::clean},
     config::{Config, Env, Layers},
     replay::{
-        selection::SelectionArgs,
+        selection::{Selection, SelectionArgs},
         simulate::{MAX_WORKFLOWS, changed_providers, simulate},
+        source::Source,
     },
 };
 
@@ -71,10 +72,11 @@ pub(super) async fn run(
     config: &Config,
     env: &Env,
 ) -> Result<(), Failure> {
-    let (recorded, changed) = (setup(config)?, setup(&args.change.apply(layers)?)?);
+    let (source, selection) = open_whole(&args.selection, config, env).await?;
+    let (recorded, changed) = setups(&source, &args.change, layers, config)?;
     let mut signals = Signals::install()?;
     let workflows = tokio::select! {
-        workflows = read(args, config, env) => workflows?,
+        workflows = read(args, source, &selection) => workflows?,
         name = signals.next() => return Err(Failure::failed(format!("stopped by {name}"))),
     };
     let total = workflows.len() as u64;
@@ -132,11 +134,14 @@ pub(super) async fn run(
 }
 
 /// Everything that can be simulated.
-async fn read(args: &SimulateArgs, config: &Config, env: &Env) -> Result<Vec<Recorded>, Failure> {
-    let (mut source, selection) = open(&args.selection, config, env).await?;
+async fn read(
+    args: &SimulateArgs,
+    mut source: Source,
+    selection: &Selection,
+) -> Result<Vec<Recorded>, Failure> {
     let progress = Progress::new(None);
     let mut workflows = Vec::new();
-    while let Some(history) = source.next().await.map_err(|error| bus_error::failure(&error))? {
+    while let Some(history) = source.next().await.map_err(|error| unreadable(&error, &args.selection))? {
         let workflow = history.workflow.clone();
         let past = history
             .read()
@@ -152,16 +157,16 @@ async fn read(args: &SimulateArgs, config: &Config, env: &Env) -> Result<Vec<Rec
     }
     progress.finish();
     close(source).await;
-    if workflows.is_empty() { Err(nothing(&selection)) } else { Ok(workflows) }
+    if workflows.is_empty() { Err(nothing(selection)) } else { Ok(workflows) }
 }
 
 impl Sum {
     fn add(&mut self, decisions: &Decisions) {
         let Decisions { route: _, attempts, failed, cost_usd } = decisions;
         if failed.is_some() {
-            self.failed += 1
+            self.failed += 1;
         } else {
-            self.answered += 1
+            self.answered += 1;
         }
         for (n, attempt) in attempts.iter().enumerate() {
             let Decided { provider: _, model, error, waited_ms, retry_in_ms: _, cost_usd: _ } = attempt;
@@ -242,10 +247,10 @@ impl Summary {
         }
         let mut text = format!("{total} workflows, {different} decided otherwise\n{table}");
         if *assumed > 0 {
-            text.push_str(&format!("\n{assumed} calls are not on record, and how they end is assumed"));
+            let _ = write!(text, "\n{assumed} calls are not on record, and how they end is assumed");
         }
         if *endless > 0 {
-            text.push_str(&format!("\n{endless} workflows would not come to an end"));
+            let _ = write!(text, "\n{endless} workflows would not come to an end");
         }
         text
     }
@@ -283,10 +288,10 @@ fn in_words(decisions: &Decisions) -> String {
     let attempt = |attempt: &Decided| {
         let mut text = clean(&attempt.model, ID_CHARS);
         if attempt.waited_ms > 0 {
-            text.push_str(&format!(" after {} ms", attempt.waited_ms));
+            let _ = write!(text, " after {} ms", attempt.waited_ms);
         }
         if let Some(error) = attempt.error {
-            text.push_str(&format!(" {}", error.as_str()));
+            let _ = write!(text, " {}", error.as_str());
         }
         text
     };

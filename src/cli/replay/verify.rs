@@ -1,6 +1,6 @@
 //! `throughline replay verify`.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use clap::Args;
 use serde_json::json;
@@ -8,9 +8,9 @@ use throughline_actors::reenact::NotEnacted;
 use throughline_schemas::Timestamp;
 use tokio::time::Instant;
 
-use super::{ChangeArgs, close, nothing, open, progress::Progress, setup};
+use super::{ChangeArgs, close, nothing, open_whole, progress::Progress, setups, unreadable};
 use crate::{
-    cli::{Failure, bus_error, exit::with_causes, signal::Signals, timeline::clean},
+    cli::{Failure, exit::with_causes, signal::Signals, timeline::clean},
     config::{Config, Env, Layers},
     replay::{
         history::History,
@@ -24,11 +24,12 @@ const MAX_SHOWN: usize = 400;
 
 const VERIFY_HELP: &str = "\
 Every stage runs again on what is recorded, with the model, the sources, the database, the clock and chance answering from
-the record, and with the prompt and the configuration of here and now. Nothing is called and nothing is written.
+the record, and with the prompt and the configuration of here and now; with --file, with those in the file. Nothing is called and nothing is written.
 Exit 0: all came out as they were. Exit 1: some did not; each is named with its first event and field that differ.
 
   throughline replay verify --since 1h
-  throughline replay verify order-4711 --set generation.max_tokens=200";
+  throughline replay verify order-4711 --set generation.max_tokens=200
+  throughline replay verify --file bug.jsonl.gz";
 
 /// `throughline replay verify`
 #[derive(Debug, Clone, Args)]
@@ -61,8 +62,8 @@ pub(super) async fn run(
     config: &Config,
     env: &Env,
 ) -> Result<(), Failure> {
-    let setup = setup(&args.change.apply(layers)?)?;
-    let (mut source, selection) = open(&args.selection, config, env).await?;
+    let (mut source, selection) = open_whole(&args.selection, config, env).await?;
+    let (_, setup) = setups(&source, &args.change, layers, config)?;
     let mut signals = Signals::install()?;
     let mut verifier = Verifier::start(&setup).map_err(|error| Failure::configuration(&error))?;
     let began = Instant::now();
@@ -77,21 +78,21 @@ pub(super) async fn run(
                 stopped = Some(name);
                 break;
             }
-            verified = verifier.next() => {
-                let Some(verified) = verified else { break };
-                tally.add(&verified);
-                if let Some(line) = line(&verified, args.json) {
+            one = verifier.next() => {
+                let Some(one) = one else { break };
+                tally.add(&one);
+                if let Some(line) = line(&one, args.json) {
                     progress.print(&line)?;
                 }
                 progress.one(&format!("{} different", tally.different));
             }
             history = source.next(), if reading => {
-                match history.map_err(|error| bus_error::failure(&error))? {
-                    Some(history) => give(&mut verifier, &mut tally, history, &progress).await?,
-                    None => {
+                let history = history.map_err(|error| unreadable(&error, &args.selection))?;
+                if let Some(history) = history {
+                    give(&mut verifier, &mut tally, history, &progress).await?;
+                } else {
                         reading = false;
                         verifier.close();
-                    }
                 }
             }
         }
@@ -157,14 +158,15 @@ impl Tally {
             self.different
         );
         if self.unreadable > 0 {
-            text.push_str(&format!(", {} unreadable", self.unreadable));
+            let _ = write!(text, ", {} unreadable", self.unreadable);
         }
-        text.push_str(&format!("; {} results made once more in {:.1} s", self.results, took.as_secs_f64()));
+        // Writing to a string cannot fail.
+        let _ = write!(text, "; {} results made once more in {:.1} s", self.results, took.as_secs_f64());
         if let Some((first, last)) = self.first.zip(self.last) {
-            text.push_str(&format!(", recorded over {} s", last.ms_since(first) / 1_000));
+            let _ = write!(text, ", recorded over {} s", last.ms_since(first) / 1_000);
         }
         for (reason, count) in &self.as_recorded {
-            text.push_str(&format!("\n{count} results taken as they are: {reason}"));
+            let _ = write!(text, "\n{count} results taken as they are: {reason}");
         }
         text
     }
