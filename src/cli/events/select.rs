@@ -1,13 +1,10 @@
 //! Which events are read, and which of them are shown.
 
-use throughline_actors::ports::clock::Clock;
-use throughline_schemas::{EventType, IdError, Namespace, SessionId, Subject, Timestamp, WorkflowId};
-use time::OffsetDateTime;
+use throughline_schemas::{EventType, IdError, Namespace, SessionId, Subject, WorkflowId};
 
 use crate::{
     bus::nats::{Log, ReadRequest, StoredEvent},
-    cli::{EventsArgs, Failure, since},
-    system::SystemClock,
+    cli::{EventsArgs, Failure, since::Period},
 };
 
 /// What the arguments select.
@@ -17,7 +14,7 @@ pub(super) struct Selection {
     event_type: Option<EventType>,
     /// Whether the filters find inputs only by the tokens of their subjects.
     by_tokens: bool,
-    since: Option<Timestamp>,
+    period: Period,
     follow: bool,
 }
 
@@ -28,13 +25,10 @@ impl Selection {
             args.workflow.as_ref().map(WorkflowId::new).transpose().map_err(|e| id("--workflow", e))?;
         let session =
             args.session.as_ref().map(SessionId::new).transpose().map_err(|e| id("--session", e))?;
-        let since = args
-            .since
-            .as_deref()
-            .map(|text| since::parse(text).map_err(|error| Failure::usage(format!("--since {error}"))))
-            .transpose()?
-            .map(|span| Timestamp::from(OffsetDateTime::from(SystemClock.now()) - span));
-        let event_type = args.r#type;
+        let period =
+            Period::new(args.since.as_deref(), args.until.as_deref()).map_err(Failure::usage)?;
+        // Of those that failed the failures are read; each leads to the rest of its workflow.
+        let event_type = if args.failed { Some(EventType::WorkflowFailed) } else { args.r#type };
         let by_tokens = workflow.is_some() || session.is_some();
         let kinds: Vec<EventType> = match event_type {
             None => EventType::ALL.to_vec(),
@@ -54,14 +48,14 @@ impl Selection {
                 Some(_) => {}
             }
         }
-        Ok(Self { filters, event_type, by_tokens, since, follow: args.follow })
+        Ok(Self { filters, event_type, by_tokens, period, follow: args.follow })
     }
 
     pub(super) fn request(&self) -> ReadRequest {
         ReadRequest {
             log: Log::Events,
             filters: self.filters.clone(),
-            since: self.since,
+            since: self.period.since,
             follow: self.follow,
             apart: false,
         }
@@ -71,7 +65,12 @@ impl Selection {
     pub(super) fn shows(&self, event: &StoredEvent) -> bool {
         let kind = event.subject.split('.').nth(2);
         self.event_type.is_none_or(|wanted| kind == Some(wanted.as_str()))
-            && self.since.is_none_or(|since| event.stored_at >= since)
+            && self.period.contains(event.stored_at)
+    }
+
+    /// Whether this event, and all that follow it in the log, are stored after what is asked for.
+    pub(super) fn is_over(&self, event: &StoredEvent) -> bool {
+        self.period.is_over(event.stored_at)
     }
 
     /// Whether inputs without tokens have to be looked for.
@@ -104,9 +103,7 @@ mod tests {
             workflow: workflow.map(str::to_owned),
             session: session.map(str::to_owned),
             r#type: kind,
-            since: None,
-            follow: false,
-            json: false,
+            ..EventsArgs::default()
         };
         Selection::new(&args, &Namespace::new("t").unwrap()).unwrap().filters
     }
@@ -121,5 +118,26 @@ mod tests {
         assert_eq!(filters(Some("w"), Some("s"), None).len(), EventType::ALL.len());
         assert_eq!(filters(Some("w"), Some("s"), None)[1], "t.v1.input_validated.s.w");
         assert!(!filters(Some("> *"), None, None).concat().contains("> *"));
+    }
+
+    #[test]
+    fn of_those_that_failed_the_failures_are_read_and_reading_ends_with_the_period() {
+        let args = EventsArgs {
+            failed: true,
+            session: Some("s".to_owned()),
+            until: Some("1970-01-01T00:00:01Z".to_owned()),
+            ..EventsArgs::default()
+        };
+        let selection = Selection::new(&args, &Namespace::new("t").unwrap()).unwrap();
+        assert_eq!(selection.filters, ["t.v1.workflow_failed.s.*"]);
+        let stored = |ms| StoredEvent {
+            sequence: 1,
+            subject: "t.v1.workflow_failed.s.w".to_owned(),
+            stored_at: throughline_schemas::Timestamp::from_unix_ms(ms),
+            headers: Vec::new(),
+            body: bytes::Bytes::new(),
+        };
+        assert!(selection.shows(&stored(999)) && !selection.is_over(&stored(999)));
+        assert!(!selection.shows(&stored(1000)) && selection.is_over(&stored(1000)));
     }
 }

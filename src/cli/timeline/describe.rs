@@ -1,13 +1,16 @@
 //! What one stored event says, in a few words.
 
+use std::time::Duration;
+
+use throughline_actors::{cost::total, ports::bus::published_by};
 use throughline_schemas::{
-    Event, EventData, EventType, Ingress, IngressLimits, Timestamp, Usage, Usd, WorkflowFailed, WorkflowId,
+    Event, EventData, EventType, Ingress, IngressLimits, StageName, Timestamp, Usage, Usd, WorkflowFailed, WorkflowId,
     decode,
     event::{
         ExternalDataFetched, InteractionSaved, ResponseGenerated,
         context::Context,
-        external::{SourceResult, SourceStatus},
-        generation::Attempt,
+        external::{FailedCall, SourceResult, SourceStatus},
+        generation::{Attempt, ErrorClass, Purpose},
     },
     token,
 };
@@ -31,6 +34,10 @@ pub(in crate::cli) struct Moment {
     pub(super) at: Timestamp,
     /// When the workflow's input was stored, if the event says so.
     pub(super) started: Option<Timestamp>,
+    /// How long the work for it had gone on when it was published, if that is on record.
+    pub(super) worked: Option<Duration>,
+    /// The stage that made it; empty for what somebody published.
+    pub(super) stage: &'static str,
     /// The workflow's token, if the event tells its workflow.
     pub(in crate::cli) key: Option<String>,
     pub(in crate::cli) workflow: Option<String>,
@@ -57,6 +64,8 @@ impl Moment {
             sequence: event.sequence,
             at: event.stored_at,
             started: None,
+            worked: None,
+            stage: kind.map_or("", stage_of),
             key: tokens.nth(1).map(str::to_owned),
             workflow: None,
             session: None,
@@ -153,14 +162,18 @@ impl Moment {
             EventData::ContextRetrieved(data) => (Some(data.request.received_at), context(&data.context)),
             EventData::ExternalDataFetched(data) => {
                 let worst = sources_tone(data);
+                // All are asked at the same time.
+                let longest = data.external.values().map(|source| source.duration_ms.duration()).max();
                 return Self {
                     started: Some(data.request.received_at),
+                    worked: longest,
                     what: sources(data),
+                    details: failed_calls(data, style),
                     tone: worst,
                     ..base
                 };
             }
-            EventData::ResponseGenerated(data) => return base.response(data, style),
+            EventData::ResponseGenerated(data) => return base.response(data, meta.time, style),
             EventData::InteractionSaved(data) => {
                 return Self {
                     started: Some(data.received_at),
@@ -169,20 +182,21 @@ impl Moment {
                     ..base
                 };
             }
-            EventData::WorkflowFailed(data) => return base.failed(data, style),
+            EventData::WorkflowFailed(data) => return base.failed(data, meta.time, style),
         };
         Self { started, what, ..base }
     }
 
-    fn response(self, data: &ResponseGenerated, style: Style) -> Self {
+    fn response(self, data: &ResponseGenerated, published: Timestamp, style: Style) -> Self {
         let response = &data.response;
         let mut parts = vec![clean(&response.model, ID_CHARS), tokens(data.usage)];
-        parts.extend(data.cost_usd.map(cost));
+        parts.extend(data.cost_usd.map(|known| cost(known, data.cost_is_partial)));
         parts.push(count(data.attempts.len(), "attempt"));
         let mut details = attempts(&data.attempts, style);
         details.push(quoted(&response.text, style.room(INDENT)));
         Self {
             started: Some(data.request.received_at),
+            worked: worked(&data.attempts, published),
             what: parts.join(", "),
             details,
             tone: if data.attempts.len() > 1 { Tone::Caution } else { Tone::Plain },
@@ -190,20 +204,36 @@ impl Moment {
         }
     }
 
-    fn failed(self, data: &WorkflowFailed, style: Style) -> Self {
+    fn failed(self, data: &WorkflowFailed, published: Timestamp, style: Style) -> Self {
         let attempts_made = count(usize::try_from(data.attempts).unwrap_or(usize::MAX), "attempt");
         let mut details = attempts(&data.attempt_log, style);
         details.push(clean(&data.message, style.room(INDENT)));
         if data.may_have_happened {
             details.push("it may have happened, and may have been billed".to_owned());
         }
+        let total = total(&data.attempt_log);
+        let spent = total.known.map_or_else(String::new, |known| format!(", {}", cost(known, total.is_partial)));
         Self {
-            what: format!("{} in {}, after {attempts_made}", data.code, data.stage),
+            worked: worked(&data.attempt_log, published),
+            stage: data.stage.as_str(),
+            what: format!("{} in {}, after {attempts_made}{spent}", data.code, data.stage),
             details,
             tone: Tone::Bad,
             ..self
         }
     }
+}
+
+/// The stage whose result an event of this type is; of a failure the event itself says it.
+fn stage_of(kind: EventType) -> &'static str {
+    let stage = StageName::ALL.into_iter().find(|stage| published_by(*stage) == kind);
+    stage.map_or("", StageName::as_str)
+}
+
+/// How long ago the first call to a model began when the event was published; both are of the clock of one worker.
+fn worked(attempts: &[Attempt], published: Timestamp) -> Option<Duration> {
+    let first = attempts.iter().map(|attempt| attempt.started_at).min()?;
+    Some(between(first, published))
 }
 
 fn context(context: &Context) -> String {
@@ -220,7 +250,7 @@ fn sources(data: &ExternalDataFetched) -> String {
         let took = duration(source.duration_ms.duration());
         let calls = if source.calls > 1 { format!(" in {} calls", source.calls) } else { String::new() };
         match source.status {
-            SourceStatus::Ok => format!("{name} ok {took}{calls}"),
+            SourceStatus::Ok => format!("{name} ok {took}{calls}{}", amount(source)),
             SourceStatus::Skipped => format!("{name} skipped"),
             SourceStatus::Failed => {
                 let code = source.error.as_ref().map_or("failed", |error| error.code.as_str());
@@ -243,22 +273,99 @@ fn saved(data: &InteractionSaved, at: Timestamp) -> String {
     format!("complete in {}", duration(between(data.received_at, at)))
 }
 
-fn attempts(attempts: &[Attempt], style: Style) -> Vec<String> {
-    let failed = |attempt: &Attempt| {
-        let error = attempt.error.as_deref()?;
-        let status = attempt.http_status.map_or_else(String::new, |status| format!(" {status}"));
-        let line = format!(
-            "attempt at {} ({}){status}, {}: {error}",
-            attempt.model,
-            attempt.provider,
-            duration(attempt.duration_ms.duration())
-        );
-        Some(clean(&line, style.room(INDENT)))
-    };
-    attempts.iter().filter_map(failed).collect()
+/// How much a source answered, as JSON.
+fn amount(source: &SourceResult) -> String {
+    let bytes = source.data.as_ref().map_or(0, |data| data.to_string().len());
+    match bytes {
+        0 => String::new(),
+        1..10_000 => format!(" ({bytes} B)"),
+        _ => format!(" ({} kB)", bytes / 1000),
+    }
 }
 
-fn tokens(usage: Usage) -> String {
+/// One line for each call that failed.
+fn failed_calls(data: &ExternalDataFetched, style: Style) -> Vec<String> {
+    let one = |name: &str, call: &FailedCall| {
+        let line = format!(
+            "{name} failed: {}{}, {}{}: {}",
+            call.error.code,
+            call.error.http_status.map_or_else(String::new, |status| format!(" {status}")),
+            duration(call.duration_ms.duration()),
+            again(call.retry_in_ms),
+            call.error.message
+        );
+        clean(&line, style.room(INDENT))
+    };
+    let mut lines = Vec::new();
+    for (name, source) in &data.external {
+        lines.extend(source.failed_calls.iter().map(|call| one(name, call)));
+    }
+    lines
+}
+
+/// The wait before the next attempt.
+fn again(ms: Option<u64>) -> String {
+    ms.map_or_else(String::new, |ms| format!(", again in {}", duration(Duration::from_millis(ms))))
+}
+
+/// One line for each attempt that has more to tell than the event's own line: it failed, had to wait, or was for a summary.
+fn attempts(attempts: &[Attempt], style: Style) -> Vec<String> {
+    let one = |attempt: &Attempt| {
+        let tells = attempt.error.is_some() || attempt.waited_ms.is_some() || attempt.purpose.is_some();
+        tells.then(|| clean(&attempt_line(attempt), style.room(INDENT)))
+    };
+    attempts.iter().filter_map(one).collect()
+}
+
+/// What became of one call to a model; not yet fit for a terminal.
+pub(in crate::cli) fn attempt_line(attempt: &Attempt) -> String {
+    let mut line = format!(
+        "{} at {} ({}){}, {}",
+        if attempt.purpose == Some(Purpose::Summary) { "summary" } else { "attempt" },
+        attempt.model,
+        attempt.provider,
+        attempt.http_status.map_or_else(String::new, |status| format!(" {status}")),
+        duration(attempt.duration_ms.duration())
+    );
+    if let Some(ms) = attempt.waited_ms {
+        line.push_str(&format!(", held back {}", duration(Duration::from_millis(ms))));
+    }
+    if let Some(ms) = attempt.first_token_ms {
+        line.push_str(&format!(", first token after {}", duration(Duration::from_millis(ms))));
+    }
+    if !attempt.sent {
+        line.push_str(", nothing sent");
+    }
+    if let Some(usage) = attempt.usage {
+        line.push_str(&format!(", {}", tokens(usage)));
+    }
+    if let Some(known) = attempt.cost_usd {
+        line.push_str(&format!(", {}", cost(known, false)));
+    }
+    if attempt.may_have_been_billed {
+        line.push_str(", may have been billed");
+    }
+    match (attempt.error_class, attempt.error_code) {
+        (Some(class), Some(code)) => line.push_str(&format!(", {} {}", class_name(class), code.as_str())),
+        (Some(class), None) => line.push_str(&format!(", {}", class_name(class))),
+        (None, _) => {}
+    }
+    line.push_str(&again(attempt.retry_in_ms));
+    if let Some(error) = &attempt.error {
+        line.push_str(&format!(": {error}"));
+    }
+    line
+}
+
+fn class_name(class: ErrorClass) -> &'static str {
+    match class {
+        ErrorClass::Permanent => "permanent",
+        ErrorClass::Transient => "transient",
+        ErrorClass::Unknown => "unknown whether it happened,",
+    }
+}
+
+pub(in crate::cli) fn tokens(usage: Usage) -> String {
     let cached = if usage.cached_input_tokens > 0 {
         format!(" ({} cached)", usage.cached_input_tokens)
     } else {
@@ -267,10 +374,11 @@ fn tokens(usage: Usage) -> String {
     format!("{}{cached} + {} tokens", usage.input_tokens, usage.output_tokens)
 }
 
-fn cost(cost: Usd) -> String {
-    format!("${cost}")
+/// A cost; `partial`: there may be more to it.
+pub(in crate::cli) fn cost(cost: Usd, partial: bool) -> String {
+    if partial { format!("at least ${cost}") } else { format!("${cost}") }
 }
 
-fn count(n: usize, what: &str) -> String {
+pub(in crate::cli) fn count(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
