@@ -5,19 +5,21 @@ mod failed;
 mod inputs;
 mod json;
 mod paces;
+mod reading;
 mod screen;
 mod select;
 
 use std::time::Duration;
 
-use super::{EventsArgs, Exit, Failure, bus_error, output, signal::Signals, timeline::clean};
+use super::{EventsArgs, Exit, Failure, output, signal::Signals, timeline::clean};
 use crate::{
     app::connect_bus,
-    bus::nats::{EventReader, NatsBus, StoredEvent},
+    bus::nats::{NatsBus, StoredEvent},
     config::{Config, Env},
 };
 use breakers::Breakers;
 use inputs::BareInputs;
+use reading::Reading;
 use screen::Screen;
 use select::Selection;
 
@@ -32,9 +34,9 @@ pub(super) async fn run(args: &EventsArgs, config: &Config, env: &Env) -> Result
 }
 
 async fn show(args: &EventsArgs, bus: &NatsBus) -> Result<(), Failure> {
-    let selection = Selection::new(args, bus.namespace())?;
+    let mut selection = Selection::new(args, bus.namespace())?;
     let mut show = Show {
-        reader: bus.read(selection.request()).await.map_err(|error| bus_error::failure(&error))?,
+        reader: Reading::open(bus, &mut selection).await?,
         inputs: BareInputs::new(bus, &selection),
         screen: Screen::new(args),
         selection,
@@ -62,7 +64,7 @@ async fn show(args: &EventsArgs, bus: &NatsBus) -> Result<(), Failure> {
 }
 
 struct Show<'a> {
-    reader: EventReader,
+    reader: Reading,
     selection: Selection,
     inputs: BareInputs<'a>,
     screen: Screen,
@@ -78,7 +80,7 @@ impl Show<'_> {
 
     /// Shows the next event; false after the last one.
     async fn next(&mut self) -> Result<bool, Failure> {
-        let Some(event) = self.reader.next().await.map_err(|error| bus_error::failure(&error))? else {
+        let Some(event) = self.reader.next().await? else {
             return Ok(false);
         };
         if self.selection.is_over(&event) {

@@ -13,7 +13,7 @@ use throughline_schemas::Timestamp;
 
 use crate::bus::nats::StoredEvent;
 
-pub(super) use describe::{Moment, attempt_line, cost, count, tokens};
+pub(super) use describe::{Moment, attempt_line, cost, count, failed_call_line, tokens};
 pub(super) use groups::Groups;
 pub(super) use pace::{Pace, between, line};
 pub use style::Style;

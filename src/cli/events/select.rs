@@ -1,6 +1,6 @@
 //! Which events are read, and which of them are shown.
 
-use throughline_schemas::{EventType, IdError, Namespace, SessionId, Subject, WorkflowId};
+use throughline_schemas::{EventType, IdError, Namespace, SessionId, Subject, Timestamp, WorkflowId};
 
 use crate::{
     bus::nats::{Log, ReadRequest, StoredEvent},
@@ -11,10 +11,14 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Selection {
     filters: Vec<String>,
+    /// Everything of the one workflow that is asked for.
+    of_workflow: Option<String>,
     event_type: Option<EventType>,
     /// Whether the filters find inputs only by the tokens of their subjects.
     by_tokens: bool,
     period: Period,
+    /// From when on reading finds everything.
+    from: Option<Timestamp>,
     follow: bool,
 }
 
@@ -48,17 +52,44 @@ impl Selection {
                 Some(_) => {}
             }
         }
-        Ok(Self { filters, event_type, by_tokens, period, follow: args.follow })
+        let session_token = session.as_ref().map_or_else(|| "*".to_owned(), SessionId::token);
+        let of_workflow = workflow.as_ref().map(|workflow| {
+            // With a session, one token less to look for.
+            ns.events_of_workflow(None, workflow).replacen(".*.*.", &format!(".*.{session_token}."), 1)
+        });
+        Ok(Self { filters, of_workflow, event_type, by_tokens, period, from: period.since, follow: args.follow })
     }
 
     pub(super) fn request(&self) -> ReadRequest {
         ReadRequest {
             log: Log::Events,
             filters: self.filters.clone(),
-            since: self.period.since,
+            since: self.from,
             follow: self.follow,
             apart: false,
         }
+    }
+
+    /// What to look up instead of reading through the log, where that does.
+    pub(super) fn lookup(&self) -> Option<&str> {
+        self.of_workflow.as_deref()
+    }
+
+    /// Whether events of this type have to be read.
+    pub(super) fn reads(&self, kind: EventType) -> bool {
+        // What it led to says where an input without tokens is.
+        let leads = self.event_type == Some(EventType::UserInputReceived) && kind == EventType::InputValidated;
+        leads || self.event_type.is_none_or(|wanted| wanted == kind)
+    }
+
+    /// Whether reading goes on with what is stored later.
+    pub(super) fn follows(&self) -> bool {
+        self.follow
+    }
+
+    /// Has nothing looked for that was stored before.
+    pub(super) fn begin_at(&mut self, at: Timestamp) {
+        self.from = Some(self.from.map_or(at, |from| from.max(at)));
     }
 
     /// Whether an event that was read, or found otherwise, is asked for.
@@ -117,6 +148,13 @@ mod tests {
         assert_eq!(filters(None, Some("s"), Some(EventType::WorkflowFailed)), ["t.v1.workflow_failed.s.*"]);
         assert_eq!(filters(Some("w"), Some("s"), None).len(), EventType::ALL.len());
         assert_eq!(filters(Some("w"), Some("s"), None)[1], "t.v1.input_validated.s.w");
+        let looked_up = |session: Option<&str>| {
+            let (workflow, session) = (Some("w".to_owned()), session.map(str::to_owned));
+            let args = EventsArgs { workflow, session, ..EventsArgs::default() };
+            let selection = Selection::new(&args, &Namespace::new("t").unwrap()).unwrap();
+            selection.lookup().unwrap().to_owned()
+        };
+        assert_eq!((looked_up(None), looked_up(Some("s"))), ("t.v1.*.*.w".into(), "t.v1.*.s.w".into()));
         assert!(!filters(Some("> *"), None, None).concat().contains("> *"));
     }
 
@@ -133,7 +171,7 @@ mod tests {
         let stored = |ms| StoredEvent {
             sequence: 1,
             subject: "t.v1.workflow_failed.s.w".to_owned(),
-            stored_at: throughline_schemas::Timestamp::from_unix_ms(ms),
+            stored_at: Timestamp::from_unix_ms(ms),
             headers: Vec::new(),
             body: bytes::Bytes::new(),
         };

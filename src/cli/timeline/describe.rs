@@ -286,21 +286,25 @@ fn amount(source: &SourceResult) -> String {
 /// One line for each call that failed.
 fn failed_calls(data: &ExternalDataFetched, style: Style) -> Vec<String> {
     let one = |name: &str, call: &FailedCall| {
-        let line = format!(
-            "{name} failed: {}{}, {}{}: {}",
-            call.error.code,
-            call.error.http_status.map_or_else(String::new, |status| format!(" {status}")),
-            duration(call.duration_ms.duration()),
-            again(call.retry_in_ms),
-            call.error.message
-        );
-        clean(&line, style.room(INDENT))
+        clean(&format!("{name} failed: {}", failed_call_line(call)), style.room(INDENT))
     };
     let mut lines = Vec::new();
     for (name, source) in &data.external {
         lines.extend(source.failed_calls.iter().map(|call| one(name, call)));
     }
     lines
+}
+
+/// What became of one call to a source; not yet fit for a terminal.
+pub(in crate::cli) fn failed_call_line(call: &FailedCall) -> String {
+    format!(
+        "{}{}, {}{}: {}",
+        call.error.code,
+        call.error.http_status.map_or_else(String::new, |status| format!(" {status}")),
+        duration(call.duration_ms.duration()),
+        again(call.retry_in_ms),
+        call.error.message
+    )
 }
 
 /// The wait before the next attempt.
