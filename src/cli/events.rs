@@ -49,7 +49,8 @@ async fn show(args: &EventsArgs, bus: &NatsBus) -> Result<(), Failure> {
     }
     let mut signals = Signals::install()?;
     // A breaker may be why a workflow waits, so it is shown beside any selection but one of a type.
-    let mut breakers = if args.r#type.is_none() && !args.failed { Some(Breakers::open(bus).await?) } else { None };
+    let mut breakers =
+        if args.r#type.is_none() && !args.failed { Some(Breakers::open(bus).await?) } else { None };
     loop {
         tokio::select! {
             more = show.more(bus) => {

@@ -126,7 +126,9 @@ mod tests {
         let period = Period::new(Some("2026-01-31T09:00:00Z"), Some("2026-01-31T10:00:00+01:00"));
         assert_eq!(period, Err(WhenError::Empty), "the same instant in another zone");
         let period = Period::new(Some("2026-01-31T09:00:00Z"), Some("2026-01-31T10:00:00Z")).expect("one");
-        assert!(period.contains(at("2026-01-31T09:00:00Z")) && period.contains(at("2026-01-31T09:59:59.999Z")));
+        assert!(
+            period.contains(at("2026-01-31T09:00:00Z")) && period.contains(at("2026-01-31T09:59:59.999Z"))
+        );
         assert!(!period.contains(at("2026-01-31T08:59:59Z")) && !period.contains(at("2026-01-31T10:00:00Z")));
         assert!(period.is_over(at("2026-01-31T10:00:00Z")) && !period.is_over(at("2026-01-31T08:00:00Z")));
         assert!(Period::default().contains(at("2026-01-31T10:00:00Z")));

@@ -138,7 +138,8 @@ impl Uses {
         }
         self.answers += 1;
         let answered = self.open.remove(address).unwrap_or(false);
-        let Ok(Envelope { workflowid, sessionid, data }) = serde_json::from_slice::<Envelope<Answer>>(&event.body)
+        let Ok(Envelope { workflowid, sessionid, data }) =
+            serde_json::from_slice::<Envelope<Answer>>(&event.body)
         else {
             self.unreadable += 1;
             return None;

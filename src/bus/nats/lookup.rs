@@ -40,7 +40,9 @@ pub(super) async fn few(core: &Arc<Core>, filter: &str) -> Result<Vec<StoredEven
     let subjects = subjects(core, filter).await?;
     let count: u64 = subjects.values().sum();
     if count > MAX_EVENTS {
-        return Err(unavailable(format!("{count} messages match {filter}, more than the {MAX_EVENTS} of one workflow")));
+        return Err(unavailable(format!(
+            "{count} messages match {filter}, more than the {MAX_EVENTS} of one workflow"
+        )));
     }
     let mut events = Vec::new();
     if subjects.values().all(|count| *count == 1) {
@@ -72,8 +74,8 @@ async fn subjects(core: &Core, filter: &str) -> Result<BTreeMap<String, u64>, Bu
         Ok(message) => message,
         Err(no_answer) => return Err(requests::explain(core, no_answer, stream, context()).await),
     };
-    let info: Info = serde_json::from_slice(&message.payload)
-        .map_err(|error| unavailable_because(context(), error))?;
+    let info: Info =
+        serde_json::from_slice(&message.payload).map_err(|error| unavailable_because(context(), error))?;
     match info.error {
         Some(error) if error.is_not_found() => {
             Err(BusError::NotSetUp(format!("the stream {stream} does not exist")))

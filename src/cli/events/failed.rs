@@ -27,7 +27,9 @@ impl Show<'_> {
 /// Everything that is stored of the workflow of a failure. Its exact subjects are looked up, so that the size of the log does
 /// not matter.
 async fn whole(bus: &NatsBus, failure: &StoredEvent) -> Result<Vec<StoredEvent>, Failure> {
-    let Some(filter) = same_workflow(bus.namespace(), &failure.subject) else { return Ok(vec![failure.clone()]) };
+    let Some(filter) = same_workflow(bus.namespace(), &failure.subject) else {
+        return Ok(vec![failure.clone()]);
+    };
     let mut events = bus.few(&filter).await.map_err(|error| bus_error::failure(&error))?;
     let mut inputs = Vec::new();
     for event in &events {

@@ -47,6 +47,9 @@ impl Selection {
     /// Those that reading through the log would give as well.
     fn keep(&self, found: Vec<StoredEvent>) -> VecDeque<StoredEvent> {
         let kind = |event: &StoredEvent| event.subject.split('.').nth(2).and_then(|kind| kind.parse().ok());
-        found.into_iter().filter(|event| kind(event).is_some_and(|kind: EventType| self.reads(kind))).collect()
+        found
+            .into_iter()
+            .filter(|event| kind(event).is_some_and(|kind: EventType| self.reads(kind)))
+            .collect()
     }
 }

@@ -29,8 +29,7 @@ impl Selection {
             args.workflow.as_ref().map(WorkflowId::new).transpose().map_err(|e| id("--workflow", e))?;
         let session =
             args.session.as_ref().map(SessionId::new).transpose().map_err(|e| id("--session", e))?;
-        let period =
-            Period::new(args.since.as_deref(), args.until.as_deref()).map_err(Failure::usage)?;
+        let period = Period::new(args.since.as_deref(), args.until.as_deref()).map_err(Failure::usage)?;
         // Of those that failed the failures are read; each leads to the rest of its workflow.
         let event_type = if args.failed { Some(EventType::WorkflowFailed) } else { args.r#type };
         let by_tokens = workflow.is_some() || session.is_some();
@@ -57,7 +56,15 @@ impl Selection {
             // With a session, one token less to look for.
             ns.events_of_workflow(None, workflow).replacen(".*.*.", &format!(".*.{session_token}."), 1)
         });
-        Ok(Self { filters, of_workflow, event_type, by_tokens, period, from: period.since, follow: args.follow })
+        Ok(Self {
+            filters,
+            of_workflow,
+            event_type,
+            by_tokens,
+            period,
+            from: period.since,
+            follow: args.follow,
+        })
     }
 
     pub(super) fn request(&self) -> ReadRequest {
@@ -78,7 +85,8 @@ impl Selection {
     /// Whether events of this type have to be read.
     pub(super) fn reads(&self, kind: EventType) -> bool {
         // What it led to says where an input without tokens is.
-        let leads = self.event_type == Some(EventType::UserInputReceived) && kind == EventType::InputValidated;
+        let leads =
+            self.event_type == Some(EventType::UserInputReceived) && kind == EventType::InputValidated;
         leads || self.event_type.is_none_or(|wanted| wanted == kind)
     }
 

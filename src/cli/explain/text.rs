@@ -13,7 +13,8 @@ use throughline_schemas::{
 
 use crate::{
     cli::timeline::{
-        Style, Tone, attempt_line, between, clean, clean_lines, cost, count, duration, failed_call_line, tokens,
+        Style, Tone, attempt_line, between, clean, clean_lines, cost, count, duration, failed_call_line,
+        tokens,
     },
     explain::{Answer, Asked, Explanation, Input, Known, Proof, Settings, State},
 };
@@ -168,7 +169,10 @@ impl Page {
             self.line(Tone::Caution, &format!("{INDENT}{}", clean(&error.message, ERROR_CHARS)));
         }
         for call in &source.failed_calls {
-            self.line(Tone::Caution, &format!("{INDENT}call failed: {}", clean(&failed_call_line(call), ERROR_CHARS)));
+            self.line(
+                Tone::Caution,
+                &format!("{INDENT}call failed: {}", clean(&failed_call_line(call), ERROR_CHARS)),
+            );
         }
     }
 
@@ -228,7 +232,8 @@ impl Page {
     fn end(&mut self, explanation: &Explanation<'_>) {
         if let Some(failure) = explanation.failure {
             self.title("failed");
-            let text = format!("{} in {}: {}", failure.code, failure.stage, clean(&failure.message, ERROR_CHARS));
+            let text =
+                format!("{} in {}: {}", failure.code, failure.stage, clean(&failure.message, ERROR_CHARS));
             self.line(Tone::Bad, &text);
             if failure.may_have_happened {
                 self.line(Tone::Bad, "it may have happened, and may have been billed");
@@ -257,7 +262,8 @@ impl Page {
         ));
         self.verbatim(&response.text);
         for call in &response.tool_calls {
-            let text = format!("calls {} with {}", clean(&call.name, ID_CHARS), clean(&call.arguments, DATA_CHARS));
+            let text =
+                format!("calls {} with {}", clean(&call.name, ID_CHARS), clean(&call.arguments, DATA_CHARS));
             self.plain(&text);
         }
     }
@@ -323,7 +329,8 @@ fn route_in_words(route: &Route) -> String {
         ChosenBy::RequestedComplexity => "by the complexity that the request names".to_owned(),
         ChosenBy::Unrecognised => "for a reason of a later version".to_owned(),
     };
-    let complexity =
-        route.complexity.map_or_else(String::new, |complexity| format!(", taken for {}", complexity.as_str()));
+    let complexity = route
+        .complexity
+        .map_or_else(String::new, |complexity| format!(", taken for {}", complexity.as_str()));
     format!("route {}: {why}{complexity}", models.join(", then "))
 }

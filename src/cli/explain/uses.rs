@@ -39,8 +39,7 @@ impl Wanted {
             (_, _, Some(source)) => (UseOf::Source(named("--source", source)?), format!("source {source}")),
             (None, None, None) => return Ok(None),
         };
-        let period =
-            Period::new(args.since.as_deref(), args.until.as_deref()).map_err(Failure::usage)?;
+        let period = Period::new(args.since.as_deref(), args.until.as_deref()).map_err(Failure::usage)?;
         Ok(Some(Self { of, period, words: clean(&words, CHARS) }))
     }
 }

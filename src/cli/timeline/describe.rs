@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use throughline_actors::{cost::total, ports::bus::published_by};
 use throughline_schemas::{
-    Event, EventData, EventType, Ingress, IngressLimits, StageName, Timestamp, Usage, Usd, WorkflowFailed, WorkflowId,
-    decode,
+    Event, EventData, EventType, Ingress, IngressLimits, StageName, Timestamp, Usage, Usd, WorkflowFailed,
+    WorkflowId, decode,
     event::{
         ExternalDataFetched, InteractionSaved, ResponseGenerated,
         context::Context,
@@ -212,7 +212,8 @@ impl Moment {
             details.push("it may have happened, and may have been billed".to_owned());
         }
         let total = total(&data.attempt_log);
-        let spent = total.known.map_or_else(String::new, |known| format!(", {}", cost(known, total.is_partial)));
+        let spent =
+            total.known.map_or_else(String::new, |known| format!(", {}", cost(known, total.is_partial)));
         Self {
             worked: worked(&data.attempt_log, published),
             stage: data.stage.as_str(),

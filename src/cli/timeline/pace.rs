@@ -78,7 +78,9 @@ pub(in crate::cli) fn line(moment: &Moment, pace: &mut Pace, prefix: &str, style
     let step = pace.step(moment);
     let offset = format!("{:>9}", format!("+{}", duration(step.start)));
     let column = |time: Option<Duration>, is_slow: bool| match time {
-        Some(time) if is_slow => style.paint(Tone::Caution, &format!("{:>12}", format!("{} slow", duration(time)))),
+        Some(time) if is_slow => {
+            style.paint(Tone::Caution, &format!("{:>12}", format!("{} slow", duration(time))))
+        }
         Some(time) => style.paint(Tone::Faint, &format!("{:>12}", duration(time))),
         None => format!("{:>12}", ""),
     };
@@ -88,7 +90,8 @@ pub(in crate::cli) fn line(moment: &Moment, pace: &mut Pace, prefix: &str, style
     let what =
         if moment.tone == Tone::Bad { style.paint(Tone::Bad, &moment.what) } else { moment.what.clone() };
     let stage = moment.stage;
-    let mut text = format!("{prefix}{offset} {waited} {took}  {stage:<11}  {kind}  {what}").trim_end().to_owned();
+    let mut text =
+        format!("{prefix}{offset} {waited} {took}  {stage:<11}  {kind}  {what}").trim_end().to_owned();
     text.push('\n');
     for detail in &moment.details {
         let _ = writeln!(text, "{prefix}{:INDENT$}{}", "", style.paint(Tone::Faint, detail));
