@@ -150,9 +150,9 @@ impl NatsBus {
     }
 
     /// Everything stored of one workflow, in the order of the stream; quick in a log of any size. `filter` is one of
-    /// [`Namespace::events_of_workflow`], or narrower; inputs on the subject without tokens are not among it. Refuses
-    /// what matches more than one workflow can have.
-    pub async fn few(&self, filter: &str) -> Result<Vec<StoredEvent>, BusError> {
+    /// [`Namespace::events_of_workflow`], or narrower; inputs on the subject without tokens are not among it. `None`
+    /// if more matches than one workflow has: then it has to be read.
+    pub async fn few(&self, filter: &str) -> Result<Option<Vec<StoredEvent>>, BusError> {
         lookup::few(&self.core, filter).await
     }
 

@@ -108,7 +108,13 @@ async fn one(workflow: &WorkflowId, json: bool, config: &Config, bus: &NatsBus) 
 /// What is stored of a workflow, with its input wherever that was published.
 async fn stored(workflow: &WorkflowId, bus: &NatsBus) -> Result<Vec<StoredEvent>, Failure> {
     let failed = |error| bus_error::failure(&error);
-    let mut events = bus.few(&bus.namespace().events_of_workflow(None, workflow)).await.map_err(failed)?;
+    let found = bus.few(&bus.namespace().events_of_workflow(None, workflow)).await.map_err(failed)?;
+    let mut events = found.ok_or_else(|| {
+        Failure::failed(format!(
+            "more events of workflow {} are stored than one can have: its id is in use for something else",
+            clean(workflow.as_str(), ID_CHARS)
+        ))
+    })?;
     // Subjects tell anything of an input; what stages publish is theirs.
     events.retain(|event| history::event_type(event).is_some());
     let request = events.iter().find_map(|event| {

@@ -11,11 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 use throughline_actors::ports::bus::BusError;
 
-use super::{
-    Core, EventReader, Log, ReadRequest, StoredEvent,
-    error::{unavailable, unavailable_because},
-    reader, requests,
-};
+use super::{Core, EventReader, Log, ReadRequest, StoredEvent, error::unavailable_because, reader, requests};
 
 /// Events of one workflow, at most: seven types, and the same again for some inputs that were published more than once.
 const MAX_EVENTS: u64 = 1000;
@@ -36,13 +32,11 @@ struct State {
 }
 
 /// See [`super::NatsBus::few`].
-pub(super) async fn few(core: &Arc<Core>, filter: &str) -> Result<Vec<StoredEvent>, BusError> {
+pub(super) async fn few(core: &Arc<Core>, filter: &str) -> Result<Option<Vec<StoredEvent>>, BusError> {
     let subjects = subjects(core, filter).await?;
     let count: u64 = subjects.values().sum();
     if count > MAX_EVENTS {
-        return Err(unavailable(format!(
-            "{count} messages match {filter}, more than the {MAX_EVENTS} of one workflow"
-        )));
+        return Ok(None);
     }
     let mut events = Vec::new();
     if subjects.values().all(|count| *count == 1) {
@@ -60,7 +54,7 @@ pub(super) async fn few(core: &Arc<Core>, filter: &str) -> Result<Vec<StoredEven
         }
     }
     events.sort_by_key(|event| event.sequence);
-    Ok(events)
+    Ok(Some(events))
 }
 
 /// The subjects that match, with the number of their messages.

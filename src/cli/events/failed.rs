@@ -30,7 +30,8 @@ async fn whole(bus: &NatsBus, failure: &StoredEvent) -> Result<Vec<StoredEvent>,
     let Some(filter) = same_workflow(bus.namespace(), &failure.subject) else {
         return Ok(vec![failure.clone()]);
     };
-    let mut events = bus.few(&filter).await.map_err(|error| bus_error::failure(&error))?;
+    let found = bus.few(&filter).await.map_err(|error| bus_error::failure(&error))?;
+    let mut events = found.unwrap_or_else(|| vec![failure.clone()]);
     let mut inputs = Vec::new();
     for event in &events {
         let input = fetch_input(bus, event).await?;

@@ -22,13 +22,11 @@ impl Reading {
     pub(super) async fn open(bus: &NatsBus, selection: &mut Selection) -> Result<Self, Failure> {
         let failed = |error| bus_error::failure(&error);
         if let Some(filter) = selection.lookup() {
-            let found = bus.few(filter).await.map_err(failed)?;
-            if !selection.follows() {
-                return Ok(Self::Found(selection.keep(found)));
-            }
-            // Where its first event is, the server need not search.
-            if let Some(first) = found.first() {
-                selection.begin_at(first.stored_at);
+            match bus.few(filter).await.map_err(failed)? {
+                Some(found) if !selection.follows() => return Ok(Self::Found(selection.keep(found))),
+                // Before its first event the server need not search.
+                Some(found) => found.iter().take(1).for_each(|first| selection.begin_at(first.stored_at)),
+                None => {}
             }
         }
         bus.read(selection.request()).await.map(Self::Log).map_err(failed)

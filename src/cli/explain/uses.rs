@@ -66,7 +66,7 @@ pub(super) async fn run(wanted: Wanted, args: &ExplainArgs, bus: &NatsBus) -> Re
         }
         // Its sources were asked before the period began, or so many workflows ago that they are forgotten.
         if let Some(subject) = uses.needs(&event) {
-            for earlier in bus.few(&subject).await.map_err(failed)? {
+            for earlier in bus.few(&subject).await.map_err(failed)?.unwrap_or_default() {
                 uses.take(&earlier);
             }
         }
