@@ -57,11 +57,8 @@ async fn an_answer_is_explained_and_found_by_what_it_came_from() {
     assert!(
         failed["failed_calls"].as_array().unwrap().iter().all(|call| call["error"]["http_status"] == 500)
     );
-    assert_eq!(told["sources"]["order_history"]["status"], "ok");
-    assert!(
-        told["sources"]["order_history"]["data"].is_array()
-            || told["sources"]["order_history"]["data"].is_object()
-    );
+    let profile = &told["sources"]["user_profile"];
+    assert!(profile["status"] == "ok" && profile["data"].is_object(), "{profile}");
     assert_eq!(told["prompt"]["proof"], json!({"verdict": "proved"}));
     let messages = told["prompt"]["messages"].as_array().unwrap();
     assert_eq!(
@@ -84,7 +81,7 @@ async fn an_answer_is_explained_and_found_by_what_it_came_from() {
         r"Where is my order #W10007?\u{1b}[2J",
         "order_details failed (status)",
         "call failed: status 500",
-        "order_history ok",
+        "user_profile ok",
         "proved: rendered again",
         hash,
         "--- system",
@@ -112,12 +109,15 @@ async fn an_answer_is_explained_and_found_by_what_it_came_from() {
         found(&good(&cluster, &["explain", "--model", model, "--limit", "1", "--json"]).await),
         ["w1"]
     );
-    assert_eq!(found(&good(&cluster, &["explain", "--source", "order_history", "--json"]).await), ["w1"]);
-    let table = good(&cluster, &["explain", "--source", "order_history", "--since", "1h"]).await;
+    assert_eq!(
+        found(&good(&cluster, &["explain", "--source", "user_profile", "--json"]).await),
+        ["w1", "w2"]
+    );
+    let table = good(&cluster, &["explain", "--source", "user_profile", "--since", "1h"]).await;
     assert!(table.contains("stored") && table.contains("w1") && table.contains(&by_version), "{table}");
     let (code, _, err) = run(&cluster, &["explain", "--source", "order_details"]).await;
     assert_eq!(code, 1, "it gave nothing");
-    assert!(err.contains("order_history") && err.contains("of 2 that are stored"), "{err}");
+    assert!(err.contains("user_profile") && err.contains("of 2 that are stored"), "{err}");
     let (code, _, err) = run(&cluster, &["explain", "--model", "gpt-9"]).await;
     assert!(code == 1 && err.contains("gpt-9") && err.contains(model), "{err}");
     let (code, _, err) = run(&cluster, &["explain", "--model", model, "--until", "1d"]).await;
@@ -168,10 +168,10 @@ async fn a_timeline_tells_what_was_slow_what_waited_and_what_failed() {
     assert_eq!(seven[0]["data"]["user_input"], QUESTION);
 
     let failed = good(&cluster, &["events", "--failed"]).await;
-    assert!(failed.contains("workflow w3") && failed.contains("user_input_received"), "{failed}");
+    assert!(failed.contains("workflow w3") && failed.contains("user_input is empty"), "{failed}");
     assert!(!failed.contains("w1") && !failed.contains("w2"), "{failed}");
     let failed = lines(&good(&cluster, &["events", "--failed", "--json", "--since", "1h"]).await);
-    assert!(failed.iter().all(|event| event["workflowid"] == "w3") && failed.len() == 2, "{failed:?}");
+    assert!(failed.iter().all(|event| event["workflowid"] == "w3") && failed.len() == 1, "{failed:?}");
     assert!(good(&cluster, &["events", "--failed", "--workflow", "w3"]).await.contains("invalid_input"));
     let (code, _, err) = run(&cluster, &["events", "--failed", "--workflow", "w1"]).await;
     assert!(code == 1 && err.contains("it has not failed"), "{err}");

@@ -23,6 +23,8 @@ use crate::bus::nats::StoredEvent;
 
 /// Longest id shown in full, in characters.
 const ID_CHARS: usize = 80;
+/// Longest line about one call, in characters: what went wrong stands at its end.
+const CALL_CHARS: usize = 400;
 /// A judgement on size is the input stage's, not ours.
 const NO_LIMITS: IngressLimits =
     IngressLimits { max_input_bytes: usize::MAX, max_metadata_bytes: usize::MAX };
@@ -168,7 +170,7 @@ impl Moment {
                     started: Some(data.request.received_at),
                     worked: longest,
                     what: sources(data),
-                    details: failed_calls(data, style),
+                    details: failed_calls(data),
                     tone: worst,
                     ..base
                 };
@@ -192,7 +194,7 @@ impl Moment {
         let mut parts = vec![clean(&response.model, ID_CHARS), tokens(data.usage)];
         parts.extend(data.cost_usd.map(|known| cost(known, data.cost_is_partial)));
         parts.push(count(data.attempts.len(), "attempt"));
-        let mut details = attempts(&data.attempts, style);
+        let mut details = attempts(&data.attempts);
         details.push(quoted(&response.text, style.room(INDENT)));
         Self {
             started: Some(data.request.received_at),
@@ -206,7 +208,7 @@ impl Moment {
 
     fn failed(self, data: &WorkflowFailed, published: Timestamp, style: Style) -> Self {
         let attempts_made = count(usize::try_from(data.attempts).unwrap_or(usize::MAX), "attempt");
-        let mut details = attempts(&data.attempt_log, style);
+        let mut details = attempts(&data.attempt_log);
         details.push(clean(&data.message, style.room(INDENT)));
         if data.may_have_happened {
             details.push("it may have happened, and may have been billed".to_owned());
@@ -285,9 +287,9 @@ fn amount(source: &SourceResult) -> String {
 }
 
 /// One line for each call that failed.
-fn failed_calls(data: &ExternalDataFetched, style: Style) -> Vec<String> {
+fn failed_calls(data: &ExternalDataFetched) -> Vec<String> {
     let one = |name: &str, call: &FailedCall| {
-        clean(&format!("{name} failed: {}", failed_call_line(call)), style.room(INDENT))
+        clean(&format!("{name} failed: {}", failed_call_line(call)), CALL_CHARS)
     };
     let mut lines = Vec::new();
     for (name, source) in &data.external {
@@ -314,12 +316,17 @@ fn again(ms: Option<u64>) -> String {
 }
 
 /// One line for each attempt that has more to tell than the event's own line: it failed, had to wait, or was for a summary.
-fn attempts(attempts: &[Attempt], style: Style) -> Vec<String> {
+fn attempts(attempts: &[Attempt]) -> Vec<String> {
     let one = |attempt: &Attempt| {
-        let tells = attempt.error.is_some() || attempt.waited_ms.is_some() || attempt.purpose.is_some();
-        tells.then(|| clean(&attempt_line(attempt), style.room(INDENT)))
+        let tells = attempt.error.is_some() || held_back(attempt).is_some() || attempt.purpose.is_some();
+        tells.then(|| clean(&attempt_line(attempt), CALL_CHARS))
     };
     attempts.iter().filter_map(one).collect()
+}
+
+/// How long limits held a call back, if they did.
+fn held_back(attempt: &Attempt) -> Option<u64> {
+    attempt.waited_ms.filter(|ms| *ms > 0)
 }
 
 /// What became of one call to a model; not yet fit for a terminal.
@@ -332,7 +339,7 @@ pub(in crate::cli) fn attempt_line(attempt: &Attempt) -> String {
         attempt.http_status.map_or_else(String::new, |status| format!(" {status}")),
         duration(attempt.duration_ms.duration())
     );
-    if let Some(ms) = attempt.waited_ms {
+    if let Some(ms) = held_back(attempt) {
         line.push_str(&format!(", held back {}", duration(Duration::from_millis(ms))));
     }
     if let Some(ms) = attempt.first_token_ms {
