@@ -1,5 +1,7 @@
 //! `explain --model`, `--template` and `--source`: a table, or JSON lines, while the log is read.
 
+use std::fmt::Write as _;
+
 use super::ExplainArgs;
 use crate::{
     bus::nats::{Log, NatsBus, ReadRequest},
@@ -101,7 +103,7 @@ fn nothing(uses: &Uses, words: &str) -> Failure {
     };
     let names: Vec<String> = uses.names().map(|name| clean(name, CHARS)).collect();
     if !names.is_empty() {
-        message.push_str(&format!("; there is {}", names.join(", ")));
+        let _ = write!(message, "; there is {}", names.join(", "));
     }
     Failure::failed(message)
 }
@@ -123,7 +125,7 @@ fn row(cells: [&str; 6]) -> String {
     let mut text = String::new();
     for (at, cell) in cells.into_iter().enumerate() {
         let width = WIDTHS.get(at).copied().unwrap_or_default();
-        text.push_str(&format!("{cell:<width$}  "));
+        let _ = write!(text, "{cell:<width$}  ");
     }
     text.trim_end().to_owned()
 }

@@ -1,6 +1,6 @@
 //! What one stored event says, in a few words.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use throughline_actors::{cost::total, ports::bus::published_by};
 use throughline_schemas::{
@@ -340,31 +340,35 @@ pub(in crate::cli) fn attempt_line(attempt: &Attempt) -> String {
         duration(attempt.duration_ms.duration())
     );
     if let Some(ms) = held_back(attempt) {
-        line.push_str(&format!(", held back {}", duration(Duration::from_millis(ms))));
+        let _ = write!(line, ", held back {}", duration(Duration::from_millis(ms)));
     }
     if let Some(ms) = attempt.first_token_ms {
-        line.push_str(&format!(", first token after {}", duration(Duration::from_millis(ms))));
+        let _ = write!(line, ", first token after {}", duration(Duration::from_millis(ms)));
     }
     if !attempt.sent {
         line.push_str(", nothing sent");
     }
     if let Some(usage) = attempt.usage {
-        line.push_str(&format!(", {}", tokens(usage)));
+        let _ = write!(line, ", {}", tokens(usage));
     }
     if let Some(known) = attempt.cost_usd {
-        line.push_str(&format!(", {}", cost(known, false)));
+        let _ = write!(line, ", {}", cost(known, false));
     }
     if attempt.may_have_been_billed {
         line.push_str(", may have been billed");
     }
     match (attempt.error_class, attempt.error_code) {
-        (Some(class), Some(code)) => line.push_str(&format!(", {} {}", class_name(class), code.as_str())),
-        (Some(class), None) => line.push_str(&format!(", {}", class_name(class))),
+        (Some(class), Some(code)) => {
+            let _ = write!(line, ", {} {}", class_name(class), code.as_str());
+        }
+        (Some(class), None) => {
+            let _ = write!(line, ", {}", class_name(class));
+        }
         (None, _) => {}
     }
     line.push_str(&again(attempt.retry_in_ms));
     if let Some(error) = &attempt.error {
-        line.push_str(&format!(": {error}"));
+        let _ = write!(line, ": {error}");
     }
     line
 }
