@@ -1,6 +1,7 @@
 //! Stored events as a readable timeline: one header per workflow, one line per event with when its work began, how long
 //! it had waited, and how long it took.
 
+mod calls;
 mod describe;
 mod groups;
 mod pace;
@@ -13,7 +14,8 @@ use throughline_schemas::Timestamp;
 
 use crate::bus::nats::StoredEvent;
 
-pub(super) use describe::{Moment, attempt_line, cost, count, failed_call_line, tokens};
+pub(super) use calls::{attempt_line, cost, count, failed_call_line, tokens};
+pub(super) use describe::Moment;
 pub(super) use groups::Groups;
 pub(super) use pace::{Pace, between, line};
 pub use style::Style;
