@@ -8,6 +8,7 @@ mod dev;
 mod doctor;
 mod events;
 mod exit;
+mod explain;
 mod health;
 mod lines;
 mod live;
@@ -76,6 +77,8 @@ enum Command {
     Publish(PublishArgs),
     /// Show events, stored and as they come
     Events(EventsArgs),
+    /// Tell where an answer came from; or which answers came from a model, a template or a source
+    Explain(explain::ExplainArgs),
     /// List, show, retry and drop messages that no stage could handle
     Dead(dead::DeadArgs),
     /// Check everything that a worker needs, and say what to change
@@ -189,8 +192,19 @@ impl PublishArgs {
     }
 }
 
+const EVENTS_HELP: &str = "\
+Each line of a timeline is one event: when the work for it began (from the start of the workflow), how long it had waited until
+then, how long the work took, the stage that did it, and what came of it. Data sources and models are on record with their own
+times; of the other stages it is not known when they began, and what they took includes their waiting.
+`slow` marks a wait or work of 1 s or more, and work that is more than half of its workflow's time, from 100 ms on.
+
+  throughline events --workflow my-own-id
+  throughline events --failed --since 1h
+  throughline events --type response_generated --since 2h --until 1h --json";
+
 /// `throughline events`
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
+#[command(after_help = EVENTS_HELP)]
 pub struct EventsArgs {
     /// Only this workflow
     #[arg(long, value_name = "ID")]
@@ -201,9 +215,16 @@ pub struct EventsArgs {
     /// Only this type
     #[arg(long, value_name = "TYPE", value_parser = PossibleValuesParser::new(EventType::ALL.map(EventType::as_str)).try_map(|name| name.parse::<EventType>()))]
     r#type: Option<EventType>,
-    /// Only events stored in this last span, for example 10m, 2h, 1d
-    #[arg(long, value_name = "SPAN")]
+    /// Only events stored since then: a span such as 10m, 2h, 1d, or an instant such as 2026-01-31T09:00:00Z
+    #[arg(long, value_name = "WHEN")]
     since: Option<String>,
+    /// Only events stored before then
+    #[arg(long, value_name = "WHEN", conflicts_with = "follow")]
+    until: Option<String>,
+    /// Only workflows that failed, each whole, in the order of their failures, which --since and --until are about; with
+    /// --workflow: that one, and exit 1 if it has not failed
+    #[arg(long, conflicts_with = "type")]
+    failed: bool,
     /// Go on with events as they come; with --workflow, until its end
     #[arg(long, short)]
     follow: bool,

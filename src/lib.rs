@@ -10,6 +10,7 @@ pub mod bus;
 pub mod cli;
 pub mod config;
 pub mod dead;
+pub mod explain;
 pub mod fetch;
 pub mod http;
 mod http_client;

@@ -14,6 +14,7 @@ mod exhausted;
 mod headers;
 mod import;
 mod live;
+mod lookup;
 mod names;
 mod publish;
 mod pull;
@@ -148,6 +149,13 @@ impl NatsBus {
     /// Reads stored events or dead letters in the order of the stream.
     pub async fn read(&self, request: ReadRequest) -> Result<EventReader, BusError> {
         EventReader::open(Arc::clone(&self.core), request).await
+    }
+
+    /// Everything stored of one workflow, in the order of the stream; quick in a log of any size. `filter` is one of
+    /// [`Namespace::events_of_workflow`], or narrower; inputs on the subject without tokens are not among it. `None`
+    /// if more matches than one workflow has: then it has to be read.
+    pub async fn few(&self, filter: &str) -> Result<Option<Vec<StoredEvent>>, BusError> {
+        lookup::few(&self.core, filter).await
     }
 
     /// How this workflow ended or will end: stored ends first, then those to come. Open it before publishing and

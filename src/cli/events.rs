@@ -1,22 +1,25 @@
 //! `throughline events`: what is stored, and what comes.
 
 mod breakers;
+mod failed;
 mod inputs;
 mod json;
 mod paces;
+mod reading;
 mod screen;
 mod select;
 
 use std::time::Duration;
 
-use super::{EventsArgs, Exit, Failure, bus_error, output, signal::Signals, timeline::clean};
+use super::{EventsArgs, Exit, Failure, output, signal::Signals, timeline::clean};
 use crate::{
     app::connect_bus,
-    bus::nats::{EventReader, NatsBus, StoredEvent},
+    bus::nats::{NatsBus, StoredEvent},
     config::{Config, Env},
 };
 use breakers::Breakers;
 use inputs::BareInputs;
+use reading::Reading;
 use screen::Screen;
 use select::Selection;
 
@@ -31,24 +34,26 @@ pub(super) async fn run(args: &EventsArgs, config: &Config, env: &Env) -> Result
 }
 
 async fn show(args: &EventsArgs, bus: &NatsBus) -> Result<(), Failure> {
-    let selection = Selection::new(args, bus.namespace())?;
+    let mut selection = Selection::new(args, bus.namespace())?;
     let mut show = Show {
-        reader: bus.read(selection.request()).await.map_err(|error| bus_error::failure(&error))?,
+        reader: Reading::open(bus, &mut selection).await?,
         inputs: BareInputs::new(bus, &selection),
         screen: Screen::new(args),
         selection,
+        failed: args.failed,
         count: 0,
     };
     if !args.follow {
-        while show.next().await? {}
+        while show.more(bus).await? {}
         return show.finish(args);
     }
     let mut signals = Signals::install()?;
     // A breaker may be why a workflow waits, so it is shown beside any selection but one of a type.
-    let mut breakers = if args.r#type.is_none() { Some(Breakers::open(bus).await?) } else { None };
+    let mut breakers =
+        if args.r#type.is_none() && !args.failed { Some(Breakers::open(bus).await?) } else { None };
     loop {
         tokio::select! {
-            more = show.next() => {
+            more = show.more(bus) => {
                 if !more? || show.screen.is_complete() {
                     return Ok(());
                 }
@@ -60,19 +65,28 @@ async fn show(args: &EventsArgs, bus: &NatsBus) -> Result<(), Failure> {
 }
 
 struct Show<'a> {
-    reader: EventReader,
+    reader: Reading,
     selection: Selection,
     inputs: BareInputs<'a>,
     screen: Screen,
+    failed: bool,
+    /// Events that were shown; of those that failed, workflows.
     count: u64,
 }
 
 impl Show<'_> {
+    async fn more(&mut self, bus: &NatsBus) -> Result<bool, Failure> {
+        if self.failed { self.next_failed(bus).await } else { self.next().await }
+    }
+
     /// Shows the next event; false after the last one.
     async fn next(&mut self) -> Result<bool, Failure> {
-        let Some(event) = self.reader.next().await.map_err(|error| bus_error::failure(&error))? else {
+        let Some(event) = self.reader.next().await? else {
             return Ok(false);
         };
+        if self.selection.is_over(&event) {
+            return Ok(false);
+        }
         // An input without tokens in its subject is not among what is read; what it led to names it.
         if let Some(input) = self.inputs.missing(&event).await? {
             self.print(&input, Some(&event))?;
@@ -92,12 +106,18 @@ impl Show<'_> {
     fn finish(self, args: &EventsArgs) -> Result<(), Failure> {
         self.screen.finish()?;
         match (&args.workflow, self.count) {
+            (Some(workflow), 0) if args.failed => Err(Failure::failed(format!(
+                "no failure of workflow {} is stored in that time: it has not failed, or is not known; see \
+                 `throughline events --workflow`",
+                clean(workflow, 256)
+            ))),
             (Some(workflow), 0) => Err(Failure {
                 exit: Exit::Failed,
                 message: format!(
-                    "no event of workflow {} is stored: the id is wrong, its input has not been taken up yet (is a \
+                    "no event of workflow {} is stored{}: the id is wrong, its input has not been taken up yet (is a \
                      worker running?), or its events have expired",
-                    clean(workflow, 256)
+                    clean(workflow, 256),
+                    if args.since.is_some() || args.until.is_some() { " in that time" } else { "" }
                 ),
             }),
             (None, 0) => {

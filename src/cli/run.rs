@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::{
     Cli, Command, Exit, Failure, Global, SchemaCommand, bench, config_command, dead, dev, doctor, events,
-    exit::with_causes, health, llm, output, publish, record, replay, sandbox, schema, setup, worker,
+    exit::with_causes, explain, health, llm, output, publish, record, replay, sandbox, schema, setup, worker,
 };
 use crate::{
     app::{AdapterError, WorkerError},
@@ -72,6 +72,7 @@ impl Cli {
             Command::Bench(args) => Box::pin(bench::run(args, self.global.database_url.as_deref())).await,
             Command::Publish(args) => publish::run(args, &config, env).await,
             Command::Events(args) => events::run(args, &config, env).await,
+            Command::Explain(args) => Box::pin(explain::run(args, &config, env)).await,
             Command::Health => health::run(&config).await,
             Command::Dead(args) => dead::run(args, &config, env).await,
             Command::Doctor(args) => doctor::run(args, &config, env).await,
@@ -106,6 +107,7 @@ impl Command {
             Self::Setup
             | Self::Publish(_)
             | Self::Events(_)
+            | Self::Explain(_)
             | Self::Dead(_)
             | Self::Doctor(_)
             | Self::Health

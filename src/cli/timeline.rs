@@ -1,28 +1,29 @@
-//! Stored events as a readable timeline: one header per workflow, one line per event with its distance from the
-//! start and from the event before it.
+//! Stored events as a readable timeline: one header per workflow, one line per event with when its work began, how long
+//! it had waited, and how long it took.
 
+mod calls;
 mod describe;
 mod groups;
+mod pace;
 mod style;
 mod text;
 
 use std::{fmt::Write as _, time::Duration};
 
 use throughline_schemas::Timestamp;
-use time::OffsetDateTime;
 
 use crate::bus::nats::StoredEvent;
 
+pub(super) use calls::{attempt_line, cost, count, failed_call_line, tokens};
 pub(super) use describe::Moment;
 pub(super) use groups::Groups;
+pub(super) use pace::{Pace, between, line};
 pub use style::Style;
 pub(super) use style::Tone;
 pub(super) use text::{clean, clean_lines};
 
-/// A step that takes at least this long is marked.
-const SLOW: Duration = Duration::from_secs(1);
-/// Columns in front of the text: offset, step, type and the gaps between them.
-const FRONT: usize = 47;
+/// Columns in front of the text: start, wait, work, stage, type and the gaps between them.
+const FRONT: usize = 73;
 /// Where the text of a second line of an event begins.
 const INDENT: usize = 8;
 
@@ -46,7 +47,8 @@ pub fn render(events: &[StoredEvent], style: Style) -> String {
 /// The moments of one workflow, with a header.
 pub(super) fn render_group(moments: &[Moment], style: Style) -> String {
     let mut text = header(moments, style);
-    let mut pace = Pace::default();
+    text.push_str(&pace::heading(style));
+    let mut pace = Pace::of_whole(moments);
     for moment in moments {
         text.push_str(&line(moment, &mut pace, "", style));
     }
@@ -74,42 +76,6 @@ pub(super) fn header(moments: &[Moment], style: Style) -> String {
     }
     text.push('\n');
     text
-}
-
-/// Where a workflow began and where it was last.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Pace {
-    start: Option<Timestamp>,
-    last: Option<Timestamp>,
-}
-
-/// One event: a line, and indented lines for what does not fit there.
-pub(super) fn line(moment: &Moment, pace: &mut Pace, prefix: &str, style: Style) -> String {
-    let start = *pace.start.get_or_insert(moment.started.unwrap_or(moment.at));
-    let step = pace.last.map(|last| between(last, moment.at));
-    pace.last = Some(moment.at);
-    let offset = format!("{:>9}", format!("+{}", duration(between(start, moment.at))));
-    let step = match step {
-        Some(step) if step >= SLOW => {
-            style.paint(Tone::Caution, &format!("{:>12}", format!("{} slow", duration(step))))
-        }
-        Some(step) => style.paint(Tone::Faint, &format!("{:>12}", duration(step))),
-        None => format!("{:>12}", ""),
-    };
-    let kind = style.paint(moment.tone, &format!("{:<21}", moment.kind));
-    let what =
-        if moment.tone == Tone::Bad { style.paint(Tone::Bad, &moment.what) } else { moment.what.clone() };
-    let mut text = format!("{prefix}{offset} {step}  {kind}  {what}").trim_end().to_owned();
-    text.push('\n');
-    for detail in &moment.details {
-        let _ = writeln!(text, "{prefix}{:INDENT$}{}", "", style.paint(Tone::Faint, detail));
-    }
-    text
-}
-
-/// From one instant to another; nothing if the clock went backwards.
-pub(super) fn between(earlier: Timestamp, later: Timestamp) -> Duration {
-    (OffsetDateTime::from(later) - OffsetDateTime::from(earlier)).try_into().unwrap_or_default()
 }
 
 /// A duration with as many digits as people read.

@@ -8,6 +8,8 @@ mod containers;
 mod crashes;
 mod dead_letters;
 mod dev;
+mod explain;
+mod explain_measure;
 mod faults;
 mod first_steps;
 mod harness;

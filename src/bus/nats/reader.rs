@@ -257,8 +257,12 @@ impl Ends {
 
 /// See [`super::NatsBus::last`].
 pub(super) async fn last(core: &Core, subject: &Subject) -> Result<Option<StoredEvent>, BusError> {
-    let ns = &core.settings.namespace;
-    let found = requests::last_of_subject(core, core.names.events(), &subject.live(ns)).await?;
+    last_of(core, &subject.live(&core.settings.namespace)).await
+}
+
+/// The same of a subject in words.
+pub(super) async fn last_of(core: &Core, subject: &str) -> Result<Option<StoredEvent>, BusError> {
+    let found = requests::last_of_subject(core, core.names.events(), subject).await?;
     let Some(event) = found.and_then(direct) else { return Ok(None) };
     let body = whole_body(core, &event).await?;
     Ok(Some(StoredEvent { body, ..event }))

@@ -27,6 +27,16 @@ pub(super) struct ApiError {
     pub(super) description: String,
 }
 
+impl ApiError {
+    /// HTTP's "not found", which the API uses for streams and consumers alike.
+    const NOT_FOUND: u16 = 404;
+
+    /// Whether the stream or consumer that was asked about does not exist.
+    pub(super) fn is_not_found(&self) -> bool {
+        self.code == Self::NOT_FOUND
+    }
+}
+
 /// Why a request has no answer.
 #[derive(Debug)]
 pub(super) enum NoAnswer {
@@ -170,15 +180,13 @@ pub(super) async fn consumer_is_missing(core: &Core, stream: &str, consumer: &st
 }
 
 async fn is_missing(core: &Core, subject: String) -> bool {
-    /// HTTP's "not found", which the API uses for streams and consumers alike.
-    const NOT_FOUND: u16 = 404;
     #[derive(Deserialize)]
     struct Answer {
         error: Option<ApiError>,
     }
     match request(core, subject.into(), None, Bytes::new(), core.settings.request_timeout).await {
         Ok(message) => serde_json::from_slice::<Answer>(&message.payload)
-            .is_ok_and(|answer| answer.error.is_some_and(|error| error.code == NOT_FOUND)),
+            .is_ok_and(|answer| answer.error.is_some_and(|error| error.is_not_found())),
         Err(_) => false,
     }
 }

@@ -52,6 +52,17 @@ impl<'a> BareInputs<'a> {
     }
 }
 
+/// The input of an `input_validated`, if it is still stored; `None` for any other event.
+pub(super) async fn fetch_input(bus: &NatsBus, event: &StoredEvent) -> Result<Option<StoredEvent>, Failure> {
+    if event.subject.split('.').nth(2) != Some(EventType::InputValidated.as_str()) {
+        return Ok(None);
+    }
+    match input_sequence(&event.body) {
+        Some(sequence) => fetch(bus, sequence).await,
+        None => Ok(None),
+    }
+}
+
 /// Where the input of an `input_validated` is.
 fn input_sequence(body: &[u8]) -> Option<u64> {
     #[derive(Deserialize)]

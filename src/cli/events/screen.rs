@@ -36,6 +36,9 @@ impl Screen {
     pub(super) fn new(args: &EventsArgs) -> Self {
         let mode = if args.json {
             Mode::Json
+        } else if args.failed {
+            // Its events come one after the other even while following.
+            Mode::Grouped(Groups::default())
         } else if args.follow || args.r#type.is_some() {
             Mode::Interleaved(Paces::default())
         } else {

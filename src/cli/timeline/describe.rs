@@ -1,7 +1,10 @@
 //! What one stored event says, in a few words.
 
+use std::time::Duration;
+
+use throughline_actors::{cost::total, ports::bus::published_by};
 use throughline_schemas::{
-    Event, EventData, EventType, Ingress, IngressLimits, Timestamp, Usage, Usd, WorkflowFailed, WorkflowId,
+    Event, EventData, EventType, Ingress, IngressLimits, StageName, Timestamp, WorkflowFailed, WorkflowId,
     decode,
     event::{
         ExternalDataFetched, InteractionSaved, ResponseGenerated,
@@ -13,7 +16,9 @@ use throughline_schemas::{
 };
 
 use super::{
-    FRONT, INDENT, Style, Tone, between, duration,
+    FRONT, INDENT, Style, Tone, between,
+    calls::{attempts, cost, count, failed_calls, tokens},
+    duration,
     text::{clean, quoted},
 };
 use crate::bus::nats::StoredEvent;
@@ -31,6 +36,10 @@ pub(in crate::cli) struct Moment {
     pub(super) at: Timestamp,
     /// When the workflow's input was stored, if the event says so.
     pub(super) started: Option<Timestamp>,
+    /// How long the work for it had gone on when it was published, if that is on record.
+    pub(super) worked: Option<Duration>,
+    /// The stage that made it; empty for what somebody published.
+    pub(super) stage: &'static str,
     /// The workflow's token, if the event tells its workflow.
     pub(in crate::cli) key: Option<String>,
     pub(in crate::cli) workflow: Option<String>,
@@ -57,6 +66,8 @@ impl Moment {
             sequence: event.sequence,
             at: event.stored_at,
             started: None,
+            worked: None,
+            stage: kind.map_or("", stage_of),
             key: tokens.nth(1).map(str::to_owned),
             workflow: None,
             session: None,
@@ -153,14 +164,18 @@ impl Moment {
             EventData::ContextRetrieved(data) => (Some(data.request.received_at), context(&data.context)),
             EventData::ExternalDataFetched(data) => {
                 let worst = sources_tone(data);
+                // All are asked at the same time.
+                let longest = data.external.values().map(|source| source.duration_ms.duration()).max();
                 return Self {
                     started: Some(data.request.received_at),
+                    worked: longest,
                     what: sources(data),
+                    details: failed_calls(data),
                     tone: worst,
                     ..base
                 };
             }
-            EventData::ResponseGenerated(data) => return base.response(data, style),
+            EventData::ResponseGenerated(data) => return base.response(data, meta.time, style),
             EventData::InteractionSaved(data) => {
                 return Self {
                     started: Some(data.received_at),
@@ -169,20 +184,21 @@ impl Moment {
                     ..base
                 };
             }
-            EventData::WorkflowFailed(data) => return base.failed(data, style),
+            EventData::WorkflowFailed(data) => return base.failed(data, meta.time, style),
         };
         Self { started, what, ..base }
     }
 
-    fn response(self, data: &ResponseGenerated, style: Style) -> Self {
+    fn response(self, data: &ResponseGenerated, published: Timestamp, style: Style) -> Self {
         let response = &data.response;
         let mut parts = vec![clean(&response.model, ID_CHARS), tokens(data.usage)];
-        parts.extend(data.cost_usd.map(cost));
+        parts.extend(data.cost_usd.map(|known| cost(known, data.cost_is_partial)));
         parts.push(count(data.attempts.len(), "attempt"));
-        let mut details = attempts(&data.attempts, style);
+        let mut details = attempts(&data.attempts);
         details.push(quoted(&response.text, style.room(INDENT)));
         Self {
             started: Some(data.request.received_at),
+            worked: worked(&data.attempts, published),
             what: parts.join(", "),
             details,
             tone: if data.attempts.len() > 1 { Tone::Caution } else { Tone::Plain },
@@ -190,20 +206,37 @@ impl Moment {
         }
     }
 
-    fn failed(self, data: &WorkflowFailed, style: Style) -> Self {
+    fn failed(self, data: &WorkflowFailed, published: Timestamp, style: Style) -> Self {
         let attempts_made = count(usize::try_from(data.attempts).unwrap_or(usize::MAX), "attempt");
-        let mut details = attempts(&data.attempt_log, style);
+        let mut details = attempts(&data.attempt_log);
         details.push(clean(&data.message, style.room(INDENT)));
         if data.may_have_happened {
             details.push("it may have happened, and may have been billed".to_owned());
         }
+        let total = total(&data.attempt_log);
+        let spent =
+            total.known.map_or_else(String::new, |known| format!(", {}", cost(known, total.is_partial)));
         Self {
-            what: format!("{} in {}, after {attempts_made}", data.code, data.stage),
+            worked: worked(&data.attempt_log, published),
+            stage: data.stage.as_str(),
+            what: format!("{} in {}, after {attempts_made}{spent}", data.code, data.stage),
             details,
             tone: Tone::Bad,
             ..self
         }
     }
+}
+
+/// The stage whose result an event of this type is; of a failure the event itself says it.
+fn stage_of(kind: EventType) -> &'static str {
+    let stage = StageName::ALL.into_iter().find(|stage| published_by(*stage) == kind);
+    stage.map_or("", StageName::as_str)
+}
+
+/// How long ago the first call to a model began when the event was published; both are of the clock of one worker.
+fn worked(attempts: &[Attempt], published: Timestamp) -> Option<Duration> {
+    let first = attempts.iter().map(|attempt| attempt.started_at).min()?;
+    Some(between(first, published))
 }
 
 fn context(context: &Context) -> String {
@@ -220,7 +253,7 @@ fn sources(data: &ExternalDataFetched) -> String {
         let took = duration(source.duration_ms.duration());
         let calls = if source.calls > 1 { format!(" in {} calls", source.calls) } else { String::new() };
         match source.status {
-            SourceStatus::Ok => format!("{name} ok {took}{calls}"),
+            SourceStatus::Ok => format!("{name} ok {took}{calls}{}", amount(source)),
             SourceStatus::Skipped => format!("{name} skipped"),
             SourceStatus::Failed => {
                 let code = source.error.as_ref().map_or("failed", |error| error.code.as_str());
@@ -243,34 +276,12 @@ fn saved(data: &InteractionSaved, at: Timestamp) -> String {
     format!("complete in {}", duration(between(data.received_at, at)))
 }
 
-fn attempts(attempts: &[Attempt], style: Style) -> Vec<String> {
-    let failed = |attempt: &Attempt| {
-        let error = attempt.error.as_deref()?;
-        let status = attempt.http_status.map_or_else(String::new, |status| format!(" {status}"));
-        let line = format!(
-            "attempt at {} ({}){status}, {}: {error}",
-            attempt.model,
-            attempt.provider,
-            duration(attempt.duration_ms.duration())
-        );
-        Some(clean(&line, style.room(INDENT)))
-    };
-    attempts.iter().filter_map(failed).collect()
-}
-
-fn tokens(usage: Usage) -> String {
-    let cached = if usage.cached_input_tokens > 0 {
-        format!(" ({} cached)", usage.cached_input_tokens)
-    } else {
-        String::new()
-    };
-    format!("{}{cached} + {} tokens", usage.input_tokens, usage.output_tokens)
-}
-
-fn cost(cost: Usd) -> String {
-    format!("${cost}")
-}
-
-fn count(n: usize, what: &str) -> String {
-    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+/// How much a source answered, as JSON.
+fn amount(source: &SourceResult) -> String {
+    let bytes = source.data.as_ref().map_or(0, |data| data.to_string().len());
+    match bytes {
+        0 => String::new(),
+        1..10_000 => format!(" ({bytes} B)"),
+        _ => format!(" ({} kB)", bytes / 1000),
+    }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::*;
+use super::{pace::Pace, *};
 
 const HOSTILE: &str = "\u{1b}]0;gone\u{7}\u{1b}[2J\r\u{202e}";
 
@@ -35,12 +35,17 @@ fn request(input_sequence: u64) -> Value {
 fn journey() -> Vec<StoredEvent> {
     let input = json!({"user_id": "u", "session_id": "s", "user_input": format!("hel{HOSTILE}lo")});
     let attempt = |error: Option<&str>| {
-        json!({"provider": "openai", "model": "m", "started_at": "1970-01-01T00:00:00Z", "duration_ms": 7.5,
-               "sent": true, "http_status": 503, "error": error})
+        json!({"provider": "openai", "model": "m", "started_at": "1969-12-31T23:59:59.990Z",
+               "duration_ms": 7.5, "sent": true, "http_status": 503, "error": error,
+               "error_class": error.map(|_| "transient"), "error_code": error.map(|_| "server"),
+               "retry_in_ms": error.map(|_| 20)})
     };
     let source = |status: &str| json!({"status": status, "duration_ms": 3.25, "calls": 1});
-    let mut failed = source("failed");
+    let (mut answered, mut failed) = (source("ok"), source("failed"));
+    answered["data"] = json!({"a": 1});
     failed["error"] = json!({"code": "timed_out", "message": "m"});
+    failed["failed_calls"] = json!([{"duration_ms": 3.25, "retry_in_ms": 20,
+        "error": {"code": "timed_out", "message": format!("m{HOSTILE}")}}]);
     let response =
         json!({"text": "the answer", "model": "gpt", "provider": "openai", "finish_reason": "stop"});
     let usage = json!({"input_tokens": 10, "output_tokens": 5});
@@ -61,7 +66,7 @@ fn journey() -> Vec<StoredEvent> {
             "external_data_fetched",
             "w",
             &json!({"request": request(4), "context": {},
-            "external": {"crm": source("ok"), "orders": failed, "stock": source("skipped")}}),
+            "external": {"crm": answered, "orders": failed, "stock": source("skipped")}}),
         ),
         event(
             8,
@@ -89,16 +94,50 @@ fn a_workflow_reads_from_its_input_to_its_end() {
     let text = render(&journey(), Style::plain());
     let expected = "\
 workflow w  user u  session s  trace 4bf92f3577b34da6a3ce929d0e0e4736  1970-01-01T00:00:00Z
-  +0.0 ms               user_input_received    \"hel\\u{1b}]0;gone\\u{7}\\u{1b}[2J\\r\\u{202e}lo\"
-  +2.0 ms       2.0 ms  input_validated        5 characters, stream sequence 4
-  +4.0 ms       2.0 ms  context_retrieved      0 earlier turns, 1 preference
- +2504 ms 2500 ms slow  external_data_fetched  crm ok 3.2 ms, orders failed (timed_out) 3.2 ms, stock skipped
- +2520 ms        16 ms  response_generated     gpt, 10 + 5 tokens, $0.0001, 2 attempts
-        attempt at m (openai) 503, 7.5 ms: overloaded
+    start       waited         took  stage        event
+  +0.0 ms                                         user_input_received    \"hel\\u{1b}]0;gone\\u{7}\\u{1b}[2J\\r\\u{202e}lo\"
+  +0.0 ms                    2.0 ms  input        input_validated        5 characters, stream sequence 4
+  +2.0 ms                    2.0 ms  context      context_retrieved      0 earlier turns, 1 preference
+ +2500 ms 2496 ms slow       3.2 ms  external     external_data_fetched  crm ok 3.2 ms (7 B), orders failed (timed_out) 3.2 ms, stock skipped
+        orders failed: timed_out, 3.2 ms, again in 20 ms: m\\u{1b}]0;gone\\u{7}\\u{1b}[2J\\r\\u{202e}
+ +2510 ms       6.0 ms        10 ms  generation   response_generated     gpt, 10 + 5 tokens, $0.0001, 2 attempts
+        attempt at m (openai) 503, 7.5 ms, transient server, again in 20 ms: overloaded
         \"the answer\"
- +2525 ms       5.0 ms  interaction_saved      complete in 2525 ms
+ +2520 ms                    5.0 ms  persistence  interaction_saved      complete in 2525 ms
 ";
     assert_eq!(text, expected);
+}
+
+#[test]
+fn waiting_is_what_came_before_the_work_and_never_more_than_there_was() {
+    let events = journey();
+    let mut pace = Pace::default();
+    let steps: Vec<_> = events.iter().map(|event| pace.step(&Moment::of(event, Style::plain()))).collect();
+    assert_eq!((steps[0].waited, steps[0].took), (None, None), "nothing comes before the input");
+    assert_eq!((steps[1].waited, steps[1].took), (None, Some(Duration::from_millis(2))), "not on record");
+    assert_eq!(steps[3].waited, Some(Duration::from_micros(2_496_750)));
+    assert_eq!(steps[3].start + steps[3].took.unwrap(), Duration::from_millis(2504), "its end");
+    // A clock that is ahead, or work that was begun before, makes no time negative.
+    let mut early = Moment::of(&events[4], Style::plain());
+    early.worked = Some(Duration::from_hours(1));
+    let mut pace = Pace::default();
+    pace.step(&Moment::of(&events[3], Style::plain()));
+    let step = pace.step(&early);
+    assert_eq!((step.waited, step.took), (Some(Duration::ZERO), Some(Duration::from_millis(16))));
+}
+
+#[test]
+fn slow_is_a_second_or_more_than_half_of_what_is_not_short() {
+    let whole = |ms: i64| {
+        let moments =
+            [0, ms].map(|at| Moment::of(&event(1, at, "input_validated", "w", &json!({})), Style::plain()));
+        Pace::of_whole(&moments)
+    };
+    let ms = Duration::from_millis;
+    assert!(whole(100_000).is_slow(ms(1000)) && Pace::default().is_slow(ms(1000)), "a second always is");
+    assert!(!whole(100_000).is_slow(ms(999)) && !Pace::default().is_slow(ms(999)));
+    assert!(whole(300).is_slow(ms(151)) && !whole(300).is_slow(ms(150)), "more than half");
+    assert!(!whole(100).is_slow(ms(99)), "all of it was short");
 }
 
 #[test]
@@ -135,7 +174,7 @@ fn what_cannot_be_read_is_shown_as_such() {
     ];
     let text = render(&odd, Style::plain());
     assert_eq!(text.matches("cannot be read").count(), 2, "{text}");
-    assert!(text.contains("send an object"), "{text}");
+    assert!(text.contains("send an o"), "{text}");
     assert!(text.contains("not acceptable: session_id is missing; user_input is missing"), "{text}");
 }
 
