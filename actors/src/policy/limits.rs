@@ -38,8 +38,18 @@ pub const HOLD_LIMIT: Duration = Duration::from_secs(65);
 /// first two waits of the default backoff are under it, a `Retry-After` of any size that matters is over it.
 pub const FALLBACK_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long rate limits may hold a request back before it counts as rate limited, unless configured otherwise.
+/// How long rate limits may hold a request back while another model of its route may be asked, unless configured
+/// otherwise.
 pub const RATE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long rate limits may hold one request back in all, over all deliveries, before its workflow fails, unless
+/// configured otherwise: a batch of a thousand at sixty a minute gets through with a few hundred slots.
+pub const RATE_TOTAL: Duration = Duration::from_mins(15);
+
+/// How much of that one delivery spends in a worker; longer waits go back to the server. Longer than [`HOLD_LIMIT`],
+/// because whoever keeps its place in the queue is served in its turn, and what is handed back begins anew behind
+/// those who came later; well below [`WORK_LIMIT`], calls and backoff included.
+pub const RATE_HOLD_LIMIT: Duration = Duration::from_mins(5);
 
 /// How long a worker waits for the database before it hands its delivery back. While the database is away nothing
 /// else could be done with the slot, and a hand-back would use up one of the server's deliveries.

@@ -20,7 +20,8 @@ use super::{
     tape::{Recording, with},
 };
 use crate::{
-    dependency::Refused,
+    dependency::{HeldBack, Refused},
+    model_client::counts,
     policy::retry::RetryPolicy,
     ports::model::{CallFacts, DeltaSink, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models},
 };
@@ -137,7 +138,7 @@ impl ModelScript {
         }
         let model = (take.attempt.provider.clone(), take.attempt.model.clone());
         let made = self.made.entry(model).or_insert(self.made_before);
-        *made += 1;
+        *made += u32::from(counts(&take.attempt));
         let wanted = take.attempt.retry_in_ms?;
         // Half a millisecond more, because the rest of it was cut off.
         Some(self.retry.random_for(*made, Duration::from_millis(wanted) + Duration::from_micros(500)))
@@ -152,13 +153,14 @@ impl ModelScript {
     }
 
     /// How long rate limits held the next call to a model back.
-    pub(super) fn enter(&mut self, provider: &str, model: &str) -> (Result<Duration, Duration>, Option<u64>) {
-        let Some(index) = self.next(provider, model) else { return (Ok(Duration::ZERO), None) };
+    pub(super) fn enter(&mut self, provider: &str, model: &str) -> (HeldBack, Option<u64>) {
+        let Some(index) = self.next(provider, model) else { return (HeldBack::default(), None) };
+        let waited = Duration::from_millis(self.takes[index].attempt.waited_ms.unwrap_or_default());
         if let Some(Missed::NoRoom(wait)) = self.takes[index].missed {
-            return (Err(wait), self.over(index));
+            return (HeldBack { waited, no_room: Some(wait) }, self.over(index));
         }
         self.under_way = Some(index);
-        (Ok(Duration::from_millis(self.takes[index].attempt.waited_ms.unwrap_or_default())), None)
+        (HeldBack { waited, no_room: None }, None)
     }
 
     /// Whether its provider let the call be made.
