@@ -136,7 +136,7 @@ async fn waiting_is_bounded_and_then_the_workflow_fails_as_rate_limited() {
     assert_eq!((failed.code, failed.retryable), (FailureCode::RateLimited, true));
     assert!(failed.message.contains("generation.rate_total_ms"), "{}", failed.message);
     assert!(!failed.may_have_happened);
-    assert!(rig.seconds() < 1.0, "nobody waits for what will not come in time");
+    assert!((59.0..60.0).contains(&rig.seconds()), "{} s", rig.seconds());
     assert_eq!(rig.verify().await, Vec::<String>::new());
 }
 

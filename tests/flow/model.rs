@@ -130,7 +130,8 @@ async fn retry_after_is_obeyed_by_everyone_who_asks_this_provider() {
     let attempts = rig.generated(&first).attempts;
     assert_eq!(attempts[0].retry_after_ms, Some(20_000));
     assert_eq!(attempts[0].request_id.as_deref(), Some("req-1"));
-    assert!(rig.meters.count("throughline_calls_refused_total", &[("dependency", PROVIDER)]) >= 1);
+    let waited = rig.generated(&second).attempts[0].waited_ms;
+    assert!(waited.is_some_and(|waited| waited >= 18_000), "and the wait is on record: {waited:?}");
 }
 
 #[tokio::test(start_paused = true)]

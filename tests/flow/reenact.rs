@@ -89,6 +89,7 @@ async fn limited() -> Rig {
     rig.settings.generation.client.models[0].rates =
         RateLimits { requests_per_minute: Some(30.try_into().unwrap()), tokens_per_minute: None };
     rig.settings.stages.get_mut(&StageName::Generation).unwrap().breaker.failure_limit = 3;
+    rig.settings.generation.client.rate_hold = Duration::from_secs(5);
     let worker = rig.worker().await;
     for _ in 0..4 {
         let error = failure(ModelError::Server("down".to_owned()));

@@ -9,6 +9,7 @@ use super::{
     Answered, Ask, AskError, Heard, Hearing, Model, ModelClient, OlderTurns, Record, Sent, Unanswered,
     call::Call,
     fit::{Fit, Fitted, TooLong},
+    limits::RatePatience,
     record::{counts, failed, held_for, millis, unsent},
 };
 use crate::{
@@ -91,8 +92,12 @@ impl<'a> Asking<'a> {
             let model = self.candidates[index].model;
             let patience = model.provider.policy().patience;
             let held_back = self.candidates[index].is_held_back();
-            let longest = if held_back { self.may_hold() } else { patience.longest_wait };
-            if wait > longest || begun.elapsed().saturating_add(wait) > patience.total {
+            if held_back && self.may_hold().is_zero() {
+                let after = wait.min(self.left());
+                return Err(self.unanswered(index, Some(after)));
+            }
+            let too_long = !held_back && wait > patience.longest_wait;
+            if too_long || begun.elapsed().saturating_add(wait) > patience.total {
                 return Err(self.unanswered(index, Some(wait)));
             }
             // Whoever has been reading learns at once that what they read is void, not only when there is more.
@@ -187,23 +192,24 @@ impl<'a> Asking<'a> {
 
     /// How long rate limits may hold the next call back: while another model may be asked, or may be sooner, not for
     /// long; once it is clear that there is nothing better to do, as long as this delivery may be held.
-    fn patience(&self, index: usize) -> Duration {
+    fn patience(&self, index: usize) -> RatePatience {
         let now = Instant::now();
         let others = self.candidates.iter().enumerate().filter(|(other, _)| *other != index);
         let soonest = others.filter_map(|(_, other)| other.wait(now)).min();
         match soonest {
             Some(soonest) if !self.candidates[index].is_held_back() => {
-                self.client.settings.rate_patience.max(soonest).min(self.may_hold())
+                let patience = self.client.settings.rate_patience.max(soonest);
+                RatePatience::Expecting(patience.min(self.may_hold()))
             }
-            Some(_) | None => self.may_hold(),
+            Some(_) | None => RatePatience::Waiting(self.may_hold()),
         }
     }
 
-    /// What a rate limit without room means if the request has been held back for long enough.
+    /// What a rate limit without room means once the request has been held back for as long as it may be.
     fn within_total(&self, error: AskError, attempt: &Attempt) -> AskError {
         let Some(wait) = error.held_back() else { return error };
         let now = Duration::from_millis(attempt.waited_ms.unwrap_or_default());
-        if now.saturating_add(wait) <= self.left() {
+        if now < self.left() {
             return error;
         }
         AskError::HeldTooLong { wait, total: self.client.settings.rate_total }

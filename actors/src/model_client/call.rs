@@ -1,7 +1,5 @@
 //! One call to one model.
 
-use std::time::Duration;
-
 use throughline_schemas::{StageName, TraceParent, event::generation::Attempt};
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -9,7 +7,7 @@ use tracing::Instrument;
 use super::{
     AskError, Heard, Hearing, Model, ModelClient, ModelTarget, Sampling, Sent,
     hearing::Ear,
-    limits::{NoPlace, Place},
+    limits::{NoPlace, Place, RatePatience},
     record::{millis, succeeded},
 };
 use crate::{
@@ -27,7 +25,7 @@ pub(super) struct Call<'a> {
     /// Tokens of the prompt, if they have been counted.
     pub(super) tokens: Option<u64>,
     /// How long rate limits may hold it back.
-    pub(super) patience: Duration,
+    pub(super) patience: RatePatience,
 }
 
 impl Call<'_> {

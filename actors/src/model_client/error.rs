@@ -34,12 +34,12 @@ pub enum AskError {
     /// Rate limits leave no room within the time that may be waited. Nothing was sent.
     #[error("the rate limit has no room for another {} ms", .0.as_millis())]
     OwnRateLimit(Duration),
-    /// Rate limits would hold the request back for longer than it may be held back in all. Nothing was sent.
+    /// Rate limits have held the request back for as long as it may be held back in all. Nothing was sent.
     // The wait stands last: a recorded run is re-enacted from the text.
     #[error(
-        "rate limits would hold the request back for more than the {} ms that generation.rate_total_ms allows in \
-         all; raise requests_per_minute or tokens_per_minute as far as the provider permits, publish more slowly, \
-         add a model of another provider to generation.fallback, or raise rate_total_ms; the next wait would be {} ms",
+        "rate limits have held the request back for the {} ms that generation.rate_total_ms allows in all; raise \
+         requests_per_minute or tokens_per_minute as far as the provider permits, publish more slowly, add a model \
+         of another provider to generation.fallback, or raise rate_total_ms; the next wait would be {} ms",
         total.as_millis(), wait.as_millis()
     )]
     HeldTooLong {

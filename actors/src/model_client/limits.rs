@@ -167,12 +167,12 @@ impl Limits {
         limit.map_or(Ok(tokens), |limit| Err(AskError::OverRateLimit { tokens, limit }))
     }
 
-    /// Takes a place for one request and waits until it may be used, no longer than `patience`. `paced` says how long
-    /// the provider has asked everybody to wait still.
+    /// Takes a place for one request and waits until it may be used, as far as patience goes. `paced` says how long the
+    /// provider has asked everybody to wait still.
     pub(super) async fn enter(
         &self,
         need: Need,
-        patience: Duration,
+        patience: RatePatience,
         paced: impl Fn() -> Duration + Send,
     ) -> Result<Place<'_>, NoPlace> {
         let begun = Instant::now();
@@ -193,13 +193,17 @@ impl Limits {
                 return Ok(place);
             }
             let waited = place.waited;
-            if waited.saturating_add(wait) > patience {
+            let (gives_up, wait_now) = match patience {
+                RatePatience::Expecting(limit) => (waited.saturating_add(wait) > limit, wait),
+                RatePatience::Waiting(limit) => (waited >= limit, wait.min(limit.saturating_sub(waited))),
+            };
+            if gives_up {
                 let error =
                     if pace < wait { AskError::OwnRateLimit(wait) } else { Refused::Paced(pace).into() };
                 return Err(NoPlace { waited, error });
             }
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(wait_now) => {}
                 () = freed => {}
             }
         }
@@ -220,6 +224,15 @@ impl Limits {
         }
         wait
     }
+}
+
+/// How long a call may be held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RatePatience {
+    /// For so long; it gives up as soon as it is expected to take longer, because there is something else to do.
+    Expecting(Duration),
+    /// For so long. Expectations are not heeded: of the tokens that those before it have reserved most may come back.
+    Waiting(Duration),
 }
 
 /// No leave to make one call: rate limits have no room for it in time, or at all.
