@@ -44,6 +44,9 @@ pub const RATE_LIMIT_SECONDS: &str = "throughline_rate_limit_wait_seconds";
 pub const RATE_LIMIT_WAITING: &str = "throughline_rate_limit_waiting";
 /// Calls that rate limits would have held back for too long, by provider and model.
 pub const RATE_LIMITED: &str = "throughline_rate_limit_refused_total";
+/// Notes of a delivery's attempts that could not be kept, read, or were too large, by stage: their attempts are missing
+/// in the event that ends the work.
+pub const NOTES_LOST: &str = "throughline_notes_lost_total";
 /// Requests that went on to another model, by the models' names in the configuration.
 pub const FALLBACKS: &str = "throughline_model_fallbacks_total";
 /// Turns on which nobody worked, by the stage that was to go on with them.
@@ -163,6 +166,10 @@ impl Drop for HeldBackNow {
 pub(crate) fn rate_limited(target: &ModelTarget) {
     let (provider, model) = (target.provider.clone(), target.name.clone());
     counter!(RATE_LIMITED, "provider" => provider, "model" => model).increment(1);
+}
+
+pub(crate) fn note_lost(stage: StageName) {
+    counter!(NOTES_LOST, "stage" => stage.as_str()).increment(1);
 }
 
 pub(crate) fn fell_back(from: &ModelTarget, to: &ModelTarget) {
