@@ -187,8 +187,14 @@ async fn what_a_delivery_paid_before_it_was_handed_back_is_on_record() {
     rig.saved(&workflow).await;
     let generated = rig.generated(&workflow);
     let told: Vec<_> = generated.attempts.iter().map(|one| (one.delivery, one.cost_usd.is_some())).collect();
-    assert_eq!(told, [(1, true), (2, true), (3, false)]);
-    assert_eq!(generated.cost_usd.map(|cost| cost.to_string()).as_deref(), Some("0.0004"));
+    assert_eq!(told, [(1, true), (2, true), (3, true)]);
+    // 100 and 50 tokens at 1 and 2 dollars a million, each time.
+    let each: Vec<_> =
+        generated.attempts[..2].iter().map(|one| one.cost_usd.unwrap().dollars().to_string()).collect();
+    assert_eq!(each, ["0.0002", "0.0002"]);
+    let sum: rust_decimal::Decimal =
+        generated.attempts.iter().map(|one| one.cost_usd.unwrap().dollars()).sum();
+    assert_eq!(generated.cost_usd.map(throughline_schemas::Usd::dollars), Some(sum));
     assert_eq!(rig.meters.count("throughline_notes_lost_total", &[]), 0);
     assert_eq!(rig.verify().await, Vec::<String>::new());
 }
