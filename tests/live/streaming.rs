@@ -98,19 +98,29 @@ async fn pieces_are_printed_as_they_come_and_the_stored_answer_has_the_last_word
 async fn nobody_reads_two_attempts_or_half_an_answer_as_one() {
     let Some((cluster, mut log)) = cluster().await else { return };
 
-    let mut restarted = asking(&cluster, &mut log, "restarted", &["--stream"]).await;
+    let mut asked = asking(&cluster, &mut log, "restarted", &["--stream"]).await;
+ let mut restarted = frame(
+        (1, 1, 2),
+        "restarted",
+        &[("reason", "the connection broke"), ("model", "second"), ("provider", "anthropic")],
+    );
+    restarted["again_in_ms"] = json!(340);
     let frames = [
-        frame((1, 1, 0), "started", &[("model", "first")]),
+        frame((1, 1, 0), "started", &[("model", "first"), ("provider", "openai")]),
         text((1, 1, 1), "Hel"),
-        frame((1, 1, 2), "restarted", &[("reason", "the connection broke")]),
+        restarted,
         frame((1, 2, 3), "started", &[("model", "second")]),
         text((1, 2, 4), "Hello"),
     ];
     say(&cluster, "restarted", &frames).await;
     saved(&cluster, "restarted", "Hello").await;
-    let (out, err) = ended(&mut restarted, 0).await;
+    let (out, err) = ended(&mut asked, 0).await;
     assert_eq!(out, "Hel\n----- the answer begins again -----\nHello\n");
-    assert_eq!(err, "[the answer broke off: the connection broke]\n[it begins again with second]\n");
+    assert_eq!(
+        err,
+        "[openai (first) broke off after 1 word, which do not count: the connection broke; asking anthropic (second) \
+         instead, in 0.3 s]\n[here is the answer of second, from the beginning]\n"
+    );
 
     // The worker dies, and another one takes over; a frame of the dead one is late.
     let mut died = asking(&cluster, &mut log, "died", &["--stream"]).await;

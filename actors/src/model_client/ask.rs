@@ -6,7 +6,7 @@ use throughline_schemas::event::generation::{Attempt, Message, Purpose, Route};
 use tokio::time::Instant;
 
 use super::{
-    Answered, Ask, AskError, Heard, Hearing, Model, ModelClient, OlderTurns, Record, Sent, Unanswered,
+    Answered, Ask, AskError, Heard, Hearing, Model, ModelClient, ModelTarget, OlderTurns, Record, Sent, Unanswered,
     call::Call,
     fit::{Fit, Fitted, TooLong},
     limits::RatePatience,
@@ -102,7 +102,14 @@ impl<'a> Asking<'a> {
             }
             // Whoever has been reading learns at once that what they read is void, not only when there is more.
             if let Some((attempt, reason)) = void.take() {
-                self.hearing.hear(Heard::Restarted { attempt, reason: &reason });
+                let ModelTarget { model, provider, .. } = &model.target;
+                self.hearing.hear(Heard::Restarted {
+                    attempt,
+                    reason: &reason,
+                    model,
+                    provider,
+                    again_in: wait,
+                });
             }
             // For a rate limit it waits in the limit's queue, where nobody overtakes it.
             if !held_back {

@@ -1,5 +1,10 @@
 //! One call to one model.
 
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
 use throughline_schemas::{StageName, TraceParent, event::generation::Attempt};
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -11,7 +16,7 @@ use super::{
     record::{millis, succeeded},
 };
 use crate::{
-    policy::{announced::Need, window::prompt_tokens},
+    policy::{announced::Need, limits::NOTICEABLE_WAIT, window::prompt_tokens},
     ports::model::{ModelAnswer, ModelRequest},
     signals,
 };
@@ -40,7 +45,7 @@ impl Call<'_> {
     ) -> Result<ModelAnswer, (AskError, bool)> {
         let Model { target, provider, .. } = self.model;
         let clock = &self.client.surroundings.clock;
-        let mut place = self.enter(attempt).await.map_err(|error| (error, false))?;
+        let mut place = self.enter(hearing, attempt).await.map_err(|error| (error, false))?;
         let pass = provider.admit().map_err(|refused| {
             signals::refused(StageName::Generation, provider.name());
             (refused.into(), false)
@@ -85,7 +90,7 @@ impl Call<'_> {
     }
 
     /// Waits for a place within the rate limits.
-    async fn enter(&self, attempt: &mut Attempt) -> Result<Place<'_>, AskError> {
+    async fn enter(&self, hearing: &dyn Hearing, attempt: &mut Attempt) -> Result<Place<'_>, AskError> {
         let Model { target, limits, provider } = self.model;
         let input = self.tokens.unwrap_or_else(|| {
             if self.client.counts_tokens(self.model) {
@@ -101,7 +106,14 @@ impl Call<'_> {
         let entered = match recorded {
             None => {
                 let _waiting = signals::HeldBackNow::new(target);
-                limits.enter(need, self.patience, || provider.paced()).await
+                let told = AtomicBool::new(false);
+                let tell = |expected: Duration| {
+                    if expected >= NOTICEABLE_WAIT && !told.swap(true, Ordering::Relaxed) {
+                        let ModelTarget { model, provider, .. } = target;
+                        hearing.hear(Heard::HeldBack { model, provider, expected });
+                    }
+                };
+                limits.enter(need, self.patience, || provider.paced(), tell).await
             }
             Some(recorded) => limits.enter_as_recorded(need, recorded).await,
         };

@@ -168,12 +168,13 @@ impl Limits {
     }
 
     /// Takes a place for one request and waits until it may be used, as far as patience goes. `paced` says how long the
-    /// provider has asked everybody to wait still.
+    /// provider has asked everybody to wait still; `tell` hears how long a wait is expected to be that begins.
     pub(super) async fn enter(
         &self,
         need: Need,
         patience: RatePatience,
         paced: impl Fn() -> Duration + Send,
+        tell: impl Fn(Duration) + Send,
     ) -> Result<Place<'_>, NoPlace> {
         let begun = Instant::now();
         let tokens = self.check(need)?;
@@ -202,6 +203,7 @@ impl Limits {
                     if pace < wait { AskError::OwnRateLimit(wait) } else { Refused::Paced(pace).into() };
                 return Err(NoPlace { waited, error });
             }
+            tell(wait);
             tokio::select! {
                 () = tokio::time::sleep(wait_now) => {}
                 () = freed => {}

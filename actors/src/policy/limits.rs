@@ -42,6 +42,9 @@ pub const FALLBACK_PATIENCE: Duration = Duration::from_secs(5);
 /// otherwise.
 pub const RATE_PATIENCE: Duration = Duration::from_secs(30);
 
+/// A wait for a rate limit of which whoever waits for the answer is told.
+pub const NOTICEABLE_WAIT: Duration = Duration::from_secs(1);
+
 /// How long rate limits may hold one request back in all, over all deliveries, before its workflow fails, unless
 /// configured otherwise: a batch of a thousand at sixty a minute gets through with a few hundred slots.
 pub const RATE_TOTAL: Duration = Duration::from_mins(15);
