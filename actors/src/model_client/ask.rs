@@ -6,7 +6,8 @@ use throughline_schemas::event::generation::{Attempt, Message, Purpose, Route};
 use tokio::time::Instant;
 
 use super::{
-    Answered, Ask, AskError, Heard, Hearing, Model, ModelClient, ModelTarget, OlderTurns, Record, Sent, Unanswered,
+    Answered, Ask, AskError, Heard, Hearing, Model, ModelClient, ModelTarget, OlderTurns, Record, Sent,
+    Unanswered,
     call::Call,
     fit::{Fit, Fitted, TooLong},
     limits::RatePatience,

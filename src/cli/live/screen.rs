@@ -51,7 +51,7 @@ impl<O: Write, E: Write> Screen<O, E> {
             Tell::BrokeOff { who, words, reason, next } => {
                 let counted = if *words == 1 { "word" } else { "words" };
                 self.notice(&format!(
-                    "{who} broke off after {words} {counted}, which do not count: {reason}{}",
+                    "{who} broke off after {words} {counted}: {reason}{}",
                     what_next(who, next.as_ref())
                 ))
             }
@@ -59,7 +59,9 @@ impl<O: Write, E: Write> Screen<O, E> {
                 self.notice(&format!("waiting about {} for the rate limit of {who}", seconds(*wait_ms)))
             }
             Tell::Again { who } => {
-                self.notice(&format!("here is the answer of {who}, from the beginning"))?;
+                self.notice(&format!(
+                    "the answer of {who} from the beginning; what came before does not count"
+                ))?;
                 if self.is_one() { Ok(()) } else { self.rule("the answer begins again") }
             }
             Tell::Lost(1) => self.notice("a piece of the answer got lost on the way"),
@@ -190,9 +192,8 @@ mod tests {
         assert_eq!(
             err,
             "[the model is thinking]\n\
-             [openai (a) broke off after 12 words, which do not count: lost\\u{1b}[2J; asking openai (b) instead, in \
-             0.3 s]\n\
-             [here is the answer of openai (b), from the beginning]\n"
+             [openai (a) broke off after 12 words: lost\\u{1b}[2J; asking openai (b) instead, in 0.3 s]\n\
+             [the answer of openai (b) from the beginning; what came before does not count]\n"
         );
     }
 

@@ -332,8 +332,11 @@ mod tests {
                 (Some("anthropic".to_owned()), Some("b".to_owned()), Some(300));
         }
         let told: Vec<_> = frames.iter().flat_map(|frame| story.hear(frame)).collect();
-        let [.., Tell::BrokeOff { who, words, next: Some((next, 300)), .. }, Tell::HeldBack { wait_ms: 300, .. }] =
-            &told[..]
+        let [
+            ..,
+            Tell::BrokeOff { who, words, next: Some((next, 300)), .. },
+            Tell::HeldBack { wait_ms: 300, .. },
+        ] = &told[..]
         else {
             panic!("{told:?}");
         };

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     cli::{
         Failure,
-        live::{Screen, Tell},
+        live::{Screen, Tell, Who, Words},
         output,
         publish::read_text,
         signal::Signals,
@@ -78,7 +78,13 @@ async fn whole(client: &Client, request: Request, json: bool) -> Result<(), Fail
 
 async fn streamed(client: &Client, request: Request, json: bool) -> Result<(), Failure> {
     let mut events = client.stream(request);
-    let mut show = Show { screen: Screen::new(), broke_off: false, thinking: false, who: Who::default(), words: Words::default() };
+    let mut show = Show {
+        screen: Screen::new(),
+        broke_off: false,
+        thinking: false,
+        who: Who::default(),
+        words: Words::default(),
+    };
     while let Some(next) = events.next().await {
         let next = match next {
             Ok(next) => next,

@@ -321,7 +321,10 @@ mod tests {
         let End::Saved(saved) = End::read(&stored("interaction_saved", &data)).unwrap() else { panic!() };
         let took = Duration::from_millis(2_340);
         assert_eq!(saved.signature(false, took), "answered by p (m): 3 tokens in, 4 out, $0.1, 2.3 s");
-        assert_eq!(saved.signature(true, took), "answered by p (m): 3 tokens in, 4 out, at least $0.1, 2.3 s");
+        assert_eq!(
+            saved.signature(true, took),
+            "answered by p (m): 3 tokens in, 4 out, at least $0.1, 2.3 s"
+        );
     }
 
     #[test]
