@@ -103,6 +103,18 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 21] = {
             "Time that rate limits held a call back, by provider and model.",
         ),
         (
+            signals::RATE_LIMIT_WAITING,
+            Gauge,
+            Unit::Count,
+            "Calls that rate limits hold back at this moment, by provider and model.",
+        ),
+        (
+            signals::NOTES_LOST,
+            Counter,
+            Unit::Count,
+            "Notes of earlier deliveries' attempts that were lost, by stage; these are missing on record.",
+        ),
+        (
             signals::RATE_LIMITED,
             Counter,
             Unit::Count,
