@@ -188,8 +188,8 @@ impl Limits {
             let freed = self.provider.freed.notified();
             let now = Instant::now();
             place.waited = now - begun;
-            let pace = paced();
-            let wait = self.turn(&mut place, need, now, pace);
+            let asked = paced();
+            let wait = self.turn(&mut place, need, now, asked);
             if wait.is_zero() {
                 return Ok(place);
             }
@@ -200,7 +200,7 @@ impl Limits {
             };
             if gives_up {
                 let error =
-                    if pace < wait { AskError::OwnRateLimit(wait) } else { Refused::Paced(pace).into() };
+                    if asked < wait { AskError::OwnRateLimit(wait) } else { Refused::Paced(asked).into() };
                 return Err(NoPlace { waited, error });
             }
             tell(wait);
@@ -212,13 +212,13 @@ impl Limits {
     }
 
     /// How long to wait still; if no longer, takes what is needed of every limit.
-    fn turn(&self, place: &mut Place<'_>, need: Need, now: Instant, pace: Duration) -> Duration {
+    fn turn(&self, place: &mut Place<'_>, need: Need, now: Instant, asked: Duration) -> Duration {
         // Always in this order.
         let mut provider = lock(&self.provider.buckets);
         let mut model = lock(&self.model);
         let mut announced = lock(&self.announced);
         let ours = provider.wait(place.provider, now).max(model.wait(place.model, now));
-        let wait = ours.max(announced.wait(need, now)).max(pace);
+        let wait = ours.max(announced.wait(need, now)).max(asked);
         if wait.is_zero() {
             provider.take(place.provider, now);
             model.take(place.model, now);

@@ -178,13 +178,11 @@ fn window(window: Option<Window>, left_out: usize) -> Option<Window> {
 
 fn stopped(unanswered: Unanswered, earlier_deliveries: u32) -> Stopped {
     let Unanswered { error, made, again_in, record } = unanswered;
-    match again_in {
-        Some(after) => Stopped::Otherwise(Outcome::Later { after, reason: error.to_string() }),
-        None => {
-            let failed = failure(code_of(&error), error.to_string(), made, record.attempts);
-            Stopped::Failed(WorkflowFailed { earlier_deliveries, ..failed })
-        }
+    if let Some(after) = again_in {
+        return Stopped::Otherwise(Outcome::Later { after, reason: error.to_string() });
     }
+    let failed = failure(code_of(&error), error.to_string(), made, record.attempts);
+    Stopped::Failed(WorkflowFailed { earlier_deliveries, ..failed })
 }
 
 fn code_of(error: &AskError) -> FailureCode {

@@ -330,13 +330,14 @@ pub async fn a_note_is_what_was_last_left(bench: &dyn Bench) {
     let bus = bench.bus();
     let (stage, other) = (StageName::Generation, StageName::Context);
     assert!(matches!(bus.note(stage, 41).await, Ok(None)));
-    let attempt: Attempt = serde_json::from_value(serde_json::json!({
+    let attempt = serde_json::from_value::<Attempt>(serde_json::json!({
         "provider": "openai", "model": "small", "started_at": "2026-01-01T00:00:00Z", "duration_ms": 7, "sent": true,
         "cost_usd": "0.00012", "error": "\u{3b1}: cut short",
-    }))
-    .unwrap_or_else(|error| panic!("{error}"));
+    }));
+    assert!(attempt.is_ok(), "{attempt:?}");
     for delivery in 1..3 {
-        let note = Note { delivery, unknown: 1, attempts: vec![attempt.clone(); delivery as usize * 30] };
+        let attempts = attempt.iter().flat_map(|one| vec![one.clone(); delivery as usize * 30]).collect();
+        let note = Note { delivery, unknown: 1, attempts };
         assert!(bus.keep_note(stage, 41, &note).await.is_ok());
         assert_eq!(bus.note(stage, 41).await.ok().flatten().as_ref(), Some(&note));
     }
