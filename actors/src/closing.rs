@@ -142,6 +142,7 @@ impl Closer {
             retryable: false,
             may_have_happened: true,
             superseded_by: None,
+            earlier_deliveries: 0,
             attempt_log: Vec::new(),
         }
     }
@@ -241,6 +242,7 @@ pub fn recorded_as_failed(stage: StageName, attempts: u32) -> WorkflowFailed {
         retryable: true,
         may_have_happened: true,
         superseded_by: None,
+        earlier_deliveries: 0,
         attempt_log: Vec::new(),
     }
 }

@@ -66,11 +66,19 @@ pub struct Surroundings {
 pub trait Admissions: Send + Sync + 'static {
     /// Whether a call may be made. An answer is final: what becomes of the call does not move breaker or pace.
     fn admit(&self, stage: StageName, dependency: &str) -> Option<Result<(), Refused>>;
-    /// How long rate limits hold a call to a model (by its provider and the provider's name of it) back, or for how long they
-    /// have no room for it.
-    fn enter(&self, provider: &str, model: &str) -> Option<Result<Duration, Duration>>;
+    /// How long rate limits hold a call to a model (by its provider and the provider's name of it) back.
+    fn enter(&self, provider: &str, model: &str) -> Option<HeldBack>;
     /// Whether the tokens of a request to this model mattered, and were counted.
     fn counts_tokens(&self, provider: &str, model: &str) -> Option<bool>;
+}
+
+/// How rate limits held a call back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HeldBack {
+    /// For how long.
+    pub waited: Duration,
+    /// After which they still had no room for so long, and the call was not made.
+    pub no_room: Option<Duration>,
 }
 
 /// What a caller wants while no call may be made.
@@ -276,6 +284,12 @@ impl Dependency {
     /// Completes when the breaker closes next.
     pub(crate) fn recovery(&self) -> Notified<'_> {
         self.recovered.notified()
+    }
+
+    /// How long the other side has asked everybody to wait still.
+    pub(crate) fn paced(&self) -> Duration {
+        let until = self.lock().paced_until;
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
     }
 
     /// Asks leave for one call.

@@ -13,6 +13,7 @@ use tracing::Instrument;
 use crate::{
     closing::{Closer, PublishFailed, recorded_as_failed},
     fence::{TakenOver, fenced},
+    notes,
     policy::settle::Outcome,
     ports::{
         bus::{DeadLetter, Delivery, Published, published_by},
@@ -40,7 +41,9 @@ pub trait Step: Send + Sync + 'static {
 /// Facts about this run of a step.
 #[derive(Debug, Clone, Copy)]
 pub struct Run {
-    /// Attempts that earlier deliveries made.
+    /// The sequence of the message.
+    pub sequence: u64,
+    /// Deliveries of it before this one.
     pub made: u32,
     /// The context to hand on to dependencies.
     pub traceparent: TraceParent,
@@ -121,7 +124,8 @@ impl<S: Step> EventHandler<S> {
     }
 
     async fn journey(&self, event: &Event, delivery: &Delivery, traceparent: TraceParent) -> Outcome {
-        let run = Run { made: delivery.delivered.saturating_sub(1), traceparent };
+        let run =
+            Run { sequence: delivery.sequence, made: delivery.delivered.saturating_sub(1), traceparent };
         if run.made > 0 {
             signals::redelivered(self.step.stage());
             match self.earlier(&event.meta).await {
@@ -251,6 +255,13 @@ impl<S: Step> Stage for EventHandler<S> {
         self.closer.bury(delivery, &letter).await?;
         // A workflow that can still be named ends as failed, so that its session goes on.
         let Some(event) = event else { return Ok(()) };
+        let earlier = notes::earlier(
+            self.closer.bus.as_ref(),
+            self.name(),
+            delivery.sequence,
+            delivery.delivered.saturating_sub(1),
+        )
+        .await;
         let failed = WorkflowFailed {
             code,
             stage: self.name(),
@@ -259,7 +270,8 @@ impl<S: Step> Stage for EventHandler<S> {
             retryable: false,
             may_have_happened: true,
             superseded_by: None,
-            attempt_log: Vec::new(),
+            earlier_deliveries: earlier.unknown,
+            attempt_log: earlier.attempts,
         };
         let sequence = input_sequence(&event);
         let closed = self.closer.end(&event.meta, sequence, failed, event.meta.traceparent).await?;

@@ -17,6 +17,7 @@ pub mod fence;
 pub mod handler;
 pub mod interruptions;
 pub mod model_client;
+mod notes;
 pub mod policy;
 pub mod ports;
 pub mod prompt;

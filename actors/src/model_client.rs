@@ -22,7 +22,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use throughline_schemas::{
     StageName, TraceParent,
-    event::generation::{Message, Role, Route},
+    event::generation::{Attempt, Message, Role, Route},
 };
 use tokio::time::Instant;
 
@@ -30,6 +30,7 @@ use limits::{Limits, ProviderLimits};
 
 pub use error::AskError;
 pub use hearing::{Deaf, Heard, Hearing};
+pub(crate) use record::counts;
 pub use record::{Record, Sent};
 pub use settings::{ClientSettings, ModelTarget, OlderTurns, RateLimits, Sampling};
 
@@ -57,8 +58,12 @@ pub struct Ask {
     pub route: RouteRequest,
     /// How many data sources answered with data, for the rules of routing.
     pub sources: u64,
-    /// Attempts that were made before, for the same request.
+    /// Deliveries of the same request of whose attempts nothing is known; each counts as an attempt at each model.
     pub made: u32,
+    /// Attempts on record that earlier deliveries made; the record of this one begins with them.
+    pub earlier: Vec<Attempt>,
+    /// Which delivery of the request this is, from 1.
+    pub delivery: u32,
     /// Trace context to send along.
     pub traceparent: TraceParent,
 }
@@ -174,6 +179,8 @@ impl ModelClient {
             route: RouteRequest::default(),
             sources: 0,
             made: 0,
+            earlier: Vec::new(),
+            delivery: 1,
             traceparent,
         }
     }

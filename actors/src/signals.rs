@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use metrics::{Label, counter, gauge, histogram};
+use metrics::{Gauge, Label, counter, gauge, histogram};
 use throughline_schemas::{FailureCode, StageName, Usage, event::generation::AttemptError};
 
 use crate::{model_client::ModelTarget, policy::breaker::BreakerState};
@@ -40,8 +40,13 @@ pub const MODEL_SECONDS: &str = "gen_ai_client_operation_duration_seconds";
 pub const FIRST_CHUNK_SECONDS: &str = "gen_ai_client_operation_time_to_first_chunk_seconds";
 /// Time that rate limits held a call back, by provider and model; only of calls that were.
 pub const RATE_LIMIT_SECONDS: &str = "throughline_rate_limit_wait_seconds";
+/// Calls that are being held back by rate limits, by provider and model.
+pub const RATE_LIMIT_WAITING: &str = "throughline_rate_limit_waiting";
 /// Calls that rate limits would have held back for too long, by provider and model.
 pub const RATE_LIMITED: &str = "throughline_rate_limit_refused_total";
+/// Notes of a delivery's attempts that could not be kept, read, or were too large, by stage: their attempts are missing
+/// in the event that ends the work.
+pub const NOTES_LOST: &str = "throughline_notes_lost_total";
 /// Requests that went on to another model, by the models' names in the configuration.
 pub const FALLBACKS: &str = "throughline_model_fallbacks_total";
 /// Turns on which nobody worked, by the stage that was to go on with them.
@@ -140,9 +145,31 @@ pub(crate) fn held_back(target: &ModelTarget, waited: Duration) {
     histogram!(RATE_LIMIT_SECONDS, "provider" => provider, "model" => model).record(waited);
 }
 
+/// Counts a call as held back for as long as it lives.
+pub(crate) struct HeldBackNow(Gauge);
+
+impl HeldBackNow {
+    pub(crate) fn new(target: &ModelTarget) -> Self {
+        let (provider, model) = (target.provider.clone(), target.name.clone());
+        let waiting = gauge!(RATE_LIMIT_WAITING, "provider" => provider, "model" => model);
+        waiting.increment(1.0);
+        Self(waiting)
+    }
+}
+
+impl Drop for HeldBackNow {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
 pub(crate) fn rate_limited(target: &ModelTarget) {
     let (provider, model) = (target.provider.clone(), target.name.clone());
     counter!(RATE_LIMITED, "provider" => provider, "model" => model).increment(1);
+}
+
+pub(crate) fn note_lost(stage: StageName) {
+    counter!(NOTES_LOST, "stage" => stage.as_str()).increment(1);
 }
 
 pub(crate) fn fell_back(from: &ModelTarget, to: &ModelTarget) {

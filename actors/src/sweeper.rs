@@ -320,6 +320,7 @@ fn stalled(stage: StageName, limit: Duration) -> WorkflowFailed {
         retryable: true,
         may_have_happened: true,
         superseded_by: None,
+        earlier_deliveries: 0,
         attempt_log: Vec::new(),
     }
 }

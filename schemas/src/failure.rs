@@ -146,7 +146,15 @@ pub struct WorkflowFailed {
     /// The workflow that goes on in its place: the one that interrupted it, or the one that carries its text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub superseded_by: Option<WorkflowId>,
+    /// How many earlier deliveries to a worker there were of whose calls nothing is known: their worker died.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub earlier_deliveries: u32,
     /// The calls that were made, where the failing stage makes recorded calls.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempt_log: Vec<Attempt>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }

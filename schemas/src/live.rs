@@ -19,8 +19,11 @@ pub enum LiveKind {
     Text,
     /// The next piece of the model's reasoning is in `text`.
     Reasoning,
-    /// The attempt broke off after text had gone out; whatever came so far is void. `reason` says why, in words.
+    /// The attempt broke off after text had gone out; whatever came so far is void. `reason` says why, in words,
+    /// `model` and `provider` who is asked next, after `again_in_ms`.
     Restarted,
+    /// A rate limit holds the next attempt back, at `model` and `provider`, for about `again_in_ms`.
+    HeldBack,
     /// The answer is complete and on its way into the log; `finish_reason` says why it ended.
     Completed,
     /// No (further) attempt is made now; `reason` says why, in words. The end of the workflow follows in the log.
@@ -46,10 +49,10 @@ pub struct LiveFrame {
     /// Of `text` and `reasoning`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// Of `started`: the model asked.
+    /// Of `started`: the model asked; of `restarted` and `held_back`: the one to be asked next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// Of `started`: its provider's name in the configuration.
+    /// With `model`: its provider's name in the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
     /// Of `completed`.
@@ -58,4 +61,7 @@ pub struct LiveFrame {
     /// Of `restarted` and `failed`, for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Of `restarted` and `held_back`: when the next attempt is made, in milliseconds from now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again_in_ms: Option<u64>,
 }

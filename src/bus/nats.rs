@@ -33,7 +33,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
 use throughline_actors::ports::bus::{
-    Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Latest, Position, Published,
+    Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Latest, Note, Position, Published,
 };
 use throughline_schemas::{Event, EventType, Namespace, SessionId, StageName, Subject, WorkflowId};
 
@@ -259,6 +259,14 @@ impl Bus for NatsBus {
 
     async fn set_claim(&self, stage: StageName, sequence: u64, claim: &Claim) -> Result<(), BusError> {
         claims::write(&self.core, stage, sequence, claim).await
+    }
+
+    async fn note(&self, stage: StageName, sequence: u64) -> Result<Option<Note>, BusError> {
+        claims::read_note(&self.core, stage, sequence).await
+    }
+
+    async fn keep_note(&self, stage: StageName, sequence: u64, note: &Note) -> Result<(), BusError> {
+        claims::keep_note(&self.core, stage, sequence, note).await
     }
 
     async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use throughline_actors::policy::{
     fallback::{FallbackOn, UnknownFallback},
-    limits::{FALLBACK_PATIENCE, RATE_PATIENCE},
+    limits::{FALLBACK_PATIENCE, RATE_PATIENCE, RATE_TOTAL},
 };
 
 use super::field::Field;
@@ -98,8 +98,10 @@ pub struct Generation {
     pub fallback_on: Vec<FallbackOn>,
     /// `fallback_patience_ms`: how long a model is waited for while another one may be asked now. Default 5 s.
     pub fallback_patience: Duration,
-    /// `rate_patience_ms`: how long rate limits of our own may hold a request back. Default 30 s.
+    /// `rate_patience_ms`: how long rate limits may hold a request back while another model may be asked. Default 30 s.
     pub rate_patience: Duration,
+    /// `rate_total_ms`: how long they may in all, over all deliveries, before the workflow fails. Default 15 min.
+    pub rate_total: Duration,
     /// Default [`OlderTurns::Extract`].
     pub older_turns: OlderTurns,
     /// Needed by, and only by, [`OlderTurns::Summarise`].
@@ -136,6 +138,7 @@ impl Default for Generation {
             fallback_on: FallbackOn::default_set().into_iter().collect(),
             fallback_patience: FALLBACK_PATIENCE,
             rate_patience: RATE_PATIENCE,
+            rate_total: RATE_TOTAL,
             older_turns: OlderTurns::default(),
             summary_model: None,
             max_tokens: 1000,
@@ -166,6 +169,7 @@ impl Generation {
             fallback_on: s.or("fallback_on", d.fallback_on),
             fallback_patience: s.millis("fallback_patience_ms", d.fallback_patience, 0..=3_600_000),
             rate_patience: s.millis("rate_patience_ms", d.rate_patience, 0..=3_600_000),
+            rate_total: s.millis("rate_total_ms", d.rate_total, 0..=86_400_000),
             older_turns: s.or("older_turns", d.older_turns),
             summary_model: s.optional_where("summary_model", |name: &String| check_model(name)),
             max_tokens: s.within("max_tokens", d.max_tokens, 1..=1_000_000),

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
 use throughline_actors::{
     cost::Price,
     model_client::{ClientSettings, ModelTarget, OlderTurns, RateLimits, Sampling, SettingsError},
-    policy::routing::Routing,
+    policy::{limits::RATE_HOLD_LIMIT, routing::Routing},
     ports::{clock::Clock, model::AnswerFormat},
 };
 
@@ -228,6 +228,8 @@ pub fn client_settings(config: &Config) -> Result<ClientSettings, RouteError> {
         fallback_on: generation.fallback_on.iter().copied().collect(),
         fallback_patience: generation.fallback_patience,
         rate_patience: generation.rate_patience,
+        rate_total: generation.rate_total,
+        rate_hold: RATE_HOLD_LIMIT,
         older_turns: match (generation.older_turns, &generation.summary_model) {
             (config::OlderTurns::Drop, _) => OlderTurns::Drop,
             (config::OlderTurns::Summarise, Some(model)) => OlderTurns::Summarise(model.clone()),

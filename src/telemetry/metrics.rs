@@ -33,7 +33,7 @@ enum Kind {
 }
 
 /// What each metric says. Its labels are listed where it is named, in `signals`.
-const DESCRIPTIONS: [(&str, Kind, Unit, &str); 21] = {
+const DESCRIPTIONS: [(&str, Kind, Unit, &str); 23] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         (signals::DELIVERIES, Counter, Unit::Count, "Deliveries settled, by stage and outcome."),
@@ -101,6 +101,18 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 21] = {
             Histogram,
             Unit::Seconds,
             "Time that rate limits held a call back, by provider and model.",
+        ),
+        (
+            signals::RATE_LIMIT_WAITING,
+            Gauge,
+            Unit::Count,
+            "Calls that rate limits hold back at this moment, by provider and model.",
+        ),
+        (
+            signals::NOTES_LOST,
+            Counter,
+            Unit::Count,
+            "Notes of earlier deliveries' attempts that were lost, by stage; these are missing on record.",
         ),
         (
             signals::RATE_LIMITED,

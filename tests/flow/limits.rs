@@ -1,15 +1,20 @@
 //! Rate limits: how fast providers are asked, how long anybody is held back, and what is written down about it.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{num::NonZeroU32, sync::Mutex, time::Duration};
 
 use throughline_actors::{
     model_client::RateLimits,
     ports::{
-        memory::{model::answer, script::Reply},
-        model::{Allowance, Allowances, CallFacts, ModelAnswer},
+        memory::{
+            model::{answer, failure},
+            script::Reply,
+        },
+        model::{Allowance, Allowances, CallFacts, ModelAnswer, ModelError, ModelFailure},
     },
 };
-use throughline_schemas::{FailureCode, Usage, WorkflowId, event::generation::AttemptError};
+use throughline_schemas::{FailureCode, StageName, Usage, WorkflowId, event::generation::AttemptError};
+
+use tokio::time::Instant;
 
 use crate::harness::{PROVIDER, Rig, reply_to};
 
@@ -124,15 +129,82 @@ async fn waiting_is_bounded_and_then_the_workflow_fails_as_rate_limited() {
     let mut rig = Rig::new();
     let client = &mut rig.settings.generation.client;
     client.models[0].rates = limited(Some(1), None);
-    client.rate_patience = SECOND;
-    let stage = rig.settings.stages.get_mut(&throughline_schemas::StageName::Generation).unwrap();
-    stage.retry.max_attempts = 1;
+    client.rate_total = SECOND * 59;
     let _worker = rig.worker().await;
     rig.saved(&rig.publish("w1", "s1", "hello")).await;
     let failed = rig.failed(&rig.publish("w2", "s2", "hello")).await;
     assert_eq!((failed.code, failed.retryable), (FailureCode::RateLimited, true));
+    assert!(failed.message.contains("generation.rate_total_ms"), "{}", failed.message);
     assert!(!failed.may_have_happened);
-    assert!(rig.seconds() < 1.0);
+    assert!((59.0..60.0).contains(&rig.seconds()), "{} s", rig.seconds());
+    assert_eq!(rig.verify().await, Vec::<String>::new());
+}
+
+/// Has many workflows published at once under a limit on requests, and one attempt each; says how long they took.
+async fn all_at_once(count: usize, per_minute: u32, slots: usize) -> f64 {
+    let mut rig = Rig::new();
+    let client = &mut rig.settings.generation.client;
+    client.provider_rates.insert(PROVIDER.to_owned(), limited(Some(per_minute), None));
+    let stage = rig.settings.stages.get_mut(&StageName::Generation).unwrap();
+    stage.retry.max_attempts = 1;
+    stage.concurrency = slots;
+    // As a provider would: whoever asks more often is refused.
+    let asked = Mutex::new(Vec::<Instant>::new());
+    rig.models.otherwise(PROVIDER, move |request| {
+        let (now, mut asked) = (Instant::now(), asked.lock().unwrap());
+        asked.retain(|at| now - *at < Duration::from_mins(1));
+        if asked.len() >= per_minute as usize {
+            return Reply::Now(Err(failure(ModelError::RateLimited)));
+        }
+        asked.push(now);
+        Reply::Now(Ok(answer(&reply_to(request))))
+    });
+    let _worker = rig.worker().await;
+    let workflows = publish_all(&rig, count);
+    let starts = starts(&rig, &workflows).await;
+    assert_eq!((starts.len(), rig.models.calls(PROVIDER)), (count, count), "one call each");
+    assert!(most_in_a_minute(&starts) <= per_minute as usize);
+    let took = rig.seconds();
+    assert_eq!(rig.verify().await, Vec::<String>::new());
+    took
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_workflows_at_once_under_sixty_a_minute_all_get_through_in_their_time() {
+    let took = all_at_once(100, 60, 64).await;
+    // The first minute sees sixty, and the second the other forty.
+    assert!((60.0..110.0).contains(&took), "{took} s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_worker_may_not_hold_is_handed_back_and_uses_no_attempt_either() {
+    // The 64 that wait would wait for nine minutes; five are held.
+    let took = all_at_once(80, 8, 64).await;
+    assert!((540.0..800.0).contains(&took), "{took} s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pace_that_a_provider_asks_for_uses_no_attempt_of_those_who_hear_of_it() {
+    let mut rig = Rig::new();
+    let stage = rig.settings.stages.get_mut(&StageName::Generation).unwrap();
+    stage.retry.max_attempts = 2;
+    let facts = CallFacts { retry_after: Some(SECOND * 20), ..CallFacts::default() };
+    let slow_down = ModelFailure { error: ModelError::RateLimited, usage: None, facts };
+    rig.models.push(PROVIDER, Reply::Now(Err(slow_down)));
+    let _worker = rig.worker().await;
+    let first = rig.publish("first", "s", "hello");
+    rig.pass(SECOND).await;
+    let workflows = publish_all(&rig, 5);
+    rig.pass(SECOND * 18).await;
+    assert_eq!(rig.models.calls(PROVIDER), 1, "nobody asks within the 20 s");
+    rig.saved(&first).await;
+    for workflow in &workflows {
+        rig.saved(workflow).await;
+        let attempts = rig.generated(workflow).attempts;
+        assert_eq!(attempts.len(), 1, "{attempts:?}");
+        assert!((18_000..=20_000).contains(&attempts[0].waited_ms.unwrap()), "{attempts:?}");
+    }
+    assert_eq!(rig.verify().await, Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,8 @@
 //! What a listener on the live subject hears, and when.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
+use throughline_actors::model_client::RateLimits;
 use throughline_actors::ports::{
     memory::{
         model::{BEGUN, answer, broken_off, failure},
@@ -111,6 +112,29 @@ async fn a_reader_is_told_at_once_that_what_it_read_is_void() {
     assert_eq!(generated.response.text, "whole", "the durable answer has nothing of the broken one");
     assert!(generated.attempts[0].may_have_been_billed && generated.cost_is_partial);
     assert_eq!(generated.attempts[0].first_token_ms, Some(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_is_told_who_is_asked_next_and_what_a_rate_limit_holds_back() {
+    let mut rig = Rig::new();
+    let rates = RateLimits { requests_per_minute: NonZeroU32::new(2), tokens_per_minute: None };
+    rig.settings.generation.client.models[0].rates = rates;
+    rig.models.push(PROVIDER, Reply::Now(Err(broken_off(ModelError::CutShort("reset".to_owned())))));
+    let _worker = rig.worker().await;
+    let workflow = rig.publish("w1", "s1", "hello");
+    rig.saved(&workflow).await;
+    let frames = frames(&rig, &workflow);
+    let next: Vec<_> = frames
+        .iter()
+        .filter(|frame| frame.again_in_ms.is_some())
+        .map(|frame| (frame.kind, frame.provider.as_deref(), frame.model.as_deref()))
+        .collect();
+    let who = (Some(PROVIDER), Some("small-v1"));
+    assert_eq!(next, [(LiveKind::Restarted, who.0, who.1), (LiveKind::HeldBack, who.0, who.1)]);
+    let waits: Vec<_> = frames.iter().filter_map(|frame| frame.again_in_ms).collect();
+    let attempts = rig.generated(&workflow).attempts;
+    assert_eq!(Some(waits[0]), attempts[0].retry_in_ms);
+    assert!(waits[1].abs_diff(attempts[1].waited_ms.unwrap()) < 10, "{waits:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,16 +2,20 @@
 
 use std::time::Duration;
 
-use throughline_actors::ports::{
-    memory::{
-        model::{answer, failure},
-        script::Reply,
+use throughline_actors::{
+    cost::Price,
+    policy::retry::RetryPolicy,
+    ports::{
+        memory::{
+            model::{answer, failure},
+            script::Reply,
+        },
+        model::{CallFacts, ModelError, ModelFailure, Phase},
     },
-    model::{CallFacts, ModelError, ModelFailure, Phase},
 };
-use throughline_schemas::{FailureCode, StageName, event::generation::ErrorClass};
+use throughline_schemas::{FailureCode, StageName, Usage, event::generation::ErrorClass};
 
-use crate::harness::{ACK_WAIT, PROVIDER, Rig, reply_to};
+use crate::harness::{ACK_WAIT, Act, Op, PROVIDER, Rig, Worker, reply_to};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -130,7 +134,8 @@ async fn retry_after_is_obeyed_by_everyone_who_asks_this_provider() {
     let attempts = rig.generated(&first).attempts;
     assert_eq!(attempts[0].retry_after_ms, Some(20_000));
     assert_eq!(attempts[0].request_id.as_deref(), Some("req-1"));
-    assert!(rig.meters.count("throughline_calls_refused_total", &[("dependency", PROVIDER)]) >= 1);
+    let waited = rig.generated(&second).attempts[0].waited_ms;
+    assert!(waited.is_some_and(|waited| waited >= 18_000), "and the wait is on record: {waited:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -147,11 +152,81 @@ async fn a_wait_too_long_to_hold_goes_back_to_the_server() {
     assert!((100.0..103.0).contains(&rig.seconds()), "after {} s", rig.seconds());
     assert_eq!(rig.models.calls(PROVIDER), 2);
     let generated = rig.generated(&workflow);
-    assert_eq!(
-        (generated.attempts.len(), generated.earlier_deliveries),
-        (1, 1),
-        "the record says what it lacks"
-    );
+    let deliveries: Vec<_> = generated.attempts.iter().map(|one| one.delivery).collect();
+    assert_eq!((deliveries, generated.earlier_deliveries), (vec![1, 2], 0), "both are on record");
+    assert_eq!(rig.verify().await, Vec::<String>::new());
+}
+
+/// A provider that takes money, breaks off, and is waited for too long to hold the message.
+async fn breaks_off_for_long(calls: u32) -> (Rig, Worker) {
+    let mut rig = Rig::new();
+    let stage = rig.settings.stages.get_mut(&StageName::Generation).unwrap();
+    stage.retry = RetryPolicy { max_attempts: 3, base_delay: SECOND * 100, max_delay: SECOND * 200 };
+    let price = Price {
+        input: "1".parse().unwrap(),
+        cached_input: None,
+        cache_write: None,
+        output: "2".parse().unwrap(),
+        long_prompt: None,
+    };
+    rig.settings.generation.client.models[0].price = Some(price);
+    let usage = Some(Usage { input_tokens: 100, output_tokens: 50, ..Usage::default() });
+    for _ in 0..calls {
+        let error = ModelError::CutShort("reset by peer".to_owned());
+        let broken = ModelFailure { error, usage, facts: CallFacts::default() };
+        rig.models.push(PROVIDER, Reply::Now(Err(broken)));
+    }
+    let worker = rig.worker().await;
+    (rig, worker)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_delivery_paid_before_it_was_handed_back_is_on_record() {
+    let (rig, _worker) = breaks_off_for_long(2).await;
+    let workflow = rig.publish("w1", "s1", "hello");
+    rig.saved(&workflow).await;
+    let generated = rig.generated(&workflow);
+    let told: Vec<_> = generated.attempts.iter().map(|one| (one.delivery, one.cost_usd.is_some())).collect();
+    assert_eq!(told, [(1, true), (2, true), (3, true)]);
+    // 100 and 50 tokens at 1 and 2 dollars a million, each time.
+    let each: Vec<_> =
+        generated.attempts[..2].iter().map(|one| one.cost_usd.unwrap().dollars().to_string()).collect();
+    assert_eq!(each, ["0.0002", "0.0002"]);
+    let sum: rust_decimal::Decimal =
+        generated.attempts.iter().map(|one| one.cost_usd.unwrap().dollars()).sum();
+    assert_eq!(generated.cost_usd.map(throughline_schemas::Usd::dollars), Some(sum));
+    assert_eq!(rig.meters.count("throughline_notes_lost_total", &[]), 0);
+    assert_eq!(rig.verify().await, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_are_limited_over_all_deliveries_and_a_failure_tells_them_all() {
+    let (rig, _worker) = breaks_off_for_long(9).await;
+    let failed = rig.failed(&rig.publish("w1", "s1", "hello")).await;
+    let deliveries: Vec<_> = failed.attempt_log.iter().map(|one| one.delivery).collect();
+    assert_eq!((failed.attempts, deliveries), (3, vec![1, 2, 3]));
+    assert_eq!(rig.models.calls(PROVIDER), 3);
+    assert_eq!(rig.verify().await, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_note_that_is_lost_is_counted_and_fails_no_workflow() {
+    for op in [Op::KeepNote, Op::Note] {
+        let (rig, worker) = breaks_off_for_long(1).await;
+        worker.gate.on(move |of, _| if of == op { Act::Lost } else { Act::Go });
+        let workflow = rig.publish("w1", "s1", "hello");
+        rig.saved(&workflow).await;
+        let generated = rig.generated(&workflow);
+        let deliveries: Vec<_> = generated.attempts.iter().map(|one| one.delivery).collect();
+        assert_eq!((deliveries, generated.earlier_deliveries), (vec![2], 1), "the record says what it lacks");
+        assert_eq!(rig.meters.count("throughline_notes_lost_total", &[("stage", "generation")]), 1);
+        assert_eq!(rig.verify().await, Vec::<String>::new());
+        let (rig, worker) = breaks_off_for_long(9).await;
+        worker.gate.on(move |of, _| if of == op { Act::Lost } else { Act::Go });
+        let failed = rig.failed(&rig.publish("w1", "s1", "hello")).await;
+        assert_eq!((failed.attempts, failed.earlier_deliveries, rig.models.calls(PROVIDER)), (3, 2, 3));
+        assert_eq!(rig.verify().await, Vec::<String>::new());
+    }
 }
 
 #[tokio::test(start_paused = true)]

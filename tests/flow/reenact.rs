@@ -89,12 +89,13 @@ async fn limited() -> Rig {
     rig.settings.generation.client.models[0].rates =
         RateLimits { requests_per_minute: Some(30.try_into().unwrap()), tokens_per_minute: None };
     rig.settings.stages.get_mut(&StageName::Generation).unwrap().breaker.failure_limit = 3;
+    rig.settings.generation.client.rate_hold = Duration::from_secs(5);
     let worker = rig.worker().await;
+    rig.models.push(PROVIDER, Reply::Now(Err(asked_to_wait(20))));
     for _ in 0..4 {
         let error = failure(ModelError::Server("down".to_owned()));
         rig.models.push(PROVIDER, Reply::Now(Err(error)));
     }
-    rig.models.push(PROVIDER, Reply::Now(Err(asked_to_wait(20))));
     let workflows: Vec<_> =
         (0..20).map(|n| rig.publish(&format!("w{n}"), &format!("s{n}"), &format!("question {n}"))).collect();
     for workflow in &workflows {

@@ -13,6 +13,7 @@ use std::{
 };
 
 use futures_util::future::select_all;
+use throughline_actors::model_client::RateLimits;
 use throughline_actors::ports::{
     memory::{
         model::{answer, failure},
@@ -78,6 +79,14 @@ impl Schedule {
         rig.settings.recent_turns = 1;
         for stage in rig.settings.stages.values_mut() {
             stage.concurrency = 1 + usize::try_from(dice.below(8)).unwrap();
+        }
+        if seed % 4 == 1 {
+            // Much is held back by a rate limit, and handed back with a note.
+            let rates =
+                RateLimits { requests_per_minute: Some(20.try_into().unwrap()), tokens_per_minute: None };
+            let client = &mut rig.settings.generation.client;
+            client.provider_rates.insert(PROVIDER.to_owned(), rates);
+            client.rate_hold = Duration::from_secs(2);
         }
         let excuses: Arc<Excuses> = Arc::default();
         let asked: Arc<Mutex<BTreeMap<String, Vec<String>>>> = Arc::default();

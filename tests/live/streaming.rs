@@ -98,19 +98,29 @@ async fn pieces_are_printed_as_they_come_and_the_stored_answer_has_the_last_word
 async fn nobody_reads_two_attempts_or_half_an_answer_as_one() {
     let Some((cluster, mut log)) = cluster().await else { return };
 
-    let mut restarted = asking(&cluster, &mut log, "restarted", &["--stream"]).await;
+    let mut asked = asking(&cluster, &mut log, "restarted", &["--stream"]).await;
+    let mut restarted = frame(
+        (1, 1, 2),
+        "restarted",
+        &[("reason", "the connection broke"), ("model", "second"), ("provider", "anthropic")],
+    );
+    restarted["again_in_ms"] = json!(340);
     let frames = [
-        frame((1, 1, 0), "started", &[("model", "first")]),
+        frame((1, 1, 0), "started", &[("model", "first"), ("provider", "openai")]),
         text((1, 1, 1), "Hel"),
-        frame((1, 1, 2), "restarted", &[("reason", "the connection broke")]),
+        restarted,
         frame((1, 2, 3), "started", &[("model", "second")]),
         text((1, 2, 4), "Hello"),
     ];
     say(&cluster, "restarted", &frames).await;
     saved(&cluster, "restarted", "Hello").await;
-    let (out, err) = ended(&mut restarted, 0).await;
+    let (out, err) = ended(&mut asked, 0).await;
     assert_eq!(out, "Hel\n----- the answer begins again -----\nHello\n");
-    assert_eq!(err, "[the answer broke off: the connection broke]\n[it begins again with second]\n");
+    assert_eq!(
+        err,
+        "[openai (first) broke off after 1 word: the connection broke; asking anthropic (second) \
+         instead, in 0.3 s]\n[the answer of second from the beginning; what came before does not count]\n"
+    );
 
     // The worker dies, and another one takes over; a frame of the dead one is late.
     let mut died = asking(&cluster, &mut log, "died", &["--stream"]).await;
@@ -196,11 +206,16 @@ async fn a_terminal_gets_dim_notices_and_no_control_characters_of_the_model() {
     say(&cluster, "tty", &frames).await;
     saved(&cluster, "tty", "good").await;
     let (seen, _) = ended(&mut program, 0).await;
+    let seen = seen.replace("\r\n", "\n");
+    let (told, signed) = seen.split_once("good\n").expect(&seen);
     assert_eq!(
-        seen.replace("\r\n", "\n"),
-        "a\\u{1b}[2Jb\n\u{1b}[2m[the answer broke off: \\u{1b}[31mred]\u{1b}[0m\n\
-         \u{1b}[2m[it begins again with m]\u{1b}[0m\ngood\n"
+        told,
+        "a\\u{1b}[2Jb\n\u{1b}[2m[the model broke off after 1 word: \\u{1b}[31mred]\u{1b}[0m\n\
+         \u{1b}[2m[the answer of m from the beginning; what came before does not count]\u{1b}[0m\n"
     );
+    // What broke off may have cost something, too.
+    let begins = "\u{1b}[2m[answered by unknown (m): tokens unknown, at least $0.1, ";
+    assert!(signed.starts_with(begins) && signed.ends_with(" s]\u{1b}[0m\n"), "{signed:?}");
 }
 
 /// Nothing is pretended here: a worker, a provider that streams, and one that drops the connection in the middle.
@@ -243,7 +258,9 @@ async fn tokens_travel_from_the_provider_to_the_reader_and_a_broken_stream_begin
     assert_eq!(answer.trim_end(), log.answer("broken"));
     assert!(!void.is_empty() && answer.starts_with(void), "{out}");
     assert!(
-        err.contains("[the answer broke off: ") && err.contains("[it begins again with sandbox-small]"),
+        err.contains(" (sandbox-small) broke off after ")
+            && err.contains("; asking again in ")
+            && err.contains(" (sandbox-small) from the beginning; what came before does not count]"),
         "{err}"
     );
 }

@@ -24,7 +24,7 @@ use throughline_actors::{
     engine::{Engine, Ports},
     policy::retry::RetryPolicy,
     ports::{
-        bus::{Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Latest, Position, Published},
+        bus::{Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Latest, Note, Position, Published},
         memory::{bus::MemoryBus, model::ScriptedModels, source::ScriptedSources, store::MemoryStore},
         store::{
             Admission, Admitted, Closed, Failing, Interaction, Opening, RunningQuery, RunningTurn, Store,
@@ -97,6 +97,12 @@ impl Bus for Breakable {
     }
     async fn set_claim(&self, stage: StageName, sequence: u64, claim: &Claim) -> Result<(), BusError> {
         self.bus.set_claim(stage, sequence, claim).await
+    }
+    async fn note(&self, stage: StageName, sequence: u64) -> Result<Option<Note>, BusError> {
+        self.bus.note(stage, sequence).await
+    }
+    async fn keep_note(&self, stage: StageName, sequence: u64, note: &Note) -> Result<(), BusError> {
+        self.bus.keep_note(stage, sequence, note).await
     }
     async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError> {
         self.bus.announce(topic, body).await

@@ -6,10 +6,12 @@ use throughline_schemas::event::generation::{Attempt, Message, Purpose, Route};
 use tokio::time::Instant;
 
 use super::{
-    Answered, Ask, AskError, Heard, Hearing, Model, ModelClient, OlderTurns, Record, Sent, Unanswered,
+    Answered, Ask, AskError, Heard, Hearing, Model, ModelClient, ModelTarget, OlderTurns, Record, Sent,
+    Unanswered,
     call::Call,
     fit::{Fit, Fitted, TooLong},
-    record::{failed, millis, unsent},
+    limits::RatePatience,
+    record::{counts, failed, held_for, millis, unsent},
 };
 use crate::{
     dependency::Refused,
@@ -39,6 +41,11 @@ enum Standing {
 }
 
 impl Candidate<'_> {
+    /// Whether a rate limit had no room for it when it was to be asked last.
+    fn is_held_back(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| last.held_back().is_some())
+    }
+
     /// How long until it may be asked.
     fn wait(&self, now: Instant) -> Option<Duration> {
         match self.standing {
@@ -66,11 +73,16 @@ impl<'a> Asking<'a> {
     pub(super) fn new(client: &'a ModelClient, ask: &'a Ask, hearing: &'a dyn Hearing) -> Self {
         let route = client.route(ask);
         let ready = Standing::From(Instant::now());
-        let candidate =
-            |model| Candidate { model, made: ask.made, last: None, standing: ready, fitted: None };
+        let candidate = |model: &'a Model| {
+            let (provider, name) = (&model.target.provider, &model.target.model);
+            let of_model = |one: &&Attempt| one.provider == *provider && one.model == *name && counts(one);
+            let made = u32::try_from(ask.earlier.iter().filter(of_model).count()).unwrap_or(u32::MAX);
+            let made = ask.made.saturating_add(made);
+            Candidate { model, made, last: None, standing: ready, fitted: None }
+        };
         let candidates =
             route.models.iter().filter_map(|name| client.known.get(name)).map(candidate).collect();
-        Self { client, ask, hearing, route, candidates, stay: None, attempts: Vec::new(), calls: 0 }
+        Self { client, ask, hearing, route, candidates, stay: None, attempts: ask.earlier.clone(), calls: 0 }
     }
 
     pub(super) async fn run(mut self) -> Result<Answered, Unanswered> {
@@ -80,14 +92,30 @@ impl<'a> Asking<'a> {
         while let Some((index, wait)) = self.next() {
             let model = self.candidates[index].model;
             let patience = model.provider.policy().patience;
-            if wait > patience.longest_wait || begun.elapsed().saturating_add(wait) > patience.total {
+            let held_back = self.candidates[index].is_held_back();
+            if held_back && self.may_hold().is_zero() {
+                let after = wait.min(self.left());
+                return Err(self.unanswered(index, Some(after)));
+            }
+            let too_long = !held_back && wait > patience.longest_wait;
+            if too_long || begun.elapsed().saturating_add(wait) > patience.total {
                 return Err(self.unanswered(index, Some(wait)));
             }
             // Whoever has been reading learns at once that what they read is void, not only when there is more.
             if let Some((attempt, reason)) = void.take() {
-                self.hearing.hear(Heard::Restarted { attempt, reason: &reason });
+                let ModelTarget { model, provider, .. } = &model.target;
+                self.hearing.hear(Heard::Restarted {
+                    attempt,
+                    reason: &reason,
+                    model,
+                    provider,
+                    again_in: wait,
+                });
             }
-            self.wait(index, wait).await;
+            // For a rate limit it waits in the limit's queue, where nobody overtakes it.
+            if !held_back {
+                self.wait(index, wait).await;
+            }
             if let Some(before) = before.filter(|before| *before != index) {
                 signals::fell_back(&self.candidates[before].model.target, &model.target);
             }
@@ -140,11 +168,14 @@ impl<'a> Asking<'a> {
         let result = match &fitted {
             Ok(Fitted { sent, tokens }) => {
                 let (client, sampling, tokens) = (self.client, &self.ask.sampling, *tokens);
-                let call = Call { client, model, sampling, sent, tokens };
+                let patience = self.patience(index);
+                let call = Call { client, model, sampling, sent, tokens, patience };
                 call.make(self.hearing, &mut self.calls, self.ask.traceparent, &mut attempt).await
             }
             Err(error) => Err((error.clone(), false)),
         };
+        attempt.delivery = self.ask.delivery;
+        let result = result.map_err(|(error, heard)| (self.within_total(error, &attempt), heard));
         if let Err((error, _)) = &result {
             failed(&mut attempt, error, &model.target);
         }
@@ -152,6 +183,44 @@ impl<'a> Asking<'a> {
         let answer = result?;
         let sent = fitted.map_err(|error| (error, false))?.sent;
         Ok((answer, sent))
+    }
+
+    /// How much longer rate limits may hold this delivery.
+    fn may_hold(&self) -> Duration {
+        let delivery = self.ask.delivery;
+        let here = self.attempts.iter().position(|attempt| attempt.delivery == delivery);
+        let here = here.and_then(|first| self.attempts.get(first..)).unwrap_or_default();
+        self.client.settings.rate_hold.saturating_sub(held_for(here, delivery)).min(self.left())
+    }
+
+    /// How much longer rate limits may hold this request.
+    fn left(&self) -> Duration {
+        self.client.settings.rate_total.saturating_sub(held_for(&self.attempts, self.ask.delivery))
+    }
+
+    /// How long rate limits may hold the next call back: while another model may be asked, or may be sooner, not for
+    /// long; once it is clear that there is nothing better to do, as long as this delivery may be held.
+    fn patience(&self, index: usize) -> RatePatience {
+        let now = Instant::now();
+        let others = self.candidates.iter().enumerate().filter(|(other, _)| *other != index);
+        let soonest = others.filter_map(|(_, other)| other.wait(now)).min();
+        match soonest {
+            Some(soonest) if !self.candidates[index].is_held_back() => {
+                let patience = self.client.settings.rate_patience.max(soonest);
+                RatePatience::Expecting(patience.min(self.may_hold()))
+            }
+            Some(_) | None => RatePatience::Waiting(self.may_hold()),
+        }
+    }
+
+    /// What a rate limit without room means once the request has been held back for as long as it may be.
+    fn within_total(&self, error: AskError, attempt: &Attempt) -> AskError {
+        let Some(wait) = error.held_back() else { return error };
+        let now = Duration::from_millis(attempt.waited_ms.unwrap_or_default());
+        if now < self.left() {
+            return error;
+        }
+        AskError::HeldTooLong { wait, total: self.client.settings.rate_total }
     }
 
     /// The prompt as this model gets it; made once.
@@ -180,7 +249,9 @@ impl<'a> Asking<'a> {
             OlderTurns::Summarise(name) => client.known.get(name),
         };
         if let Some(summariser) = by_model.filter(|_| long.summary_tokens > 0) {
-            let (summary, attempt) = client.summarise(summariser, model, long, self.ask.traceparent).await;
+            let (summary, mut attempt) =
+                client.summarise(summariser, model, long, self.ask.traceparent).await;
+            attempt.delivery = self.ask.delivery;
             self.attempts.push(attempt);
             if summary.is_some() {
                 return summary;
@@ -214,9 +285,12 @@ impl<'a> Asking<'a> {
         candidate.last = Some(error);
     }
 
-    /// How long to wait before this model may be asked again, if it may. An attempt that was prevented counts, so
-    /// that a provider that stays down ends the loop.
+    /// How long to wait before this model may be asked again, if it may. An attempt that a breaker prevented counts, so
+    /// that a provider that stays down ends the loop; one that waits for a rate limit does not: its time is limited.
     fn retry_in(&mut self, index: usize, error: &AskError) -> Option<Duration> {
+        if let Some(wait) = error.held_back() {
+            return Some(wait);
+        }
         let candidate = &mut self.candidates[index];
         candidate.made = candidate.made.saturating_add(1);
         let hint = match error.fault() {

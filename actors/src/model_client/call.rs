@@ -1,5 +1,10 @@
 //! One call to one model.
 
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
 use throughline_schemas::{StageName, TraceParent, event::generation::Attempt};
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -7,11 +12,11 @@ use tracing::Instrument;
 use super::{
     AskError, Heard, Hearing, Model, ModelClient, ModelTarget, Sampling, Sent,
     hearing::Ear,
-    limits::Place,
+    limits::{NoPlace, Place, RatePatience},
     record::{millis, succeeded},
 };
 use crate::{
-    policy::{announced::Need, window::prompt_tokens},
+    policy::{announced::Need, limits::NOTICEABLE_WAIT, window::prompt_tokens},
     ports::model::{ModelAnswer, ModelRequest},
     signals,
 };
@@ -24,6 +29,8 @@ pub(super) struct Call<'a> {
     pub(super) sent: &'a Sent,
     /// Tokens of the prompt, if they have been counted.
     pub(super) tokens: Option<u64>,
+    /// How long rate limits may hold it back.
+    pub(super) patience: RatePatience,
 }
 
 impl Call<'_> {
@@ -38,7 +45,7 @@ impl Call<'_> {
     ) -> Result<ModelAnswer, (AskError, bool)> {
         let Model { target, provider, .. } = self.model;
         let clock = &self.client.surroundings.clock;
-        let mut place = self.enter(attempt).await.map_err(|error| (error, false))?;
+        let mut place = self.enter(hearing, attempt).await.map_err(|error| (error, false))?;
         let pass = provider.admit().map_err(|refused| {
             signals::refused(StageName::Generation, provider.name());
             (refused.into(), false)
@@ -83,8 +90,8 @@ impl Call<'_> {
     }
 
     /// Waits for a place within the rate limits.
-    async fn enter(&self, attempt: &mut Attempt) -> Result<Place<'_>, AskError> {
-        let Model { target, limits, .. } = self.model;
+    async fn enter(&self, hearing: &dyn Hearing, attempt: &mut Attempt) -> Result<Place<'_>, AskError> {
+        let Model { target, limits, provider } = self.model;
         let input = self.tokens.unwrap_or_else(|| {
             if self.client.counts_tokens(self.model) {
                 prompt_tokens(self.client.tokenizer.as_ref(), &target.model, &self.sent.messages).tokens
@@ -97,18 +104,31 @@ impl Call<'_> {
         let recorded = self.client.surroundings.admissions.as_ref();
         let recorded = recorded.and_then(|recorded| recorded.enter(&target.provider, &target.model));
         let entered = match recorded {
-            None => limits.enter(need, self.client.settings.rate_patience).await,
+            None => {
+                let _waiting = signals::HeldBackNow::new(target);
+                let told = AtomicBool::new(false);
+                let tell = |expected: Duration| {
+                    if expected >= NOTICEABLE_WAIT && !told.swap(true, Ordering::Relaxed) {
+                        let ModelTarget { model, provider, .. } = target;
+                        hearing.hear(Heard::HeldBack { model, provider, expected });
+                    }
+                };
+                limits.enter(need, self.patience, || provider.paced(), tell).await
+            }
             Some(recorded) => limits.enter_as_recorded(need, recorded).await,
         };
-        match &entered {
-            Ok(place) if place.waited().is_zero() => {}
-            Ok(place) => {
-                attempt.waited_ms = Some(millis(place.waited()));
-                signals::held_back(target, place.waited());
+        let waited = match &entered {
+            Ok(place) => place.waited(),
+            Err(NoPlace { waited, .. }) => {
+                signals::rate_limited(target);
+                *waited
             }
-            Err(_) => signals::rate_limited(target),
+        };
+        if !waited.is_zero() {
+            attempt.waited_ms = Some(millis(waited));
+            signals::held_back(target, waited);
         }
-        entered
+        entered.map_err(|no_place| no_place.error)
     }
 
     fn request(&self, traceparent: TraceParent) -> ModelRequest {

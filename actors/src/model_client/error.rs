@@ -34,6 +34,20 @@ pub enum AskError {
     /// Rate limits leave no room within the time that may be waited. Nothing was sent.
     #[error("the rate limit has no room for another {} ms", .0.as_millis())]
     OwnRateLimit(Duration),
+    /// Rate limits have held the request back for as long as it may be held back in all. Nothing was sent.
+    // The wait stands last: a recorded run is re-enacted from the text.
+    #[error(
+        "rate limits have held the request back for the {} ms that generation.rate_total_ms allows in all; raise \
+         requests_per_minute or tokens_per_minute as far as the provider permits, publish more slowly, add a model \
+         of another provider to generation.fallback, or raise rate_total_ms; the next wait would be {} ms",
+        total.as_millis(), wait.as_millis()
+    )]
+    HeldTooLong {
+        /// How long it would have to wait still.
+        wait: Duration,
+        /// How long it may in all.
+        total: Duration,
+    },
     /// The request is larger than what is allowed in a whole minute. Nothing was sent.
     #[error(
         "the request is estimated at {tokens} tokens, more than the limit of {limit} in a minute allows at all"
@@ -58,7 +72,9 @@ impl AskError {
         match self {
             Self::NoModel => AttemptError::UnknownModel,
             Self::DoesNotFit { .. } => AttemptError::ContextTooLong,
-            Self::OwnRateLimit(_) | Self::OverRateLimit { .. } => AttemptError::OwnRateLimit,
+            Self::OwnRateLimit(_) | Self::HeldTooLong { .. } | Self::OverRateLimit { .. } => {
+                AttemptError::OwnRateLimit
+            }
             Self::Refused(Refused::BreakerOpen(_)) => AttemptError::BreakerOpen,
             Self::Refused(Refused::Paced(_)) => AttemptError::Paced,
             Self::Failed(failure) => match &failure.error {
@@ -85,7 +101,10 @@ impl AskError {
     /// Whether trying again can help, and whether it may have happened.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::NoModel | Self::DoesNotFit { .. } | Self::OverRateLimit { .. } => Fault::Permanent,
+            Self::NoModel
+            | Self::DoesNotFit { .. }
+            | Self::HeldTooLong { .. }
+            | Self::OverRateLimit { .. } => Fault::Permanent,
             Self::OwnRateLimit(wait) | Self::Refused(Refused::BreakerOpen(wait) | Refused::Paced(wait)) => {
                 Fault::Transient { wait_at_least: Some(*wait) }
             }
@@ -96,7 +115,7 @@ impl AskError {
     /// The same, as it is recorded. A call that was prevented has no class: nothing failed.
     pub(super) fn class(&self) -> Option<ErrorClass> {
         match self {
-            Self::OwnRateLimit(_) | Self::Refused(_) => return None,
+            Self::OwnRateLimit(_) | Self::HeldTooLong { .. } | Self::Refused(_) => return None,
             Self::NoModel | Self::DoesNotFit { .. } | Self::OverRateLimit { .. } | Self::Failed(_) => {}
         }
         Some(match self.fault() {
@@ -111,12 +130,26 @@ impl AskError {
         matches!(self, Self::OwnRateLimit(_) | Self::Refused(_))
     }
 
+    /// How long a rate limit, ours, announced or asked for, has no room for the call. Waiting for one is no attempt.
+    pub(super) fn held_back(&self) -> Option<Duration> {
+        match self {
+            Self::OwnRateLimit(wait) | Self::Refused(Refused::Paced(wait)) => Some(*wait),
+            Self::NoModel
+            | Self::DoesNotFit { .. }
+            | Self::HeldTooLong { .. }
+            | Self::OverRateLimit { .. }
+            | Self::Refused(Refused::BreakerOpen(_))
+            | Self::Failed(_) => None,
+        }
+    }
+
     /// Whether a request went out.
     pub(super) fn was_sent(&self) -> bool {
         match self {
             Self::NoModel
             | Self::DoesNotFit { .. }
             | Self::OwnRateLimit(_)
+            | Self::HeldTooLong { .. }
             | Self::OverRateLimit { .. }
             | Self::Refused(_) => false,
             Self::Failed(failure) => {

@@ -1,6 +1,9 @@
 //! Who hears how an answer comes into being.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use crate::ports::model::{Delta, DeltaSink};
 
@@ -26,6 +29,21 @@ pub enum Heard<'a> {
         attempt: u32,
         /// Why, for a person.
         reason: &'a str,
+        /// The provider's name of the model that is asked next.
+        model: &'a str,
+        /// Name of its provider in the configuration.
+        provider: &'a str,
+        /// After which wait.
+        again_in: Duration,
+    },
+    /// A rate limit holds the next call back. Told once a call, and only of waits that a reader would notice.
+    HeldBack {
+        /// The provider's name of the model.
+        model: &'a str,
+        /// Name of its provider in the configuration.
+        provider: &'a str,
+        /// For about how long.
+        expected: Duration,
     },
 }
 

@@ -11,6 +11,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{AskError, RateLimits};
 use crate::{
+    dependency::{HeldBack, Refused},
     policy::{
         announced::{Announced, Need, Ticket},
         bucket::{Bucket, Lot},
@@ -139,11 +140,14 @@ impl Limits {
     pub(super) async fn enter_as_recorded(
         &self,
         need: Need,
-        recorded: Result<Duration, Duration>,
-    ) -> Result<Place<'_>, AskError> {
+        recorded: HeldBack,
+    ) -> Result<Place<'_>, NoPlace> {
         self.check(need)?;
-        let waited = recorded.map_err(AskError::OwnRateLimit)?;
+        let HeldBack { waited, no_room } = recorded;
         tokio::time::sleep(waited).await;
+        if let Some(wait) = no_room {
+            return Err(NoPlace { waited, error: AskError::OwnRateLimit(wait) });
+        }
         let nothing = Lots { requests: None, tokens: None };
         Ok(Place {
             limits: self,
@@ -163,8 +167,15 @@ impl Limits {
         limit.map_or(Ok(tokens), |limit| Err(AskError::OverRateLimit { tokens, limit }))
     }
 
-    /// Takes a place for one request and waits until it may be used, no longer than `patience`.
-    pub(super) async fn enter(&self, need: Need, patience: Duration) -> Result<Place<'_>, AskError> {
+    /// Takes a place for one request and waits until it may be used, as far as patience goes. `paced` says how long the
+    /// provider has asked everybody to wait still; `tell` hears how long a wait is expected to be that begins.
+    pub(super) async fn enter(
+        &self,
+        need: Need,
+        patience: RatePatience,
+        paced: impl Fn() -> Duration + Send,
+        tell: impl Fn(Duration) + Send,
+    ) -> Result<Place<'_>, NoPlace> {
         let begun = Instant::now();
         let tokens = self.check(need)?;
         let provider = lock(&self.provider.buckets).join(tokens, begun);
@@ -177,34 +188,66 @@ impl Limits {
             let freed = self.provider.freed.notified();
             let now = Instant::now();
             place.waited = now - begun;
-            let wait = self.turn(&mut place, need, now);
+            let asked = paced();
+            let wait = self.turn(&mut place, need, now, asked);
             if wait.is_zero() {
                 return Ok(place);
             }
-            if place.waited + wait > patience {
-                return Err(AskError::OwnRateLimit(wait));
+            let waited = place.waited;
+            let (gives_up, wait_now) = match patience {
+                RatePatience::Expecting(limit) => (waited.saturating_add(wait) > limit, wait),
+                RatePatience::Waiting(limit) => (waited >= limit, wait.min(limit.saturating_sub(waited))),
+            };
+            if gives_up {
+                let error =
+                    if asked < wait { AskError::OwnRateLimit(wait) } else { Refused::Paced(asked).into() };
+                return Err(NoPlace { waited, error });
             }
+            tell(wait);
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(wait_now) => {}
                 () = freed => {}
             }
         }
     }
 
     /// How long to wait still; if no longer, takes what is needed of every limit.
-    fn turn(&self, place: &mut Place<'_>, need: Need, now: Instant) -> Duration {
+    fn turn(&self, place: &mut Place<'_>, need: Need, now: Instant, asked: Duration) -> Duration {
         // Always in this order.
         let mut provider = lock(&self.provider.buckets);
         let mut model = lock(&self.model);
         let mut announced = lock(&self.announced);
         let ours = provider.wait(place.provider, now).max(model.wait(place.model, now));
-        let wait = ours.max(announced.wait(need, now));
+        let wait = ours.max(announced.wait(need, now)).max(asked);
         if wait.is_zero() {
             provider.take(place.provider, now);
             model.take(place.model, now);
             place.ticket = Some(announced.take(need));
         }
         wait
+    }
+}
+
+/// How long a call may be held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RatePatience {
+    /// For so long; it gives up as soon as it is expected to take longer, because there is something else to do.
+    Expecting(Duration),
+    /// For so long. Expectations are not heeded: of the tokens that those before it have reserved most may come back.
+    Waiting(Duration),
+}
+
+/// No leave to make one call: rate limits have no room for it in time, or at all.
+#[derive(Debug)]
+pub(super) struct NoPlace {
+    /// How long it was waited for all the same.
+    pub(super) waited: Duration,
+    pub(super) error: AskError,
+}
+
+impl From<AskError> for NoPlace {
+    fn from(error: AskError) -> Self {
+        Self { waited: Duration::ZERO, error }
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use throughline_schemas::{
     Millis, Timestamp,
-    event::generation::{Attempt, CostUnknown, Message, Purpose, Route, Window},
+    event::generation::{Attempt, AttemptError, CostUnknown, Message, Purpose, Route, Window},
 };
 
 use super::{AskError, ModelTarget};
@@ -37,9 +37,60 @@ pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Whether an attempt counts towards the limit on attempts at its model: not if it was only a rate limit that had no
+/// room for it.
+pub(crate) fn counts(attempt: &Attempt) -> bool {
+    attempt.purpose.is_none() && !held_back(attempt)
+}
+
+/// Whether a rate limit had no room for it.
+fn held_back(attempt: &Attempt) -> bool {
+    match attempt.error_code {
+        Some(AttemptError::Paced) => true,
+        // What is too large for a limit has a class: it failed.
+        Some(AttemptError::OwnRateLimit) => attempt.error_class.is_none(),
+        Some(
+            AttemptError::Credentials
+            | AttemptError::BadRequest
+            | AttemptError::QuotaExhausted
+            | AttemptError::UnknownModel
+            | AttemptError::ContextTooLong
+            | AttemptError::ContentFiltered
+            | AttemptError::RateLimited
+            | AttemptError::Server
+            | AttemptError::Unreachable
+            | AttemptError::CutShort
+            | AttemptError::ConnectTimeout
+            | AttemptError::FirstTokenTimeout
+            | AttemptError::ReadTimeout
+            | AttemptError::TotalTimeout
+            | AttemptError::TooLarge
+            | AttemptError::BadResponse
+            | AttemptError::BreakerOpen
+            | AttemptError::Unrecognised,
+        )
+        | None => false,
+    }
+}
+
+/// How long rate limits have held a request back so far: in workers, and between the deliveries before this one. It
+/// follows from the record alone, so that a run that is re-enacted comes to the same.
+pub(super) fn held_for(attempts: &[Attempt], delivery: u32) -> Duration {
+    let mut all = Duration::ZERO;
+    for (index, attempt) in attempts.iter().enumerate() {
+        all = all.saturating_add(Duration::from_millis(attempt.waited_ms.unwrap_or_default()));
+        let next = attempts.get(index + 1).map_or(delivery, |next| next.delivery);
+        if held_back(attempt) && next > attempt.delivery {
+            all = all.saturating_add(Duration::from_millis(attempt.retry_in_ms.unwrap_or_default()));
+        }
+    }
+    all
+}
+
 /// An attempt of which nothing is known yet.
 pub(super) fn unsent(target: &ModelTarget, purpose: Purpose, started_at: Timestamp) -> Attempt {
     Attempt {
+        delivery: 1,
         provider: target.provider.clone(),
         model: target.model.clone(),
         started_at,

@@ -10,7 +10,7 @@ use crate::{
     cost::Price,
     policy::{
         fallback::FallbackOn,
-        limits::{FALLBACK_PATIENCE, RATE_PATIENCE},
+        limits::{FALLBACK_PATIENCE, RATE_HOLD_LIMIT, RATE_PATIENCE, RATE_TOTAL},
         routing::Routing,
     },
     ports::model::AnswerFormat,
@@ -117,8 +117,12 @@ pub struct ClientSettings {
     pub fallback_on: BTreeSet<FallbackOn>,
     /// How long a model is waited for while the route has another one that may be asked now.
     pub fallback_patience: Duration,
-    /// How long a request may be held back by rate limits before it counts as rate limited.
+    /// How long rate limits may hold a request back while another model of the route may be asked.
     pub rate_patience: Duration,
+    /// How long they may hold it back in all, over all deliveries, before it fails as rate limited.
+    pub rate_total: Duration,
+    /// How much of that a caller may be held for.
+    pub rate_hold: Duration,
     /// What becomes of earlier turns that do not fit.
     pub older_turns: OlderTurns,
     /// How answers are made.
@@ -136,6 +140,8 @@ impl ClientSettings {
             fallback_on: FallbackOn::default_set(),
             fallback_patience: FALLBACK_PATIENCE,
             rate_patience: RATE_PATIENCE,
+            rate_total: RATE_TOTAL,
+            rate_hold: RATE_HOLD_LIMIT,
             older_turns: OlderTurns::default(),
             sampling: Sampling::default(),
         }

@@ -10,6 +10,7 @@ use super::{
     Deaf, Model, ModelClient, Sampling, Sent,
     call::Call,
     fit::{TooLong, speaker},
+    limits::RatePatience,
     record::{failed, unsent},
 };
 use crate::{ports::model::AnswerFormat, prompt::delimited_json};
@@ -51,7 +52,15 @@ impl ModelClient {
         };
         let mut attempt = unsent(&summariser.target, Purpose::Summary, self.surroundings.clock.now());
         let sent = Sent { messages, max_tokens, window: None };
-        let call = Call { client: self, model: summariser, sampling: &sampling, sent: &sent, tokens: None };
+        let patience = RatePatience::Expecting(self.settings.rate_patience);
+        let call = Call {
+            client: self,
+            model: summariser,
+            sampling: &sampling,
+            sent: &sent,
+            tokens: None,
+            patience,
+        };
         match call.make(&Deaf, &mut 0, traceparent, &mut attempt).await {
             Ok(answer) => (self.summary_message(reader, long, answer.text.trim()), attempt),
             Err((error, _)) => {

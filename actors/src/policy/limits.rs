@@ -29,17 +29,37 @@ impl Default for DeliveryLimits {
     }
 }
 
-/// Longest wait that a worker spends holding its delivery; longer ones go back to the server, and the attempts made
-/// so far are in the log only. A little over the default cap on hints and backoff, and over the default breaker
-/// cooldown: unless configured otherwise every wait is held, with all attempts on record.
+/// Longest wait that a worker spends holding its delivery; longer ones go back to the server, with a note of the
+/// attempts made so far. A little over the default cap on hints and backoff, and over the default breaker
+/// cooldown: unless configured otherwise every such wait is held.
 pub const HOLD_LIMIT: Duration = Duration::from_secs(65);
 
 /// How long a model is waited for while another one of its route may be asked now, unless configured otherwise: the
 /// first two waits of the default backoff are under it, a `Retry-After` of any size that matters is over it.
 pub const FALLBACK_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long rate limits may hold a request back before it counts as rate limited, unless configured otherwise.
+/// How long rate limits may hold a request back while another model of its route may be asked, unless configured
+/// otherwise.
 pub const RATE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A wait for a rate limit of which whoever waits for the answer is told.
+pub const NOTICEABLE_WAIT: Duration = Duration::from_secs(1);
+
+/// How long rate limits may hold one request back in all, over all deliveries, before its workflow fails, unless
+/// configured otherwise: a batch of a thousand at sixty a minute gets through with a few hundred slots.
+pub const RATE_TOTAL: Duration = Duration::from_mins(15);
+
+/// How much of that one delivery spends in a worker; longer waits go back to the server. Longer than [`HOLD_LIMIT`],
+/// because whoever keeps its place in the queue is served in its turn, and what is handed back begins anew behind
+/// those who came later; well below [`WORK_LIMIT`], calls and backoff included.
+pub const RATE_HOLD_LIMIT: Duration = Duration::from_mins(5);
+
+/// Longest note on what earlier deliveries of a message did, in bytes: about two hundred attempts. They share a small
+/// bucket with the claims.
+pub const NOTE_BYTES: usize = 64 * 1024;
+
+/// How often a note is tried to be kept or read, before its attempts are given up. The delivery is held meanwhile.
+pub const NOTE_TRIES: u32 = 3;
 
 /// How long a worker waits for the database before it hands its delivery back. While the database is away nothing
 /// else could be done with the slot, and a hand-back would use up one of the server's deliveries.

@@ -16,6 +16,7 @@ use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use throughline_schemas::{
     Event, EventType, FailureCode, SessionId, StageName, Subject, Timestamp, WorkflowId,
+    event::generation::Attempt,
 };
 
 use super::{Classify, Fault, Health};
@@ -170,6 +171,19 @@ pub struct Claim {
     pub vanished: u32,
 }
 
+/// What earlier deliveries of a message did, kept beside the stream by whoever handed it back, so that their calls and
+/// what these cost are on record in the end.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Note {
+    /// The delivery that left it.
+    pub delivery: u32,
+    /// Deliveries up to that one of whose attempts nothing is known.
+    pub unknown: u32,
+    /// The attempts of the others, in order.
+    pub attempts: Vec<Attempt>,
+}
+
 /// A message that must not be handled again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
@@ -234,6 +248,10 @@ pub trait Bus: Send + Sync + 'static {
     async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claim>, BusError>;
     /// Replaces the claim on a message.
     async fn set_claim(&self, stage: StageName, sequence: u64, claim: &Claim) -> Result<(), BusError>;
+    /// The note on a message of a stage's consumer, by the message's sequence.
+    async fn note(&self, stage: StageName, sequence: u64) -> Result<Option<Note>, BusError>;
+    /// Replaces the note on a message. A note is a convenience: it may be gone later.
+    async fn keep_note(&self, stage: StageName, sequence: u64, note: &Note) -> Result<(), BusError>;
     /// Tells listeners on `{ns}.control.{topic}`; not durable, and not an error if nobody hears it.
     async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError>;
     /// Tells listeners on `{ns}.live.{workflow}`; not durable, never waits, and keeps the order of one caller. Whether

@@ -1,11 +1,9 @@
 //! What breakers, paces and rate limits decided, answering from a tape.
 
-use std::time::Duration;
-
 use throughline_schemas::StageName;
 
 use super::tape::{Recording, with};
-use crate::dependency::{Admissions, Refused};
+use crate::dependency::{Admissions, HeldBack, Refused};
 
 impl Admissions for Recording {
     fn admit(&self, stage: StageName, dependency: &str) -> Option<Result<(), Refused>> {
@@ -22,7 +20,7 @@ impl Admissions for Recording {
         Some(admitted)
     }
 
-    fn enter(&self, provider: &str, model: &str) -> Option<Result<Duration, Duration>> {
+    fn enter(&self, provider: &str, model: &str) -> Option<HeldBack> {
         let (entered, random) = with(|tape| Some(tape.models.enter(provider, model)))?;
         tell(random);
         Some(entered)

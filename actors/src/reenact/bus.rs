@@ -12,7 +12,7 @@ use super::{
     tape::{Recording, with},
 };
 use crate::ports::bus::{
-    Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Latest, Position, Published, Receipt, Settlement,
+    Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Latest, Note, Position, Published, Receipt, Settlement,
 };
 
 /// Nobody waits for an answer.
@@ -82,6 +82,15 @@ impl Bus for Recording {
     }
 
     async fn set_claim(&self, _: StageName, _: u64, _: &Claim) -> Result<(), BusError> {
+        Ok(())
+    }
+
+    async fn note(&self, _: StageName, _: u64) -> Result<Option<Note>, BusError> {
+        Ok(with(|tape| tape.note.clone()))
+    }
+
+    async fn keep_note(&self, _: StageName, _: u64, note: &Note) -> Result<(), BusError> {
+        with(|tape| tape.note = Some(note.clone()));
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use throughline_schemas::{Event, EventData, EventType, StageName};
 use super::{
     Difference, Link, NotEnacted, Past,
     compare::{CompareError, difference},
-    models::made_before,
+    models::Deliveries,
     tape::{Recording, Rules, Tape},
 };
 use crate::{
@@ -157,8 +157,7 @@ impl Reenactor {
 /// Which delivery of its cause a result came of.
 fn delivered(result: &Event) -> u32 {
     match &result.data {
-        EventData::ResponseGenerated(generated) => generated.earlier_deliveries.saturating_add(1),
-        EventData::WorkflowFailed(failed) => made_before(failed).saturating_add(1),
+        EventData::ResponseGenerated(_) | EventData::WorkflowFailed(_) => Deliveries::of(&result.data).number,
         EventData::UserInputReceived(_)
         | EventData::InputValidated(_)
         | EventData::ContextRetrieved(_)

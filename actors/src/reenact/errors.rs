@@ -125,7 +125,7 @@ fn last_number(text: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use throughline_schemas::{Millis, event::external::SourceError};
 
     use super::*;
@@ -199,7 +199,7 @@ mod tests {
         let call = FetchCall {
             source: "orders".to_owned(),
             url: String::new(),
-            timeout: Duration::from_millis(2_000),
+            timeout: Duration::from_secs(2),
             max_bytes: 65_536,
             traceparent: throughline_schemas::TraceParent::root(1, 1),
         };

@@ -20,8 +20,10 @@ use super::{
     tape::{Recording, with},
 };
 use crate::{
-    dependency::Refused,
+    dependency::{HeldBack, Refused},
+    model_client::counts,
     policy::retry::RetryPolicy,
+    ports::bus::Note,
     ports::model::{CallFacts, DeltaSink, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models},
 };
 
@@ -56,19 +58,11 @@ pub(super) struct ModelScript {
 
 impl ModelScript {
     pub(super) fn of(data: &EventData, retry: RetryPolicy) -> Self {
-        let (attempts, made_before) = match data {
-            EventData::ResponseGenerated(generated) => (&generated.attempts, generated.earlier_deliveries),
-            EventData::WorkflowFailed(failed) => (&failed.attempt_log, made_before(failed)),
-            EventData::UserInputReceived(_)
-            | EventData::InputValidated(_)
-            | EventData::ContextRetrieved(_)
-            | EventData::ExternalDataFetched(_)
-            | EventData::InteractionSaved(_) => return Self::default(),
-        };
-        let take =
-            |attempt: &Attempt| Take { missed: missed(attempt), attempt: attempt.clone(), is_over: false };
-        let script =
-            Self { takes: attempts.iter().map(take).collect(), retry, made_before, ..Self::default() };
+        let deliveries = Deliveries::of(data);
+        let mut script = Self::telling(deliveries.last, retry, deliveries.unknown);
+        for attempt in deliveries.noted.iter().filter(|attempt| counts(attempt)) {
+            *script.made(attempt) += 1;
+        }
         let EventData::ResponseGenerated(generated) = data else { return script };
         let window = generated.prompt.window.as_ref();
         Self {
@@ -82,13 +76,28 @@ impl ModelScript {
     /// The same for all deliveries together, for a run that decides anew: what shared state decided about some providers is
     /// left out, and calls that are not on record end as seems likely.
     pub(super) fn assuming(data: &EventData, retry: RetryPolicy, anew: &BTreeSet<String>) -> Self {
-        let mut script = Self { assumes: true, ..Self::of(data, retry) };
+        let deliveries = Deliveries::of(data);
+        let all = [deliveries.noted, deliveries.last].concat();
+        let Self { takes, .. } = Self::telling(&all, retry, deliveries.unknown);
+        let mut script = Self { assumes: true, takes, made: BTreeMap::new(), ..Self::of(data, retry) };
         script.takes.retain(|take| match take.missed {
             Some(Missed::Refused(_) | Missed::NoRoom(_)) => !anew.contains(&take.attempt.provider),
             Some(Missed::DoesNotFit) => false,
             Some(Missed::Failed(_)) | None => true,
         });
         script
+    }
+
+    fn telling(attempts: &[Attempt], retry: RetryPolicy, made_before: u32) -> Self {
+        let take =
+            |attempt: &Attempt| Take { missed: missed(attempt), attempt: attempt.clone(), is_over: false };
+        Self { takes: attempts.iter().map(take).collect(), retry, made_before, ..Self::default() }
+    }
+
+    /// How often the model of an attempt has been asked.
+    fn made(&mut self, attempt: &Attempt) -> &mut u32 {
+        let model = (attempt.provider.clone(), attempt.model.clone());
+        self.made.entry(model).or_insert(self.made_before)
     }
 
     pub(super) fn made_before(&self) -> u32 {
@@ -135,12 +144,12 @@ impl ModelScript {
         if take.attempt.purpose == Some(Purpose::Summary) {
             return None;
         }
-        let model = (take.attempt.provider.clone(), take.attempt.model.clone());
-        let made = self.made.entry(model).or_insert(self.made_before);
-        *made += 1;
-        let wanted = take.attempt.retry_in_ms?;
+        let attempt = take.attempt.clone();
+        let made = self.made(&attempt);
+        *made += u32::from(counts(&attempt));
+        let (made, wanted) = (*made, attempt.retry_in_ms?);
         // Half a millisecond more, because the rest of it was cut off.
-        Some(self.retry.random_for(*made, Duration::from_millis(wanted) + Duration::from_micros(500)))
+        Some(self.retry.random_for(made, Duration::from_millis(wanted) + Duration::from_micros(500)))
     }
 
     /// When the next attempt began.
@@ -152,18 +161,18 @@ impl ModelScript {
     }
 
     /// How long rate limits held the next call to a model back.
-    pub(super) fn enter(&mut self, provider: &str, model: &str) -> (Result<Duration, Duration>, Option<u64>) {
-        let Some(index) = self.next(provider, model) else { return (Ok(Duration::ZERO), None) };
-        if let Some(Missed::NoRoom(wait)) = self.takes[index].missed {
-            return (Err(wait), self.over(index));
-        }
-        self.under_way = Some(index);
+    pub(super) fn enter(&mut self, provider: &str, model: &str) -> (HeldBack, Option<u64>) {
+        let Some(index) = self.next(provider, model) else { return (HeldBack::default(), None) };
         let waited = match self.takes[index].attempt.waited_ms {
             // It was held back for less than a millisecond, of which the rest was cut off.
             Some(0) => Duration::from_micros(500),
             waited => Duration::from_millis(waited.unwrap_or_default()),
         };
-        (Ok(waited), None)
+        if let Some(Missed::NoRoom(wait)) = self.takes[index].missed {
+            return (HeldBack { waited, no_room: Some(wait) }, self.over(index));
+        }
+        self.under_way = Some(index);
+        (HeldBack { waited, no_room: None }, None)
     }
 
     /// Whether its provider let the call be made.
@@ -205,8 +214,50 @@ impl ModelScript {
     }
 }
 
-/// How often the model that a generation failed with had been asked by earlier deliveries.
-pub(super) fn made_before(failed: &WorkflowFailed) -> u32 {
+/// The deliveries that a result of the generation stage came of.
+#[derive(Debug, Default)]
+pub(super) struct Deliveries<'a> {
+    /// How many there were of whose attempts nothing is known.
+    unknown: u32,
+    /// The attempts of those before the last one.
+    noted: &'a [Attempt],
+    /// Those of the last one.
+    last: &'a [Attempt],
+    /// Which it was.
+    pub(super) number: u32,
+}
+
+impl<'a> Deliveries<'a> {
+    pub(super) fn of(data: &'a EventData) -> Self {
+        let (attempts, unknown) = match data {
+            EventData::ResponseGenerated(generated) => (&generated.attempts, generated.earlier_deliveries),
+            EventData::WorkflowFailed(failed) => (&failed.attempt_log, made_before(failed)),
+            EventData::UserInputReceived(_)
+            | EventData::InputValidated(_)
+            | EventData::ContextRetrieved(_)
+            | EventData::ExternalDataFetched(_)
+            | EventData::InteractionSaved(_) => return Self::default(),
+        };
+        let number = attempts.last().map_or(1, |last| last.delivery);
+        let first = attempts.iter().position(|attempt| attempt.delivery == number).unwrap_or_default();
+        let (noted, last) = attempts.split_at(first);
+        // Events of earlier versions do not tell the delivery of an attempt; those before it are not on record.
+        Self { unknown, noted, last, number: number.max(unknown.saturating_add(1)) }
+    }
+
+    /// What the delivery before the last one had noted.
+    pub(super) fn note(&self) -> Option<Note> {
+        let delivery = self.number.checked_sub(1).filter(|delivery| *delivery > self.unknown)?;
+        Some(Note { delivery, unknown: self.unknown, attempts: self.noted.to_vec() })
+    }
+}
+
+/// Of how many earlier deliveries of a generation that failed nothing is known.
+fn made_before(failed: &WorkflowFailed) -> u32 {
+    if failed.earlier_deliveries > 0 {
+        return failed.earlier_deliveries;
+    }
+    // Events of earlier versions do not say; all attempts with the last model that are not on record were such.
     let Some(last) = failed.attempt_log.last() else { return failed.attempts.saturating_sub(1) };
     let own = failed.attempt_log.iter().filter(|attempt| {
         attempt.purpose.is_none() && attempt.provider == last.provider && attempt.model == last.model

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     cost,
-    dependency::{Admissions, Refused, Surroundings},
+    dependency::{Admissions, HeldBack, Refused, Surroundings},
     engine::{Ports, StartError},
     policy::settle::Outcome,
     ports::{clock::Clock, tokenizer::Tokenizer},
@@ -198,7 +198,7 @@ impl Admissions for Partly {
         Recording.admit(stage, dependency)
     }
 
-    fn enter(&self, provider: &str, model: &str) -> Option<Result<Duration, Duration>> {
+    fn enter(&self, provider: &str, model: &str) -> Option<HeldBack> {
         let recorded = Recording.enter(provider, model);
         if self.anew.contains(provider) { None } else { recorded }
     }

@@ -12,9 +12,17 @@ use bytes::Bytes;
 use throughline_schemas::{Event, EventData, EventType, StageName, Timestamp, TraceParent};
 use tracing::{instrument::WithSubscriber, subscriber::NoSubscriber};
 
-use super::{Link, Past, models::ModelScript, sources::SourceScripts, store::StoreScript};
+use super::{
+    Link, Past,
+    models::{Deliveries, ModelScript},
+    sources::SourceScripts,
+    store::StoreScript,
+};
 use crate::{
-    policy::retry::RetryPolicy, ports::bus::DeadLetter, settings::EngineSettings, source_plan::SourceSpec,
+    policy::retry::RetryPolicy,
+    ports::bus::{DeadLetter, Note},
+    settings::EngineSettings,
+    source_plan::SourceSpec,
 };
 
 tokio::task_local! {
@@ -45,6 +53,8 @@ pub(super) struct Content {
     pub(super) takes_no_time: bool,
     /// The next random bits.
     pub(super) random: u64,
+    /// What earlier deliveries did.
+    pub(super) note: Option<Note>,
     /// What was published.
     pub(super) published: Vec<Event>,
     /// What an earlier workflow has on record, where this one takes it up.
@@ -100,6 +110,7 @@ impl Tape {
             store: StoreScript::of(link),
             sources,
             models: ModelScript::of(&event.data, rules.models),
+            note: Deliveries::of(&event.data).note(),
             at: Some(event.meta.time),
             traceparent: Some(event.meta.traceparent),
             // What was handed on is what was on record: the other workflow's events are not looked for.

@@ -21,8 +21,12 @@ use crate::{
     cost,
     handler::{Next, Run, Step, Stopped},
     model_client::{Answered, Ask, AskError, ModelClient, Sampling, Unanswered},
+    notes,
     policy::{routing::RouteRequest, settle::Outcome},
-    ports::{bus::Bus, model::AnswerFormat},
+    ports::{
+        bus::{Bus, Note},
+        model::AnswerFormat,
+    },
     prompt::PromptTemplate,
     stages::wrong_event,
 };
@@ -50,16 +54,22 @@ impl Step for GenerationStep {
 
     async fn run(&self, event: &Event, run: Run) -> Result<Next, Stopped> {
         let EventData::ExternalDataFetched(fetched) = &event.data else { return Err(wrong_event(event)) };
-        let (ask, left_out) = self.ask(fetched, run).map_err(Stopped::Failed)?;
+        let (bus, stage) = (self.bus.as_ref(), self.stage());
+        let earlier = notes::earlier(bus, stage, run.sequence, run.made).await;
+        let (ask, left_out) = self.ask(fetched, &earlier, run).map_err(Stopped::Failed)?;
         let live = Live::new(self.bus.as_ref(), &event.meta.workflow_id, run.made.saturating_add(1));
         match self.client.ask(&ask, &live).await {
             Ok(answered) => {
                 live.completed(answered.answer.finish_reason);
-                Ok(self.done(fetched, &ask, left_out, answered, run))
+                Ok(self.done(fetched, &ask, left_out, answered))
             }
             Err(unanswered) => {
                 live.failed(&unanswered.error.to_string());
-                Err(stopped(unanswered))
+                if unanswered.again_in.is_some() {
+                    let note = earlier.and(unanswered.record.attempts.clone());
+                    notes::keep(bus, stage, run.sequence, &note).await;
+                }
+                Err(stopped(unanswered, earlier.unknown))
             }
         }
     }
@@ -67,10 +77,17 @@ impl Step for GenerationStep {
 
 impl GenerationStep {
     /// The request, and how many earlier turns it does not contain.
-    fn ask(&self, fetched: &ExternalDataFetched, run: Run) -> Result<(Ask, usize), WorkflowFailed> {
+    fn ask(
+        &self,
+        fetched: &ExternalDataFetched,
+        earlier: &Note,
+        run: Run,
+    ) -> Result<(Ask, usize), WorkflowFailed> {
         let rendered = self.template.render(fetched, self.max_history_chars);
         let (messages, left_out) = rendered.map_err(|error| {
-            failure(FailureCode::Internal, format!("the prompt could not be made: {error}"), 1, Vec::new())
+            let message = format!("the prompt could not be made: {error}");
+            let failed = failure(FailureCode::Internal, message, 1, earlier.attempts.clone());
+            WorkflowFailed { earlier_deliveries: earlier.unknown, ..failed }
         })?;
         let answered = |status, data: &Option<Value>| status == SourceStatus::Ok && data.is_some();
         let sources =
@@ -78,20 +95,15 @@ impl GenerationStep {
         let ask = Ask {
             sources: sources as u64,
             route: requested(fetched),
-            made: run.made,
+            made: earlier.unknown,
+            earlier: earlier.attempts.clone(),
+            delivery: run.made.saturating_add(1),
             ..self.client.request(messages, run.traceparent)
         };
         Ok((ask, left_out))
     }
 
-    fn done(
-        &self,
-        fetched: &ExternalDataFetched,
-        ask: &Ask,
-        left_out: usize,
-        answered: Answered,
-        run: Run,
-    ) -> Next {
+    fn done(&self, fetched: &ExternalDataFetched, ask: &Ask, left_out: usize, answered: Answered) -> Next {
         let Answered { answer, target, sent, record } = answered;
         let total = cost::total(&record.attempts);
         let attempts = u32::try_from(record.attempts.len()).unwrap_or(u32::MAX);
@@ -128,14 +140,14 @@ impl GenerationStep {
             cost_usd: total.known,
             cost_is_partial: total.is_partial,
             attempts: record.attempts,
-            earlier_deliveries: run.made,
+            earlier_deliveries: ask.made,
             route: Some(record.route),
             prompt,
             raw_response: answer.raw,
         };
         Next {
             data: EventData::ResponseGenerated(Box::new(data)),
-            attempt: run.made.saturating_add(attempts),
+            attempt: ask.made.saturating_add(attempts),
             release: None,
         }
     }
@@ -164,12 +176,13 @@ fn window(window: Option<Window>, left_out: usize) -> Option<Window> {
     Some(Window { dropped_turns: window.dropped_turns.saturating_add(left_out), ..window })
 }
 
-fn stopped(unanswered: Unanswered) -> Stopped {
+fn stopped(unanswered: Unanswered, earlier_deliveries: u32) -> Stopped {
     let Unanswered { error, made, again_in, record } = unanswered;
-    match again_in {
-        Some(after) => Stopped::Otherwise(Outcome::Later { after, reason: error.to_string() }),
-        None => Stopped::Failed(failure(code_of(&error), error.to_string(), made, record.attempts)),
+    if let Some(after) = again_in {
+        return Stopped::Otherwise(Outcome::Later { after, reason: error.to_string() });
     }
+    let failed = failure(code_of(&error), error.to_string(), made, record.attempts);
+    Stopped::Failed(WorkflowFailed { earlier_deliveries, ..failed })
 }
 
 fn code_of(error: &AskError) -> FailureCode {
@@ -230,6 +243,7 @@ fn failure(code: FailureCode, message: String, attempts: u32, attempt_log: Vec<A
         retryable,
         may_have_happened,
         superseded_by: None,
+        earlier_deliveries: 0,
         attempt_log,
     }
 }

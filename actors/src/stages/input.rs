@@ -132,6 +132,7 @@ impl Stage for InputStage {
             retryable: false,
             may_have_happened: false,
             superseded_by: None,
+            earlier_deliveries: 0,
             attempt_log: Vec::new(),
         };
         match self.closer.fail(&cause, delivery.sequence, failed, cause.traceparent).await {
@@ -191,6 +192,7 @@ impl InputStage {
             retryable: false,
             may_have_happened: false,
             superseded_by: None,
+            earlier_deliveries: 0,
             attempt_log: Vec::new(),
         });
         let cause = refused.event_id;

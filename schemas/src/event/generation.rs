@@ -67,7 +67,7 @@ pub struct ResponseGenerated {
     /// Every attempt, in order.
     pub attempts: Vec<Attempt>,
     /// How many earlier deliveries to a worker there were whose attempts are not in `attempts`: their worker died, or
-    /// handed the work back for a long wait.
+    /// its note of them was lost.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub earlier_deliveries: u32,
     /// Which models might have been asked, and why these; absent in events of earlier versions.

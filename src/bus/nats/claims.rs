@@ -1,7 +1,8 @@
-//! Claims on messages that came more than once: one entry of a key-value bucket for each.
+//! Claims on messages that came more than once, and notes on what became of them: entries of a key-value bucket.
 
 use bytes::Bytes;
-use throughline_actors::ports::bus::{BusError, Claim};
+use serde::de::DeserializeOwned;
+use throughline_actors::ports::bus::{BusError, Claim, Note};
 use throughline_schemas::StageName;
 
 use super::{
@@ -12,9 +13,40 @@ use super::{
 };
 
 pub(super) async fn read(core: &Core, stage: StageName, sequence: u64) -> Result<Option<Claim>, BusError> {
-    let (bucket, key) = (core.names.claims_stream(), key(core, stage, sequence));
+    last(core, key(core, stage, sequence)).await
+}
+
+pub(super) async fn read_note(
+    core: &Core,
+    stage: StageName,
+    sequence: u64,
+) -> Result<Option<Note>, BusError> {
+    last(core, note_key(core, stage, sequence)).await
+}
+
+async fn last<T: DeserializeOwned>(core: &Core, key: String) -> Result<Option<T>, BusError> {
+    let bucket = core.names.claims_stream();
     let Some(message) = requests::last_of_subject(core, &bucket, &key).await? else { return Ok(None) };
     serde_json::from_slice(&message.payload).map(Some).map_err(|error| unavailable_because(key, error))
+}
+
+pub(super) async fn keep_note(
+    core: &Core,
+    stage: StageName,
+    sequence: u64,
+    note: &Note,
+) -> Result<(), BusError> {
+    let (stream, subject) = (core.names.claims_stream(), note_key(core, stage, sequence));
+    let body = serde_json::to_vec(note).map_err(|error| unavailable_because(subject.clone(), error))?;
+    let message = Outgoing {
+        stream: &stream,
+        // A delivery leaves one note.
+        message_id: &format!("{subject}.{}", note.delivery),
+        subject,
+        expected: Expected::Anything,
+        body: Bytes::from(body),
+    };
+    publish(core, &message, |_| {}).await.map(|_| ())
 }
 
 pub(super) async fn write(
@@ -38,4 +70,8 @@ pub(super) async fn write(
 
 fn key(core: &Core, stage: StageName, sequence: u64) -> String {
     format!("$KV.{}.{}.{sequence}", core.names.claims(), Names::consumer(stage))
+}
+
+fn note_key(core: &Core, stage: StageName, sequence: u64) -> String {
+    format!("{}.note", key(core, stage, sequence))
 }

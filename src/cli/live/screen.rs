@@ -6,7 +6,7 @@
 
 use std::io::{self, IsTerminal, Stderr, Stdout, Write};
 
-use super::{Ending, Story, Tell};
+use super::{Ending, Story, Tell, Who};
 use crate::cli::{
     Failure, output,
     timeline::{Style, Tone, clean, clean_lines},
@@ -48,10 +48,20 @@ impl<O: Write, E: Write> Screen<O, E> {
             Tell::Text(text) => self.text(text),
             Tell::Thinking if self.is_one() => self.notice("the model is thinking"),
             Tell::Thinking => Ok(()),
-            Tell::BrokeOff { reason } => self.notice(&format!("the answer broke off: {reason}")),
-            Tell::Again { model } => {
-                let with = model.as_ref().map(|model| format!(" with {model}")).unwrap_or_default();
-                self.notice(&format!("it begins again{with}"))?;
+            Tell::BrokeOff { who, words, reason, next } => {
+                let counted = if *words == 1 { "word" } else { "words" };
+                self.notice(&format!(
+                    "{who} broke off after {words} {counted}: {reason}{}",
+                    what_next(who, next.as_ref())
+                ))
+            }
+            Tell::HeldBack { who, wait_ms } => {
+                self.notice(&format!("waiting about {} for the rate limit of {who}", seconds(*wait_ms)))
+            }
+            Tell::Again { who } => {
+                self.notice(&format!(
+                    "the answer of {who} from the beginning; what came before does not count"
+                ))?;
                 if self.is_one() { Ok(()) } else { self.rule("the answer begins again") }
             }
             Tell::Lost(1) => self.notice("a piece of the answer got lost on the way"),
@@ -72,6 +82,11 @@ impl<O: Write, E: Write> Screen<O, E> {
             }
         }
         self.end_line()
+    }
+
+    /// Says on a terminal who gave the answer, and for how much.
+    pub(in crate::cli) fn sign(&mut self, says: &str) -> Result<(), Failure> {
+        if self.err_terminal { self.notice(says) } else { Ok(()) }
     }
 
     /// Ends the line on stdout, if one has begun.
@@ -112,6 +127,21 @@ impl<O: Write, E: Write> Screen<O, E> {
     }
 }
 
+/// What is done about an answer that broke off.
+fn what_next(who: &Who, next: Option<&(Who, u64)>) -> String {
+    match next {
+        Some((next, 0)) if next == who => "; asking again now".to_owned(),
+        Some((next, wait)) if next == who => format!("; asking again in {}", seconds(*wait)),
+        Some((next, 0)) => format!("; asking {next} instead"),
+        Some((next, wait)) => format!("; asking {next} instead, in {}", seconds(*wait)),
+        None => String::new(),
+    }
+}
+
+fn seconds(ms: u64) -> String {
+    if ms < 10_000 { format!("{}.{} s", ms / 1_000, ms % 1_000 / 100) } else { format!("{} s", ms / 1_000) }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -135,12 +165,21 @@ mod tests {
         (String::from_utf8(screen.out).unwrap(), String::from_utf8(screen.err).unwrap())
     }
 
+    fn who(model: &str) -> Who {
+        Who { provider: Some("openai".to_owned()), model: Some(model.to_owned()) }
+    }
+
     fn restarted() -> Vec<Tell> {
         vec![
             Tell::Thinking,
             Tell::Text("Hel".to_owned()),
-            Tell::BrokeOff { reason: "lost\u{1b}[2J".to_owned() },
-            Tell::Again { model: Some("b".to_owned()) },
+            Tell::BrokeOff {
+                who: who("a"),
+                words: 12,
+                reason: "lost\u{1b}[2J".to_owned(),
+                next: Some((who("b"), 340)),
+            },
+            Tell::Again { who: who("b") },
             Tell::Text("Hello".to_owned()),
             Tell::Complete,
         ]
@@ -152,7 +191,9 @@ mod tests {
         assert_eq!(out, "Hel\nHello\n");
         assert_eq!(
             err,
-            "[the model is thinking]\n[the answer broke off: lost\\u{1b}[2J]\n[it begins again with b]\n"
+            "[the model is thinking]\n\
+             [openai (a) broke off after 12 words: lost\\u{1b}[2J; asking openai (b) instead, in 0.3 s]\n\
+             [the answer of openai (b) from the beginning; what came before does not count]\n"
         );
     }
 

@@ -1,7 +1,50 @@
 //! What a reader of live frames is told: a pure function of the frames, whatever is lost, late or doubled.
 
+use std::fmt;
+
 use sha2::{Digest, Sha256};
 use throughline_schemas::{LiveFrame, LiveKind};
+
+/// A model, as far as it is known who it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::cli) struct Who {
+    /// Name of the provider in the configuration.
+    pub(in crate::cli) provider: Option<String>,
+    /// The provider's name of the model.
+    pub(in crate::cli) model: Option<String>,
+}
+
+impl Who {
+    fn of(frame: &LiveFrame) -> Self {
+        Self { provider: frame.provider.clone(), model: frame.model.clone() }
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.provider, &self.model) {
+            (Some(provider), Some(model)) => write!(f, "{provider} ({model})"),
+            (Some(one), None) | (None, Some(one)) => f.write_str(one),
+            (None, None) => f.write_str("the model"),
+        }
+    }
+}
+
+/// Counts the words of a text that comes in pieces.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::cli) struct Words {
+    pub(in crate::cli) count: u64,
+    within: bool,
+}
+
+impl Words {
+    pub(in crate::cli) fn add(&mut self, piece: &str) {
+        for c in piece.chars() {
+            self.count += u64::from(!self.within && !c.is_whitespace());
+            self.within = !c.is_whitespace();
+        }
+    }
+}
 
 /// Something to tell the reader, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,13 +55,26 @@ pub(in crate::cli) enum Tell {
     Thinking,
     /// What was told so far is void.
     BrokeOff {
+        /// Whose answer it was.
+        who: Who,
+        /// How much of it was told.
+        words: u64,
         /// Why, in words.
         reason: String,
+        /// Who is asked next, after how many milliseconds, if that is known.
+        next: Option<(Who, u64)>,
+    },
+    /// A rate limit holds the next question back, for about so many milliseconds.
+    HeldBack {
+        /// To whom it is put.
+        who: Who,
+        /// For how long.
+        wait_ms: u64,
     },
     /// The text that follows is the answer from its beginning.
     Again {
-        /// The model that is asked, if that is known.
-        model: Option<String>,
+        /// Who gives it.
+        who: Who,
     },
     /// So many frames did not arrive: text may be missing here.
     Lost(u64),
@@ -52,8 +108,12 @@ pub(in crate::cli) struct Story {
     told: usize,
     digest: Sha256,
     thinking: bool,
-    /// Who is asked in the current attempt, if that is known.
-    model: Option<String>,
+    /// The words among them.
+    words: Words,
+    /// Who is asked in the current attempt.
+    who: Who,
+    /// Whether anything broke off.
+    broke_off: bool,
     /// Text was told that is void now, and nothing since.
     void: bool,
 }
@@ -70,7 +130,7 @@ impl Story {
         if self.place.is_some_and(|current| current != place) && frame.kind != LiveKind::Restarted {
             // Usually this was announced; the announcement may be lost, or its worker may have died before it.
             let reason = if same_delivery { "its end was lost" } else { "its worker went away" };
-            self.break_off(reason, &mut tell);
+            self.break_off(reason, None, &mut tell);
             self.begin();
         }
         let expected = if same_delivery { self.next_seq } else { 0 };
@@ -81,14 +141,15 @@ impl Story {
 
         let reason = frame.reason.as_deref().unwrap_or("no reason is given");
         match frame.kind {
-            LiveKind::Started => self.model.clone_from(&frame.model),
+            LiveKind::Started => self.who = Who::of(frame),
             LiveKind::Text => {
                 // Only now is it known who answers: whoever was asked may have had nothing to say.
                 if std::mem::take(&mut self.void) {
-                    tell.push(Tell::Again { model: self.model.clone() });
+                    tell.push(Tell::Again { who: self.who.clone() });
                 }
                 let text = frame.text.clone().unwrap_or_default();
                 self.told += text.len();
+                self.words.add(&text);
                 self.digest.update(&text);
                 tell.push(Tell::Text(text));
             }
@@ -98,8 +159,13 @@ impl Story {
                 }
             }
             LiveKind::Restarted => {
-                self.break_off(reason, &mut tell);
+                let next = frame.again_in_ms.map(|wait| (Who::of(frame), wait));
+                self.break_off(reason, next, &mut tell);
                 self.begin();
+            }
+            LiveKind::HeldBack => {
+                let wait_ms = frame.again_in_ms.unwrap_or_default();
+                tell.push(Tell::HeldBack { who: Who::of(frame), wait_ms });
             }
             LiveKind::Completed => tell.push(Tell::Complete),
             LiveKind::Failed => {
@@ -123,20 +189,27 @@ impl Story {
     }
 
     fn begin(&mut self) {
-        (self.told, self.digest, self.thinking, self.model) = (0, Sha256::new(), false, None);
+        (self.told, self.digest, self.thinking) = (0, Sha256::new(), false);
+        (self.words, self.who) = (Words::default(), Who::default());
     }
 
-    fn break_off(&mut self, reason: &str, tell: &mut Vec<Tell>) {
+    /// Whether anything broke off, so that more may have been charged than is known.
+    pub(in crate::cli) fn broke_off(&self) -> bool {
+        self.broke_off
+    }
+
+    fn break_off(&mut self, reason: &str, next: Option<(Who, u64)>, tell: &mut Vec<Tell>) {
         if self.told > 0 {
-            self.void = true;
-            tell.push(Tell::BrokeOff { reason: reason.to_owned() });
+            (self.void, self.broke_off) = (true, true);
+            let (who, words) = (self.who.clone(), self.words.count);
+            tell.push(Tell::BrokeOff { who, words, reason: reason.to_owned(), next });
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use throughline_schemas::WorkflowId;
 
     use super::*;
@@ -154,12 +227,13 @@ mod tests {
             provider: None,
             finish_reason: None,
             reason: None,
+            again_in_ms: None,
         };
         match kind {
             LiveKind::Text | LiveKind::Reasoning => frame.text = word(),
             LiveKind::Started => frame.model = word(),
             LiveKind::Restarted | LiveKind::Failed => frame.reason = word(),
-            LiveKind::Completed | LiveKind::Unrecognised => {}
+            LiveKind::Completed | LiveKind::HeldBack | LiveKind::Unrecognised => {}
         }
         frame
     }
@@ -172,7 +246,15 @@ mod tests {
         Tell::Text(text.to_owned())
     }
 
-    use LiveKind::{Completed, Failed, Reasoning, Restarted, Started, Text};
+    fn named(model: &str) -> Who {
+        Who { provider: None, model: Some(model.to_owned()) }
+    }
+
+    fn broke_off(who: Who, reason: &str) -> Tell {
+        Tell::BrokeOff { who, words: 1, reason: reason.to_owned(), next: None }
+    }
+
+    use LiveKind::{Completed, Failed, HeldBack, Reasoning, Restarted, Started, Text};
 
     #[test]
     fn a_calm_answer_is_told_as_it_comes() {
@@ -209,11 +291,9 @@ mod tests {
                 ((1, 2, 4), Text, "Hello"),
             ],
         );
-        let broke_off = Tell::BrokeOff { reason: "connection lost".to_owned() };
-        assert_eq!(
-            told,
-            [text("Hel"), broke_off, Tell::Again { model: Some("b".to_owned()) }, text("Hello")]
-        );
+        let broke_off = broke_off(named("a"), "connection lost");
+        assert_eq!(told, [text("Hel"), broke_off, Tell::Again { who: named("b") }, text("Hello")]);
+        assert!(story.broke_off());
         assert_eq!(story.ending("Hello"), Ending::Rest(""));
     }
 
@@ -231,7 +311,37 @@ mod tests {
                 ((1, 3, 5), Text, "Hello"),
             ],
         );
-        assert_eq!(told[2..], [Tell::Again { model: Some("b".to_owned()) }, text("Hello")]);
+        assert_eq!(told[2..], [Tell::Again { who: named("b") }, text("Hello")]);
+    }
+
+    #[test]
+    fn what_holds_an_answer_up_is_told_with_who_is_asked_next_and_when() {
+        let mut story = Story::default();
+        let mut frames: Vec<LiveFrame> = [
+            ((1, 1, 0), Started, "a"),
+            ((1, 1, 1), Text, "one tw"),
+            ((1, 1, 2), Text, "o three"),
+            ((1, 1, 3), Restarted, "connection lost"),
+            ((1, 1, 4), HeldBack, ""),
+        ]
+        .map(|(at, kind, word)| frame(at, kind, word))
+        .into();
+        frames[0].provider = Some("openai".to_owned());
+        for frame in &mut frames[3..] {
+            (frame.provider, frame.model, frame.again_in_ms) =
+                (Some("anthropic".to_owned()), Some("b".to_owned()), Some(300));
+        }
+        let told: Vec<_> = frames.iter().flat_map(|frame| story.hear(frame)).collect();
+        let [
+            ..,
+            Tell::BrokeOff { who, words, next: Some((next, 300)), .. },
+            Tell::HeldBack { wait_ms: 300, .. },
+        ] = &told[..]
+        else {
+            panic!("{told:?}");
+        };
+        assert_eq!((who.to_string(), *words), ("openai (a)".to_owned(), 3));
+        assert_eq!(next.to_string(), "anthropic (b)");
     }
 
     #[test]
@@ -240,8 +350,8 @@ mod tests {
             let mut story = Story::default();
             let told = hear(&mut story, &[((1, 1, 0), Text, "Hel"), (next, Text, "Hello")]);
             assert_eq!(told[0], text("Hel"));
-            assert_eq!(told[1], Tell::BrokeOff { reason: reason.to_owned() });
-            assert!(told.ends_with(&[Tell::Again { model: None }, text("Hello")]), "{told:?}");
+            assert_eq!(told[1], broke_off(Who::default(), reason));
+            assert!(told.ends_with(&[Tell::Again { who: Who::default() }, text("Hello")]), "{told:?}");
         }
     }
 
@@ -285,7 +395,7 @@ mod tests {
         assert_eq!(told, [text("Hel"), Tell::NoAnswer { reason: "too busy".to_owned() }]);
         assert_eq!(story.ending("Hello"), Ending::Whole);
         let told = hear(&mut story, &[((2, 1, 0), Started, "m"), ((2, 1, 1), Text, "Hello")]);
-        assert_eq!(told, [Tell::Again { model: Some("m".to_owned()) }, text("Hello")]);
+        assert_eq!(told, [Tell::Again { who: named("m") }, text("Hello")]);
         assert_eq!(story.ending("Hello"), Ending::Rest(""));
     }
 }

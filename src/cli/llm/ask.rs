@@ -12,7 +12,7 @@ use super::{
 use crate::{
     cli::{
         Failure,
-        live::{Screen, Tell},
+        live::{Screen, Tell, Who, Words},
         output,
         publish::read_text,
         signal::Signals,
@@ -78,7 +78,13 @@ async fn whole(client: &Client, request: Request, json: bool) -> Result<(), Fail
 
 async fn streamed(client: &Client, request: Request, json: bool) -> Result<(), Failure> {
     let mut events = client.stream(request);
-    let mut show = Show { screen: Screen::new(), broke_off: false, thinking: false };
+    let mut show = Show {
+        screen: Screen::new(),
+        broke_off: false,
+        thinking: false,
+        who: Who::default(),
+        words: Words::default(),
+    };
     while let Some(next) = events.next().await {
         let next = match next {
             Ok(next) => next,
@@ -101,24 +107,32 @@ struct Show {
     screen: Screen,
     broke_off: bool,
     thinking: bool,
+    who: Who,
+    words: Words,
 }
 
 impl Show {
     fn event(&mut self, event: &Event) -> Result<(), Failure> {
         let tell = match event {
-            Event::Started { model, .. } => {
+            Event::Started { model, provider } => {
                 self.thinking = false;
+                self.words = Words::default();
+                self.who = Who { provider: Some(provider.clone()), model: Some(model.clone()) };
                 if !std::mem::take(&mut self.broke_off) {
                     return Ok(());
                 }
-                Tell::Again { model: Some(model.clone()) }
+                Tell::Again { who: self.who.clone() }
             }
-            Event::Text(text) => Tell::Text(text.clone()),
+            Event::Text(text) => {
+                self.words.add(text);
+                Tell::Text(text.clone())
+            }
             Event::Reasoning(_) if std::mem::replace(&mut self.thinking, true) => return Ok(()),
             Event::Reasoning(_) => Tell::Thinking,
             Event::Restarted { reason } => {
                 self.broke_off = true;
-                Tell::BrokeOff { reason: reason.clone() }
+                let (who, words) = (self.who.clone(), self.words.count);
+                Tell::BrokeOff { who, words, reason: reason.clone(), next: None }
             }
             Event::Completed(answer) => {
                 self.screen.end_line()?;

@@ -91,6 +91,23 @@ impl Saved {
     pub(super) fn text(&self) -> &str {
         self.response.get("text").and_then(Value::as_str).unwrap_or_default()
     }
+
+    /// Who gave the answer, and for how much. What broke off may have cost more than is known.
+    pub(super) fn signature(&self, broke_off: bool, took: Duration) -> String {
+        let text = |key| self.response.get(key).and_then(Value::as_str).unwrap_or("unknown");
+        let tokens = |key| self.usage.get(key).and_then(Value::as_u64);
+        let usage = match (tokens("input_tokens"), tokens("output_tokens")) {
+            (Some(input), Some(output)) => format!("{input} tokens in, {output} out"),
+            _ => "tokens unknown".to_owned(),
+        };
+        let cost = match (self.cost_usd.as_str(), broke_off) {
+            (Some(cost), false) => format!("${cost}"),
+            (Some(cost), true) => format!("at least ${cost}"),
+            (None, _) => "cost unknown".to_owned(),
+        };
+        let (tenths, provider, model) = (took.as_millis() / 100, text("provider"), text("model"));
+        format!("answered by {provider} ({model}): {usage}, {cost}, {}.{} s", tenths / 10, tenths % 10)
+    }
 }
 
 impl Failed {
@@ -295,6 +312,19 @@ mod tests {
         assert_eq!((&record["status"], &record["failure"]["code"]), (&json!("failed"), &json!("poison")));
         let record: Value = serde_json::from_str(&Record::new("w", None, Duration::ZERO).json()).unwrap();
         assert_eq!(record, json!({"workflow_id": "w", "status": "unfinished", "elapsed_ms": 0}));
+    }
+
+    #[test]
+    fn a_signature_tells_who_answered_and_what_is_known_of_the_cost() {
+        let data = json!({"response": {"text": "hi", "model": "m", "provider": "p"}, "cost_usd": "0.1",
+                          "usage": {"input_tokens": 3, "output_tokens": 4}});
+        let End::Saved(saved) = End::read(&stored("interaction_saved", &data)).unwrap() else { panic!() };
+        let took = Duration::from_millis(2_340);
+        assert_eq!(saved.signature(false, took), "answered by p (m): 3 tokens in, 4 out, $0.1, 2.3 s");
+        assert_eq!(
+            saved.signature(true, took),
+            "answered by p (m): 3 tokens in, 4 out, at least $0.1, 2.3 s"
+        );
     }
 
     #[test]

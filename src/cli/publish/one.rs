@@ -170,7 +170,10 @@ impl Shown {
         }
         match end {
             End::Saved(_) if self.json => Ok(()),
-            End::Saved(saved) => self.screen.finish(&self.story, saved.text()),
+            End::Saved(saved) => {
+                self.screen.finish(&self.story, saved.text())?;
+                self.screen.sign(&saved.signature(self.story.broke_off(), started.elapsed()))
+            }
             // Said already, to a script.
             End::Failed(_) if self.json => Err(Failure { exit: Exit::Failed, message: String::new() }),
             End::Failed(failed) => {

@@ -51,14 +51,17 @@ impl Queue {
 
 impl Hearing for Queue {
     fn hear(&self, heard: Heard<'_>) {
-        self.push(match heard {
+        let event = match heard {
             Heard::Started { attempt: _, model, provider } => {
                 Event::Started { model: model.to_owned(), provider: provider.to_owned() }
             }
             Heard::Text(text) => Event::Text(text.to_owned()),
             Heard::Reasoning(text) => Event::Reasoning(text.to_owned()),
-            Heard::Restarted { attempt: _, reason } => Event::Restarted { reason: reason.to_owned() },
-        });
+            Heard::Restarted { reason, .. } => Event::Restarted { reason: reason.to_owned() },
+            // It is on record in the end, as the attempt's `waited_ms`.
+            Heard::HeldBack { .. } => return,
+        };
+        self.push(event);
     }
 }
 

@@ -13,7 +13,8 @@ use futures_util::stream::BoxStream;
 use serde_json::Value;
 use throughline_actors::ports::{
     bus::{
-        Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Latest, Position, Published, Receipt, Settlement,
+        Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Latest, Note, Position, Published, Receipt,
+        Settlement,
     },
     memory::{bus::MemoryBus, model::ScriptedModels, source::ScriptedSources, store::MemoryStore},
     model::{CallFacts, DeltaSink, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models},
@@ -39,6 +40,8 @@ pub enum Op {
     Announce,
     Claim,
     SetClaim,
+    Note,
+    KeepNote,
     Settle,
     Progress,
     Admit,
@@ -202,6 +205,13 @@ impl Bus for Gate {
     async fn set_claim(&self, stage: StageName, sequence: u64, claim: &Claim) -> Result<(), BusError> {
         let call = self.bus.set_claim(stage, sequence, claim);
         self.pass(Op::SetClaim, format!("{stage} {sequence} {claim:?}"), no_bus, call).await
+    }
+    async fn note(&self, stage: StageName, sequence: u64) -> Result<Option<Note>, BusError> {
+        self.pass(Op::Note, format!("{stage} {sequence}"), no_bus, self.bus.note(stage, sequence)).await
+    }
+    async fn keep_note(&self, stage: StageName, sequence: u64, note: &Note) -> Result<(), BusError> {
+        let call = self.bus.keep_note(stage, sequence, note);
+        self.pass(Op::KeepNote, format!("{stage} {sequence}"), no_bus, call).await
     }
     async fn publish(&self, event: &Event) -> Result<Published, BusError> {
         let said = match &event.data {

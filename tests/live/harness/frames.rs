@@ -72,6 +72,7 @@ impl Frames {
                 }
                 LiveKind::Started
                 | LiveKind::Reasoning
+                | LiveKind::HeldBack
                 | LiveKind::Completed
                 | LiveKind::Failed
                 | LiveKind::Unrecognised => {}

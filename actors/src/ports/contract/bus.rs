@@ -7,12 +7,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use throughline_schemas::{
     Event, EventData, EventType, FailureCode, Meta, Namespace, SessionId, StageName, Subject, Timestamp,
-    TraceParent, UserId, WorkflowFailed, WorkflowId, dead_letter, decode,
+    TraceParent, UserId, WorkflowFailed, WorkflowId, dead_letter, decode, event::generation::Attempt,
 };
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::ports::{
-    bus::{Bus, Claim, DeadLetter, Delivery, Inbox, Published, Settlement},
+    bus::{Bus, Claim, DeadLetter, Delivery, Inbox, Note, Published, Settlement},
     memory::bus::Stored,
 };
 
@@ -62,6 +62,7 @@ pub fn sample_event(workflow: &str, session: &str, message: &str) -> Event {
             retryable: false,
             may_have_happened: false,
             superseded_by: None,
+            earlier_deliveries: 0,
             attempt_log: Vec::new(),
         }),
     }
@@ -333,6 +334,31 @@ pub async fn a_claim_is_what_was_last_said(bench: &dyn Bench) {
     assert_eq!(bus.claim(stage, 41).await.ok().flatten().as_ref(), Some(&claim));
     for (stage, sequence) in [(stage, 42), (stage, 4), (other, 41)] {
         assert!(matches!(bus.claim(stage, sequence).await, Ok(None)), "{stage} {sequence}");
+    }
+}
+
+/// A note is what was last left, for each stage and message, beside the claim.
+pub async fn a_note_is_what_was_last_left(bench: &dyn Bench) {
+    let bus = bench.bus();
+    let (stage, other) = (StageName::Generation, StageName::Context);
+    assert!(matches!(bus.note(stage, 41).await, Ok(None)));
+    let attempt = serde_json::from_value::<Attempt>(serde_json::json!({
+        "provider": "openai", "model": "small", "started_at": "2026-01-01T00:00:00Z", "duration_ms": 7, "sent": true,
+        "cost_usd": "0.00012", "error": "\u{3b1}: cut short",
+    }));
+    assert!(attempt.is_ok(), "{attempt:?}");
+    for delivery in 1..3 {
+        let attempts = attempt.iter().flat_map(|one| vec![one.clone(); delivery as usize * 30]).collect();
+        let note = Note { delivery, unknown: 1, attempts };
+        assert!(bus.keep_note(stage, 41, &note).await.is_ok());
+        assert_eq!(bus.note(stage, 41).await.ok().flatten().as_ref(), Some(&note));
+    }
+    assert!(matches!(bus.claim(stage, 41).await, Ok(None)));
+    let claim = Claim { delivery: 3, open: true, panics: 0, vanished: 0 };
+    assert!(bus.set_claim(stage, 41, &claim).await.is_ok());
+    assert!(bus.note(stage, 41).await.is_ok_and(|note| note.is_some_and(|note| note.delivery == 2)));
+    for (stage, sequence) in [(stage, 42), (stage, 4), (other, 41)] {
+        assert!(matches!(bus.note(stage, sequence).await, Ok(None)), "{stage} {sequence}");
     }
 }
 

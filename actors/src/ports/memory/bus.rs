@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use crate::ports::bus::{
-    Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Latest, Position, Published, consumed_by,
+    Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Latest, Note, Position, Published, consumed_by,
 };
 use inbox::MemoryInbox;
 use log::Log;
@@ -65,6 +65,7 @@ struct State {
     dead: Vec<Stored>,
     buried: Vec<(StageName, u64)>,
     claims: HashMap<(StageName, u64), Claim>,
+    notes: HashMap<(StageName, u64), Note>,
     announcements: Vec<(String, Bytes)>,
     live: Vec<(WorkflowId, Bytes)>,
     listeners: Vec<(String, mpsc::UnboundedSender<Bytes>)>,
@@ -274,6 +275,23 @@ impl Bus for MemoryBus {
             return Err(unavailable("claiming a message"));
         }
         state.claims.insert((of, sequence), claim.clone());
+        Ok(())
+    }
+
+    async fn note(&self, of: StageName, sequence: u64) -> Result<Option<Note>, BusError> {
+        let state = self.shared.lock();
+        if state.offline {
+            return Err(unavailable("reading a note"));
+        }
+        Ok(state.notes.get(&(of, sequence)).cloned())
+    }
+
+    async fn keep_note(&self, of: StageName, sequence: u64, note: &Note) -> Result<(), BusError> {
+        let mut state = self.shared.lock();
+        if state.offline {
+            return Err(unavailable("keeping a note"));
+        }
+        state.notes.insert((of, sequence), note.clone());
         Ok(())
     }
 

@@ -1,6 +1,9 @@
 //! What listeners on `{ns}.live.{workflow}` are told while an answer comes into being.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    time::Duration,
+};
 
 use throughline_schemas::{FinishReason, LiveFrame, LiveKind, WorkflowId};
 
@@ -56,6 +59,7 @@ impl<'a> Live<'a> {
             provider: None,
             finish_reason: None,
             reason: None,
+            again_in_ms: None,
         };
         fill(&mut frame);
         match serde_json::to_vec(&frame) {
@@ -78,9 +82,22 @@ impl Hearing for Live<'_> {
             }
             Heard::Text(text) => self.text(LiveKind::Text, text),
             Heard::Reasoning(text) => self.text(LiveKind::Reasoning, text),
-            Heard::Restarted { attempt: _, reason } => {
-                self.tell(LiveKind::Restarted, |frame| frame.reason = Some(reason.to_owned()));
+            Heard::Restarted { attempt: _, reason, model, provider, again_in } => {
+                self.tell(LiveKind::Restarted, |frame| {
+                    frame.reason = Some(reason.to_owned());
+                    next(frame, model, provider, again_in);
+                });
+            }
+            Heard::HeldBack { model, provider, expected } => {
+                self.tell(LiveKind::HeldBack, |frame| next(frame, model, provider, expected));
             }
         }
     }
+}
+
+/// Who is asked next, and when.
+fn next(frame: &mut LiveFrame, model: &str, provider: &str, wait: Duration) {
+    frame.model = Some(model.to_owned());
+    frame.provider = Some(provider.to_owned());
+    frame.again_in_ms = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
 }

@@ -32,6 +32,7 @@ fn failed(code: FailureCode, message: String, superseded_by: Option<WorkflowId>)
         retryable: false,
         may_have_happened: false,
         superseded_by,
+        earlier_deliveries: 0,
         attempt_log: Vec::new(),
     }
 }

@@ -127,6 +127,9 @@ pub struct Attempt {
     pub provider: String,
     /// Model asked for.
     pub model: String,
+    /// Which delivery to a worker it was made in, from 1; absent if it was the first.
+    #[serde(default = "first", skip_serializing_if = "is_first")]
+    pub delivery: u32,
     /// When the call began.
     pub started_at: Timestamp,
     /// How long it took.
@@ -176,4 +179,13 @@ pub struct Attempt {
     /// The error, for a person; absent on success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+fn first() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_first(delivery: &u32) -> bool {
+    *delivery == 1
 }

@@ -56,6 +56,7 @@ keeps!(
     a_dead_letter_keeps_everything,
     whoever_takes_over_begins_with_what_was_left,
     a_claim_is_what_was_last_said,
+    a_note_is_what_was_last_left,
     what_is_given_up_on_is_handed_over_for_burial,
     a_stage_is_shared_by_its_inboxes,
     announcements_reach_listeners,
