@@ -12,6 +12,8 @@ use throughline_schemas::{Event, EventData, EventType, FailureCode, WorkflowId, 
 
 use crate::harness::{PROVIDER, Rig};
 
+const NOTHING: [String; 0] = [];
+
 fn take_up(rig: &Rig, of: &str, as_id: &str, user: &str, from: &str) -> WorkflowId {
     let body = json!({
         "user_id": user, "session_id": "s", "workflow_id": as_id, "user_input": "where is my order?",
@@ -58,7 +60,7 @@ async fn what_is_on_record_is_handed_on_and_nobody_is_asked_for_it_again() {
         }
     }
     assert_eq!(rig.types(&old).last(), Some(&EventType::WorkflowFailed));
-    assert_eq!(rig.verify().await, [String::new(); 0]);
+    assert_eq!(rig.verify().await, NOTHING);
     drop(worker);
 }
 

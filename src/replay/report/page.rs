@@ -81,6 +81,7 @@ fn answer(side: &Side) -> Option<&Answer> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
     use crate::replay::report::testing::{answered, failed, row};
 

@@ -1,4 +1,5 @@
 //! Rows for tests.
+#![allow(clippy::unwrap_used)]
 
 use throughline_schemas::{FailureCode, FinishReason, SessionId, Usage, Usd, WorkflowId};
 

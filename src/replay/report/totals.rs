@@ -75,7 +75,7 @@ impl Totals {
             after.add(&row.after);
             match (&row.before, &row.after) {
                 (Side::Answered(before), Side::Answered(after)) if before.text == after.text => {
-                    totals.same += 1
+                    totals.same += 1;
                 }
                 (Side::Answered(_), Side::Answered(_)) => totals.changed += 1,
                 (Side::Answered(_), Side::Failed { .. }) => totals.newly_failed += 1,
@@ -152,6 +152,7 @@ fn percentile(sorted: &[u64], percent: usize) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
 
     #[test]
