@@ -109,16 +109,16 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 23] = {
             "Calls that rate limits hold back at this moment, by provider and model.",
         ),
         (
-            signals::NOTES_LOST,
-            Counter,
-            Unit::Count,
-            "Notes of earlier deliveries' attempts that were lost, by stage; these are missing on record.",
-        ),
-        (
             signals::RATE_LIMITED,
             Counter,
             Unit::Count,
             "Calls that rate limits would have held back for too long, by provider and model.",
+        ),
+        (
+            signals::NOTES_LOST,
+            Counter,
+            Unit::Count,
+            "Notes of earlier deliveries' attempts that were lost, by stage; these are missing on record.",
         ),
         (
             signals::FALLBACKS,
