@@ -62,7 +62,8 @@ pub fn changed_providers(recorded: &EngineSettings, now: &EngineSettings) -> BTr
     };
     let breaker_changed = policy(recorded).breaker != policy(now).breaker;
     let (before, after) = (&recorded.generation.client, &now.generation.client);
-    let patience_changed = before.rate_patience != after.rate_patience;
+    let patience = |client: &ClientSettings| (client.rate_patience, client.rate_total);
+    let patience_changed = patience(before) != patience(after);
     let providers = after.models.iter().map(|model| model.provider.clone());
     providers
         .filter(|provider| {

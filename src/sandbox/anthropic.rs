@@ -9,7 +9,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::answer::{Role, Turn, answer};
+use super::answer::{Role, Turn, answer_of};
 use super::app::App;
 use super::chat::{Cut, deltas, event_stream, prompt_tokens};
 use super::ledger::Endpoint;
@@ -60,7 +60,7 @@ fn complete(app: &Arc<App>, body: &[u8]) -> Result<Response, Refused> {
         texts.extend(blocks(&message["content"]).into_iter().map(|text| (role, text)));
     }
     let turns: Vec<Turn<'_>> = texts.iter().map(|(role, text)| Turn { role: *role, text }).collect();
-    let reply = Cut::new(&answer(&turns), Some(max_tokens));
+    let reply = Cut::new(&answer_of(model, &turns), Some(max_tokens));
     let message = Message {
         id: format!("msg_{}", uuid::Uuid::now_v7().simple()),
         model,

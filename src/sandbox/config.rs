@@ -1,5 +1,7 @@
 /// The model that every sandbox serves unless told otherwise.
 pub(super) const DEFAULT_MODEL: &str = "sandbox-small";
+/// A second model, which costs more and says more: something to fall back to, and to compare with.
+pub(super) const LARGE_MODEL: &str = "sandbox-large";
 
 /// The configuration that points Throughline at a sandbox.
 #[derive(Debug, Clone, Copy)]

@@ -9,7 +9,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::answer::{Role, Turn, answer};
+use super::answer::{Role, Turn, answer_of};
 use super::app::App;
 use super::chat::{Cut, deltas, event_stream, prompt_tokens};
 use super::ledger::Endpoint;
@@ -67,7 +67,7 @@ fn complete(app: &Arc<App>, call: &str, uri: &Uri, body: &[u8]) -> Result<Respon
         texts.extend(parts(content).map(|text| (role, text)));
     }
     let turns: Vec<Turn<'_>> = texts.iter().map(|(role, text)| Turn { role: *role, text }).collect();
-    let reply = Cut::new(&answer(&turns), request["generationConfig"]["maxOutputTokens"].as_u64());
+    let reply = Cut::new(&answer_of(model, &turns), request["generationConfig"]["maxOutputTokens"].as_u64());
     let answer =
         Answer { id: uuid::Uuid::now_v7().simple().to_string(), model, input: prompt_tokens(&turns), reply };
     if stream {

@@ -2,7 +2,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::config::DEFAULT_MODEL;
+use super::config::{DEFAULT_MODEL, LARGE_MODEL};
 
 /// What a [`Sandbox`](super::Sandbox) is started with. The default listens on a free loopback port, serves the
 /// built-in data set, answers at once and keeps counts only.
@@ -31,7 +31,7 @@ impl Default for SandboxOptions {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             data_dir: None,
-            models: vec![DEFAULT_MODEL.to_owned()],
+            models: vec![DEFAULT_MODEL.to_owned(), LARGE_MODEL.to_owned()],
             model_latency: Duration::ZERO,
             chunk_latency: Duration::ZERO,
             source_latency: Duration::ZERO,

@@ -146,7 +146,7 @@ impl Past {
 }
 
 /// Which stage made an event, if one did.
-fn made_by(result: &Stored) -> Result<StageName, NotEnacted> {
+pub(super) fn made_by(result: &Stored) -> Result<StageName, NotEnacted> {
     if let EventData::WorkflowFailed(failed) = &result.event.data {
         return match failed.code {
             FailureCode::Poison

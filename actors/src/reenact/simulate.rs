@@ -23,6 +23,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use super::{
     Message, Past,
     enact::Stages,
+    past::made_by,
     tape::{Recording, Rules, Tape},
 };
 use crate::{
@@ -144,9 +145,12 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// `None` if the workflow did not come to the generation stage, or what it worked on is not on record.
+    /// `None` if the workflow did not come to the generation stage, was ended from outside it, or what it worked on is
+    /// not on record.
     pub fn of(past: &Past) -> Option<Self> {
         let result = past.event(EventType::ResponseGenerated).or_else(|| past.end())?;
+        // What was ended from outside was not decided here.
+        made_by(result).ok()?;
         let attempts = match &result.event.data {
             EventData::ResponseGenerated(generated) => &generated.attempts,
             EventData::WorkflowFailed(failed) if failed.stage == StageName::Generation => &failed.attempt_log,

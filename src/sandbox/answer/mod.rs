@@ -13,6 +13,7 @@ mod records;
 mod tests;
 mod voice;
 
+use super::config::LARGE_MODEL;
 use prompt::Prompt;
 use question::{Question, Topic};
 pub(in crate::sandbox) use records::Text;
@@ -50,6 +51,15 @@ pub struct Turn<'a> {
     pub role: Role,
     /// What is said.
     pub text: &'a str,
+}
+
+/// What the large model says besides.
+const MORE: &str = "I have looked all of this up for you just now, so you can rely on it.";
+
+/// What a model answers.
+pub(super) fn answer_of(model: &str, turns: &[Turn<'_>]) -> String {
+    let said = answer(turns);
+    if model == LARGE_MODEL { format!("{said} {MORE}") } else { said }
 }
 
 /// Answers the last user message from the data in an earlier one. The same conversation always gets the same

@@ -16,7 +16,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde_json::json;
 
-use super::answer::{Role, Turn, answer};
+use super::answer::{Role, Turn, answer_of};
 use super::app::App;
 use super::ledger::Endpoint;
 use super::respond;
@@ -73,7 +73,8 @@ fn complete(app: &Arc<App>, id: &str, body: &[u8]) -> Result<Response, ApiError>
         .collect();
     let prompt_tokens = prompt_tokens(&turns);
     validate::check_context(prompt_tokens)?;
-    let reply = Reply::new(id, checked.model, &answer(&turns), prompt_tokens, checked.max_tokens);
+    let reply =
+        Reply::new(id, checked.model, &answer_of(checked.model, &turns), prompt_tokens, checked.max_tokens);
     if request.stream.unwrap_or(false) {
         let usage = request.stream_options.is_some_and(|options| options.include_usage.unwrap_or(false));
         return Ok(stream::respond(app, &reply, usage));

@@ -9,20 +9,6 @@ use super::{replay, summary};
 use crate::harness::{Cluster, SOON, Settings, cluster::said, corpora, stand_ins::model};
 
 const CONVERSATIONS: usize = 200;
-const SETTINGS: &str = r#"
-[[models]]
-name = "sandbox-small"
-provider = "sandbox"
-input_usd_per_million = "1"
-output_usd_per_million = "2"
-[[models]]
-name = "sandbox-large"
-provider = "sandbox"
-model = "sandbox-small"
-input_usd_per_million = "10"
-output_usd_per_million = "20"
-"#;
-
 /// How much each stream holds, and where it ends.
 async fn streams(cluster: &Cluster) -> Vec<(String, u64, u64)> {
     let infos = async_nats::jetstream::new(cluster.client.clone());
@@ -40,7 +26,7 @@ async fn streams(cluster: &Cluster) -> Vec<(String, u64, u64)> {
 async fn conversations_run_again_are_compared_and_production_is_not_touched() {
     let Some(folder) = corpora::folder("support") else { return };
     let data = ["--data", folder.to_str().unwrap()];
-    let Some(mut cluster) = Cluster::start_with(2, &Settings::new(SETTINGS), &data).await else { return };
+    let Some(mut cluster) = Cluster::start_with(2, &Settings::new(""), &data).await else { return };
     let mut log = cluster.log().await;
     let cases: Vec<Value> =
         corpora::lines(&folder.join("cases.jsonl")).into_iter().take(CONVERSATIONS).collect();
@@ -63,6 +49,7 @@ async fn conversations_run_again_are_compared_and_production_is_not_touched() {
     let totals = &summary(&lines)["totals"];
     assert_eq!(totals["run"], json!(cases.len()), "{totals}");
     assert_eq!(totals["after"]["models"], json!({"sandbox-large": cases.len()}), "{totals}");
+    assert_eq!(totals["changed"], json!(cases.len()), "the large one says more: {totals}");
     let cost = |side: &str| totals[side]["cost_usd"].as_str().unwrap().parse::<f64>().unwrap();
     assert!(cost("after") > cost("before"), "{totals}");
     let html = fs::read_to_string(page).unwrap();

@@ -33,11 +33,6 @@ total_timeout_ms = 500
 [[sources]]
 name = "order_history"
 timeout_ms = 300
-[[models]]
-name = "sandbox-small"
-provider = "sandbox"
-input_usd_per_million = "1.5"
-output_usd_per_million = "6"
 "#;
 const SESSIONS: usize = 40;
 /// Between faults.
