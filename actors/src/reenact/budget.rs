@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use rust_decimal::Decimal;
 use throughline_schemas::{Usage, Usd};
 
+use super::tape::with;
 use crate::{
     cost::{Price, cost},
     model_client::ModelTarget,
@@ -94,7 +95,9 @@ impl Budgeted {
 
     fn refuse(&self, text: String) -> ModelFailure {
         self.lock().refused.get_or_insert_with(|| text.clone());
-        ModelFailure { error: ModelError::QuotaExhausted(text), usage: None, facts: CallFacts::default() }
+        // Not the provider's refusal: it must neither pace others nor count as what the workflow came to.
+        with(|tape| tape.refused = Some(text.clone()));
+        ModelFailure { error: ModelError::BadRequest(text), usage: None, facts: CallFacts::default() }
     }
 
     fn settle(&self, request: &ModelRequest, set_aside: Decimal, usage: Option<&Usage>) {

@@ -66,6 +66,9 @@ pub enum RerunError {
         /// Why.
         reason: String,
     },
+    /// Its next call would have cost more than is left.
+    #[error("{0}")]
+    Budget(String),
     /// What a stage made cannot be written.
     #[error(transparent)]
     Encode(#[from] EncodeError),
@@ -135,6 +138,9 @@ impl Rerunner {
         let mut delivered = 1;
         loop {
             let outcome = self.stages.handle(stage, tape, &cause.delivery(delivered)).await;
+            if let Some(refused) = tape.lock().refused.take() {
+                return Err(RerunError::Budget(refused));
+            }
             let wanted = published_by(stage);
             let made = tape.published().into_iter().find(|event| {
                 event.event_type() == wanted || event.event_type() == EventType::WorkflowFailed

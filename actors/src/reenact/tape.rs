@@ -59,6 +59,8 @@ pub(super) struct Content {
     pub(super) published: Vec<Event>,
     /// What an earlier workflow has on record, where this one takes it up.
     pub(super) on_record: Option<Bytes>,
+    /// Why a call was not made, for lack of money.
+    pub(super) refused: Option<String>,
     /// What was buried.
     pub(super) buried: Vec<DeadLetter>,
 }
