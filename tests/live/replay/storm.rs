@@ -1,6 +1,6 @@
 //! Many workflows while the model, the sources and the workers fail.
 
-use std::{env, process::Command, time::Duration};
+use std::{env, fs, process::Command, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
@@ -148,13 +148,23 @@ async fn without_a_network(cluster: &Cluster, count: usize) {
     let file = file.to_str().expect("UTF-8");
     let mut export = cluster.run("export", &["record", "export", file]);
     assert!(export.ended(4 * SOON).await.success(), "{}", export.stderr());
+    // How the recordings in tests/recordings are made; see the README there.
+    if let Some(kept) = env::var_os("THROUGHLINE_KEEP_RECORDING") {
+        fs::copy(file, kept).expect("a copy");
+    }
     let alone = ["--user", "--map-root-user", "--net"];
     if !Command::new("unshare").args(alone).arg("true").status().is_ok_and(|status| status.success()) {
         eprintln!("left out: this machine gives us no network namespace of our own");
         return;
     }
-    let mut command = Command::new("unshare");
-    command.args(alone).arg(throughline().get_program()).args(["replay", "verify", "--file", file, "--json"]);
+    let (program, mut command) = (throughline(), Command::new("unshare"));
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.args(alone).arg(program.get_program()).args(["replay", "verify", "--file", file, "--json"]);
     let mut verify = Program::start("verify", cluster.dir(), &mut command);
     let status = verify.ended(4 * SOON).await;
     let out = verify.stdout();
