@@ -65,10 +65,16 @@ impl StandIns {
 
     /// Makes a stand-in fail, as in `{"target": "model", "status": 503}`.
     pub async fn fault(&self, fault: Value) {
+        let taken = self.try_fault(&fault).await;
+        assert!(taken.is_ok(), "{fault}: {taken:?}");
+    }
+
+    /// The same; an error if too many wait already.
+    pub async fn try_fault(&self, fault: &Value) -> Result<(), String> {
         let request = self.http.post(format!("{}/_sandbox/faults", self.base)).body(fault.to_string());
         let response = request.send().await.expect("the sandbox answers");
         let status = response.status();
-        assert!(status.is_success(), "{fault}: {}", response.text().await.unwrap_or_default());
+        if status.is_success() { Ok(()) } else { Err(response.text().await.unwrap_or_default()) }
     }
 
     /// Makes all well again.
