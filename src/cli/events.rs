@@ -11,11 +11,14 @@ mod select;
 
 use std::time::Duration;
 
-use super::{EventsArgs, Exit, Failure, output, signal::Signals, timeline::clean};
+use throughline_schemas::WorkflowId;
+
+use super::{EventsArgs, Exit, Failure, bus_error, output, signal::Signals, timeline::clean};
 use crate::{
     app::connect_bus,
     bus::nats::{NatsBus, StoredEvent},
     config::{Config, Env},
+    replay::redo::{self, MAX_ATTEMPTS},
 };
 use breakers::Breakers;
 use inputs::BareInputs;
@@ -45,7 +48,8 @@ async fn show(args: &EventsArgs, bus: &NatsBus) -> Result<(), Failure> {
     };
     if !args.follow {
         while show.more(bus).await? {}
-        return show.finish(args);
+        show.finish(args)?;
+        return taken_up(args, bus).await;
     }
     let mut signals = Signals::install()?;
     // A breaker may be why a workflow waits, so it is shown beside any selection but one of a type.
@@ -62,6 +66,19 @@ async fn show(args: &EventsArgs, bus: &NatsBus) -> Result<(), Failure> {
             _ = signals.next() => return Ok(()),
         }
     }
+}
+
+/// Says under which ids a workflow was taken up; scripts find that in the events of its session.
+async fn taken_up(args: &EventsArgs, bus: &NatsBus) -> Result<(), Failure> {
+    let Some(workflow) = args.workflow.as_ref().filter(|_| !args.json) else { return Ok(()) };
+    let Ok(workflow) = WorkflowId::new(workflow) else { return Ok(()) };
+    for id in (1..=MAX_ATTEMPTS).map(|attempt| redo::id(&workflow, attempt)) {
+        if !bus.has_any(&id).await.map_err(|error| bus_error::failure(&error))? {
+            break;
+        }
+        output::line(&format!("taken up as {}", clean(id.as_str(), 256)))?;
+    }
+    Ok(())
 }
 
 struct Show<'a> {

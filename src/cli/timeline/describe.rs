@@ -154,10 +154,13 @@ impl Moment {
             EventData::InputValidated(data) => {
                 let chars = data.request.user_input.chars().count();
                 let sequence = data.request.input_sequence;
+                let redo = data.request.redo.as_ref().map_or_else(String::new, |redo| {
+                    format!(", takes up {} from {}", clean(redo.of.as_str(), ID_CHARS), redo.from)
+                });
                 return Self {
                     started: Some(data.request.received_at),
                     input_sequence: Some(sequence),
-                    what: format!("{}, stream sequence {sequence}", count(chars, "character")),
+                    what: format!("{}, stream sequence {sequence}{redo}", count(chars, "character")),
                     ..base
                 };
             }

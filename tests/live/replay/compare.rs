@@ -97,6 +97,15 @@ async fn a_failed_workflow_is_taken_up_where_it_failed() {
     let input = log.event("w-redo-2", "user_input_received").unwrap();
     assert_eq!(input.data()["redo"], json!({"of": "w", "from": "generation"}));
 
+    // The history has both, and says how they belong together.
+    let timeline = async |workflow: &str| {
+        let mut program = cluster.run("events", &["events", "--workflow", workflow]);
+        assert!(program.ended(SOON).await.success(), "{}", program.stderr());
+        program.stdout()
+    };
+    assert!(timeline("w").await.contains("taken up as w-redo-1\ntaken up as w-redo-2\n"));
+    assert!(timeline("w-redo-2").await.contains("takes up w from generation"));
+
     for (arguments, code, said) in [
         (&["never"][..], 1, "no event of workflow never is stored"),
         (&["w-redo-2"][..], 1, "did not fail"),
