@@ -162,7 +162,8 @@ async fn ours_says_so(rig: &Rig) {
     rig.write_config("shrink", "worker", "[nats]\nmax_age_hours = 1\n");
     for (config, arguments, told) in [
         ("reader", &QUESTION[..], "throughline.v1.user_input_received.s.w1"),
-        ("publisher", &["events", "--workflow", "w1"], "CONSUMER.CREATE.throughline_EVENTS."),
+        ("publisher", &["events", "--workflow", "w1"], "DIRECT.GET.throughline_EVENTS."),
+        ("publisher", &["events"], "CONSUMER.CREATE.throughline_EVENTS."),
         (
             "worker",
             &["publish", "--user", "u", "--session", "s", "Hi"],
