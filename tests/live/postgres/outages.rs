@@ -116,7 +116,8 @@ async fn a_database_that_is_locked_or_paused_is_waited_for() {
     let Some(deployment) = Deployment::start(&server).await else { return };
     let mut operator = PgConnection::connect(&deployment.url).await.unwrap();
     let mut transaction = operator.begin().await.unwrap();
-    transaction.execute("LOCK TABLE turns, interactions IN EXCLUSIVE MODE").await.unwrap();
+    // In the order in which batches write them: the other way round is a deadlock, of which this may be the victim.
+    transaction.execute("LOCK TABLE interactions, turns IN EXCLUSIVE MODE").await.unwrap();
     tokio::time::sleep(LOCKED).await;
     transaction.rollback().await.unwrap();
     server.pause();

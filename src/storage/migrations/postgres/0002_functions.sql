@@ -58,8 +58,15 @@ BEGIN
             SELECT FROM turns AS t WHERE t.workflow_id = q.workflow_id AND t.state IN ('saved', 'failed'))
         ORDER BY q.workflow_id
         -- Without a target: of two that insert the same row at once, the one that is late may meet the other's
-        -- interaction_id, which belongs to that workflow alone, before its workflow_id.
+        -- interaction_id before its workflow_id.
         ON CONFLICT DO NOTHING;
+        IF EXISTS (
+            SELECT FROM json_populate_recordset(NULL::interactions, saved) AS q
+            JOIN interactions AS i ON i.interaction_id = q.interaction_id
+            WHERE i.workflow_id <> q.workflow_id)
+        THEN
+            RAISE 'an interaction id belongs to another workflow' USING ERRCODE = 'unique_violation';
+        END IF;
     END IF;
 
     IF unknown THEN
