@@ -14,7 +14,7 @@ use crate::{
     bus::nats::{NatsBus, StoredEvent},
     config::{Config, Env},
     explain::{Explanation, Renderer},
-    replay::history::{self, History},
+    replay::history::History,
 };
 
 /// How long closing the connection may take.
@@ -116,7 +116,7 @@ async fn stored(workflow: &WorkflowId, bus: &NatsBus) -> Result<Vec<StoredEvent>
         ))
     })?;
     // Subjects tell anything of an input; what stages publish is theirs.
-    events.retain(|event| history::event_type(event).is_some());
+    events.retain(|event| event.event_type().is_some());
     let request = events.iter().find_map(|event| {
         let decoded = throughline_schemas::decode(&event.body).ok()?;
         decoded.data.request().map(|request| request.input_sequence)

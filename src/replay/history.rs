@@ -35,12 +35,12 @@ impl History {
 
     /// Whether it ended as failed.
     pub fn has_failed(&self) -> bool {
-        self.events.iter().any(|event| event_type(event) == Some(EventType::WorkflowFailed))
+        self.events.iter().any(|event| event.event_type() == Some(EventType::WorkflowFailed))
     }
 
     /// Whether anything was made of its input.
     pub fn has_begun(&self) -> bool {
-        self.events.iter().any(|event| event_type(event) != Some(EventType::UserInputReceived))
+        self.events.iter().any(|event| event.event_type() != Some(EventType::UserInputReceived))
     }
 }
 
@@ -52,24 +52,16 @@ fn message(event: StoredEvent) -> Message {
 
 /// The subject that a message had where it was recorded: ids of inputs that name none follow from it.
 fn subject_of(event: &StoredEvent) -> &str {
-    let recorded = event.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(RECORDED_SUBJECT));
-    recorded.map_or(&event.subject, |(_, subject)| subject)
-}
-
-/// The type of a stored event, by its subject.
-pub fn event_type(event: &StoredEvent) -> Option<EventType> {
-    event.subject.split('.').nth(2)?.parse().ok()
+    event.header(RECORDED_SUBJECT).unwrap_or(&event.subject)
 }
 
 /// The workflow that a stored message belongs to, as the input stage and the others see it; `None` if it says so in no
 /// form that can be read.
 pub fn workflow_of(event: &StoredEvent) -> Option<WorkflowId> {
-    if event_type(event) != Some(EventType::UserInputReceived) {
+    if event.event_type() != Some(EventType::UserInputReceived) {
         return decode(&event.body).ok().map(|event| event.meta.workflow_id);
     }
-    let header = |name: &str| {
-        event.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
-    };
+    let header = |name: &str| event.header(name);
     let derived = derived_id(subject_of(event), event.sequence, event.stored_at);
     match Ingress::read(&event.body, header, derived, &NO_LIMITS).ok()? {
         Ok(input) => Some(input.workflow_id),
@@ -89,7 +81,7 @@ impl Histories {
     /// Takes the next message; gives out what is complete with it. What nobody can read belongs to no workflow.
     pub fn add(&mut self, event: StoredEvent) -> Vec<History> {
         let Some(workflow) = workflow_of(&event) else { return Vec::new() };
-        let ended = event_type(&event).is_some_and(EventType::is_end);
+        let ended = event.event_type().is_some_and(EventType::is_end);
         let order = &mut self.order;
         let events = self.open.entry(workflow.clone()).or_insert_with(|| {
             order.push_back(workflow.clone());

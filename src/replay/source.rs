@@ -6,7 +6,7 @@ use throughline_actors::ports::bus::BusError;
 use throughline_schemas::{EventType, recording::Header};
 
 use super::{
-    history::{Histories, History, event_type, workflow_of},
+    history::{Histories, History, workflow_of},
     recording::{Reader, RecordingError},
     selection::Selection,
 };
@@ -125,7 +125,7 @@ async fn missing_input(
     selection: &Selection,
     event: &StoredEvent,
 ) -> Result<Option<StoredEvent>, BusError> {
-    if !selection.misses_bare_inputs() || event_type(event) != Some(EventType::InputValidated) {
+    if !selection.misses_bare_inputs() || event.event_type() != Some(EventType::InputValidated) {
         return Ok(None);
     }
     let Ok(validated) = throughline_schemas::decode(&event.body) else { return Ok(None) };

@@ -102,6 +102,18 @@ pub struct StoredEvent {
     pub body: Bytes,
 }
 
+impl StoredEvent {
+    /// Its type, by its subject.
+    pub fn event_type(&self) -> Option<EventType> {
+        self.subject.split('.').nth(2)?.parse().ok()
+    }
+
+    /// The value of a header, by its name in any case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(of, _)| of.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+}
+
 /// Stored messages in the order of the stream. Reading disturbs no stage.
 pub struct EventReader {
     core: Arc<Core>,
@@ -313,10 +325,7 @@ pub(super) async fn whole_body(core: &Core, event: &StoredEvent) -> Result<Bytes
     let ns = &core.settings.namespace;
     let input = format!("{ns}.v{MAJOR}.{}", EventType::UserInputReceived);
     let name = event
-        .headers
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(headers::BODY))
-        .map(|(_, value)| value.as_str())
+        .header(headers::BODY)
         .filter(|name| claim_check::is_name(name) && !event.subject.starts_with(&input));
     match name {
         Some(name) => core.bodies.fetch(core, name).await,

@@ -54,7 +54,7 @@ impl<'a> BareInputs<'a> {
 
 /// The input of an `input_validated`, if it is still stored; `None` for any other event.
 pub(super) async fn fetch_input(bus: &NatsBus, event: &StoredEvent) -> Result<Option<StoredEvent>, Failure> {
-    if event.subject.split('.').nth(2) != Some(EventType::InputValidated.as_str()) {
+    if event.event_type() != Some(EventType::InputValidated) {
         return Ok(None);
     }
     match input_sequence(&event.body) {

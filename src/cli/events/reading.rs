@@ -2,8 +2,6 @@
 
 use std::collections::VecDeque;
 
-use throughline_schemas::EventType;
-
 use super::select::Selection;
 use crate::{
     bus::nats::{EventReader, NatsBus, StoredEvent},
@@ -44,10 +42,6 @@ impl Reading {
 impl Selection {
     /// Those that reading through the log would give as well.
     fn keep(&self, found: Vec<StoredEvent>) -> VecDeque<StoredEvent> {
-        let kind = |event: &StoredEvent| event.subject.split('.').nth(2).and_then(|kind| kind.parse().ok());
-        found
-            .into_iter()
-            .filter(|event| kind(event).is_some_and(|kind: EventType| self.reads(kind)))
-            .collect()
+        found.into_iter().filter(|event| event.event_type().is_some_and(|kind| self.reads(kind))).collect()
     }
 }

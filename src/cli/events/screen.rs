@@ -55,8 +55,7 @@ impl Screen {
     /// `led_to`: the event by which this input was found.
     pub(super) fn event(&mut self, event: &StoredEvent, led_to: Option<&StoredEvent>) -> Result<(), Failure> {
         let style = self.style;
-        let kind = event.subject.split('.').nth(2).and_then(|name| name.parse::<EventType>().ok());
-        self.complete = self.alone && kind.is_some_and(EventType::is_end);
+        self.complete = self.alone && event.event_type().is_some_and(EventType::is_end);
         let moment = || {
             let moment = Moment::of(event, style);
             match led_to {

@@ -60,7 +60,7 @@ impl End {
             data: T,
         }
         let unreadable = |source| EndError::Unreadable { subject: event.subject.clone(), source };
-        match event_type(&event.subject) {
+        match event.event_type() {
             Some(EventType::InteractionSaved) => {
                 let envelope: Envelope<_> = serde_json::from_slice(&event.body).map_err(unreadable)?;
                 Ok(Self::Saved(Box::new(envelope.data)))
@@ -218,11 +218,6 @@ impl<'a> Record<'a> {
     pub(super) fn json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
-}
-
-/// The type of an event, by its subject.
-pub(super) fn event_type(subject: &str) -> Option<EventType> {
-    subject.split('.').nth(2)?.parse().ok()
 }
 
 /// The end that is stored of a workflow, if it has ended.

@@ -106,9 +106,7 @@ impl Moment {
 
     /// Inputs come in three forms; their subjects may say nothing, or anything.
     fn input(self, event: &StoredEvent, style: Style) -> Self {
-        let header = |name: &str| {
-            event.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
-        };
+        let header = |name: &str| event.header(name);
         let nobody = WorkflowId::unknown();
         let known =
             |id: &WorkflowId| (*id != nobody).then(|| (id.token(), clean(id.as_str(), ID_CHARS))).unzip();
