@@ -144,6 +144,13 @@ unit_tests() {
   return "$status"
 }
 
+# What became of the messages of the tests that make something fail (tests/live/harness/figures.rs).
+show_figures() {
+  [ -s "$scratch/figures" ] || return 0
+  printf '\n%3s  %-58s %5s %6s %5s %7s %9s %6s %7s\n' row fault sent faults lost doubled disorder calls+ over
+  sort -s -n -k 1,1 "$scratch/figures"
+}
+
 need_cargo || exit
 if [ -n "${CI:-}" ]; then
   # A fresh clone is built once: what makes the next build faster only costs time and disk.
@@ -237,7 +244,8 @@ if chosen unit flow wire live; then
     if chosen wire; then run wire "real adapters on loopback" cargo_test --test wire; fi
     if chosen live; then
       if [ -z "$no_server" ]; then
-        run live "a real nats-server, real processes" cargo_test --test live
+        THROUGHLINE_FIGURES="$scratch/figures" run live "a real nats-server, real processes" cargo_test --test live
+        show_figures
       else
         leave_out live "$no_server"
       fi

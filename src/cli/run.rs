@@ -1,6 +1,6 @@
 //! From parsed arguments to an exit code.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use super::{
     Cli, Command, Exit, Failure, Global, SchemaCommand, bench, config_command, dead, dev, doctor, events,
@@ -12,6 +12,10 @@ use crate::{
     llm::SetupError,
     telemetry::{Telemetry, TelemetryError},
 };
+
+/// Threads that are blocked for longer than this after everything is over, in a read of stdin or a lock of another
+/// process, end with this one.
+const LEFTOVERS_LIMIT: Duration = Duration::from_secs(1);
 
 impl Cli {
     /// Runs the command; says on stderr what went wrong.
@@ -49,6 +53,7 @@ impl Cli {
         let telemetry = runtime.block_on(async { Telemetry::init(&config.log, &env) })?;
         let result = runtime.block_on(self.perform(&layers, config, &env, &telemetry));
         runtime.block_on(telemetry.shutdown());
+        runtime.shutdown_timeout(LEFTOVERS_LIMIT);
         result
     }
 

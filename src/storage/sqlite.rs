@@ -9,6 +9,7 @@ mod code;
 mod file;
 mod reader;
 mod turns;
+mod turnstile;
 mod writer;
 
 use std::time::Duration;

@@ -1,11 +1,17 @@
 //! Bad input of every kind ends in a `workflow_failed` or a dead letter that says what was wrong, and the next
 //! message is served as if nothing had happened.
 
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+};
+
 use serde_json::json;
 
 use crate::harness::{
-    Cluster, Log, Seen, Settings,
+    Cluster, Figures, Log, Program, SOON, Seen, Settings,
     cluster::{BARE, message},
+    process::throughline,
 };
 
 const SESSION: &str = "unlucky";
@@ -145,15 +151,89 @@ async fn what_was_wrong_is_said_and_the_next_message_is_served() {
     }
     log.until_ended(&["good"]).await;
     log.answer("good");
+    let mut all_ends = Vec::new();
     for (name, _, end) in &cases {
         let workflow = workflow(&mut log, name, end).await;
         let (ends, letters) = (ends(&log, &workflow), log.dead().filter(|seen| of(seen, name)).count());
         let wanted = if matches!(end, Dead(_)) { (0, 1) } else { (1, 0) };
         assert_eq!((ends, letters), wanted, "{name}: exactly one end");
+        all_ends.push(ends + letters);
     }
+    Figures::of_ends(25, "bad and odd messages of our own", cases.len(), all_ends.into_iter()).show();
     let saved = cases.iter().filter(|(_, _, end)| matches!(end, Saved)).count() + 1;
     assert_eq!(cluster.rows().len(), saved);
     assert_eq!(cluster.stand_ins.count("model").await, saved as u64, "nothing invalid reached the model");
+    cluster.assert_workers_run();
+}
+
+/// Says something in the protocol and returns what the server said until it hung up.
+fn raw(server: &str, command: &[u8]) -> String {
+    let mut stream = TcpStream::connect(server.trim_start_matches("nats://")).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream.write_all(b"CONNECT {\"verbose\":false}\r\n").unwrap();
+    // The server may hang up before it has read all of it.
+    let _ = stream.write_all(command);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// What does not fit is refused where it is sent, and costs nobody else anything.
+#[tokio::test]
+async fn what_is_too_large_to_be_sent_is_refused_where_it_is_sent() {
+    let Some(mut cluster) = Cluster::start(2, &Settings::new("")).await else { return };
+    let mut log = cluster.log().await;
+    let most = cluster.client.server_info().max_payload;
+
+    // By the server, which hangs up on whoever tried and on nobody else.
+    let payload =
+        [format!("PUB {BARE} {}\r\n", most + 1).as_bytes(), &vec![b'x'; most + 1], b"\r\n"].concat();
+    let answer = raw(&cluster.nats.url(), &payload);
+    assert!(answer.contains("-ERR 'Maximum Payload Violation'"), "{answer}");
+    let subject = format!("PUB {BARE}.{}.w 2\r\n{{}}\r\n", "s".repeat(5_000));
+    let answer = raw(&cluster.nats.url(), subject.as_bytes());
+    assert!(answer.contains("-ERR 'maximum control line exceeded'"), "{answer}");
+
+    // By a client that knows the server's limit; its connection goes on.
+    let sent = cluster.client.publish(BARE, vec![b'x'; most + 1].into()).await;
+    assert!(sent.is_err());
+
+    // By ours, with words that say which limit.
+    let file = cluster.dir().join("long.txt");
+    std::fs::write(&file, "word ".repeat(2 * most / 5)).unwrap();
+    let long_session = "s".repeat(5_000);
+    for (session, from_file, reason) in
+        [("s", true, "user_input is"), (long_session.as_str(), false, "--session is 5000 bytes long")]
+    {
+        let mut command = throughline();
+        command.arg("--config").arg(cluster.config());
+        command.args([
+            "publish",
+            "--user",
+            "demo",
+            "--session",
+            session,
+            "--workflow-id",
+            "refused",
+            "--wait",
+        ]);
+        if from_file {
+            command.arg("-").stdin(std::fs::File::open(&file).unwrap());
+        } else {
+            command.arg("Hello");
+        }
+        let mut publish = Program::start("publish", cluster.dir(), &mut command);
+        let status = publish.ended(SOON).await;
+        assert!(matches!(status.code(), Some(1 | 2)), "{status}: {}", publish.stderr());
+        assert!(publish.stderr().contains(reason), "{}", publish.stderr());
+    }
+
+    cluster.say("after", "demo", "s", "Hello").await;
+    log.until_ended(&["after"]).await;
+    let fault = "payloads and subjects over the server's limits";
+    cluster.figures(23, fault, 5, &log, &["after".to_owned()]).await.show();
+    assert_eq!(cluster.rows().len(), 1);
+    assert_eq!(log.dead().count(), 0);
     cluster.assert_workers_run();
 }
 

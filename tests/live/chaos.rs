@@ -56,7 +56,7 @@ impl Plan {
     }
 }
 
-async fn survive(name: &str, plan: Plan) {
+async fn survive(row: u8, name: &str, plan: Plan) {
     let Some(python) = python::with_nats() else { return };
     let plan = plan.or_asked();
     eprintln!("chaos {name}: THROUGHLINE_CHAOS_SEED={}", plan.seed);
@@ -64,6 +64,7 @@ async fn survive(name: &str, plan: Plan) {
     let ledgers = run.finish(&plan).await;
     let verdict = judge::judge(&ledgers);
     eprintln!("{}", verdict.figures);
+    verdict.table.named(row, format!("{name} (seed {}), an independent client publishes", plan.seed)).show();
     assert!(
         verdict.broken.is_empty(),
         "seed {}: {} broken promises:\n{}\n\nfaults:\n{}",
@@ -87,7 +88,7 @@ async fn workers_are_killed_all_the_time() {
         model_faults: 0.0,
         pace: Duration::from_secs(1),
     };
-    survive("kills", plan).await;
+    survive(1, "workers killed all the time", plan).await;
 }
 
 /// Everything that can be made to fail on one machine, at once.
@@ -103,5 +104,21 @@ async fn everything_fails_now_and_then() {
         model_faults: 5.0,
         pace: Duration::from_secs(1),
     };
-    survive("everything", plan).await;
+    survive(1, "everything fails", plan).await;
+}
+
+/// Messages of fifty sessions at once, and in each session they follow one another at once.
+#[tokio::test]
+async fn many_sessions_at_once_stay_in_order() {
+    let plan = Plan {
+        seed: 22,
+        sessions: 50,
+        turns: 20,
+        per_second: 2_000.0,
+        workers: 3,
+        mix: Mix::Nothing,
+        model_faults: 0.0,
+        pace: Duration::from_secs(1),
+    };
+    survive(22, "50 sessions of 20 messages at once", plan).await;
 }

@@ -98,13 +98,56 @@ async fn a_killed_worker_s_work_is_finished_by_another_in_order() {
     })
     .await;
     cluster.workers.remove(0).kill();
+    let killed = Instant::now();
     log.until_ended(&workflows).await;
+    let figures =
+        cluster.figures(1, "one of two workers killed in its model calls", 1, &log, &workflows).await;
+    figures.recovered(killed.elapsed()).show();
     assert_ordered(&log);
     assert_one_row_each(&cluster, &workflows);
     // What the killed worker had in hand is asked again, and nothing else is.
     let calls = cluster.stand_ins.count("model").await;
     let most = workflows.len() + SESSIONS;
     assert!((workflows.len() as u64..=most as u64).contains(&calls), "{calls} model calls");
+    cluster.assert_workers_run();
+}
+
+/// The most expensive moment to die in: the model has answered, and nobody but the worker knows.
+#[tokio::test]
+async fn dying_between_the_answer_and_its_event_costs_one_more_call_at_most() {
+    const KILLS: usize = 5;
+    const AT_ONCE: usize = 4;
+    let settings = Settings::new("[worker]\nack_wait_ms = 1000");
+    let Some(mut cluster) = Cluster::start_with(1, &settings, &["--model-latency-ms", "300"]).await else {
+        return;
+    };
+    let mut log = cluster.log().await;
+    let (mut all, mut slowest) = (Vec::new(), Duration::ZERO);
+    for kill in 0..KILLS {
+        let ids: Vec<_> = (0..AT_ONCE).map(|n| format!("k{kill}-{n}")).collect();
+        let before = cluster.stand_ins.asked().await.1;
+        cluster.publish_all(ids.iter().map(|id| said(id, "demo", id, id)).collect()).await;
+        eventually("the model has answered", async || {
+            (cluster.stand_ins.asked().await.1 > before).then_some(())
+        })
+        .await;
+        cluster.workers.remove(0).kill();
+        let killed = Instant::now();
+        cluster.add_worker();
+        log.until_ended(&ids).await;
+        slowest = slowest.max(killed.elapsed());
+        all.extend(ids);
+    }
+    let fault = "killed between the model's answer and its event";
+    cluster.figures(2, fault, KILLS, &log, &all).await.recovered(slowest).show();
+    assert_one_row_each(&cluster, &all);
+    let ledger = cluster.stand_ins.ledger().await;
+    let prompts: Vec<_> =
+        ledger["model"].as_array().unwrap().iter().map(|call| call["prompt"].to_string()).collect();
+    for id in &all {
+        let calls = prompts.iter().filter(|prompt| prompt.contains(id)).count();
+        assert!((1..=2).contains(&calls), "{id} was asked {calls} times for one kill");
+    }
     cluster.assert_workers_run();
 }
 
@@ -160,7 +203,9 @@ async fn killing_the_worker_that_admits_under_load_keeps_every_session_in_order(
     assert_one_row_each(&cluster, &workflows);
     assert_eq!(cluster.stand_ins.count("model").await, workflows.len() as u64, "nothing was asked twice");
     assert!(slowest < Duration::from_secs(20), "a takeover took {slowest:?}");
-    eprintln!("slowest takeover {slowest:?}");
+    let figures =
+        cluster.figures(1, "the worker that admits killed with inputs in hand", 2, &log, &workflows).await;
+    figures.recovered(slowest).show();
     cluster.assert_workers_run();
 }
 
@@ -203,6 +248,7 @@ async fn acknowledged_input_survives_a_crash_of_nats() {
     })
     .await;
     cluster.crash_nats();
+    let crashed = Instant::now();
     // A publisher that gets no acknowledgement publishes again; the workflow id makes it one workflow.
     let jetstream = async_nats::jetstream::new(cluster.client.clone());
     let deadline = Instant::now() + SOON;
@@ -219,6 +265,9 @@ async fn acknowledged_input_survives_a_crash_of_nats() {
     }
     let mut log = cluster.log().await;
     log.until_ended(&workflows).await;
+    let figures =
+        cluster.figures(4, "nats-server killed while messages are published", 1, &log, &workflows).await;
+    figures.recovered(crashed.elapsed()).show();
     assert_ordered(&log);
     assert_one_row_each(&cluster, &workflows);
     assert_eq!(log.dead().count(), 0);
@@ -295,8 +344,11 @@ async fn a_locked_database_is_waited_for() {
     // Longer than SQLite's own patience, which is five seconds.
     tokio::time::sleep(Duration::from_secs(6)).await;
     holder.release();
+    let released = Instant::now();
     log.until_ended(&workflows).await;
     let all = [vec!["before".to_owned()], workflows].concat();
+    let figures = cluster.figures(11, "SQLite locked by another program for 6 s", 1, &log, &all).await;
+    figures.recovered(released.elapsed()).show();
     for workflow in &all {
         log.answer(workflow);
     }
@@ -325,10 +377,11 @@ async fn stages_may_be_spread_over_processes() {
 /// The same workflow id published again and again, at once and later, in every form, runs once.
 #[tokio::test]
 async fn a_workflow_id_runs_once() {
+    const PUBLISHED: usize = 40;
     let Some(mut cluster) = Cluster::start(2, &Settings::new("")).await else { return };
     let mut log = cluster.log().await;
     let mut heard = cluster.client.subscribe("throughline.v1.input_validated.>").await.unwrap();
-    cluster.publish_all((0..30).map(|_| said("once", "demo", "s", "Hello")).collect()).await;
+    cluster.publish_all((0..PUBLISHED - 10).map(|_| said("once", "demo", "s", "Hello")).collect()).await;
     log.until_ended(&["once"]).await;
     // Another session and another text do not make it another workflow.
     cluster.publish_all((0..10).map(|_| said("once", "alice", "t", "Hi")).collect()).await;
@@ -336,6 +389,12 @@ async fn a_workflow_id_runs_once() {
     cluster.say("last-t", "alice", "t", "Bye").await;
     log.until_ended(&["last-s", "last-t"]).await;
     assert_eq!(log.events("once").count(), 5);
+    let ids = ["once", "last-s", "last-t"].map(str::to_owned);
+    let faults = PUBLISHED - 1;
+    cluster
+        .figures(21, "one workflow id published again, without a message id", faults, &log, &ids)
+        .await
+        .show();
     assert_one_row_each(&cluster, &["once".to_owned(), "last-s".to_owned(), "last-t".to_owned()]);
     assert_eq!(cluster.stand_ins.count("model").await, 3);
     for _ in 0..3 {

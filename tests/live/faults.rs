@@ -138,6 +138,9 @@ async fn the_breaker_of_a_source_opens_alone_and_closes_by_itself() {
     let calls = cluster.stand_ins.count("customer_orders").await;
     let probes = lasted.as_millis() / 500 + 1;
     assert!((3..=3 + u64::try_from(probes).unwrap()).contains(&calls), "{calls} calls in {lasted:?}");
+    let figures =
+        cluster.figures(19, "a source answers 503 until its breaker is open", 1, &log, &workflows).await;
+    figures.show();
     let codes: BTreeSet<_> = workflows
         .iter()
         .map(|workflow| {
@@ -277,6 +280,10 @@ async fn a_model_that_fails_is_asked_again_or_the_reason_is_given() {
     }
     ask(&cluster, &mut log, "healed").await;
     assert!(log.answer("healed").contains("#W10007"));
+    let mut all: Vec<_> = model_cases().iter().map(|case| case.0.to_owned()).collect();
+    all.push("healed".to_owned());
+    let fault = "the model fails in 20 ways (4xx 5xx 429 slow cut)";
+    cluster.figures(13, fault, model_cases().len(), &log, &all).await.show();
     let rows = cluster.rows();
     let kept: BTreeSet<_> = rows.iter().map(|row| row["workflow_id"].as_str().unwrap()).collect();
     let saved = ["overloaded-once", "wait-1s", "wait-700ms", "busy-1s", "slow-once", "cut-once", "healed"];
@@ -311,7 +318,11 @@ async fn the_breaker_of_the_model_opens_alone_and_closes_by_itself() {
 
     cluster.stand_ins.heal().await;
     // It waits for the breaker and is answered then; nobody restarts anything.
+    let healed = Instant::now();
     ask(&cluster, &mut log, "healed").await;
+    let all = [&workflows[..], &["healed".to_owned()]].concat();
+    let figures = cluster.figures(19, "the model answers 503 until its breaker is open", 1, &log, &all).await;
+    figures.recovered(healed.elapsed()).show();
     until_moved(&mut control, &mut seen, "sandbox", "closed").await;
     assert!(log.answer("healed").contains("#W10007"));
     assert!(moves(&seen).iter().all(|moved| (moved.0, moved.1) == ("generation", "sandbox")), "{seen:?}");

@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod config;
 pub mod corpora;
 pub mod disk;
+pub mod figures;
 pub mod frames;
 pub mod llama;
 pub mod llmock;
@@ -18,6 +19,7 @@ pub mod usage;
 
 pub use cluster::Cluster;
 pub use config::Settings;
+pub use figures::Figures;
 pub use frames::Frames;
 pub use llmock::LlMock;
 pub use log::{Log, Seen};

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::harness::{
-    Cluster, SOON, Settings,
+    Cluster, Figures, SOON, Settings,
     cluster::{BARE, message},
     corpora,
 };
@@ -78,6 +78,9 @@ async fn no_json_upsets_a_worker() {
         ends.entry(workflow.to_owned()).or_default().push((seen.kind(), reason));
     }
     log.answer("good");
+    let places = (0..cases.len()).flat_map(|n| [format!("alone-{n}"), format!("inside-{n}")]);
+    let ends_of = places.map(|name| ends.get(&name).map_or(0, Vec::len));
+    Figures::of_ends(25, "the JSON test suite, as message and inside one", cases.len(), ends_of).show();
     for (n, case) in cases.iter().enumerate() {
         let name = case["name"].as_str().unwrap();
         for place in ["alone", "inside"] {
@@ -190,6 +193,8 @@ async fn naughty_strings_are_only_strings() {
         assert_eq!(tokens[3], token(seen.attribute("sessionid")), "{}", seen.json());
         assert_eq!(tokens[4], token(seen.attribute("workflowid")), "{}", seen.json());
     }
+    let ids: Vec<_> = wanted.keys().cloned().collect();
+    cluster.figures(27, "hostile strings as ids and texts", sent, &log, &ids).await.show();
     let rows = cluster.rows();
     let mut stored = BTreeSet::new();
     for row in &rows {

@@ -53,6 +53,7 @@ async fn the_only_process_of_a_stage_may_be_killed_again_and_again() {
     };
     let mut processes: Vec<Program> = STAGES.iter().map(|stage| run(&cluster, stage, 0)).collect();
     let mut all = Vec::new();
+    let mut killed = Instant::now();
     for (place, stage) in STAGES.iter().enumerate() {
         let ids = workflows(stage, 40);
         cluster.publish_all(messages(&ids)).await;
@@ -61,11 +62,15 @@ async fn the_only_process_of_a_stage_may_be_killed_again_and_again() {
             let ended = |log: &Log| ids.iter().filter(|id| log.end(id).is_some()).count();
             log.until("the work goes on", |log| ended(log) >= 4 * kill).await;
             processes[place].kill();
+            killed = Instant::now();
             processes[place] = run(&cluster, stage, kill);
         }
         all.extend(ids);
     }
     log.until_ended(&all).await;
+    let fault = "the only process of each stage killed, 3 times";
+    let figures = cluster.figures(1, fault, 3 * STAGES.len(), &log, &all).await;
+    figures.recovered(killed.elapsed()).show();
     assert_all_saved_once(&cluster, &log, &all);
     // What a killed generation had in hand may be asked once more: eight sessions, three kills.
     let calls = usize::try_from(cluster.stand_ins.count("model").await).expect("a count");
@@ -88,7 +93,7 @@ async fn workers_wait_for_nats_quietly_and_are_back_at_once() {
     const AWAY: Duration = Duration::from_secs(4);
     const BACK_WITHIN: Duration = Duration::from_secs(5);
     let Some(mut cluster) = Cluster::start(2, &Settings::new("")).await else { return };
-    let mut all = Vec::new();
+    let (mut all, mut slowest) = (Vec::new(), Duration::ZERO);
     for round in 0..3 {
         let ids = workflows(&format!("round{round}"), 10);
         cluster.publish_all(messages(&ids)).await;
@@ -110,12 +115,15 @@ async fn workers_wait_for_nats_quietly_and_are_back_at_once() {
         cluster.say(&probe, "demo", &probe, "Hello").await;
         let mut log = cluster.log().await;
         log.until_ended(&[&probe]).await;
-        assert!(revived.elapsed() < BACK_WITHIN, "back after {:?}", revived.elapsed());
+        slowest = slowest.max(revived.elapsed());
+        assert!(slowest < BACK_WITHIN, "back after {slowest:?}");
         all.extend(ids);
         all.push(probe);
     }
     let mut log = cluster.log().await;
     log.until_ended(&all).await;
+    let figures = cluster.figures(4, "nats-server killed, away for 4 s, 3 times", 3, &log, &all).await;
+    figures.recovered(slowest).show();
     assert_all_saved_once(&cluster, &log, &all);
     cluster.assert_workers_run();
 }
@@ -149,6 +157,7 @@ async fn a_full_disk_under_nats_refuses_and_loses_nothing() {
     let stored = publish_until_refused(&cluster, &during).await;
     assert!(stored < during.len(), "a full disk takes no {} messages", during.len());
     disk.empty();
+    let emptied = Instant::now();
     // A server that could not write may need to be started again; what it acknowledged must be there all the same.
     cluster.crash_nats();
     cluster.client = async_nats::connect(cluster.nats.url()).await.expect("a NATS client");
@@ -157,6 +166,9 @@ async fn a_full_disk_under_nats_refuses_and_loses_nothing() {
     let mut log = cluster.log().await;
     let acknowledged = [&before[..], &during[..stored], &after[..]].concat();
     log.until_ended_within(2 * SOON, &acknowledged).await;
+    let figures =
+        cluster.figures(9, "no space under nats-server, which is killed", 2, &log, &acknowledged).await;
+    figures.recovered(emptied.elapsed()).show();
     for id in &acknowledged {
         log.answer(id);
     }
@@ -181,8 +193,11 @@ async fn a_full_disk_under_the_database_is_waited_for() {
     })
     .await;
     disk.empty();
+    let emptied = Instant::now();
     log.until_ended_within(2 * SOON, &during).await;
     let all = [before, during].concat();
+    let figures = cluster.figures(9, "no space under SQLite", 1, &log, &all).await;
+    figures.recovered(emptied.elapsed()).show();
     assert_all_saved_once(&cluster, &log, &all);
     assert_eq!(cluster.stand_ins.count("model").await, all.len() as u64, "no call was made twice");
     cluster.assert_workers_run();

@@ -62,6 +62,8 @@ async fn twenty_calls_of_five_seconds_are_finished_within_the_grace_period() {
     assert!(took < Duration::from_secs(10), "the grace period: {took:?}");
     assert!(last.contains("generation 20 finished") && !last.contains("generation 20 finished, "), "{last}");
     log.until_ended(&workflows).await;
+    let figures = cluster.figures(3, "SIGTERM with 20 calls of 5 s under way", 1, &log, &workflows).await;
+    figures.recovered(took).show();
     assert_eq!(cluster.stand_ins.count("model").await, 20, "what was finished is not done again");
     assert_one_row_each(&cluster, &workflows);
     cluster.assert_workers_run();
@@ -85,6 +87,8 @@ async fn what_is_not_finished_in_time_is_handed_back_and_taken_up_at_once() {
     let delay = told.elapsed().saturating_sub(Duration::from_secs(5));
     eprintln!("stopped after {took:?}; what was handed back was done {delay:?} later than it took");
     assert!(delay < RESTART_DELAY, "{delay:?}");
+    let figures = cluster.figures(3, "SIGTERM, 20 calls handed back after 0.5 s", 1, &log, &workflows).await;
+    figures.recovered(delay).show();
     assert_eq!(cluster.stand_ins.count("model").await, 40, "one further call for each");
     assert_one_row_each(&cluster, &workflows);
     assert_eq!(log.dead().count(), 0);
@@ -153,8 +157,10 @@ async fn restarting_every_worker_in_turn_under_load_loses_nothing_and_delays_lit
     cluster.workers = new;
     log.until_ended(&workflows).await;
     let longest = workflows.iter().map(|workflow| took(&log, workflow)).max().unwrap();
-    eprintln!("the slowest of {MESSAGES} workflows took {longest:?}");
     assert!(longest < RESTART_DELAY, "{longest:?}");
+    let figures =
+        cluster.figures(3, "each worker restarted under load (over: slowest)", 2, &log, &workflows).await;
+    figures.recovered(longest).show();
     for workflow in &workflows {
         log.answer(workflow);
     }

@@ -26,6 +26,9 @@ async fn assert_buried(cluster: &mut Cluster, deaths: u64) {
     cluster.say("behind", "demo", "s", "Hello").await;
     log.until_ended(&["behind"]).await;
     log.answer("behind");
+    let sent = ["poison", "behind"].map(str::to_owned);
+    let fault = "a message that kills whoever handles it";
+    cluster.figures(24, fault, usize::try_from(deaths).expect("few"), &log, &sent).await.show();
     let dead: Vec<_> = log.dead().collect();
     assert_eq!(dead.len(), 1);
     for (name, value) in [

@@ -1,6 +1,6 @@
 //! The database file: how it is opened, and how its tables come to be.
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{path::Path, str::FromStr, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
 use sqlx::{
@@ -81,6 +81,10 @@ impl DatabaseFile {
             .pragma("journal_size_limit", LOG_BYTES)
             .pragma("wal_autocheckpoint", LOG_PAGES);
         Ok(Self { options: Arc::new(options), limits })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.options.get_filename()
     }
 
     /// A connection that may write.

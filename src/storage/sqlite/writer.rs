@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{batch::Batch, file::DatabaseFile};
+use super::{batch::Batch, file::DatabaseFile, turnstile::Turnstile};
 use crate::storage::{answers::Answers, error, operation::Operation};
 
 /// Operations in one transaction.
@@ -22,9 +22,12 @@ pub(super) async fn run(
     connection: SqliteConnection,
     mut queue: mpsc::Receiver<Operation>,
 ) {
+    let mut turnstile = Turnstile::of(file.path());
     let mut writer = Writer { file, connection: Some(connection) };
     let mut closing: Option<oneshot::Sender<()>> = None;
     while let Some(first) = queue.recv().await {
+        // Whatever is queued by the time that it is our turn shares the commit.
+        let turn = turnstile.enter().await;
         let mut operations = Vec::new();
         let mut bytes = 0;
         let mut next = Some(first);
@@ -40,6 +43,7 @@ pub(super) async fn run(
             next = if full { None } else { queue.try_recv().ok() };
         }
         writer.write(operations).await;
+        drop(turn);
     }
     writer.close().await;
     if let Some(done) = closing {

@@ -7,6 +7,8 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 /// Which faults a run has.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Mix {
+    /// Nothing fails.
+    Nothing,
     /// Workers are killed.
     Kills,
     /// Workers are killed, paused and stopped; the NATS server crashes; the database is locked.
@@ -53,6 +55,7 @@ impl Iterator for Schedule {
         let wait = self.pace.mul_f64(self.chance.random_range(0.5..1.5));
         let place = self.chance.random_range(0..self.workers);
         let fault = match (self.mix, self.chance.random_range(0..100)) {
+            (Mix::Nothing, _) => return None,
             (Mix::Kills, _) | (Mix::Everything, 0..40) => Fault::Kill { place },
             (Mix::Everything, 40..60) => Fault::Pause { place, time: self.millis(200, 5_000) },
             (Mix::Everything, 60..75) => Fault::Stop { place },

@@ -10,9 +10,13 @@
 //! 7. No worker's memory grows without bound.
 //! 8. A secret stands nowhere.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::Duration,
+};
 
 use super::rig::{Call, Ledgers, Logged};
+use crate::harness::Figures;
 
 /// Far more than a worker with these loads needs, far less than a leak makes of it.
 const MOST_RSS_KIB: u64 = 300 * 1024;
@@ -23,6 +27,7 @@ const SLACK_S: f64 = 0.05;
 pub struct Verdict {
     pub broken: Vec<String>,
     pub figures: String,
+    pub table: Figures,
 }
 
 #[derive(Default)]
@@ -63,7 +68,28 @@ pub fn judge(ledgers: &Ledgers) -> Verdict {
     }
     broken.extend(ledgers.leaks.iter().map(|file| format!("8: the canary stands in {file}")));
     let figures = figures(ledgers, &workflows, extra, disordered);
-    Verdict { broken, figures }
+    let table = table(ledgers, &workflows, extra, disordered);
+    Verdict { broken, figures, table }
+}
+
+/// The same in one line of the table of all tests.
+fn table(
+    ledgers: &Ledgers,
+    workflows: &HashMap<&str, Workflow<'_>>,
+    extra: usize,
+    disordered: usize,
+) -> Figures {
+    let is_end = |event: &&Logged| matches!(event.kind.as_str(), "interaction_saved" | "workflow_failed");
+    let acked = ledgers.published.iter().filter(|one| one.state == "acked");
+    let ends = acked.map(|one| {
+        workflows
+            .get(one.id.as_str())
+            .map_or(0, |workflow| workflow.events.iter().copied().filter(is_end).count())
+    });
+    let last = ledgers.events.iter().filter(is_end).map(|event| event.at).fold(0.0, f64::max);
+    let over = Duration::from_secs_f64((last - ledgers.calm_at).max(0.0));
+    let figures = Figures::of_ends(1, "", ledgers.faults.len(), ends);
+    figures.out_of_order(disordered).more_calls(extra).recovered(over)
 }
 
 fn ends(ledgers: &Ledgers, workflows: &HashMap<&str, Workflow<'_>>, broken: &mut Vec<String>) {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
-use super::{Log, Program, Settings, StandIns, process::throughline, python, reaper};
+use super::{Figures, Log, Program, Settings, StandIns, process::throughline, python, reaper};
 use crate::nats_server::NatsServer;
 
 /// First token of every subject, as it is without configuration.
@@ -141,6 +141,21 @@ impl Cluster {
     /// Every row of `interactions` in the file, read by another SQLite.
     pub fn rows(&self) -> Vec<Value> {
         python::rows(&self.database())
+    }
+
+    /// What became of `sent`, as far as the log was read.
+    pub async fn figures(
+        &self,
+        row: u8,
+        fault: impl Into<String>,
+        faults: usize,
+        log: &Log,
+        sent: &[String],
+    ) -> Figures {
+        let id = |row: &Value| row["workflow_id"].as_str().expect("an id").to_owned();
+        let rows: Vec<_> = self.rows().iter().map(id).collect();
+        let calls = self.stand_ins.count("model").await;
+        Figures::count(row, fault, faults, log, sent).rows(log, sent, rows).calls(calls)
     }
 
     /// Publishes one message and waits until it is stored.

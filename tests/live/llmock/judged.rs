@@ -23,6 +23,11 @@ async fn judge(dialect: Dialect, stream: bool) {
     let calls = run_all(&mut court, &cases, stream).await;
     acquitted(&court).await;
     eprintln!("{dialect:?}, stream {stream}: {} cases, {} calls, 0 FAIL, 0 WARN", cases.len(), calls.len());
+    let names: Vec<_> = cases.iter().map(|case| case.name.clone()).collect();
+    let form = if stream { "streams" } else { "answers" };
+    let fault = format!("{dialect:?} {form} that fail or break off, verdict 0 FAIL 0 WARN");
+    let figures = court.cluster.figures(16, fault, cases.len(), &court.log, &names).await;
+    figures.calls(calls.len() as u64).show();
     if stream {
         court.llmock.forget().await;
         let calls = run_all(&mut court, &cases::of_chunks(0..dialect.chunks()), stream).await;

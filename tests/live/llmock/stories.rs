@@ -113,6 +113,8 @@ async fn many_who_are_told_to_wait_wait_and_are_answered() {
         assert_eq!(court.log.answer(name), ANSWER);
     }
     let calls = court.llmock.calls().await;
+    let figures = court.cluster.figures(13, "429 with Retry-After, 8 times", 8, &court.log, &names).await;
+    figures.calls(calls.len() as u64).show();
     assert_eq!(calls.iter().filter(|call| call.status == 429).count(), 8);
     assert_obedient(&calls);
     let verdict = court.llmock.verdict().await;

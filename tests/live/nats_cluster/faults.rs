@@ -15,7 +15,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::rig::Rig;
 use crate::harness::{
-    Log, Nodes, SOON,
+    Figures, Log, Nodes, SOON,
     cluster::{BARE, NAMESPACE},
 };
 
@@ -115,6 +115,20 @@ async fn publish(
     published
 }
 
+/// What became of these inputs; `stall` is the longest time that one of them took to be acknowledged.
+pub(super) async fn show_figures(
+    rig: &Rig,
+    (row, fault): (u8, &'static str),
+    faults: usize,
+    log: &Log,
+    sent: &[String],
+    stall: Duration,
+) {
+    let id = |row: &serde_json::Value| row["workflow_id"].as_str().expect("an id").to_owned();
+    let rows: Vec<_> = rig.rows().iter().map(id).collect();
+    Figures::count(row, fault, faults, log, sent).rows(log, sent, rows).recovered(stall).show();
+}
+
 /// Every acknowledged input ended well, once, and is stored once; one without an answer at most once.
 pub(super) async fn assert_nothing_lost(
     rig: &Rig,
@@ -150,7 +164,7 @@ async fn a_leader_that_dies_or_freezes_costs_seconds_and_no_input() {
     let mut rig = Rig::start(nodes, 2).await;
     let admin = rig.nodes.connect("admin", None).await;
     let mut log = Log::follow(&admin, NAMESPACE).await;
-    let mut acknowledged = Vec::new();
+    let (mut acknowledged, mut stall) = (Vec::new(), Duration::ZERO);
     for fault in 0..=KILLS {
         rig.nodes.until_current(&admin, EVENTS).await;
         let leader = rig.nodes.leader(&admin, EVENTS).await;
@@ -178,6 +192,16 @@ async fn a_leader_that_dies_or_freezes_costs_seconds_and_no_input() {
             done.stall,
         );
         assert!(done.stall < STALL_LIMIT, "{:?}", done.stall);
+        if fault < KILLS {
+            stall = stall.max(done.stall);
+        } else {
+            log.until_ended_within(END_LIMIT, &acknowledged).await;
+            let row = (5, "the leader of three killed (over: longest wait)");
+            show_figures(&rig, row, KILLS, &log, &acknowledged, stall).await;
+            log.until_ended_within(END_LIMIT, &done.acknowledged).await;
+            let row = (7, "the leader of three frozen for 10 s (over: longest wait)");
+            show_figures(&rig, row, 1, &log, &done.acknowledged, done.stall).await;
+        }
         acknowledged.extend(done.acknowledged);
     }
     assert_nothing_lost(&rig, &mut log, &acknowledged, &[]).await;

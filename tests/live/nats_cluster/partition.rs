@@ -6,7 +6,7 @@
 use std::process::Command;
 
 use super::{
-    faults::{EVENTS, Publisher, STALL_LIMIT, STEADY, assert_nothing_lost},
+    faults::{EVENTS, Publisher, STALL_LIMIT, STEADY, assert_nothing_lost, show_figures},
     rig::Rig,
 };
 use crate::harness::{
@@ -114,6 +114,8 @@ async fn inside() {
     );
     assert!(done.stall < STALL_LIMIT, "{:?}", done.stall);
     assert_nothing_lost(&rig, &mut log, &done.acknowledged, &unknown).await;
+    let row = (6, "the leader of three cut off (over: longest wait)");
+    show_figures(&rig, row, 1, &log, &done.acknowledged, done.stall).await;
     for worker in &mut rig.workers {
         assert!(worker.is_running(), "{}", worker.stderr());
     }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::{
     crashes::{assert_ordered, conversation},
-    harness::{Cluster, Log, SOON, Settings, cluster::Disks, eventually},
+    harness::{Cluster, Figures, Log, SOON, Settings, cluster::Disks, eventually},
     postgres_server::{PASSWORD, PostgresServer},
 };
 
@@ -48,15 +48,20 @@ impl Deployment {
     }
 
     /// Everything ended, once, in order, with one model call and one row each; nobody said the password.
-    async fn check(mut self) {
+    async fn check(mut self, row: u8, fault: &'static str, faults: usize, calm: Instant) {
         self.log.until_ended_within(2 * SOON, &self.workflows).await;
+        let recovered = calm.elapsed();
         assert_ordered(&self.log);
         assert_eq!(self.log.dead().count(), 0);
         let mut look = PgConnection::connect(&self.url).await.unwrap();
         let rows = look.fetch_all("SELECT workflow_id FROM interactions").await.unwrap();
-        let saved: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
+        let rows: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        let calls = self.cluster.stand_ins.count("model").await;
+        let figures = Figures::count(row, fault, faults, &self.log, &self.workflows);
+        figures.rows(&self.log, &self.workflows, rows.clone()).calls(calls).recovered(recovered).show();
+        let saved: BTreeSet<String> = rows.iter().cloned().collect();
         assert_eq!((rows.len(), saved), (self.workflows.len(), self.workflows.iter().cloned().collect()));
-        assert_eq!(self.cluster.stand_ins.count("model").await, self.workflows.len() as u64);
+        assert_eq!(calls, self.workflows.len() as u64);
         self.cluster.assert_workers_run();
         for worker in &self.cluster.workers {
             assert!(!worker.stderr().contains(PASSWORD), "{}", worker.stderr());
@@ -92,22 +97,24 @@ async fn a_database_that_is_away_is_waited_for() {
         "breaker open after {opened_after:?}, next workflow saved {:?} after the database was back",
         back.elapsed()
     );
-    deployment.check().await;
+    deployment.check(11, "PostgreSQL stopped until a breaker has opened", 1, back).await;
 }
 
 #[tokio::test]
 async fn a_database_that_crashes_again_and_again_loses_nothing() {
     let Some(mut server) = PostgresServer::start(&[]).await else { return };
     let Some(mut deployment) = Deployment::start(&server).await else { return };
+    let mut back = Instant::now();
     for _ in 0..3 {
         server.kill();
         server.start_again().await;
+        back = Instant::now();
         let before = ended(&deployment.log);
         if before < deployment.workflows.len() {
             deployment.log.until("another one has ended", |log| ended(log) > before).await;
         }
     }
-    deployment.check().await;
+    deployment.check(11, "PostgreSQL killed", 3, back).await;
 }
 
 #[tokio::test]
@@ -123,7 +130,7 @@ async fn a_database_that_is_locked_or_paused_is_waited_for() {
     server.pause();
     tokio::time::sleep(Duration::from_secs(2)).await;
     server.resume();
-    deployment.check().await;
+    deployment.check(11, "PostgreSQL's tables locked for 6 s, then frozen for 2 s", 2, Instant::now()).await;
 }
 
 #[tokio::test]
@@ -131,16 +138,17 @@ async fn connections_may_be_killed_in_the_middle_of_anything() {
     let Some(server) = PostgresServer::shared().await else { return };
     let Some(mut deployment) = Deployment::start(server).await else { return };
     let mut operator = PgConnection::connect(&deployment.url).await.unwrap();
-    let mut killed = 0;
+    let (mut killed, mut last) = (0, Instant::now());
     while ended(&deployment.log) < deployment.workflows.len() {
         let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
             WHERE datname = current_database() AND application_name = 'throughline'
             ORDER BY state = 'active' DESC, random() LIMIT 1";
         killed += operator.fetch_all(kill).await.unwrap().len();
+        last = Instant::now();
         let before = ended(&deployment.log);
         deployment.log.until("another one has ended", |log| ended(log) > before).await;
     }
     eprintln!("{killed} connections were ended from outside");
     assert!(killed > 10);
-    deployment.check().await;
+    deployment.check(12, "PostgreSQL connections killed (over: after the last)", killed, last).await;
 }
