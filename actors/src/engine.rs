@@ -127,6 +127,7 @@ impl Engine {
                 limits: settings.delivery,
                 source: Source::Events,
                 quarantine: Arc::clone(&quarantine),
+                entropy: Arc::clone(&ports.entropy),
             };
             let exhausted = StageArgs {
                 stage: Arc::new(Exhausted(Arc::clone(&events.stage))),

@@ -7,7 +7,7 @@
 use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use throughline_schemas::StageName;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use crate::ports::bus::{Bus, Delivery};
 
@@ -44,7 +44,12 @@ pub async fn fenced<T>(
             );
             return Err(TakenOver);
         }
-        if let Ok(done) = timeout(ASK_AGAIN, work.as_mut()).await {
+        // Looked at before each step of the work: the process may stand still here, too.
+        let until = Instant::now() + ASK_AGAIN;
+        let step = poll_fn(|context| {
+            if Instant::now() < until { work.as_mut().poll(context).map(Some) } else { Poll::Ready(None) }
+        });
+        if let Ok(Some(done)) = timeout_at(until, step).await {
             return Ok(done);
         }
     }
@@ -57,7 +62,7 @@ async fn is_taken_over(bus: &Arc<dyn Bus>, stage: StageName, delivery: &Delivery
         return false;
     }
     match bus.claim(stage, delivery.sequence).await {
-        Ok(claim) => claim.is_some_and(|claim| claim.delivery > delivery.delivered),
+        Ok(claimed) => claimed.is_some_and(|claimed| claimed.claim.delivery > delivery.delivered),
         Err(error) => {
             tracing::debug!(%stage, %error, "cannot ask whether a message was taken over");
             false

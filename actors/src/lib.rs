@@ -29,4 +29,5 @@ pub mod stage;
 pub mod stages;
 pub mod supervisor;
 pub mod sweeper;
+pub mod untold;
 pub mod worker;

@@ -37,7 +37,10 @@ use crate::{
         limits::{DeliveryLimits, PROGRESS_PER_ACK_WAIT, WORK_LIMIT},
         settle::Outcome,
     },
-    ports::bus::{Bus, BusError, Delivery, Receipt},
+    ports::{
+        bus::{Bus, BusError, Delivery, Receipt},
+        clock::Entropy,
+    },
     signals,
     worker::{Work, Worker, WorkerArgs},
 };
@@ -72,6 +75,8 @@ pub struct StageArgs {
     pub source: Source,
     /// One permit for the whole process; see [`Claims`].
     pub quarantine: Arc<Semaphore>,
+    /// See [`Claims`].
+    pub entropy: Arc<dyn Entropy>,
 }
 
 /// Which deliveries a stage actor takes.
@@ -339,6 +344,7 @@ impl StageState {
                     stage: self.args.stage.name(),
                     bus: Arc::clone(&self.args.bus),
                     quarantine: Arc::clone(&self.args.quarantine),
+                    entropy: Arc::clone(&self.args.entropy),
                     limits: self.args.limits,
                 }),
                 Source::Exhausted => None,

@@ -25,9 +25,9 @@ use crate::{
     ports::{
         bus::{BusError, Position, Published, consumer_of},
         clock::Entropy,
-        store::{RunningQuery, RunningTurn},
+        store::{Opening, RunningQuery, RunningTurn},
     },
-    signals,
+    signals, untold,
 };
 
 /// Turns listed at once.
@@ -202,7 +202,12 @@ impl SweeperArgs {
                 seen.lost.remove(&turn.workflow_id);
                 seen.held.insert(turn.workflow_id.clone(), (turn, stage, sequence));
             }
-            (Work::NotBegun, _) => self.begin(&turn).await?,
+            (Work::NotBegun, _) => {
+                if self.begin(&turn).await? {
+                    // The next sweep looks at what became of it.
+                    seen.held.insert(turn.workflow_id.clone(), (turn, StageName::Context, 0));
+                }
+            }
             // Seen once, it may be a message that the server has given up on and that is about to be buried.
             (Work::Lost { stage }, Some(latest))
                 if seen.lost.insert(turn.workflow_id.clone(), latest.sequence) != Some(latest.sequence) =>
@@ -217,6 +222,8 @@ impl SweeperArgs {
                     if again.map_err(|error| told(&error))? == Published::New {
                         told_of(&turn, stage);
                     }
+                    // What becomes of it may vanish, too.
+                    seen.held.insert(turn.workflow_id.clone(), (turn, stage, latest.sequence));
                 }
             }
             (Work::Lost { .. } | Work::Ended, _) => {
@@ -226,15 +233,34 @@ impl SweeperArgs {
         Ok(())
     }
 
-    async fn begin(&self, turn: &RunningTurn) -> Result<(), String> {
+    /// Says whether the turn still runs.
+    async fn begin(&self, turn: &RunningTurn) -> Result<bool, String> {
         let opening =
             self.closer.store.opening(&turn.workflow_id).await.map_err(|error| error.to_string())?;
         // None: it has ended meanwhile.
         if opening.is_none() {
-            return Ok(());
+            return Ok(false);
         }
         told_of(turn, StageName::Input);
-        outcome(self.closer.release(opening).await)
+        // A beginning that this version cannot read, for one, must not keep the sweep from the turns behind it.
+        if let Err(why) = outcome(self.begin_behind_the_last(turn, opening).await) {
+            tracing::warn!(workflow = %turn.workflow_id, why, "a turn cannot be begun here");
+        }
+        Ok(true)
+    }
+
+    async fn begin_behind_the_last(&self, turn: &RunningTurn, opening: Option<Opening>) -> Outcome {
+        let place = (turn.session_id.clone(), turn.input_sequence);
+        let untold = match untold::before(&self.closer, &[place]).await {
+            Ok(untold) => untold,
+            Err(away) => return away,
+        };
+        for ended in untold.iter().flatten() {
+            if let Err(outcome) = untold::tell(&self.closer, &turn.session_id, ended).await {
+                return outcome;
+            }
+        }
+        self.closer.release(opening).await
     }
 
     async fn runs(&self, turn: &RunningTurn) -> Result<bool, String> {

@@ -98,7 +98,10 @@ impl WorkerArgs {
 
     async fn died(&self, delivery: &Delivery, reason: String) -> Outcome {
         let deaths = match &self.claims {
-            Some(claims) => claims.count_death(delivery).await,
+            Some(claims) => match claims.count_death(delivery).await {
+                Ok(deaths) => deaths,
+                Err(taken_over) => return taken_over,
+            },
             None => delivery.delivered,
         };
         Outcome::Died { reason, deaths }

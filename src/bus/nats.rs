@@ -33,7 +33,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
 use throughline_actors::ports::bus::{
-    Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Latest, Note, Position, Published,
+    Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Inbox, Latest, Note, Position, Published,
 };
 use throughline_schemas::{Event, EventType, Namespace, SessionId, StageName, Subject, WorkflowId};
 
@@ -253,12 +253,18 @@ impl Bus for NatsBus {
         Ok(Box::new(exhausted::ExhaustedInbox::open(Arc::clone(&self.core), stage).await?))
     }
 
-    async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claim>, BusError> {
+    async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claimed>, BusError> {
         claims::read(&self.core, stage, sequence).await
     }
 
-    async fn set_claim(&self, stage: StageName, sequence: u64, claim: &Claim) -> Result<(), BusError> {
-        claims::write(&self.core, stage, sequence, claim).await
+    async fn set_claim(
+        &self,
+        stage: StageName,
+        sequence: u64,
+        claim: &Claim,
+        revision: u64,
+    ) -> Result<Published, BusError> {
+        claims::write(&self.core, stage, sequence, claim, revision).await
     }
 
     async fn note(&self, stage: StageName, sequence: u64) -> Result<Option<Note>, BusError> {

@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use throughline_actors::ports::store::{
-    Admission, Admitted, Closed, Failing, Interaction, Opening, RunningQuery, RunningTurn, Store, StoreError,
+    Admission, Admitted, Closed, EndedTurn, Failing, Interaction, Opening, RunningQuery, RunningTurn, Store,
+    StoreError,
 };
 use throughline_schemas::{SessionId, UserId, WorkflowId, event::context::Context};
 
@@ -93,6 +94,10 @@ impl Store for Database {
 
     async fn opening(&self, workflow: &WorkflowId) -> Result<Option<Opening>, StoreError> {
         self.store().opening(workflow).await
+    }
+
+    async fn ended_before(&self, places: &[(SessionId, u64)]) -> Result<Vec<Option<EndedTurn>>, StoreError> {
+        self.store().ended_before(places).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

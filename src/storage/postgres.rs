@@ -21,7 +21,8 @@ use async_trait::async_trait;
 use futures_util::TryFutureExt as _;
 use serde_json::{Map, Value};
 use throughline_actors::ports::store::{
-    Admission, Admitted, Closed, Failing, Interaction, Opening, RunningQuery, RunningTurn, Store, StoreError,
+    Admission, Admitted, Closed, EndedTurn, Failing, Interaction, Opening, RunningQuery, RunningTurn, Store,
+    StoreError,
 };
 use throughline_schemas::{SessionId, UserId, WorkflowId, event::context::Context};
 use tokio::time::timeout;
@@ -162,6 +163,10 @@ impl Store for PostgresStore {
 
     async fn opening(&self, workflow: &WorkflowId) -> Result<Option<Opening>, StoreError> {
         self.ask("reading what a turn began with", &turns::AskOpening(workflow)).await
+    }
+
+    async fn ended_before(&self, places: &[(SessionId, u64)]) -> Result<Vec<Option<EndedTurn>>, StoreError> {
+        self.ask("looking up the turns before these", &turns::AskEndedBefore(places)).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -19,7 +19,8 @@ use futures_util::TryFutureExt as _;
 use serde_json::{Map, Value};
 use sqlx::SqlitePool;
 use throughline_actors::ports::store::{
-    Admission, Admitted, Closed, Failing, Interaction, Opening, RunningQuery, RunningTurn, Store, StoreError,
+    Admission, Admitted, Closed, EndedTurn, Failing, Interaction, Opening, RunningQuery, RunningTurn, Store,
+    StoreError,
 };
 use throughline_schemas::{SessionId, UserId, WorkflowId, event::context::Context};
 use tokio::time::timeout;
@@ -139,6 +140,12 @@ impl Store for SqliteStore {
         const CONTEXT: &str = "reading what a turn began with";
         let opening = turns::opening(&self.readers, workflow);
         self.queues.in_time(CONTEXT, opening.map_err(|e| error::from_sqlx(CONTEXT, e))).await
+    }
+
+    async fn ended_before(&self, places: &[(SessionId, u64)]) -> Result<Vec<Option<EndedTurn>>, StoreError> {
+        const CONTEXT: &str = "looking up the turns before these";
+        let ended = turns::ended_before(&self.readers, places);
+        self.queues.in_time(CONTEXT, ended.map_err(|e| error::from_sqlx(CONTEXT, e))).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -189,3 +189,40 @@ async fn a_session_keeps_its_order_when_the_process_that_admits_dies_with_inputs
     assert_eq!(rig.models.requests().len(), 24, "what came again after the ack wait changed nothing");
     rig.assert_idle();
 }
+
+/// The first turn ends with a commit, and whoever committed dies before saying so; the second message comes after that.
+/// It finds its session free, and begins only behind the end of the first in the log.
+async fn begins_behind_an_untold_end(op: Op) -> Vec<String> {
+    let (rig, doomed) = Rig::running().await;
+    if op == Op::Fail {
+        let rejected = || ModelError::Rejected { status: Some(400), message: "injected".to_owned() };
+        rig.models.then(PROVIDER, Reply::Now(Err(failure(rejected()))));
+    }
+    doomed.gate.once(op, "w1", Act::DieAfter);
+    let first = rig.publish("w1", "s1", "hello");
+    doomed.gate.died().await;
+    let second = rig.publish("w2", "s1", "and then?");
+    let began = rig.seconds();
+    let _other = rig.worker().await;
+    rig.saved(&second).await;
+    assert!(rig.seconds() - began < 20.0, "{} s", rig.seconds() - began);
+    rig.pass(ACK_WAIT * 3).await;
+    assert_eq!(rig.types(&second), JOURNEY);
+    assert_eq!(rig.types(&first).iter().filter(|event| event.is_end()).count(), 1);
+    rig.assert_idle();
+    let stored = rig.bus.stored();
+    let subjects = stored.iter().map(|stored| stored.subject.as_str());
+    subjects.filter(|subject| !subject.contains("user_input_received")).map(str::to_owned).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_begins_behind_the_end_of_the_one_before_it_whoever_has_to_tell_that() {
+    for (op, end) in [(Op::Save, "interaction_saved"), (Op::Fail, "workflow_failed")] {
+        let log = begins_behind_an_untold_end(op).await;
+        let place = |event: &str, workflow: &str| {
+            let subject = format!("throughline.v1.{event}.s1.{workflow}");
+            log.iter().position(|stored| *stored == subject).unwrap_or_else(|| panic!("{subject} in {log:#?}"))
+        };
+        assert!(place(end, "w1") < place("input_validated", "w2"), "{log:#?}");
+    }
+}

@@ -153,3 +153,22 @@ async fn an_idle_sweeper_asks_the_bus_nothing() {
     rig.pass(MINUTE * 10).await;
     assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 0);
 }
+
+/// A publisher that repeats itself must not hide that everything behind its message has vanished.
+#[tokio::test(start_paused = true)]
+async fn an_input_that_is_repeated_hides_no_loss() {
+    let rig = Rig::new();
+    let worker = rig.worker().await;
+    worker.gate.on(|op, _| if op == Op::Generate { Act::Die } else { Act::Go });
+    let workflow = rig.publish("w1", "s1", "hello");
+    worker.gate.died().await;
+    let stored = rig.bus.stored();
+    let validated = stored.iter().find(|stored| stored.subject.contains("input_validated")).unwrap().sequence;
+    rig.bus.roll_back(validated);
+    let body = r#"{"user_id":"ada","session_id":"s1","user_input":"hello","workflow_id":"w1"}"#;
+    rig.bus.publish_raw("throughline.v1.user_input_received.s1.w1", &[], body.to_owned());
+    let _other = rig.worker().await;
+    rig.saved(&workflow).await;
+    assert!(rig.seconds() < 120.0, "{} s", rig.seconds());
+    assert!(resumed(&rig) >= 1);
+}

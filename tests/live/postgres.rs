@@ -20,8 +20,8 @@ use throughline_actors::{
     ports::{
         contract::store::{self as story, UnderTest},
         store::{
-            Admission, Admitted, Closed, Failing, Interaction, Opening, RunningQuery, RunningTurn, Store,
-            StoreError,
+            Admission, Admitted, Closed, EndedTurn, Failing, Interaction, Opening, RunningQuery, RunningTurn,
+            Store, StoreError,
         },
     },
     store_contract,
@@ -91,6 +91,9 @@ impl Store for Stores {
     }
     async fn opening(&self, workflow: &WorkflowId) -> Result<Option<Opening>, StoreError> {
         self.deref().opening(workflow).await
+    }
+    async fn ended_before(&self, places: &[(SessionId, u64)]) -> Result<Vec<Option<EndedTurn>>, StoreError> {
+        self.deref().ended_before(places).await
     }
     async fn ping(&self) -> Result<(), StoreError> {
         self.deref().ping().await

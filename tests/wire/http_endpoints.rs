@@ -24,11 +24,13 @@ use throughline_actors::{
     engine::{Engine, Ports},
     policy::retry::RetryPolicy,
     ports::{
-        bus::{Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Latest, Note, Position, Published},
+        bus::{
+            Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Inbox, Latest, Note, Position, Published,
+        },
         memory::{bus::MemoryBus, model::ScriptedModels, source::ScriptedSources, store::MemoryStore},
         store::{
-            Admission, Admitted, Closed, Failing, Interaction, Opening, RunningQuery, RunningTurn, Store,
-            StoreError,
+            Admission, Admitted, Closed, EndedTurn, Failing, Interaction, Opening, RunningQuery, RunningTurn,
+            Store, StoreError,
         },
         tokenizer::FourBytes,
     },
@@ -92,11 +94,17 @@ impl Bus for Breakable {
     async fn open_exhausted(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
         self.bus.open_exhausted(stage).await
     }
-    async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claim>, BusError> {
+    async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claimed>, BusError> {
         self.bus.claim(stage, sequence).await
     }
-    async fn set_claim(&self, stage: StageName, sequence: u64, claim: &Claim) -> Result<(), BusError> {
-        self.bus.set_claim(stage, sequence, claim).await
+    async fn set_claim(
+        &self,
+        stage: StageName,
+        sequence: u64,
+        claim: &Claim,
+        revision: u64,
+    ) -> Result<Published, BusError> {
+        self.bus.set_claim(stage, sequence, claim, revision).await
     }
     async fn note(&self, stage: StageName, sequence: u64) -> Result<Option<Note>, BusError> {
         self.bus.note(stage, sequence).await
@@ -153,6 +161,9 @@ impl Store for Stuck {
     }
     async fn opening(&self, workflow: &WorkflowId) -> Result<Option<Opening>, StoreError> {
         self.store.opening(workflow).await
+    }
+    async fn ended_before(&self, places: &[(SessionId, u64)]) -> Result<Vec<Option<EndedTurn>>, StoreError> {
+        self.store.ended_before(places).await
     }
     async fn ping(&self) -> Result<(), StoreError> {
         if self.silent.load(Ordering::SeqCst) {

@@ -18,8 +18,8 @@ use throughline_actors::{
     ports::{
         contract::store::{self as story, UnderTest},
         store::{
-            Admission, Admitted, Closed, Ending, Failing, Interaction, Opening, RunningQuery, RunningTurn,
-            Standing, Store, StoreError, Verdict,
+            Admission, Admitted, Closed, EndedTurn, Ending, Failing, Interaction, Opening, RunningQuery,
+            RunningTurn, Standing, Store, StoreError, Verdict,
         },
     },
     store_contract,
@@ -84,6 +84,9 @@ impl Store for Stores {
     }
     async fn opening(&self, workflow: &WorkflowId) -> Result<Option<Opening>, StoreError> {
         self.deref().opening(workflow).await
+    }
+    async fn ended_before(&self, places: &[(SessionId, u64)]) -> Result<Vec<Option<EndedTurn>>, StoreError> {
+        self.deref().ended_before(places).await
     }
     async fn ping(&self) -> Result<(), StoreError> {
         self.deref().ping().await
@@ -357,6 +360,7 @@ async fn no_statement_reads_a_whole_table() {
         include_str!("../../src/storage/sqlite/apply/answer.sql"),
         include_str!("../../src/storage/sqlite/running.sql"),
         include_str!("../../src/storage/sqlite/opening.sql"),
+        include_str!("../../src/storage/sqlite/ended_before.sql"),
         include_str!("../../src/storage/sqlite/context.sql"),
     ];
     for file in files {

@@ -71,6 +71,20 @@ pub const WORK_LIMIT: Duration = Duration::from_mins(30);
 /// Share of the acknowledgement wait after which a delivery in hand is reported as in progress.
 pub const PROGRESS_PER_ACK_WAIT: u32 = 3;
 
+/// For how long after a turn it is looked whether its end is in the log, before the next one of its session begins:
+/// longer than the ack wait, after which whoever is given its message tells it.
+pub const UNTOLD_LIMIT: Duration = Duration::from_mins(2);
+
+/// Processes that must have vanished with a message before it is handled with no other such message beside it. Whoever
+/// kills workers at random takes many messages along once or twice, and they would all queue.
+pub const QUARANTINE_FROM: u32 = 2;
+
+/// How long such a message waits in its slot for the one before it.
+pub const QUARANTINE_WAIT: Duration = Duration::from_secs(20);
+
+/// When it comes again after that. With the wait, a message of a hundred deliveries has most of an hour.
+pub const QUARANTINE_DELAY: Duration = Duration::from_secs(10);
+
 /// Wait before the bus is asked again that did not take an event; and before a delivery comes again for that reason.
 pub const BUS_RETRY_DELAY: Duration = Duration::from_secs(2);
 

@@ -163,12 +163,24 @@ pub trait Receipt: Send + Sync + 'static {
 pub struct Claim {
     /// Which delivery is being handled, or was last.
     pub delivery: u32,
+    /// Which handling of it made the claim: a random number, since messages that were taken over come with a delivery
+    /// number that others had before.
+    pub handling: u64,
     /// It is being handled, unless its process died.
     pub open: bool,
     /// How often a worker panicked, or was killed, while it handled this message.
     pub panics: u32,
     /// How often a process began to handle this message and was never heard of again.
     pub vanished: u32,
+}
+
+/// A claim as it stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claimed {
+    /// What it says.
+    pub claim: Claim,
+    /// Which replacement it is; zero if nobody has claimed the message.
+    pub revision: u64,
 }
 
 /// What earlier deliveries of a message did, kept beside the stream by whoever handed it back, so that their calls and
@@ -244,10 +256,17 @@ pub trait Bus: Send + Sync + 'static {
     /// settled. Their deliveries have the original's bytes, headers, subject, sequence and count; settling one is
     /// about its burial, and does not bring the original back.
     async fn open_exhausted(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError>;
-    /// The claim on a message of a stage's consumer, by the message's sequence.
-    async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claim>, BusError>;
-    /// Replaces the claim on a message.
-    async fn set_claim(&self, stage: StageName, sequence: u64, claim: &Claim) -> Result<(), BusError>;
+    /// The claim on a message of a stage's consumer, by the message's sequence. It may be an older one than the last.
+    async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claimed>, BusError>;
+    /// Replaces the claim on a message, if it is still that of `revision` (zero: if there is none). `Already` if it is
+    /// not, or if this very claim was stored by an earlier attempt.
+    async fn set_claim(
+        &self,
+        stage: StageName,
+        sequence: u64,
+        claim: &Claim,
+        revision: u64,
+    ) -> Result<Published, BusError>;
     /// The note on a message of a stage's consumer, by the message's sequence.
     async fn note(&self, stage: StageName, sequence: u64) -> Result<Option<Note>, BusError>;
     /// Replaces the note on a message. A note is a convenience: it may be gone later.
@@ -261,7 +280,7 @@ pub trait Bus: Send + Sync + 'static {
     async fn hear(&self, topic: &str) -> Result<BoxStream<'static, Bytes>, BusError>;
     /// The end of the log, and how far the stages behind the input stage are.
     async fn position(&self) -> Result<Position, BusError>;
-    /// The latest event of a workflow. Never older than what [`Bus::position`] told before.
+    /// The latest event of a workflow, other than what its publisher said. Never older than what [`Bus::position`] told before.
     async fn latest(&self, session: &SessionId, workflow: &WorkflowId) -> Result<Option<Latest>, BusError>;
     /// Moves a stored event to the end of the log, so that its stage is given it once more. `Already` if the event is
     /// not there any more, or another has been stored on its subject: somebody else was first.

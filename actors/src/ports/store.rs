@@ -189,6 +189,17 @@ pub struct RunningQuery {
     pub limit: usize,
 }
 
+/// A turn that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedTurn {
+    /// The workflow.
+    pub workflow_id: WorkflowId,
+    /// With an answer.
+    pub saved: bool,
+    /// When, by the clock of whoever ended it.
+    pub ended_at: Timestamp,
+}
+
 /// A finished interaction, to be stored as one row.
 #[derive(Debug, Clone)]
 pub struct Interaction {
@@ -265,6 +276,10 @@ pub trait Store: Send + Sync + 'static {
     async fn running(&self, query: RunningQuery) -> Result<Vec<RunningTurn>, StoreError>;
     /// What a turn began with, for as long as it runs.
     async fn opening(&self, workflow: &WorkflowId) -> Result<Option<Opening>, StoreError>;
+    /// For each of these places (session and input sequence) the turn before it: the last one that has ended, of those
+    /// whose inputs came earlier. Turns that were rejected, merged or interrupted do not count; their ends are told by
+    /// whoever admits what did that.
+    async fn ended_before(&self, places: &[(SessionId, u64)]) -> Result<Vec<Option<EndedTurn>>, StoreError>;
     /// Answers if the database does.
     async fn ping(&self) -> Result<(), StoreError>;
     /// Completes when this store can never answer again, because a task of its own has ended; never, if it has none.

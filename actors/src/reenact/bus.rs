@@ -12,7 +12,8 @@ use super::{
     tape::{Recording, with},
 };
 use crate::ports::bus::{
-    Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Latest, Note, Position, Published, Receipt, Settlement,
+    Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Inbox, Latest, Note, Position, Published, Receipt,
+    Settlement,
 };
 
 /// Nobody waits for an answer.
@@ -77,12 +78,12 @@ impl Bus for Recording {
         no_inbox()
     }
 
-    async fn claim(&self, _: StageName, _: u64) -> Result<Option<Claim>, BusError> {
+    async fn claim(&self, _: StageName, _: u64) -> Result<Option<Claimed>, BusError> {
         Ok(None)
     }
 
-    async fn set_claim(&self, _: StageName, _: u64, _: &Claim) -> Result<(), BusError> {
-        Ok(())
+    async fn set_claim(&self, _: StageName, _: u64, _: &Claim, _: u64) -> Result<Published, BusError> {
+        Ok(Published::New)
     }
 
     async fn note(&self, _: StageName, _: u64) -> Result<Option<Note>, BusError> {

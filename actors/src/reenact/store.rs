@@ -13,8 +13,8 @@ use super::{
 use crate::{
     policy::merge::SEPARATOR,
     ports::store::{
-        Admission, Admitted, Closed, Ending, Failing, Interaction, Opening, RunningQuery, RunningTurn,
-        Standing, Store, StoreError, Verdict,
+        Admission, Admitted, Closed, EndedTurn, Ending, Failing, Interaction, Opening, RunningQuery,
+        RunningTurn, Standing, Store, StoreError, Verdict,
     },
 };
 
@@ -131,6 +131,10 @@ impl Store for Recording {
     async fn opening(&self, _: &WorkflowId) -> Result<Option<Opening>, StoreError> {
         // Whoever asks wants to know whether the turn runs. It did.
         Ok(Some(Opening { event: Vec::new(), merged: Vec::new() }))
+    }
+
+    async fn ended_before(&self, places: &[(SessionId, u64)]) -> Result<Vec<Option<EndedTurn>>, StoreError> {
+        Ok(vec![None; places.len()])
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

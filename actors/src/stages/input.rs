@@ -3,7 +3,7 @@
 //! One worker at a time takes everything that has arrived, validates it in stream order, and admits it in one
 //! transaction. The database, not this stage, decides which turn runs.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -24,11 +24,12 @@ use crate::{
     policy::{limits::BUS_RETRY_DELAY, settle::Outcome},
     ports::{
         bus::{DeadLetter, Delivery, Published},
-        store::{Admission, Admitted, Standing, Verdict},
+        store::{Admission, Admitted, EndedTurn, Standing, Verdict},
         trace::Tracer,
     },
     signals,
     stage::Stage,
+    untold,
 };
 use superseded::{interrupted, merged, rejected};
 
@@ -83,13 +84,33 @@ impl Stage for InputStage {
                 return read.into_iter().map(|read| read.err().unwrap_or_else(|| away.clone())).collect();
             }
         };
+        let places: Vec<_> = questions
+            .iter()
+            .zip(&answers)
+            .filter(|(_, admitted)| begins_now(admitted))
+            .map(|(admission, _)| (admission.session_id.clone(), admission.input_sequence))
+            .collect();
+        let untold = untold::before(&self.closer, &places).await;
+        let untold = untold.map(|untold| {
+            let sequences = places.into_iter().map(|(_, sequence)| sequence);
+            sequences
+                .zip(untold)
+                .filter_map(|(sequence, ended)| Some((sequence, ended?)))
+                .collect::<HashMap<_, _>>()
+        });
         let mut answers = answers.into_iter();
-        let outcomes = join_all(read.into_iter().map(|read| {
+        let outcomes = join_all(read.into_iter().zip(batch).map(|(read, delivery)| {
             let answered = read.map(|read| (read, answers.next()));
+            let untold = &untold;
             async move {
                 match answered {
                     Err(unreadable) => unreadable,
                     Ok((read, Some(admitted))) => {
+                        if begins_now(&admitted)
+                            && let Err(outcome) = self.after_the_last(untold, &read, delivery).await
+                        {
+                            return outcome;
+                        }
                         self.publish(&read.event, read.admission.input_sequence, admitted).await
                     }
                     Ok((_, None)) => Outcome::Unusable {
@@ -242,6 +263,23 @@ impl InputStage {
         Event { meta, data }
     }
 
+    /// Makes sure that the log has the end of the turn before one that begins; `Err` if it must wait for that. `untold`
+    /// has ends that are missing, by the sequence of the input that would be next.
+    async fn after_the_last(
+        &self,
+        untold: &Result<HashMap<u64, EndedTurn>, Outcome>,
+        read: &Read,
+        delivery: &Delivery,
+    ) -> Result<(), Outcome> {
+        let Some(ended) = untold.as_ref().map_err(Clone::clone)?.get(&read.admission.input_sequence) else {
+            return Ok(());
+        };
+        match untold::wait(ended, delivery.delivered) {
+            Some(wait) => Err(wait),
+            None => untold::tell(&self.closer, &read.admission.session_id, ended).await,
+        }
+    }
+
     /// Says what became of an input.
     async fn publish(&self, event: &Event, sequence: u64, admitted: Admitted) -> Outcome {
         if let Some(interrupted) = &admitted.interrupted
@@ -304,6 +342,11 @@ impl InputStage {
         let told = closer.tell(&meta, interrupted(by), meta.traceparent).await;
         told.map_err(PublishFailed::outcome)
     }
+}
+
+/// Whether a turn that stands so is begun by whoever admitted it. What it interrupted is told just before.
+fn begins_now(admitted: &Admitted) -> bool {
+    admitted.standing == Standing::Running && admitted.interrupted.is_none()
 }
 
 fn admission(event: &Event, delivery: &Delivery, verdict: Verdict) -> Admission {

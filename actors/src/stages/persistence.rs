@@ -71,7 +71,8 @@ impl Step for PersistenceStep {
     }
 }
 
-fn saved(workflow: &WorkflowId, generated: &ResponseGenerated, saved_at: Timestamp) -> EventData {
+/// What tells that a workflow was saved.
+pub(crate) fn saved(workflow: &WorkflowId, generated: &ResponseGenerated, saved_at: Timestamp) -> EventData {
     EventData::InteractionSaved(InteractionSaved {
         interaction_id: interaction_id(workflow, generated.request.received_at),
         response: generated.response.clone(),

@@ -1,19 +1,21 @@
 //! Claims on messages that came more than once, and notes on what became of them: entries of a key-value bucket.
 
+use async_nats::header;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use throughline_actors::ports::bus::{BusError, Claim, Note};
+use throughline_actors::ports::bus::{BusError, Claim, Claimed, Note, Published};
 use throughline_schemas::StageName;
 
 use super::{
     Core, Names,
-    error::unavailable_because,
+    error::{unavailable, unavailable_because},
     publish::{Expected, Outgoing, publish},
     requests,
 };
 
-pub(super) async fn read(core: &Core, stage: StageName, sequence: u64) -> Result<Option<Claim>, BusError> {
-    last(core, key(core, stage, sequence)).await
+pub(super) async fn read(core: &Core, stage: StageName, sequence: u64) -> Result<Option<Claimed>, BusError> {
+    let found = last(core, key(core, stage, sequence)).await?;
+    Ok(found.map(|(claim, revision)| Claimed { claim, revision }))
 }
 
 pub(super) async fn read_note(
@@ -21,13 +23,18 @@ pub(super) async fn read_note(
     stage: StageName,
     sequence: u64,
 ) -> Result<Option<Note>, BusError> {
-    last(core, note_key(core, stage, sequence)).await
+    Ok(last(core, note_key(core, stage, sequence)).await?.map(|(note, _)| note))
 }
 
-async fn last<T: DeserializeOwned>(core: &Core, key: String) -> Result<Option<T>, BusError> {
+/// The last entry of a key, and its sequence.
+async fn last<T: DeserializeOwned>(core: &Core, key: String) -> Result<Option<(T, u64)>, BusError> {
     let bucket = core.names.claims_stream();
     let Some(message) = requests::last_of_subject(core, &bucket, &key).await? else { return Ok(None) };
-    serde_json::from_slice(&message.payload).map(Some).map_err(|error| unavailable_because(key, error))
+    let entry = serde_json::from_slice(&message.payload);
+    let entry = entry.map_err(|error| unavailable_because(key.clone(), error))?;
+    let header = message.headers.as_ref().and_then(|headers| headers.get(header::NATS_SEQUENCE));
+    let sequence = header.and_then(|sequence| sequence.as_str().parse().ok());
+    Ok(Some((entry, sequence.ok_or_else(|| unavailable(key))?)))
 }
 
 pub(super) async fn keep_note(
@@ -54,18 +61,19 @@ pub(super) async fn write(
     stage: StageName,
     sequence: u64,
     claim: &Claim,
-) -> Result<(), BusError> {
+    revision: u64,
+) -> Result<Published, BusError> {
     let (stream, subject) = (core.names.claims_stream(), key(core, stage, sequence));
     let body = serde_json::to_vec(claim).map_err(|error| unavailable_because(subject.clone(), error))?;
     let message = Outgoing {
         stream: &stream,
-        // A claim never takes the same value twice, so only a repeated publish is a duplicate.
-        message_id: &format!("{subject}.{}.{}.{}", claim.delivery, claim.open, claim.panics),
+        // A handling claims a message once and gives it up once, so only a repeated publish is a duplicate.
+        message_id: &format!("{subject}.{}.{}", claim.handling, claim.open),
         subject,
-        expected: Expected::Anything,
+        expected: if revision == 0 { Expected::Nothing } else { Expected::Last(revision) },
         body: Bytes::from(body),
     };
-    publish(core, &message, |_| {}).await.map(|_| ())
+    publish(core, &message, |_| {}).await
 }
 
 fn key(core: &Core, stage: StageName, sequence: u64) -> String {

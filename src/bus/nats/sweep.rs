@@ -38,7 +38,7 @@ pub(super) async fn position(core: &Core) -> Result<Position, BusError> {
     Ok(Position { last: info.state.last_seq, settled: BTreeMap::from_iter(settled) })
 }
 
-/// The latest event of a workflow.
+/// The latest event of a workflow, other than what its publisher said, which may be said again at any time.
 pub(super) async fn latest(
     core: &Core,
     session: &SessionId,
@@ -48,9 +48,20 @@ pub(super) async fn latest(
     // Any type will do: only what stands before the tokens is replaced.
     let one = Subject::new(EventType::InputValidated, session, workflow).live(ns);
     let any = one.replacen(&format!(".{}.", EventType::InputValidated), ".*.", 1);
-    let found = raw::message(core, format!(r#"{{"last_by_subj":"{any}"}}"#)).await?;
+    let found = last_of(core, &any).await?;
+    if found.is_none_or(|latest| latest.event_type != EventType::UserInputReceived) {
+        return Ok(found);
+    }
+    let results = EventType::ALL.into_iter().filter(|event_type| *event_type != EventType::UserInputReceived);
+    let results = results.map(|event_type| Subject::new(event_type, session, workflow).live(ns));
+    let found = try_join_all(results.map(async |subject| last_of(core, &subject).await)).await?;
+    Ok(found.into_iter().flatten().max_by_key(|latest| latest.sequence))
+}
+
+async fn last_of(core: &Core, subject: &str) -> Result<Option<Latest>, BusError> {
+    let found = raw::message(core, format!(r#"{{"last_by_subj":"{subject}"}}"#)).await?;
     Ok(found.and_then(|message| {
-        let subject = Subject::parse(ns, &message.subject)?;
+        let subject = Subject::parse(&core.settings.namespace, &message.subject)?;
         Some(Latest { event_type: subject.event_type(), sequence: message.seq })
     }))
 }

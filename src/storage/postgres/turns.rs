@@ -1,7 +1,7 @@
-//! What the sweeper asks about turns.
+//! What the sweeper and whoever admits ask about turns.
 
 use sqlx::{PgConnection, Row, postgres::PgRow};
-use throughline_actors::ports::store::{Opening, RunningQuery, RunningTurn};
+use throughline_actors::ports::store::{EndedTurn, Opening, RunningQuery, RunningTurn};
 use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId};
 use time::OffsetDateTime;
 
@@ -20,6 +20,15 @@ const OPENING: &str = "SELECT t.event
     FROM turns AS r JOIN turns AS t ON t.workflow_id = r.workflow_id OR t.superseded_by = r.workflow_id AND t.failure = 'merged'
     WHERE r.workflow_id = $1 AND r.state = 'running' AND t.event IS NOT NULL
     ORDER BY t.workflow_id <> r.workflow_id, t.input_sequence";
+
+const ENDED_BEFORE: &str = "SELECT q.n, e.workflow_id, e.updated_at, e.state = 'saved'
+    FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS q(session, sequence, n) CROSS JOIN LATERAL (
+        SELECT t.workflow_id, t.updated_at, t.state FROM turns AS t
+        WHERE t.session_id = q.session AND t.input_sequence < q.sequence
+            AND t.state IN ('saved', 'failed') AND t.failure IS NULL
+        ORDER BY t.input_sequence DESC
+        LIMIT 1
+    ) AS e";
 
 /// Which turns run?
 pub(super) struct Running<'a>(pub(super) &'a RunningQuery);
@@ -61,5 +70,31 @@ impl Statement for AskOpening<'_> {
         let events = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<Vec<u8>>, _>>()?;
         let mut events = events.into_iter();
         Ok(events.next().map(|event| Opening { event, merged: events.collect() }))
+    }
+}
+
+/// Which turns ended before these places?
+pub(super) struct AskEndedBefore<'a>(pub(super) &'a [(SessionId, u64)]);
+
+impl Statement for AskEndedBefore<'_> {
+    type Answer = Vec<Option<EndedTurn>>;
+
+    async fn send(&self, connection: &mut PgConnection) -> Result<Vec<Option<EndedTurn>>, sqlx::Error> {
+        let sessions: Vec<&str> = self.0.iter().map(|(session, _)| session.as_str()).collect();
+        let sequences: Vec<i64> = self.0.iter().map(|(_, sequence)| integer(*sequence)).collect();
+        let rows = sqlx::query(ENDED_BEFORE).bind(sessions).bind(sequences).fetch_all(connection).await?;
+        let mut ended = vec![None; self.0.len()];
+        for row in rows {
+            // They are counted from one.
+            let place = usize::try_from(row.try_get::<i64, _>(0)? - 1).map_err(undecodable)?;
+            if let Some(ended) = ended.get_mut(place) {
+                *ended = Some(EndedTurn {
+                    workflow_id: WorkflowId::new(row.try_get::<&str, _>(1)?).map_err(undecodable)?,
+                    saved: row.try_get(3)?,
+                    ended_at: Timestamp::from(row.try_get::<OffsetDateTime, _>(2)?),
+                });
+            }
+        }
+        Ok(ended)
     }
 }

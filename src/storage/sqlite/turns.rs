@@ -1,7 +1,7 @@
-//! What the sweeper asks about turns. Rare, so it goes straight to a reader.
+//! What is asked about turns, by the sweeper and once for each batch of inputs: so it goes straight to a reader.
 
 use sqlx::{Row, SqlitePool};
-use throughline_actors::ports::store::{Opening, RunningQuery, RunningTurn};
+use throughline_actors::ports::store::{EndedTurn, Opening, RunningQuery, RunningTurn};
 use throughline_schemas::{SessionId, UserId, WorkflowId};
 
 use crate::storage::text::{instant, integer, parse_instant};
@@ -39,6 +39,28 @@ pub(super) async fn opening(
     let rows = sqlx::query(include_str!("opening.sql")).bind(workflow.as_str()).fetch_all(readers).await?;
     let mut events = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<Vec<u8>>, _>>()?.into_iter();
     Ok(events.next().map(|event| Opening { event, merged: events.collect() }))
+}
+
+pub(super) async fn ended_before(
+    readers: &SqlitePool,
+    places: &[(SessionId, u64)],
+) -> Result<Vec<Option<EndedTurn>>, sqlx::Error> {
+    let asked: Vec<_> =
+        places.iter().map(|(session, sequence)| (session.as_str(), integer(*sequence))).collect();
+    let asked = serde_json::to_string(&asked).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let rows = sqlx::query(include_str!("ended_before.sql")).bind(asked).fetch_all(readers).await?;
+    let mut ended = vec![None; places.len()];
+    for row in rows {
+        let place = usize::try_from(row.try_get::<i64, _>(0)?).map_err(undecodable)?;
+        if let Some(ended) = ended.get_mut(place) {
+            *ended = Some(EndedTurn {
+                workflow_id: WorkflowId::new(row.try_get::<String, _>(1)?).map_err(undecodable)?,
+                saved: row.try_get(3)?,
+                ended_at: parse_instant(row.try_get(2)?).map_err(undecodable)?,
+            });
+        }
+    }
+    Ok(ended)
 }
 
 fn undecodable(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {

@@ -13,15 +13,15 @@ use futures_util::stream::BoxStream;
 use serde_json::Value;
 use throughline_actors::ports::{
     bus::{
-        Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Latest, Note, Position, Published, Receipt,
-        Settlement,
+        Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Inbox, Latest, Note, Position, Published,
+        Receipt, Settlement,
     },
     memory::{bus::MemoryBus, model::ScriptedModels, source::ScriptedSources, store::MemoryStore},
     model::{CallFacts, DeltaSink, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models},
     source::{FetchCall, FetchError, Sources},
     store::{
-        Admission, Admitted, Closed, Failing, Interaction, Opening, RunningQuery, RunningTurn, Store,
-        StoreError,
+        Admission, Admitted, Closed, EndedTurn, Failing, Interaction, Opening, RunningQuery, RunningTurn,
+        Store, StoreError,
     },
 };
 use throughline_schemas::{
@@ -50,6 +50,7 @@ pub enum Op {
     Fail,
     Running,
     Opening,
+    EndedBefore,
     Position,
     Latest,
     PublishAgain,
@@ -199,11 +200,17 @@ impl Bus for Gate {
         let inbox = self.bus.open_exhausted(stage).await?;
         Ok(Box::new(GatedInbox { inbox, label: "exhausted".to_owned(), gate: self.clone() }))
     }
-    async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claim>, BusError> {
+    async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claimed>, BusError> {
         self.pass(Op::Claim, format!("{stage} {sequence}"), no_bus, self.bus.claim(stage, sequence)).await
     }
-    async fn set_claim(&self, stage: StageName, sequence: u64, claim: &Claim) -> Result<(), BusError> {
-        let call = self.bus.set_claim(stage, sequence, claim);
+    async fn set_claim(
+        &self,
+        stage: StageName,
+        sequence: u64,
+        claim: &Claim,
+        revision: u64,
+    ) -> Result<Published, BusError> {
+        let call = self.bus.set_claim(stage, sequence, claim, revision);
         self.pass(Op::SetClaim, format!("{stage} {sequence} {claim:?}"), no_bus, call).await
     }
     async fn note(&self, stage: StageName, sequence: u64) -> Result<Option<Note>, BusError> {
@@ -318,6 +325,9 @@ impl Store for Gate {
     }
     async fn opening(&self, workflow: &WorkflowId) -> Result<Option<Opening>, StoreError> {
         self.pass(Op::Opening, workflow.to_string(), no_store, self.store.opening(workflow)).await
+    }
+    async fn ended_before(&self, places: &[(SessionId, u64)]) -> Result<Vec<Option<EndedTurn>>, StoreError> {
+        self.pass(Op::EndedBefore, format!("{places:?}"), no_store, self.store.ended_before(places)).await
     }
     async fn ping(&self) -> Result<(), StoreError> {
         self.store.ping().await

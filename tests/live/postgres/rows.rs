@@ -137,5 +137,6 @@ async fn exercise(store: &PostgresStore) {
         store.context(&user("ann"), &session(&of), 5).await.unwrap();
         store.running(RunningQuery { started_by: at(999_999), after: None, limit: 9 }).await.unwrap();
         store.opening(&workflow(&id)).await.unwrap();
+        store.ended_before(&[(session(&of), n)]).await.unwrap();
     }
 }

@@ -318,20 +318,32 @@ pub async fn whoever_takes_over_begins_with_what_was_left(bench: &dyn Bench) {
     drop(silent);
 }
 
-/// A claim is what was last said, for each stage and message; bytes of the message do not matter.
+/// A claim is what was last said, for each stage and message; whoever knows an older one cannot replace it, and no claim
+/// is taken for the repetition of another.
 pub async fn a_claim_is_what_was_last_said(bench: &dyn Bench) {
     let bus = bench.bus();
     let (stage, other) = (StageName::Generation, StageName::Context);
+    let claimed = async || bus.claim(stage, 41).await.ok().flatten().unwrap_or_default();
     assert!(matches!(bus.claim(stage, 41).await, Ok(None)));
-    let mut claim = Claim { delivery: 2, open: true, panics: 0, vanished: 1 };
-    for _ in 0..2 {
-        assert!(bus.set_claim(stage, 41, &claim).await.is_ok());
-        assert_eq!(bus.claim(stage, 41).await.ok().flatten().as_ref(), Some(&claim));
-        claim.open = !claim.open;
+    let (mut revision, mut claim) = (0, Claim { delivery: 2, handling: 7, ..Claim::default() });
+    // The same delivery is claimed and given up again and again, as messages are that kill whoever takes them over.
+    for vanished in 0..3 {
+        for open in [true, false] {
+            let before = revision;
+            claim = Claim { open, vanished, handling: claim.handling + u64::from(open), ..claim };
+            assert!(
+                matches!(bus.set_claim(stage, 41, &claim, revision).await, Ok(Published::New)),
+                "{claim:?}"
+            );
+            let now = claimed().await;
+            assert_eq!(now.claim, claim);
+            assert_ne!(now.revision, before);
+            let late = Claim { handling: 1_000 + now.revision, ..Claim::default() };
+            assert!(matches!(bus.set_claim(stage, 41, &late, before).await, Ok(Published::Already)));
+            assert_eq!(claimed().await, now);
+            revision = now.revision;
+        }
     }
-    claim.delivery = 3;
-    assert!(bus.set_claim(stage, 41, &claim).await.is_ok());
-    assert_eq!(bus.claim(stage, 41).await.ok().flatten().as_ref(), Some(&claim));
     for (stage, sequence) in [(stage, 42), (stage, 4), (other, 41)] {
         assert!(matches!(bus.claim(stage, sequence).await, Ok(None)), "{stage} {sequence}");
     }
@@ -354,8 +366,8 @@ pub async fn a_note_is_what_was_last_left(bench: &dyn Bench) {
         assert_eq!(bus.note(stage, 41).await.ok().flatten().as_ref(), Some(&note));
     }
     assert!(matches!(bus.claim(stage, 41).await, Ok(None)));
-    let claim = Claim { delivery: 3, open: true, panics: 0, vanished: 0 };
-    assert!(bus.set_claim(stage, 41, &claim).await.is_ok());
+    let claim = Claim { delivery: 3, open: true, ..Claim::default() };
+    assert!(bus.set_claim(stage, 41, &claim, 0).await.is_ok());
     assert!(bus.note(stage, 41).await.is_ok_and(|note| note.is_some_and(|note| note.delivery == 2)));
     for (stage, sequence) in [(stage, 42), (stage, 4), (other, 41)] {
         assert!(matches!(bus.note(stage, sequence).await, Ok(None)), "{stage} {sequence}");

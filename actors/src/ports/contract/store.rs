@@ -66,6 +66,7 @@ macro_rules! store_contract {
             only_neighbours_who_want_it_are_merged
             running_turns_are_listed_by_their_start
             a_running_turn_can_be_begun_again
+            the_turn_that_ended_before_another_is_known
             the_latest_turns_come_oldest_first
             users_who_share_a_session_id_do_not_see_each_other
             preferences_are_set_one_by_one

@@ -28,7 +28,8 @@ use tokio::{
 };
 
 use crate::ports::bus::{
-    Bus, BusError, Claim, DeadLetter, Delivery, Inbox, Latest, Note, Position, Published, consumed_by,
+    Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Inbox, Latest, Note, Position, Published,
+    consumed_by,
 };
 use inbox::MemoryInbox;
 use log::Log;
@@ -64,7 +65,7 @@ struct State {
     log: Log,
     dead: Vec<Stored>,
     buried: Vec<(StageName, u64)>,
-    claims: HashMap<(StageName, u64), Claim>,
+    claims: HashMap<(StageName, u64), Claimed>,
     notes: HashMap<(StageName, u64), Note>,
     announcements: Vec<(String, Bytes)>,
     live: Vec<(WorkflowId, Bytes)>,
@@ -261,7 +262,7 @@ impl Bus for MemoryBus {
         Ok(Box::new(MemoryInbox::new(Arc::clone(&self.shared), stage, true)))
     }
 
-    async fn claim(&self, of: StageName, sequence: u64) -> Result<Option<Claim>, BusError> {
+    async fn claim(&self, of: StageName, sequence: u64) -> Result<Option<Claimed>, BusError> {
         let state = self.shared.lock();
         if state.offline {
             return Err(unavailable("looking up a claim"));
@@ -269,13 +270,23 @@ impl Bus for MemoryBus {
         Ok(state.claims.get(&(of, sequence)).cloned())
     }
 
-    async fn set_claim(&self, of: StageName, sequence: u64, claim: &Claim) -> Result<(), BusError> {
+    async fn set_claim(
+        &self,
+        of: StageName,
+        sequence: u64,
+        claim: &Claim,
+        revision: u64,
+    ) -> Result<Published, BusError> {
         let mut state = self.shared.lock();
         if state.offline {
             return Err(unavailable("claiming a message"));
         }
-        state.claims.insert((of, sequence), claim.clone());
-        Ok(())
+        let claimed = state.claims.entry((of, sequence)).or_default();
+        if claimed.revision != revision {
+            return Ok(Published::Already);
+        }
+        *claimed = Claimed { claim: claim.clone(), revision: revision + 1 };
+        Ok(Published::New)
     }
 
     async fn note(&self, of: StageName, sequence: u64) -> Result<Option<Note>, BusError> {
@@ -429,6 +440,7 @@ impl Bus for MemoryBus {
         let stored = state.log.all().iter().rev();
         Ok(stored
             .filter_map(|stored| Some((stored.sequence, Subject::parse(&self.shared.ns, &stored.subject)?)))
+            .filter(|(_, subject)| subject.event_type() != EventType::UserInputReceived)
             .find(|(_, subject)| *subject == Subject::new(subject.event_type(), session, workflow))
             .map(|(sequence, subject)| Latest { event_type: subject.event_type(), sequence }))
     }

@@ -12,7 +12,8 @@ use throughline_schemas::{
 };
 
 use crate::ports::store::{
-    Admission, Admitted, Closed, Failing, Interaction, Opening, RunningQuery, RunningTurn, Store, StoreError,
+    Admission, Admitted, Closed, EndedTurn, Failing, Interaction, Opening, RunningQuery, RunningTurn, Store,
+    StoreError,
 };
 use state::{Entry, State, ended, waits};
 
@@ -171,6 +172,11 @@ impl Store for MemoryStore {
         let state = self.answering()?;
         let runs = state.turns.get(workflow).is_some_and(|turn| turn.state == TurnState::Running);
         Ok(if runs { state.opening_of(workflow) } else { None })
+    }
+
+    async fn ended_before(&self, places: &[(SessionId, u64)]) -> Result<Vec<Option<EndedTurn>>, StoreError> {
+        let state = self.answering()?;
+        Ok(places.iter().map(|(session, sequence)| state.ended_before(session, *sequence)).collect())
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

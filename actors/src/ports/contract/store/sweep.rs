@@ -1,7 +1,9 @@
 //! What a sweeper asks.
 
 use super::{UnderTest, material::*};
-use crate::ports::store::{RunningQuery, RunningTurn};
+use throughline_schemas::event::input::WhenBusy;
+
+use crate::ports::store::{EndedTurn, RunningQuery, RunningTurn};
 
 async fn running<S: UnderTest>(store: &S, query: RunningQuery) -> Vec<String> {
     let turns = store.running(query).await.expect("the store answers");
@@ -39,4 +41,24 @@ pub async fn a_running_turn_can_be_begun_again<S: UnderTest>(store: &S) {
     assert_eq!(save(store, interaction("a", "s", 1)).await, ended(Some("b")));
     assert_eq!(ask("a").await, None);
     assert_eq!(ask("b").await, Some(opening("b", &[])));
+}
+
+/// What ended before a place in a session: the last one by the order of the stream, saved or failed, not one that waits,
+/// runs or was turned away.
+pub async fn the_turn_that_ended_before_another_is_known<S: UnderTest>(store: &S) {
+    let before = async |places: &[(&str, u64)]| {
+        let places: Vec<_> = places.iter().map(|(of, sequence)| (session(of), *sequence)).collect();
+        store.ended_before(&places).await.expect("the store answers")
+    };
+    let a = Some(EndedTurn { workflow_id: workflow("a"), saved: true, ended_at: at(501) });
+    let b = Some(EndedTurn { workflow_id: workflow("b"), saved: false, ended_at: at(900) });
+    assert_eq!(before(&[]).await, []);
+    admit(store, &[accepted("a", "s", 1), accepted("b", "s", 2), accepted("c", "s", 3)]).await;
+    assert_eq!(before(&[("s", 3), ("t", 3)]).await, [None, None]);
+    assert_eq!(save(store, interaction("a", "s", 1)).await, ended(Some("b")));
+    assert_eq!(before(&[("s", 3), ("s", 1), ("t", 9), ("s", 2)]).await, [a.clone(), None, None, a.clone()]);
+    assert_eq!(fail(store, "b", "s", 2).await, ended(Some("c")));
+    assert_eq!(before(&[("s", 3), ("s", 2)]).await, [b.clone(), a]);
+    admit(store, &[asking(WhenBusy::Reject, "no", "s", 4)]).await;
+    assert_eq!(before(&[("s", 5)]).await, [b]);
 }

@@ -7,8 +7,8 @@ use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId, event::input
 
 use super::TurnState;
 use crate::ports::store::{
-    Admission, Admitted, Closed, Ending, Interaction, MERGE_LIMIT_BYTES, Opening, Standing, StoreError,
-    Verdict,
+    Admission, Admitted, Closed, EndedTurn, Ending, Interaction, MERGE_LIMIT_BYTES, Opening, Standing,
+    StoreError, Verdict,
 };
 
 #[derive(Debug, Default)]
@@ -34,6 +34,7 @@ pub(super) struct Entry {
     pub(super) input_sequence: u64,
     pub(super) state: TurnState,
     pub(super) started_at: Option<Timestamp>,
+    pub(super) ended_at: Option<Timestamp>,
     /// Kept while it is open, and of a turn that was superseded.
     pub(super) event: Option<Vec<u8>>,
     /// It takes in messages that come while it waits.
@@ -71,6 +72,7 @@ impl State {
             input_sequence: admission.input_sequence,
             state,
             started_at: None,
+            ended_at: (state == TurnState::Failed).then_some(admission.at),
             event: kept,
             merges,
             failure,
@@ -175,6 +177,7 @@ impl State {
             entry.state = asked;
             entry.event = None;
         }
+        entry.ended_at.get_or_insert(at);
         let ending = if entry.state == asked { Ending::AsAsked } else { Ending::Otherwise };
         let (session, place) = (entry.session.clone(), (entry.input_sequence, workflow.clone()));
         if is_open {
@@ -188,6 +191,18 @@ impl State {
         }
         self.start_next(&session, at);
         Closed { ending, next: self.opening_in(&session) }
+    }
+
+    /// The turn that ended before a place in a session.
+    pub(super) fn ended_before(&self, session: &SessionId, sequence: u64) -> Option<EndedTurn> {
+        let ended = self.turns.iter().filter(|(_, turn)| {
+            let is_over =
+                matches!(turn.state, TurnState::Saved | TurnState::Failed) && turn.failure.is_none();
+            is_over && turn.session == *session && turn.input_sequence < sequence
+        });
+        let (workflow, turn) = ended.max_by_key(|(_, turn)| turn.input_sequence)?;
+        let saved = turn.state == TurnState::Saved;
+        Some(EndedTurn { workflow_id: workflow.clone(), saved, ended_at: turn.ended_at? })
     }
 
     /// What the running turn of a session began with.
@@ -213,6 +228,7 @@ pub(super) fn ended(state: TurnState, session: &SessionId, input_sequence: u64) 
         input_sequence,
         state,
         started_at: None,
+        ended_at: None,
         event: None,
         merges: false,
         failure: None,
