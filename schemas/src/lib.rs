@@ -32,7 +32,7 @@ mod version;
 pub use duration::Millis;
 pub use envelope::{DecodeError, EncodeError, Event, Meta, decode, encode, encode_reference};
 pub use event::{EventData, EventType};
-pub use failure::{FailureCode, StageName, UnknownStage, WorkflowFailed};
+pub use failure::{EndedBy, FailureCode, StageName, UnknownStage, WorkflowFailed};
 pub use ids::{IdError, MAX_ID_BYTES, SessionId, UserId, WorkflowId, token};
 pub use ingress::{Ingress, IngressError, IngressLimits, Refused};
 pub use live::{LiveFrame, LiveKind};
