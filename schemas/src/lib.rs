@@ -37,7 +37,7 @@ pub use ids::{IdError, MAX_ID_BYTES, SessionId, UserId, WorkflowId, token};
 pub use ingress::{Ingress, IngressError, IngressLimits, Refused};
 pub use live::{LiveFrame, LiveKind};
 pub use money::Usd;
-pub use subject::{Namespace, NamespaceError, Subject};
+pub use subject::{Namespace, NamespaceError, Subject, Tokens};
 pub use timestamp::Timestamp;
 pub use traceparent::{TraceParent, TraceParentError};
 pub use usage::{FinishReason, Usage};

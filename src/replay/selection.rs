@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, path::PathBuf};
 
 use clap::Args;
-use throughline_schemas::{IdError, Namespace, SessionId, Timestamp, WorkflowId};
+use throughline_schemas::{IdError, Namespace, SessionId, Timestamp, Tokens, WorkflowId};
 
 use super::history::{History, workflow_of};
 use crate::{
@@ -111,7 +111,10 @@ impl Selection {
     /// Whether a workflow of a recording is of the session that is asked for.
     pub fn is_of_session(&self, history: &History) -> bool {
         let Some(token) = self.session.as_ref().map(SessionId::token) else { return true };
-        history.events.iter().any(|event| event.subject.split('.').nth(3) == Some(token.as_str()))
+        history
+            .events
+            .iter()
+            .any(|event| Tokens::of(&event.subject).and_then(|of| of.session) == Some(token.as_str()))
     }
 
     /// Whether a workflow is asked for.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use throughline_schemas::{
-    DecodeError, EndedBy, Event, EventData, EventType, FailureCode, StageName, Timestamp, WorkflowId, decode,
+    DecodeError, EndedBy, Event, EventData, EventType, FailureCode, StageName, Timestamp, Tokens, WorkflowId,
+    decode,
 };
 
 use crate::ports::bus::{consumed_by, published_by};
@@ -160,5 +161,5 @@ pub(super) fn made_by(result: &Stored) -> Result<StageName, NotEnacted> {
 
 /// Whether a message is an input; subjects of imported messages have another namespace, and no more parts.
 fn is_input(subject: &str) -> bool {
-    subject.split('.').nth(2) == Some(EventType::UserInputReceived.as_str())
+    Tokens::of(subject).and_then(|of| of.event_type()) == Some(EventType::UserInputReceived)
 }
