@@ -79,6 +79,7 @@ impl Connection {
         let auth = auth(settings, &servers);
         let deadline = Instant::now() + settings.connect_within;
         let mut last = None;
+        let mut has_told = false;
         let client = loop {
             let options = options(settings, &auth, Arc::clone(&seen)).await?;
             match tokio::time::timeout_at(deadline, options.connect(servers.clone())).await {
@@ -89,8 +90,14 @@ impl Connection {
                 Ok(Err(source)) => last = Some(source),
                 Err(_) => {}
             }
-            if Instant::now() + BETWEEN_ATTEMPTS >= deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left <= BETWEEN_ATTEMPTS {
                 return Err(ConnectError::Unreachable { url, within: settings.connect_within, source: last });
+            }
+            if !std::mem::replace(&mut has_told, true) {
+                // Whoever watches a start should not have to wonder for that long.
+                let why = last.as_ref().map(ToString::to_string);
+                tracing::warn!(%url, why, "no NATS server answers; trying for {} s more", left.as_secs_f32().ceil());
             }
             tokio::time::sleep(BETWEEN_ATTEMPTS).await;
         };
