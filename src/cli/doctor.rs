@@ -2,6 +2,7 @@
 
 mod database;
 mod finding;
+mod keys;
 mod nats;
 mod postgres;
 mod prices;
@@ -22,7 +23,7 @@ pub(super) async fn run(args: &DoctorArgs, config: &Config, env: &Env) -> Result
     let (nats, database, reach) = tokio::join!(
         Box::pin(nats::check(config, env, args.role)),
         Box::pin(database::check(config, env)),
-        reach::check(config),
+        Box::pin(reach::check(config, env)),
     );
     let findings: Vec<Finding> = settings::check(config, env)
         .into_iter()
