@@ -39,7 +39,7 @@ fn judge(known: &[KnownModel<'_>], today: Date) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !unknown.is_empty() {
         let detail =
-            format!("none is known of {}, so what their answers cost is not counted", some(&unknown));
+            format!("no price is known of {}, so what their answers cost is not counted", some(&unknown));
         let advice = "set input_usd_per_million and output_usd_per_million of their [[models]] (0 where nothing is \
                       charged)";
         findings.push(Finding::warn(NAME, detail, advice));
