@@ -1,6 +1,6 @@
 //! What a database's errors mean to a stage.
 
-use std::sync::Arc;
+use std::{error::Error, iter::successors, sync::Arc};
 
 use sqlx::{migrate::MigrateError, postgres::PgDatabaseError, sqlite::SqliteError};
 use throughline_actors::ports::store::StoreError;
@@ -30,7 +30,7 @@ pub(super) fn from_sqlx(context: &'static str, error: sqlx::Error) -> StoreError
 
 /// As [`from_sqlx`], for every operation of a batch that failed together.
 pub(super) fn shared(context: &'static str, error: &Arc<sqlx::Error>) -> StoreError {
-    let source: Option<Box<dyn std::error::Error + Send + Sync>> = Some(match other_version(error) {
+    let source: Option<Box<dyn Error + Send + Sync>> = Some(match other_version(error) {
         Some(other) => Box::new(other),
         None => Box::new(Arc::clone(error)),
     });
@@ -49,6 +49,14 @@ fn other_version(error: &sqlx::Error) -> Option<OtherVersion> {
     } else {
         None
     }
+}
+
+/// The code with which a PostgreSQL server refused, if one is among the causes of an error.
+pub(crate) fn postgres_code<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e str> {
+    let mut causes = successors(Some(error), |error| (**error).source());
+    let sqlx: &Arc<sqlx::Error> = causes.find_map(|error| error.downcast_ref())?;
+    let sqlx::Error::Database(error) = &**sqlx else { return None };
+    Some(error.try_downcast_ref::<PgDatabaseError>()?.code())
 }
 
 pub(super) fn is_busy(error: &sqlx::Error) -> bool {

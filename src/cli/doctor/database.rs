@@ -13,7 +13,7 @@ use crate::{
     app::{AdapterError, open_store},
     cli::exit::with_causes,
     config::{Config, Env},
-    storage::{Database, OtherVersion},
+    storage::{Database, OtherVersion, postgres_code},
 };
 
 /// How long opening and asking may take; opening waits for the locks of other processes.
@@ -54,11 +54,25 @@ pub(super) async fn check(config: &Config, env: &Env) -> Finding {
 fn not_open(url: &str, error: &AdapterError) -> Finding {
     if let Some(other) = other_version(error) {
         Finding::fail(NAME, format!("{url}: {other}"), "")
+    } else if let Some(advice) = postgres_code(error).and_then(advice_on) {
+        Finding::fail(NAME, with_causes(error), advice)
     } else if error.is_unavailable() {
         Finding::unreachable(NAME, with_causes(error), "check database.url and its permissions")
     } else {
         Finding::fail(NAME, with_causes(error), "correct database.url")
     }
+}
+
+/// What to change where a PostgreSQL server refuses; the codes are in appendix A of its manual.
+fn advice_on(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "3D000" => {
+            "create the database (createdb), or correct database.url; the first worker makes its tables"
+        }
+        "28000" | "28P01" => "correct the user and the password of database.url",
+        "42501" => "grant its user CREATE on the schema for the first start, and the tables afterwards",
+        _ => return None,
+    })
 }
 
 /// Whether it is a database that this version cannot use; the error says what to do.
