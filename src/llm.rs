@@ -9,7 +9,7 @@ pub use configured::{
     KnownModel, PriceSource, RouteError, SetupError, client_settings, known_models, model_providers,
 };
 pub use providers::{
-    CallLimits, Credential, KeyError, KeySource, MaxTokensField, ModelOptions, ModelProviders,
+    CallLimits, Credential, KeyError, KeySource, KeyVerdict, MaxTokensField, ModelOptions, ModelProviders,
     ModelProvidersError, ProviderKind, ProviderSpec,
 };
 pub use throughline_actors::{

@@ -12,3 +12,4 @@ pub mod sqlite;
 mod text;
 
 pub use database::{Database, DatabaseError};
+pub(crate) use error::{OtherVersion, postgres_code};

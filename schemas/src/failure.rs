@@ -122,6 +122,41 @@ impl FailureCode {
     }
 }
 
+/// Who ended a workflow; it tells what the stage means that its failure names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndedBy {
+    /// That stage, as the result of its work.
+    Stage,
+    /// Nobody worked: the message that was that stage's to handle was buried.
+    Burial,
+    /// Something beside the journey, wherever the workflow stood: only its events tell where.
+    Outside,
+}
+
+impl FailureCode {
+    /// Who ends a workflow with this code.
+    pub fn ended_by(self) -> EndedBy {
+        match self {
+            // Busy and merged, too: the input stage says so of its own input, before anything begins.
+            Self::InvalidInput
+            | Self::SessionBusy
+            | Self::Merged
+            | Self::ModelRejected
+            | Self::ModelUnavailable
+            | Self::RateLimited
+            | Self::TimedOut
+            | Self::BadResponse => EndedBy::Stage,
+            // Nobody knows what a later version's code means; its stage is the best there is.
+            Self::StoreUnavailable
+            | Self::UnreadableEvent
+            | Self::Poison
+            | Self::Internal
+            | Self::Unrecognised => EndedBy::Burial,
+            Self::Interrupted | Self::Stalled => EndedBy::Outside,
+        }
+    }
+}
+
 impl fmt::Display for FailureCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

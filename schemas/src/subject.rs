@@ -141,6 +141,31 @@ impl Subject {
     }
 }
 
+/// What the subject of a stored event tells, in whichever namespace and of whichever version: readers look at imported
+/// events and at those of later versions, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tokens<'a> {
+    /// The name of its type, known here or not.
+    pub kind: &'a str,
+    /// The session's token; a bare input has none.
+    pub session: Option<&'a str>,
+    /// The workflow's token; a bare input has none.
+    pub workflow: Option<&'a str>,
+}
+
+impl<'a> Tokens<'a> {
+    /// Takes `{ns}.v1.{event_type}`, bare or with tokens behind it, apart.
+    pub fn of(subject: &'a str) -> Option<Self> {
+        let mut parts = subject.split('.').skip(2);
+        Some(Self { kind: parts.next()?, session: parts.next(), workflow: parts.next() })
+    }
+
+    /// The type, if it is known here.
+    pub fn event_type(&self) -> Option<EventType> {
+        self.kind.parse().ok()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -160,6 +185,17 @@ mod tests {
         assert_eq!(Subject::parse(&ns, &subject.dead(&ns)), Some(subject));
         assert_eq!(Subject::parse(&ns, &ns.bare_input()), None);
         assert_eq!(Subject::parse(&ns, "throughline.v2.context_retrieved.s.w"), None);
+    }
+
+    #[test]
+    fn tokens_are_read_of_any_namespace_and_version() {
+        let tokens = |subject| Tokens::of(subject).map(|of: Tokens<'_>| (of.kind, of.session, of.workflow));
+        assert_eq!(tokens("a.v1.input_validated.s.w"), Some(("input_validated", Some("s"), Some("w"))));
+        assert_eq!(tokens("b.v2.tool_called.s.w"), Some(("tool_called", Some("s"), Some("w"))));
+        assert_eq!(tokens("a.v1.user_input_received"), Some(("user_input_received", None, None)));
+        assert_eq!(tokens("a.v1"), None);
+        let of_later = Tokens::of("b.v2.tool_called.s.w").unwrap();
+        assert_eq!(of_later.event_type(), None);
     }
 
     #[test]

@@ -2,25 +2,36 @@
 
 mod database;
 mod finding;
+mod keys;
 mod nats;
 mod postgres;
+mod prices;
 pub(super) mod reach;
 mod settings;
 mod sync;
 mod whoami;
 
 use super::{DoctorArgs, Exit, Failure, output, timeline::Style};
-use crate::config::{Config, Env};
+use crate::{
+    config::{Config, Env},
+    system::SystemClock,
+};
 use finding::{Finding, Status};
+use throughline_actors::ports::clock::Clock;
 
 pub(super) async fn run(args: &DoctorArgs, config: &Config, env: &Env) -> Result<(), Failure> {
     let (nats, database, reach) = tokio::join!(
         Box::pin(nats::check(config, env, args.role)),
         Box::pin(database::check(config, env)),
-        reach::check(config),
+        Box::pin(reach::check(config, env)),
     );
-    let findings: Vec<Finding> =
-        settings::check(config, env).into_iter().chain(nats).chain([database]).chain(reach).collect();
+    let findings: Vec<Finding> = settings::check(config, env)
+        .into_iter()
+        .chain(prices::check(config, SystemClock.now()))
+        .chain(nats)
+        .chain([database])
+        .chain(reach)
+        .collect();
     if args.json {
         output::line(&serde_json::to_string(&findings).map_err(Failure::failed)?)?;
     } else {

@@ -46,7 +46,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, SpanError> {
 
 /// The text is not an instant, or two of them enclose nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum WhenError {
+pub enum WhenError {
     /// Neither a span nor an instant.
     #[error("{flag} {text:?} is neither a span (30s, 10m, 2h, 1d) nor an instant (2026-01-31T09:00:00Z)")]
     NotOne {

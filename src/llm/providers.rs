@@ -30,6 +30,7 @@ use throughline_actors::ports::model::{
 };
 
 pub use crate::http_client::credential::Credential;
+pub use call::KeyVerdict;
 use call::Provider;
 use dialect::Dialect;
 pub use keys::{KeyError, KeySource};
@@ -155,6 +156,14 @@ impl ModelProviders {
             providers.insert(name, Provider::new(spec, dialect, https, Arc::clone(clock))?);
         }
         Ok(Self(providers))
+    }
+}
+
+impl ModelProviders {
+    /// What a provider says to each of its keys, without being asked for anything that costs; `None` if there is no provider
+    /// of this name.
+    pub async fn try_keys(&self, provider: &str) -> Option<Vec<KeyVerdict>> {
+        Some(self.0.get(provider)?.try_keys().await)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 use throughline_schemas::{
-    Event, EventData, EventType, FailureCode, SessionId, StageName, UserId, WorkflowFailed, WorkflowId,
+    EndedBy, Event, EventData, EventType, SessionId, StageName, UserId, WorkflowFailed, WorkflowId,
     event::Redo, token,
 };
 
@@ -98,21 +98,9 @@ impl Plan {
 fn place(failed: &WorkflowFailed, events: &[Event]) -> StageName {
     let reached =
         events.iter().filter_map(|event| next_of(event.event_type())).max().unwrap_or(StageName::Context);
-    match failed.code {
-        FailureCode::SessionBusy | FailureCode::Interrupted | FailureCode::Merged | FailureCode::Stalled => {
-            reached
-        }
-        FailureCode::InvalidInput
-        | FailureCode::ModelRejected
-        | FailureCode::ModelUnavailable
-        | FailureCode::RateLimited
-        | FailureCode::TimedOut
-        | FailureCode::BadResponse
-        | FailureCode::StoreUnavailable
-        | FailureCode::UnreadableEvent
-        | FailureCode::Poison
-        | FailureCode::Internal
-        | FailureCode::Unrecognised => failed.stage.max(StageName::Context),
+    match failed.code.ended_by() {
+        EndedBy::Stage | EndedBy::Burial => failed.stage.max(StageName::Context),
+        EndedBy::Outside => reached,
     }
 }
 
@@ -138,4 +126,42 @@ pub fn id(workflow: &WorkflowId, attempt: u32) -> WorkflowId {
         format!("{}{suffix}", token(old))
     };
     WorkflowId::new(new).unwrap_or_else(|_| WorkflowId::unknown())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use throughline_schemas::{FailureCode, decode};
+
+    use super::*;
+
+    #[test]
+    fn who_ended_a_workflow_says_whether_its_stage_or_its_events_tell_where_it_stood() {
+        let mut events: Vec<Event> = [
+            include_bytes!("../../schemas/golden/v1/input_validated.json").as_slice(),
+            include_bytes!("../../schemas/golden/v1/context_retrieved.json"),
+            include_bytes!("../../schemas/golden/v1/external_data_fetched.json"),
+            include_bytes!("../../schemas/golden/v1/workflow_failed.json"),
+        ]
+        .into_iter()
+        .map(|golden| decode(golden).unwrap())
+        .collect();
+        let workflow = WorkflowId::new("w").unwrap();
+        for (code, stage, expected) in [
+            (FailureCode::TimedOut, StageName::Generation, StageName::Generation),
+            (FailureCode::Poison, StageName::Context, StageName::Context),
+            (FailureCode::Interrupted, StageName::Input, StageName::Generation),
+            (FailureCode::Stalled, StageName::Input, StageName::Generation),
+            // Nothing begins before the context: admission is over.
+            (FailureCode::Internal, StageName::Input, StageName::Context),
+        ] {
+            let Some(EventData::WorkflowFailed(failed)) = events.last_mut().map(|event| &mut event.data)
+            else {
+                unreachable!("the last one is the failure");
+            };
+            (failed.code, failed.stage) = (code, stage);
+            let plan = Plan::new(&workflow, &events, None).unwrap();
+            assert_eq!(plan.redo.from, expected, "{code} in {stage}");
+        }
+    }
 }

@@ -3,15 +3,12 @@
 use std::{fmt::Write as _, path::PathBuf};
 
 use clap::Args;
-use throughline_actors::ports::clock::Clock;
-use throughline_schemas::{IdError, Namespace, SessionId, Timestamp, WorkflowId};
-use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+use throughline_schemas::{IdError, Namespace, SessionId, Timestamp, Tokens, WorkflowId};
 
 use super::history::{History, workflow_of};
 use crate::{
     bus::nats::{ReadRequest, StoredEvent},
-    cli::since,
-    system::SystemClock,
+    cli::since::{Period, WhenError},
 };
 
 /// What people type.
@@ -51,17 +48,9 @@ pub enum SelectionError {
         /// Why not.
         error: IdError,
     },
-    /// A time is not one.
-    #[error("{flag} {text:?} is neither a span (30s, 10m, 2h, 1d) nor an instant (2026-01-31T09:00:00Z)")]
-    When {
-        /// Where it stands.
-        flag: &'static str,
-        /// What it is.
-        text: String,
-    },
-    /// Nothing can be in between.
-    #[error("--until is not after --since")]
-    Empty,
+    /// A time is not one, or two of them enclose nothing.
+    #[error(transparent)]
+    When(#[from] WhenError),
 }
 
 /// Which past workflows a command is about.
@@ -70,8 +59,7 @@ pub struct Selection {
     /// These; empty: all.
     pub workflows: Vec<WorkflowId>,
     session: Option<SessionId>,
-    since: Option<Timestamp>,
-    until: Option<Timestamp>,
+    period: Period,
     failed: bool,
     /// At most so many.
     pub limit: Option<u64>,
@@ -83,13 +71,9 @@ impl Selection {
         let id = |flag| move |error| SelectionError::Id { flag, error };
         let workflows = args.workflows.iter().map(WorkflowId::new).collect::<Result<_, _>>();
         let session = args.session.as_ref().map(SessionId::new).transpose().map_err(id("--session"))?;
-        let since = args.since.as_deref().map(|text| when("--since", text)).transpose()?;
-        let until = args.until.as_deref().map(|text| when("--until", text)).transpose()?;
-        if since.zip(until).is_some_and(|(since, until)| until <= since) {
-            return Err(SelectionError::Empty);
-        }
+        let period = Period::new(args.since.as_deref(), args.until.as_deref())?;
         let workflows = workflows.map_err(id("WORKFLOW"))?;
-        Ok(Self { workflows, session, since, until, failed: args.failed, limit: args.limit })
+        Ok(Self { workflows, session, period, failed: args.failed, limit: args.limit })
     }
 
     /// What to read. Inputs on the subject without tokens are not among what is asked for by workflow or session.
@@ -103,7 +87,7 @@ impl Selection {
         };
         let mut request = ReadRequest::events(String::new());
         request.filters = filters;
-        request.since = self.since;
+        request.since = self.period.since;
         request
     }
 
@@ -114,14 +98,12 @@ impl Selection {
 
     /// Whether something is stored after what is asked for.
     pub fn is_over(&self, stored_at: Timestamp) -> bool {
-        self.until.is_some_and(|until| stored_at >= until)
+        self.period.is_over(stored_at)
     }
 
     /// Whether a message of a recording is among what would be read of a log.
     pub fn covers(&self, event: &StoredEvent) -> bool {
-        let in_time =
-            self.since.is_none_or(|since| event.stored_at >= since) && !self.is_over(event.stored_at);
-        in_time
+        self.period.contains(event.stored_at)
             && (self.workflows.is_empty()
                 || workflow_of(event).is_some_and(|workflow| self.workflows.contains(&workflow)))
     }
@@ -129,7 +111,10 @@ impl Selection {
     /// Whether a workflow of a recording is of the session that is asked for.
     pub fn is_of_session(&self, history: &History) -> bool {
         let Some(token) = self.session.as_ref().map(SessionId::token) else { return true };
-        history.events.iter().any(|event| event.subject.split('.').nth(3) == Some(token.as_str()))
+        history
+            .events
+            .iter()
+            .any(|event| Tokens::of(&event.subject).and_then(|of| of.session) == Some(token.as_str()))
     }
 
     /// Whether a workflow is asked for.
@@ -149,10 +134,10 @@ impl Selection {
         if self.failed {
             words.push_str(" that failed");
         }
-        if let Some(since) = self.since {
+        if let Some(since) = self.period.since {
             let _ = write!(words, " since {since}");
         }
-        if let Some(until) = self.until {
+        if let Some(until) = self.period.until {
             let _ = write!(words, " until {until}");
         }
         if let Some(limit) = self.limit {
@@ -160,15 +145,4 @@ impl Selection {
         }
         words
     }
-}
-
-fn when(flag: &'static str, text: &str) -> Result<Timestamp, SelectionError> {
-    if let Ok(span) = since::parse(text) {
-        let now = OffsetDateTime::from(SystemClock.now());
-        return Ok(Timestamp::from(now - Duration::try_from(span).unwrap_or(Duration::ZERO)));
-    }
-    let instant = OffsetDateTime::parse(text.trim(), &Rfc3339);
-    instant
-        .map(Timestamp::from)
-        .map_err(|_| SelectionError::When { flag, text: text.chars().take(40).collect() })
 }

@@ -1,6 +1,6 @@
 //! What a database's errors mean to a stage.
 
-use std::sync::Arc;
+use std::{error::Error, iter::successors, sync::Arc};
 
 use sqlx::{migrate::MigrateError, postgres::PgDatabaseError, sqlite::SqliteError};
 use throughline_actors::ports::store::StoreError;
@@ -15,6 +15,14 @@ pub(super) enum Kind {
     Refused,
 }
 
+/// The tables are not the ones that this version makes.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "its tables are of another version of Throughline, most likely a later one (migration {0} is not known here); run \
+     that version, or set database.url to another database"
+)]
+pub(crate) struct OtherVersion(i64);
+
 /// `context` is what was being done.
 pub(super) fn from_sqlx(context: &'static str, error: sqlx::Error) -> StoreError {
     shared(context, &Arc::new(error))
@@ -22,12 +30,33 @@ pub(super) fn from_sqlx(context: &'static str, error: sqlx::Error) -> StoreError
 
 /// As [`from_sqlx`], for every operation of a batch that failed together.
 pub(super) fn shared(context: &'static str, error: &Arc<sqlx::Error>) -> StoreError {
-    let source: Option<Box<dyn std::error::Error + Send + Sync>> = Some(Box::new(Arc::clone(error)));
+    let source: Option<Box<dyn Error + Send + Sync>> = Some(match other_version(error) {
+        Some(other) => Box::new(other),
+        None => Box::new(Arc::clone(error)),
+    });
     match kind(error) {
         Kind::Busy => StoreError::Busy { context, source },
         Kind::Unavailable => StoreError::Unavailable { context, source },
         Kind::Refused => StoreError::Refused { context, source },
     }
+}
+
+/// The migrator's own words would leave open what to do.
+fn other_version(error: &sqlx::Error) -> Option<OtherVersion> {
+    let sqlx::Error::Migrate(error) = error else { return None };
+    if let MigrateError::VersionMissing(version) | MigrateError::VersionMismatch(version) = &**error {
+        Some(OtherVersion(*version))
+    } else {
+        None
+    }
+}
+
+/// The code with which a PostgreSQL server refused, if one is among the causes of an error.
+pub(crate) fn postgres_code<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e str> {
+    let mut causes = successors(Some(error), |error| (**error).source());
+    let sqlx: &Arc<sqlx::Error> = causes.find_map(|error| error.downcast_ref())?;
+    let sqlx::Error::Database(error) = &**sqlx else { return None };
+    Some(error.try_downcast_ref::<PgDatabaseError>()?.code())
 }
 
 pub(super) fn is_busy(error: &sqlx::Error) -> bool {

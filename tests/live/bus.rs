@@ -4,6 +4,7 @@
 mod bodies;
 mod contract;
 mod faults;
+mod half_open;
 mod ids;
 mod measure;
 mod pin;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use throughline_schemas::{
-    DecodeError, Event, EventData, EventType, FailureCode, StageName, Timestamp, WorkflowId, decode,
+    DecodeError, EndedBy, Event, EventData, EventType, FailureCode, StageName, Timestamp, Tokens, WorkflowId,
+    decode,
 };
 
 use crate::ports::bus::{consumed_by, published_by};
@@ -148,22 +149,9 @@ impl Past {
 /// Which stage made an event, if one did.
 pub(super) fn made_by(result: &Stored) -> Result<StageName, NotEnacted> {
     if let EventData::WorkflowFailed(failed) = &result.event.data {
-        return match failed.code {
-            FailureCode::Poison
-            | FailureCode::UnreadableEvent
-            | FailureCode::StoreUnavailable
-            | FailureCode::Interrupted
-            | FailureCode::Stalled
-            | FailureCode::Internal
-            | FailureCode::Unrecognised => Err(NotEnacted::FromOutside(failed.code)),
-            FailureCode::InvalidInput
-            | FailureCode::ModelRejected
-            | FailureCode::ModelUnavailable
-            | FailureCode::RateLimited
-            | FailureCode::TimedOut
-            | FailureCode::BadResponse
-            | FailureCode::SessionBusy
-            | FailureCode::Merged => Ok(failed.stage),
+        return match failed.code.ended_by() {
+            EndedBy::Stage => Ok(failed.stage),
+            EndedBy::Burial | EndedBy::Outside => Err(NotEnacted::FromOutside(failed.code)),
         };
     }
     let made = result.event.event_type();
@@ -173,5 +161,5 @@ pub(super) fn made_by(result: &Stored) -> Result<StageName, NotEnacted> {
 
 /// Whether a message is an input; subjects of imported messages have another namespace, and no more parts.
 fn is_input(subject: &str) -> bool {
-    subject.split('.').nth(2) == Some(EventType::UserInputReceived.as_str())
+    Tokens::of(subject).and_then(|of| of.event_type()) == Some(EventType::UserInputReceived)
 }

@@ -24,8 +24,12 @@ use super::{
 /// ignore both silently.
 pub const MIN_SERVER: (i64, i64, i64) = (2, 11, 0);
 const MIN_SERVER_TEXT: &str = "2.11";
-/// Two unanswered pings end a connection that is open but dead, so such an outage is noticed within 45 s.
-const PING_INTERVAL: Duration = Duration::from_secs(15);
+/// A connection that is open but dead ends when the third ping would be due and none of two was answered.
+const INTERVALS_UNTIL_DEAD: u32 = 3;
+/// Longest time between pings: two small packets every five seconds cost nothing.
+const MAX_PING_INTERVAL: Duration = Duration::from_secs(5);
+/// Shortest time between pings, so that a server that is only busy is not taken for a dead one.
+const MIN_PING_INTERVAL: Duration = Duration::from_secs(2);
 /// How long one attempt to connect may take, handshake included.
 const CONNECT_ATTEMPT: Duration = Duration::from_secs(5);
 /// Between attempts to connect at start.
@@ -79,6 +83,7 @@ impl Connection {
         let auth = auth(settings, &servers);
         let deadline = Instant::now() + settings.connect_within;
         let mut last = None;
+        let mut has_told = false;
         let client = loop {
             let options = options(settings, &auth, Arc::clone(&seen)).await?;
             match tokio::time::timeout_at(deadline, options.connect(servers.clone())).await {
@@ -89,8 +94,14 @@ impl Connection {
                 Ok(Err(source)) => last = Some(source),
                 Err(_) => {}
             }
-            if Instant::now() + BETWEEN_ATTEMPTS >= deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left <= BETWEEN_ATTEMPTS {
                 return Err(ConnectError::Unreachable { url, within: settings.connect_within, source: last });
+            }
+            if !std::mem::replace(&mut has_told, true) {
+                // Whoever watches a start should not have to wonder for that long.
+                let why = last.as_ref().map(ToString::to_string);
+                tracing::warn!(%url, why, "no NATS server answers; trying for {} s more", left.as_secs_f32().ceil());
             }
             tokio::time::sleep(BETWEEN_ATTEMPTS).await;
         };
@@ -199,7 +210,7 @@ async fn options(
         .name(&settings.name)
         .require_tls(settings.require_tls)
         .custom_inbox_prefix(&settings.inbox_prefix)
-        .ping_interval(PING_INTERVAL)
+        .ping_interval(ping_interval(settings.ack_wait))
         .connection_timeout(CONNECT_ATTEMPT)
         .request_timeout(Some(settings.request_timeout))
         .reconnect_delay_callback(reconnect_delay)
@@ -207,6 +218,12 @@ async fn options(
             let seen = Arc::clone(&seen);
             async move { seen.note(event) }
         }))
+}
+
+/// Half the ack wait until a dead connection is noticed. Work on a delivery reports every third of it and loses its lease
+/// after nine tenths, so who reported last just before can still report on a new connection, and keeps its message.
+fn ping_interval(ack_wait: Duration) -> Duration {
+    (ack_wait / 2 / INTERVALS_UNTIL_DEAD).clamp(MIN_PING_INTERVAL, MAX_PING_INTERVAL)
 }
 
 /// Exponential with full jitter, so that the workers of a restarted server do not come back all at once.
@@ -223,6 +240,7 @@ impl Seen {
                 // The news of the first connection may come late, when requests are under way that it does not concern.
                 if self.was_made.swap(true, Ordering::Relaxed) {
                     self.generation.send_modify(|generation| *generation += 1);
+                    tracing::info!("the connection to NATS is up again");
                 }
                 "connected"
             }
@@ -262,6 +280,19 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_dead_connection_is_noticed_while_leases_are_held_and_within_fifteen_seconds() {
+        for seconds in [12, 30, 90, 3600] {
+            let ack_wait = Duration::from_secs(seconds);
+            let noticed = ping_interval(ack_wait) * INTERVALS_UNTIL_DEAD;
+            let (lease, last_report) = (ack_wait * 9 / 10, ack_wait / 3);
+            assert!(
+                last_report + noticed < lease && noticed <= Duration::from_secs(15),
+                "{ack_wait:?}: {noticed:?}"
+            );
+        }
+    }
 
     #[test]
     fn reconnects_are_immediate_once_then_spread_and_bounded() {

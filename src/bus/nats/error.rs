@@ -38,7 +38,9 @@ pub enum ConnectError {
     },
     /// Older servers ignore, without a word, what exactly-once publishing and ordered admission rely on.
     #[error(
-        "the NATS server at {url} is version {found}; at least {needed} is needed (deploy/nats-server.sh fetches one)"
+        "the NATS server at {url} is version {found}{}; at least {needed} is needed: upgrade it \
+         (deploy/nats-server.sh fetches one)",
+        flaw(found)
     )]
     TooOld {
         /// Where, without credentials.
@@ -56,6 +58,16 @@ pub enum ConnectError {
     },
 }
 
+/// What is worse about a version than that it is old: those who do without Throughline's reasons to upgrade should hear it.
+fn flaw(version: &str) -> &'static str {
+    // https://github.com/nats-io/nats-server/issues/6888
+    if matches!(version, "2.10.20" | "2.10.21" | "2.10.22") {
+        ", which can lose whole streams with all their events when its process is killed"
+    } else {
+        ""
+    }
+}
+
 /// No answer: it may have happened.
 pub(super) fn unavailable(context: impl Into<String>) -> BusError {
     BusError::Unavailable { context: context.into(), source: None }
@@ -67,4 +79,22 @@ pub(super) fn unavailable_because(
     source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> BusError {
     BusError::Unavailable { context: context.into(), source: Some(source.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_old_says_what_is_needed_and_which_versions_lose_streams() {
+        let said = |found: &str| {
+            let url = "nats://n".to_owned();
+            ConnectError::TooOld { url, found: found.to_owned(), needed: "2.11" }.to_string()
+        };
+        for found in ["2.9.10", "2.10.19", "2.10.20", "2.10.22", "2.10.23"] {
+            let is_flawed = matches!(found, "2.10.20" | "2.10.22");
+            assert!(said(found).contains(found) && said(found).contains("at least 2.11"), "{}", said(found));
+            assert_eq!(said(found).contains("lose whole streams"), is_flawed, "{}", said(found));
+        }
+    }
 }

@@ -12,7 +12,7 @@ use async_nats::{
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use throughline_actors::ports::bus::BusError;
-use throughline_schemas::{EventType, MAJOR, Namespace, Subject, Timestamp, WorkflowId};
+use throughline_schemas::{EventType, MAJOR, Namespace, Subject, Timestamp, Tokens, WorkflowId};
 
 use super::{
     Core, claim_check,
@@ -105,7 +105,7 @@ pub struct StoredEvent {
 impl StoredEvent {
     /// Its type, by its subject.
     pub fn event_type(&self) -> Option<EventType> {
-        self.subject.split('.').nth(2)?.parse().ok()
+        Tokens::of(&self.subject)?.event_type()
     }
 
     /// The value of a header, by its name in any case.
@@ -258,9 +258,8 @@ impl Ends {
     pub async fn next(&mut self) -> Option<(EventType, String)> {
         loop {
             let message = self.messages.next().await?;
-            let mut tokens = message.subject.split('.').skip(2);
-            let event_type = tokens.next().and_then(|name| name.parse().ok());
-            if let (Some(event_type), Some(workflow)) = (event_type, tokens.nth(1)) {
+            let Some(tokens) = Tokens::of(&message.subject) else { continue };
+            if let (Some(event_type), Some(workflow)) = (tokens.event_type(), tokens.workflow) {
                 return Some((event_type, workflow.to_owned()));
             }
         }

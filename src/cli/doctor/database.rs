@@ -1,6 +1,6 @@
 //! Whether the database opens, has its tables and can be written to.
 
-use std::{fs::OpenOptions, path::Path, str::FromStr, time::Duration};
+use std::{error::Error, fs::OpenOptions, iter::successors, path::Path, str::FromStr, time::Duration};
 
 use sqlx::sqlite::SqliteConnectOptions;
 use throughline_actors::ports::store::Store;
@@ -10,10 +10,10 @@ use super::{
     postgres,
 };
 use crate::{
-    app::open_store,
+    app::{AdapterError, open_store},
     cli::exit::with_causes,
     config::{Config, Env},
-    storage::Database,
+    storage::{Database, OtherVersion, postgres_code},
 };
 
 /// How long opening and asking may take; opening waits for the locks of other processes.
@@ -33,14 +33,7 @@ pub(super) async fn check(config: &Config, env: &Env) -> Finding {
         }
         let store = match open_store(config, env).await {
             Ok(store) => store,
-            Err(error) if error.is_unavailable() => {
-                return Finding::unreachable(
-                    NAME,
-                    with_causes(&error),
-                    "check database.url and its permissions",
-                );
-            }
-            Err(error) => return Finding::fail(NAME, with_causes(&error), "correct database.url"),
+            Err(error) => return not_open(&url, &error),
         };
         let answered = match &store {
             Database::Sqlite(store) => store.ping().await.map(|()| {
@@ -56,6 +49,35 @@ pub(super) async fn check(config: &Config, env: &Env) -> Finding {
         })
     })
     .await
+}
+
+fn not_open(url: &str, error: &AdapterError) -> Finding {
+    if let Some(other) = other_version(error) {
+        Finding::fail(NAME, format!("{url}: {other}"), "")
+    } else if let Some(advice) = postgres_code(error).and_then(advice_on) {
+        Finding::fail(NAME, with_causes(error), advice)
+    } else if error.is_unavailable() {
+        Finding::unreachable(NAME, with_causes(error), "check database.url and its permissions")
+    } else {
+        Finding::fail(NAME, with_causes(error), "correct database.url")
+    }
+}
+
+/// What to change where a PostgreSQL server refuses; the codes are in appendix A of its manual.
+fn advice_on(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "3D000" => {
+            "create the database (createdb), or correct database.url; the first worker makes its tables"
+        }
+        "28000" | "28P01" => "correct the user and the password of database.url",
+        "42501" => "grant its user CREATE on the schema for the first start, and the tables afterwards",
+        _ => return None,
+    })
+}
+
+/// Whether it is a database that this version cannot use; the error says what to do.
+fn other_version<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e OtherVersion> {
+    successors(Some(error), |error| (**error).source()).find_map(|error| error.downcast_ref())
 }
 
 /// Whether the first worker will be able to create it.
@@ -86,6 +108,8 @@ fn to_be_created(file: &Path) -> Finding {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use sqlx::{Connection, SqliteConnection};
+
     use super::*;
     use crate::{cli::doctor::finding::Status, config::Layers};
 
@@ -104,6 +128,21 @@ mod tests {
 
         open_store(&config(&file), &Env::new()).await.unwrap().close().await;
         assert_eq!(check(&config(&file), &Env::new()).await.status, Status::Ok);
+
+        let url = format!("sqlite://{}", file.display());
+        let mut connection = SqliteConnection::connect(&url).await.unwrap();
+        let later = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                     VALUES (99, 'of a later version', TRUE, x'00', 0)";
+        sqlx::query(later).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        let finding = check(&config(&file), &Env::new()).await;
+        assert_eq!(finding.status, Status::Fail);
+        assert!(
+            finding.detail.contains("migration 99 is not known here); run that version"),
+            "{}",
+            finding.detail
+        );
+        assert!(!finding.is_unreachable, "trying again would not help");
 
         std::fs::write(&file, "this is no database, however long one looks at it".repeat(100)).unwrap();
         assert_eq!(check(&config(&file), &Env::new()).await.status, Status::Fail);

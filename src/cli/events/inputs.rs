@@ -34,15 +34,15 @@ impl<'a> BareInputs<'a> {
         if !self.wanted {
             return Ok(None);
         }
-        let kind = event.subject.split('.').nth(2);
-        if kind == Some(EventType::UserInputReceived.as_str()) {
+        let kind = event.event_type();
+        if kind == Some(EventType::UserInputReceived) {
             if self.seen.len() >= MAX_SEEN {
                 self.seen.clear();
             }
             self.seen.insert(event.sequence);
             return Ok(None);
         }
-        if kind != Some(EventType::InputValidated.as_str()) {
+        if kind != Some(EventType::InputValidated) {
             return Ok(None);
         }
         match input_sequence(&event.body) {

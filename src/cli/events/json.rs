@@ -2,7 +2,7 @@
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
-use throughline_schemas::EventType;
+use throughline_schemas::{EventType, Tokens};
 
 use crate::bus::nats::StoredEvent;
 
@@ -57,7 +57,7 @@ fn wrapped(event: &StoredEvent, data: Value) -> String {
             envelope.entry(key).or_insert(value);
         }
     }
-    let kind = event.subject.split('.').nth(2).unwrap_or(EventType::UserInputReceived.as_str());
+    let kind = Tokens::of(&event.subject).map_or(EventType::UserInputReceived.as_str(), |tokens| tokens.kind);
     envelope.entry("type").or_insert_with(|| kind.into());
     envelope.entry("time").or_insert_with(|| event.stored_at.to_string().into());
     envelope.insert("data".to_owned(), data);

@@ -102,8 +102,7 @@ impl Selection {
 
     /// Whether an event that was read, or found otherwise, is asked for.
     pub(super) fn shows(&self, event: &StoredEvent) -> bool {
-        let kind = event.subject.split('.').nth(2);
-        self.event_type.is_none_or(|wanted| kind == Some(wanted.as_str()))
+        self.event_type.is_none_or(|wanted| event.event_type() == Some(wanted))
             && self.period.contains(event.stored_at)
     }
 

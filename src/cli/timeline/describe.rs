@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use throughline_actors::{cost::total, ports::bus::published_by};
 use throughline_schemas::{
-    Event, EventData, EventType, Ingress, IngressLimits, StageName, Timestamp, WorkflowFailed, WorkflowId,
-    decode,
+    Event, EventData, EventType, Ingress, IngressLimits, StageName, Timestamp, Tokens, WorkflowFailed,
+    WorkflowId, decode,
     event::{
         ExternalDataFetched, InteractionSaved, ResponseGenerated,
         context::Context,
@@ -59,16 +59,16 @@ pub(in crate::cli) struct Moment {
 impl Moment {
     /// Reads an event; one that cannot be read says so in its text.
     pub(in crate::cli) fn of(event: &StoredEvent, style: Style) -> Self {
-        let mut tokens = event.subject.split('.').skip(2);
-        let name = tokens.next().unwrap_or_default();
-        let kind: Option<EventType> = name.parse().ok();
+        let tokens = Tokens::of(&event.subject);
+        let name = tokens.map_or("", |tokens| tokens.kind);
+        let kind = event.event_type();
         let blank = Self {
             sequence: event.sequence,
             at: event.stored_at,
             started: None,
             worked: None,
             stage: kind.map_or("", stage_of),
-            key: tokens.nth(1).map(str::to_owned),
+            key: tokens.and_then(|tokens| tokens.workflow).map(str::to_owned),
             workflow: None,
             session: None,
             user: None,

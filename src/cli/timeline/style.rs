@@ -33,6 +33,12 @@ impl Style {
         Self { colour: false, width: DEFAULT_WIDTH }
     }
 
+    /// No colours, this many columns.
+    #[cfg(test)]
+    pub(super) fn wide(width: usize) -> Self {
+        Self { colour: false, width }
+    }
+
     /// Colours if stdout is a terminal and `NO_COLOR` is not set; as wide as `COLUMNS` says.
     pub fn of_stdout() -> Self {
         Self::of(&std::io::stdout())

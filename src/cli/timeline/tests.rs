@@ -172,9 +172,9 @@ fn what_cannot_be_read_is_shown_as_such() {
         stored(3, 0, "t.v1.tool_called.s.w", &json!({})),
         stored(4, 0, "t.v1.user_input_received.s.x", &json!({"user_id": "u"})),
     ];
-    let text = render(&odd, Style::plain());
+    let text = render(&odd, Style::wide(160));
     assert_eq!(text.matches("cannot be read").count(), 2, "{text}");
-    assert!(text.contains("send an o"), "{text}");
+    assert!(text.contains("send an object"), "{text}");
     assert!(text.contains("not acceptable: session_id is missing; user_input is missing"), "{text}");
 }
 

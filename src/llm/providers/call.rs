@@ -1,5 +1,7 @@
 //! One call to a provider, in whichever dialect: limits, keys, and what the answer says besides itself.
 
+mod probe;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,6 +26,8 @@ use super::{CallLimits, ModelProvidersError, ProviderSpec, facts};
 use crate::fetch::{TRACEPARENT, traceparent};
 use crate::http_client;
 use crate::http_client::body::{self, BodyError, BodyLimits};
+
+pub use probe::KeyVerdict;
 
 /// The status of an error is known before its body, which may therefore take only this long.
 const ERROR_BODY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);

@@ -25,6 +25,9 @@ pub(super) trait Dialect: Send + Sync {
     /// Where the request goes. What of it comes from outside is percent-encoded.
     fn url(&self, request: &ModelRequest) -> Url;
 
+    /// Where the list of models is, which is free.
+    fn models_url(&self) -> Url;
+
     /// The request's body.
     fn body(&self, request: &ModelRequest, options: ModelOptions) -> Value;
 

@@ -55,6 +55,14 @@ impl Dialect for Gemini {
         url
     }
 
+    fn models_url(&self) -> Url {
+        let mut url = self.base_url.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.push("models");
+        }
+        url
+    }
+
     fn body(&self, request: &ModelRequest, options: ModelOptions) -> Value {
         request::body(request, options)
     }

@@ -133,13 +133,13 @@ impl KeyRing {
             in_turn.clone().find(|index| rests(index).is_none()).or_else(|| in_turn.min_by_key(rests));
         let index = picked.unwrap_or_default();
         state.next = index + 1;
-        let key = state.keys.get(index);
-        Picked {
-            header: key.map(|key| key.header.clone()),
-            redactor: Arc::clone(&state.redactor),
-            index,
-            generation: key.map_or(0, |key| key.generation),
-        }
+        state.picked(index)
+    }
+
+    /// Every key, in order, whether at rest or not; one without a header, where the provider needs none.
+    pub(super) fn all(&self) -> Vec<Picked> {
+        let state = self.lock();
+        (0..state.keys.len().max(1)).map(|index| state.picked(index)).collect()
     }
 
     /// Puts a key to rest, unless its file has a new value by now. Returns whether a call with another key, or with
@@ -188,6 +188,17 @@ impl Rest {
 }
 
 impl State {
+    /// The key at this place; none, if there is none.
+    fn picked(&self, index: usize) -> Picked {
+        let key = self.keys.get(index);
+        Picked {
+            header: key.map(|key| key.header.clone()),
+            redactor: Arc::clone(&self.redactor),
+            index,
+            generation: key.map_or(0, |key| key.generation),
+        }
+    }
+
     /// Looks at the files whose time has come.
     fn refresh(&mut self, prefix: &str, now: Instant) {
         let mut changed = false;

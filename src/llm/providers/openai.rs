@@ -46,6 +46,14 @@ impl Dialect for OpenAi {
         self.url.clone()
     }
 
+    fn models_url(&self) -> Url {
+        let mut url = self.url.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop().pop().push("models");
+        }
+        url
+    }
+
     fn body(&self, request: &ModelRequest, options: ModelOptions) -> Value {
         request::body(request, options)
     }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{CONNECTIONS, Stores, material::*, open};
 use crate::{
-    harness::eventually,
+    harness::{Program, SOON, eventually, process::throughline},
     postgres_server::{PASSWORD, PostgresServer},
 };
 
@@ -241,4 +241,28 @@ async fn a_server_that_comes_back_is_used_again() {
     assert_eq!(store.save(interaction("e", "s", 5)).await.unwrap(), saved(None));
     let mut look = PgConnection::connect(&url).await.unwrap();
     assert_eq!(count(&mut look, ROWS).await, 5);
+}
+
+/// What `doctor` says of the database: status and advice.
+async fn advice(url: &str) -> (String, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = throughline();
+    // Nobody is there: the checks of the database do not depend on it.
+    command.env("NATS_URL", "nats://127.0.0.1:1").env("DATABASE_URL", url).args(["doctor", "--json"]);
+    let mut doctor = Program::start("doctor", dir.path(), &mut command);
+    doctor.ended(SOON).await;
+    let findings: serde_json::Value = serde_json::from_str(&doctor.stdout()).unwrap();
+    let found = findings.as_array().unwrap().iter().find(|finding| finding["name"] == "database").unwrap();
+    let word = |key: &str| found[key].as_str().unwrap().to_owned();
+    assert!(!found.to_string().contains(PASSWORD), "{found}");
+    (word("status"), word("advice"))
+}
+
+#[tokio::test]
+async fn doctor_says_what_to_do_about_a_database_that_refuses() {
+    let Some(server) = PostgresServer::shared().await else { return };
+    let (missing, made) = (server.url("of_nobody"), server.database().await);
+    let (missing, made) = tokio::join!(advice(&missing), advice(&made));
+    assert!(missing.0 == "fail" && missing.1.contains("createdb"), "{missing:?}");
+    assert_ne!(made.0, "fail", "{made:?}");
 }

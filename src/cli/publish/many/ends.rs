@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use async_nats::jetstream;
 use throughline_actors::ports::bus::BusError;
-use throughline_schemas::EventType;
+use throughline_schemas::{EventType, Tokens};
 use tokio::time::Instant;
 
 use super::Job;
@@ -79,7 +79,7 @@ impl Watch {
     /// Whose end this is: the workflow's id and what is known of it; `None` if it is none of ours, or not for the
     /// first time.
     pub(super) fn settle(&mut self, event: &StoredEvent) -> Option<(String, Expected)> {
-        let mut expected = self.expected.open.remove(event.subject.rsplit('.').next()?)?;
+        let mut expected = self.expected.open.remove(Tokens::of(&event.subject)?.workflow?)?;
         Some((std::mem::take(&mut expected.workflow), expected))
     }
 }
