@@ -126,13 +126,16 @@ async fn a_redelivery_finds_what_was_done_and_calls_nobody() {
 /// A process stands still between reading a claim and writing its own. When it wakes, another one has the message.
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_comes_too_late_does_not_replace_the_one_that_is_there() {
-    let rig = Rig::new();
+    let mut rig = Rig::new();
     let doomed = rig.worker().await;
     doomed.gate.once(Op::Generate, "", Act::Die);
     let workflow = rig.publish("w1", "s1", "hello");
     doomed.gate.died().await;
     rig.models.otherwise(PROVIDER, |request| Reply::After(ACK_WAIT * 4, Ok(answer(&reply_to(request)))));
+    let usual = rig.settings.clone();
+    rig.settings.stages.get_mut(&StageName::Generation).unwrap().concurrency = 1;
     let sleeper = rig.worker().await;
+    rig.settings = usual;
     sleeper.gate.on(|op, about| match op {
         Op::SetClaim if about.contains("generation") => Act::Slow(ACK_WAIT * 2),
         Op::Progress if about.contains("generation") => Act::Lost,

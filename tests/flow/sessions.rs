@@ -195,8 +195,7 @@ async fn a_session_keeps_its_order_when_the_process_that_admits_dies_with_inputs
 async fn begins_behind_an_untold_end(op: Op) -> Vec<String> {
     let (rig, doomed) = Rig::running().await;
     if op == Op::Fail {
-        let rejected = || ModelError::Rejected { status: Some(400), message: "injected".to_owned() };
-        rig.models.then(PROVIDER, Reply::Now(Err(failure(rejected()))));
+        rig.models.push(PROVIDER, Reply::Now(Err(failure(ModelError::BadRequest("injected".to_owned())))));
     }
     doomed.gate.once(op, "w1", Act::DieAfter);
     let first = rig.publish("w1", "s1", "hello");
@@ -221,7 +220,9 @@ async fn a_turn_begins_behind_the_end_of_the_one_before_it_whoever_has_to_tell_t
         let log = begins_behind_an_untold_end(op).await;
         let place = |event: &str, workflow: &str| {
             let subject = format!("throughline.v1.{event}.s1.{workflow}");
-            log.iter().position(|stored| *stored == subject).unwrap_or_else(|| panic!("{subject} in {log:#?}"))
+            log.iter()
+                .position(|stored| *stored == subject)
+                .unwrap_or_else(|| panic!("{subject} in {log:#?}"))
         };
         assert!(place(end, "w1") < place("input_validated", "w2"), "{log:#?}");
     }

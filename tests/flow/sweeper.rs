@@ -165,8 +165,14 @@ async fn an_input_that_is_repeated_hides_no_loss() {
     let stored = rig.bus.stored();
     let validated = stored.iter().find(|stored| stored.subject.contains("input_validated")).unwrap().sequence;
     rig.bus.roll_back(validated);
-    let body = r#"{"user_id":"ada","session_id":"s1","user_input":"hello","workflow_id":"w1"}"#;
-    rig.bus.publish_raw("throughline.v1.user_input_received.s1.w1", &[], body.to_owned());
+    let again = serde_json::json!({
+        "specversion": "1.0", "id": "again", "source": "/tests", "type": "user_input_received",
+        "time": "2026-01-01T00:00:00Z", "datacontenttype": "application/json",
+        "dataschema": "urn:throughline:event:user_input_received:v1", "workflowid": "w1", "sessionid": "s1",
+        "userid": "ada", "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "data": {"user_id": "ada", "session_id": "s1", "user_input": "hello", "workflow_id": "w1"},
+    });
+    rig.bus.publish_raw("throughline.v1.user_input_received.s1.w1", &[], again.to_string());
     let _other = rig.worker().await;
     rig.saved(&workflow).await;
     assert!(rig.seconds() < 120.0, "{} s", rig.seconds());

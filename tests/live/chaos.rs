@@ -64,7 +64,6 @@ async fn survive(row: u8, name: &str, plan: Plan) {
     let ledgers = run.finish(&plan).await;
     let verdict = judge::judge(&ledgers);
     eprintln!("{}", verdict.figures);
-    verdict.table.named(row, format!("{name} (seed {}), an independent client publishes", plan.seed)).show();
     assert!(
         verdict.broken.is_empty(),
         "seed {}: {} broken promises:\n{}\n\nfaults:\n{}",
@@ -73,6 +72,7 @@ async fn survive(row: u8, name: &str, plan: Plan) {
         verdict.broken.join("\n"),
         ledgers.faults.join("\n")
     );
+    verdict.table.named(row, format!("{name} (seed {}), an independent client publishes", plan.seed)).show();
 }
 
 /// 400 messages of 40 sessions; a random worker is killed about every second.
