@@ -18,6 +18,7 @@ use throughline_schemas::{
     Event, EventType, FailureCode, SessionId, StageName, Subject, Timestamp, WorkflowId,
     event::generation::Attempt,
 };
+use tokio::time::Instant;
 
 use super::{Classify, Fault, Health};
 use crate::policy::lease::Lease;
@@ -101,6 +102,8 @@ pub struct Delivery {
     pub delivered: u32,
     /// When the stream stored it.
     pub published_at: Timestamp,
+    /// When it came into this process. How long it has been somewhere in here counts, too.
+    pub received_at: Instant,
     /// How to answer for it.
     pub receipt: Arc<dyn Receipt>,
 }

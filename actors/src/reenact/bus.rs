@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use throughline_schemas::{Event, SessionId, StageName, Subject, WorkflowId};
+use tokio::time::Instant;
 
 use super::{
     Message,
@@ -40,6 +41,7 @@ impl Message {
             sequence: self.sequence,
             delivered,
             published_at: self.stored_at,
+            received_at: Instant::now(),
             receipt: Arc::new(NoReceipt),
         }
     }

@@ -16,9 +16,9 @@ struct Leased {
     lease: Lease,
 }
 
-/// The same delivery, with a lease from now on.
+/// The same delivery, with a lease since it was received.
 pub(super) fn leased(delivery: Delivery, ack_wait: Duration) -> Delivery {
-    let lease = Lease::new(ack_wait, Instant::now());
+    let lease = Lease::new(ack_wait, delivery.received_at);
     Delivery { receipt: Arc::new(Leased { inner: Arc::clone(&delivery.receipt), lease }), ..delivery }
 }
 

@@ -15,6 +15,7 @@ use futures_util::StreamExt;
 use serde::Deserialize;
 use throughline_actors::ports::bus::{BusError, Delivery, Inbox};
 use throughline_schemas::StageName;
+use tokio::time::Instant;
 
 use super::{
     Core, Names,
@@ -94,6 +95,7 @@ impl ExhaustedInbox {
             sequence,
             delivered: advisory.deliveries,
             published_at: stored.stored_at,
+            received_at: Instant::now(),
             receipt: Arc::new(NatsReceipt::new(Arc::clone(&self.core), reply)),
         }))
     }

@@ -58,7 +58,7 @@ pub(super) struct NatsInbox {
     requested: usize,
     /// The most that was ever granted at once.
     window: usize,
-    arrived: VecDeque<Message>,
+    arrived: VecDeque<(Message, Instant)>,
     /// Reads what the pinned client before this one left; until it has, nothing newer is handed out.
     takeover: JoinSet<Vec<Delivery>>,
     /// What was left. Handed out in place of what was asked for, so more may arrive than there is credit for.
@@ -153,7 +153,7 @@ impl NatsInbox {
         if let Some(mut old) = self.subscriber.replace(subscriber) {
             while let Some(Some(message)) = old.next().now_or_never() {
                 if arrived::is_delivery(&message) && !stood_still {
-                    self.arrived.push_back(message);
+                    self.arrived.push_back((message, Instant::now()));
                 }
             }
         }
@@ -183,7 +183,7 @@ impl NatsInbox {
                 self.left.clear();
                 self.takeover.spawn(takeover::unanswered(Arc::clone(&self.core), self.stage, first));
             }
-            self.arrived.push_back(message);
+            self.arrived.push_back((message, self.last_heard));
             return Ok(());
         };
         match status::meaning(status, &message) {
@@ -362,12 +362,12 @@ impl Drop for NatsInbox {
             let drained = async {
                 if subscriber.drain().await.is_ok() {
                     while let Some(message) = subscriber.next().await {
-                        held.push_back(message);
+                        held.push_back((message, Instant::now()));
                     }
                 }
             };
             let in_time = tokio::time::timeout(GIVE_BACK_LIMIT, drained).await.is_ok();
-            let unhandled = held.into_iter().filter(arrived::is_delivery);
+            let unhandled = held.into_iter().map(|(message, _)| message).filter(arrived::is_delivery);
             for reply in unhandled.filter_map(|message| message.reply) {
                 let again = receipt::answer(&Settlement::Retried { after: Duration::ZERO });
                 if requests::send(&core, reply, again).await.is_err() {

@@ -176,7 +176,12 @@ fn order(ledgers: &Ledgers, workflows: &HashMap<&str, Workflow<'_>>, broken: &mu
                 assert_eq!(ended.stream, began.stream, "sequences of one stream can be compared");
                 if began.sequence < ended.sequence {
                     disordered += 1;
-                    broken.push(format!("5: {after} began before {before} had ended"));
+                    let events = |id: &str| workflows.get(id).map(|workflow| &workflow.events);
+                    broken.push(format!(
+                        "5: {after} began before {before} had ended: {:#?} {:#?}",
+                        events(after),
+                        events(before)
+                    ));
                 }
             }
         }

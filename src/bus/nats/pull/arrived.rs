@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_nats::Message;
 use throughline_actors::ports::bus::{Delivery, Settlement, consumed_by};
 use throughline_schemas::{EventType, MAJOR, Namespace, StageName, Timestamp};
+use tokio::time::Instant;
 
 use crate::bus::nats::{Core, claim_check, headers, receipt::NatsReceipt};
 
@@ -46,7 +47,11 @@ pub(super) enum Opened {
 }
 
 /// Reads a message; `None` if it is no delivery of a consumer.
-pub(super) fn read(core: &Arc<Core>, stage: StageName, message: Message) -> Option<Arrived> {
+pub(super) fn read(
+    core: &Arc<Core>,
+    stage: StageName,
+    (message, received_at): (Message, Instant),
+) -> Option<Arrived> {
     let Some(reply) = message.reply else {
         tracing::warn!(subject = %message.subject, "a message that is no delivery arrived in an inbox");
         return None;
@@ -63,6 +68,7 @@ pub(super) fn read(core: &Arc<Core>, stage: StageName, message: Message) -> Opti
         sequence: info.sequence,
         delivered: info.delivered,
         published_at: info.published_at,
+        received_at,
         receipt: Arc::new(NatsReceipt::new(Arc::clone(core), reply)),
     };
     if !is_of(&core.settings.namespace, consumed_by(stage), &delivery.subject) {

@@ -103,6 +103,7 @@ fn delivery(message: &RawMessage) -> Result<Option<Delivery>, BusError> {
         sequence: message.seq,
         delivered: 1,
         published_at,
+        received_at: Instant::now(),
         receipt: Arc::new(Unanswerable),
     }))
 }

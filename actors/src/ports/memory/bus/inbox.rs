@@ -109,6 +109,7 @@ impl MemoryInbox {
             sequence: message.sequence,
             delivered,
             published_at: message.stored_at,
+            received_at: Instant::now(),
             receipt: Arc::new(receipt),
         }
     }
