@@ -3,9 +3,10 @@
 # whether a promise was broken. Runs until every message is published and has ended, and prints the seed and the figures.
 #
 #   tests/live/chaos.sh [--mix kills|everything] [--seed N] [--minutes M] [--sessions S] [--per-second R] [--workers W]
-#                       [--model-faults PERCENT]
+#                       [--model-faults PERCENT] [--logs DIR]
 #
-# Without flags: everything, for two minutes, with a seed of its own. A run of a given seed has the same schedule of faults.
+# Without flags: everything, for two minutes, with a seed of its own. With --logs the logs of all processes are kept in
+# DIR. A run of a given seed has the same schedule of faults.
 # Exit codes: 0 every promise was kept; 1 one was broken, or something could not run; 2 wrong usage.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -16,7 +17,7 @@ mix=everything minutes=2 sessions=40 per_second=10 seed=$((RANDOM * 32768 + RAND
 while [ $# -gt 0 ]; do
   case "$1" in
     -h | --help) usage && exit ;;
-    --mix | --seed | --minutes | --sessions | --per-second | --workers | --model-faults)
+    --mix | --seed | --minutes | --sessions | --per-second | --workers | --model-faults | --logs)
       [ $# -ge 2 ] || { echo "$1 needs a value" >&2 && exit 2; }
       case "$1" in
         --mix) mix="$2" ;;
@@ -25,6 +26,7 @@ while [ $# -gt 0 ]; do
         --sessions) sessions="$2" ;;
         --per-second) per_second="$2" ;;
         --workers) export THROUGHLINE_CHAOS_WORKERS="$2" ;;
+        --logs) export THROUGHLINE_CHAOS_LOGS="$(realpath -m "$2")" ;;
         --model-faults) export THROUGHLINE_CHAOS_MODEL_FAULTS="$2" ;;
       esac
       shift 2

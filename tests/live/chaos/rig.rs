@@ -241,6 +241,7 @@ impl<'a> Run<'a> {
         let calls =
             self.http.get(format!("{}/ledger", self.model_url)).send().await.expect("the model answers");
         let calls = calls.bytes().await.expect("a body");
+        self.keep_logs(plan.seed);
         Ledgers {
             published: publisher.ledger,
             repeated: publisher.repeated,
@@ -322,6 +323,18 @@ impl<'a> Run<'a> {
             let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
             let kib = rss.and_then(|rss| rss.trim().split(' ').next()?.parse().ok()).unwrap_or(0);
             self.peak_rss_kib = self.peak_rss_kib.max(kib);
+        }
+    }
+
+    /// Copies what every process said to the folder that `chaos.sh --logs` names.
+    fn keep_logs(&self, seed: u64) {
+        let Some(folder) = std::env::var_os("THROUGHLINE_CHAOS_LOGS") else { return };
+        let folder = Path::new(&folder).join(seed.to_string());
+        std::fs::create_dir_all(&folder).expect("a folder for logs");
+        for file in std::fs::read_dir(self.cluster.dir()).expect("files").flatten() {
+            if file.path().extension().is_some_and(|extension| extension == "err") {
+                std::fs::copy(file.path(), folder.join(file.file_name())).expect("a copy");
+            }
         }
     }
 
