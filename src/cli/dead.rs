@@ -54,6 +54,7 @@ enum DeadCommand {
     /// Show one dead letter: where and why it was buried, its headers and its body
     Show {
         /// The letter's id, as `dead list` shows it
+        #[arg(value_parser = letter_id, allow_negative_numbers = true)]
         id: u64,
         /// Print JSON
         #[arg(long, conflicts_with = "body")]
@@ -107,13 +108,20 @@ pub(super) struct Filters {
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct Which {
     /// Ids of letters, as `dead list` shows them
-    #[arg(value_name = "ID", conflicts_with_all = ["stage", "code", "older_than", "newer_than", "limit", "all"])]
+    #[arg(value_name = "ID", value_parser = letter_id, allow_negative_numbers = true, conflicts_with_all = ["stage", "code", "older_than", "newer_than", "limit", "all"])]
     ids: Vec<u64>,
     #[command(flatten)]
     filters: Filters,
     /// Every letter that the filters leave; needed if there is no filter
     #[arg(long)]
     all: bool,
+}
+
+/// Reads the id of a letter.
+fn letter_id(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| {
+        "a letter's id is a whole number, as in the first column of `throughline dead list`".to_owned()
+    })
 }
 
 pub(super) async fn run(args: &DeadArgs, config: &Config, env: &Env) -> Result<(), Failure> {
