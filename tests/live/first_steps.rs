@@ -1,8 +1,9 @@
 //! The commands that a deployment begins with, on a nats-server that nobody has prepared.
 
-use std::{net::TcpListener, time::Instant};
+use std::net::TcpListener;
 
 use async_nats::jetstream;
+use tokio::time::Instant;
 
 use crate::{
     harness::{Cluster, Program, SOON, Settings, eventually, process::throughline, reaper},
