@@ -7,6 +7,6 @@ mod action;
 mod letter;
 mod repeat;
 
-pub use action::{Action, ActionError, Outcome, Record, act, record_of};
+pub use action::{Action, ActionError, Outcome, Record, act_on, record_of};
 pub use letter::{Letter, failure_code};
 pub use repeat::{Repeat, repeat};

@@ -13,7 +13,7 @@ use throughline_actors::{
 
 use crate::telemetry::metrics::Metrics;
 
-pub use server::HttpServer;
+pub use server::{HttpPort, HttpServer};
 
 /// What the endpoints look at.
 #[derive(Clone)]

@@ -1,10 +1,13 @@
 //! Putting it together: ports and settings in, a running supervisor out.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, SpawnErr, concurrency::JoinHandle, rpc::CallResult};
+use ractor::{Actor, ActorProcessingErr, ActorRef, concurrency::JoinHandle, rpc::CallResult};
 use throughline_schemas::StageName;
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::sync::Semaphore;
 
 use crate::{
     announcer::Announcer,
@@ -13,6 +16,7 @@ use crate::{
     exhausted::Exhausted,
     handler::EventHandler,
     interruptions::Interruptions,
+    listener::ListenerArgs,
     model_client::ModelClient,
     ports::{
         bus::Bus,
@@ -30,8 +34,8 @@ use crate::{
         context::ContextStep, external::ExternalStep, generation::GenerationStep, input::InputStage,
         persistence::PersistenceStep,
     },
-    supervisor::{Supervisor, SupervisorArgs, SupervisorMessage},
-    sweeper::{Sweeper, SweeperArgs},
+    supervisor::{Supervisor, SupervisorArgs, SupervisorMessage, cause},
+    sweeper::SweeperArgs,
 };
 
 /// How long the supervisor may take to answer a question about its stages.
@@ -68,22 +72,14 @@ pub struct Ports {
 pub struct Engine {
     supervisor: ActorRef<SupervisorMessage>,
     ended: JoinHandle<()>,
-    /// Goes on for ever; ends with the engine.
-    _listening: JoinSet<()>,
+    /// Why the supervisor gave up, if it has.
+    why: Arc<OnceLock<String>>,
 }
 
 /// The engine could not start; the message says which stage and why.
 #[derive(Debug, thiserror::Error)]
 #[error("the stages could not start: {0}")]
 pub struct StartError(String);
-
-/// What a start failed of. ractor tells of every error at a start as of a panic.
-fn cause(error: &(dyn std::error::Error + 'static)) -> String {
-    match error.downcast_ref::<SpawnErr>() {
-        Some(SpawnErr::StartupFailed(inner)) => cause(inner.as_ref()),
-        _ => error.to_string(),
-    }
-}
 
 impl Engine {
     /// Starts the configured stages.
@@ -111,6 +107,7 @@ impl Engine {
             template,
             interruptions: interruptions.clone(),
         };
+        // Whoever admits also sweeps.
         let sweeper = settings.stages.get(&StageName::Input).map(|stage| SweeperArgs {
             closer: builder.closer(StageName::Input, "sweeper_database", stage),
             settings: settings.sessions.sweep,
@@ -137,17 +134,18 @@ impl Engine {
             };
             stages.extend([events, exhausted]);
         }
-        let args = SupervisorArgs { stages, restart: settings.restart, announcer: announcer.get_cell() };
+        let why = Arc::new(OnceLock::new());
+        let args = SupervisorArgs {
+            stages,
+            listener: ListenerArgs { interruptions, bus: Arc::clone(&ports.bus) },
+            sweeper,
+            announcer: announcer.get_cell(),
+            restart: settings.restart,
+            gave_up: Arc::clone(&why),
+        };
         let (supervisor, ended) =
             Supervisor::spawn(None, Supervisor, args).await.map_err(|error| failed(error.into()))?;
-        // Whoever admits also sweeps. It survives its own panics, and ends with the supervisor.
-        if let Some(args) = sweeper {
-            let linked = Sweeper::spawn_linked(None, Sweeper, args, supervisor.get_cell()).await;
-            linked.map_err(|error| failed(error.into()))?;
-        }
-        let mut listening = JoinSet::new();
-        listening.spawn(interruptions.listen(Arc::clone(&ports.bus)));
-        Ok(Self { supervisor, ended, _listening: listening })
+        Ok(Self { supervisor, ended, why })
     }
 
     /// Each stage of this process, and whether it is consuming at this moment.
@@ -160,10 +158,11 @@ impl Engine {
         Observer(self.supervisor.clone())
     }
 
-    /// Completes when the supervisor has ended by itself, which means that it gave up.
-    pub async fn gave_up(&mut self) {
+    /// Completes when the supervisor has ended by itself, which means that it gave up, and says why.
+    pub async fn gave_up(&mut self) -> String {
         // A supervisor that panicked has given up, too.
         let _ = (&mut self.ended).await;
+        self.why.get().cloned().unwrap_or_else(|| "the supervisor of the stages ended".to_owned())
     }
 
     /// Stops taking work, finishes what is in hand within `grace`, hands back the rest; says what became of it.

@@ -16,6 +16,7 @@ pub mod exhausted;
 pub mod fence;
 pub mod handler;
 pub mod interruptions;
+pub mod listener;
 pub mod model_client;
 mod notes;
 pub mod policy;

@@ -51,7 +51,7 @@ pub const NOTES_LOST: &str = "throughline_notes_lost_total";
 pub const FALLBACKS: &str = "throughline_model_fallbacks_total";
 /// Turns on which nobody worked, by the stage that was to go on with them.
 pub const TURNS_RESUMED: &str = "throughline_turns_resumed_total";
-/// Stage actor restarts, by stage.
+/// Restarts of stage actors, by stage; of `sweeper` and `listener`, too.
 pub const RESTARTS: &str = "throughline_stage_restarts_total";
 /// Workers that died while handling a delivery, by stage.
 pub const WORKER_DEATHS: &str = "throughline_worker_deaths_total";
@@ -180,8 +180,8 @@ pub(crate) fn resumed(stage: StageName) {
     counter!(TURNS_RESUMED, "stage" => stage.as_str()).increment(1);
 }
 
-pub(crate) fn restarted(stage: StageName) {
-    counter!(RESTARTS, "stage" => stage.as_str()).increment(1);
+pub(crate) fn restarted(part: &'static str) {
+    counter!(RESTARTS, "stage" => part).increment(1);
 }
 
 pub(crate) fn worker_died(stage: StageName) {

@@ -1,25 +1,29 @@
-//! The supervisor: starts the stages in order, restarts them with backoff, gives up loudly, and drains.
+//! The supervisor: starts the engine's parts in order, restarts them with backoff, gives up loudly, and drains.
 
 use std::{
     collections::{HashMap, VecDeque},
+    fmt,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use futures_util::future::join_all;
 use ractor::{
-    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent,
+    Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent,
     concurrency::JoinHandle, rpc::CallResult,
 };
 use throughline_schemas::StageName;
 use tokio::time::Instant;
 
 use crate::{
+    listener::{Listener, ListenerArgs},
     policy::retry::RetryPolicy,
     signals,
     stage::{Drained, Source, StageActor, StageArgs, StageMessage},
+    sweeper::{Sweeper, SweeperArgs},
 };
 
-/// When the supervisor stops restarting: more than `intensity` restarts, of all stages together, within `window`.
+/// When the supervisor stops restarting: more than `intensity` restarts, of all parts together, within `window`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RestartPolicy {
     /// Restarts allowed.
@@ -46,16 +50,22 @@ impl Default for RestartPolicy {
 pub struct SupervisorArgs {
     /// Stages, in the order in which they start; they drain in the same order, upstream first.
     pub stages: Vec<StageArgs>,
+    /// What hears of interruptions.
+    pub listener: ListenerArgs,
+    /// What looks for turns on which nobody works, in a process that admits.
+    pub sweeper: Option<SweeperArgs>,
     /// The actor that tells about breakers. It is not restarted, since those who tell it hold on to it: its end ends
     /// the supervisor.
     pub announcer: ActorCell,
     /// When to give up.
     pub restart: RestartPolicy,
+    /// Where to say why, for whoever waits for the end.
+    pub gave_up: Arc<OnceLock<String>>,
 }
 
 /// What a supervisor can be told.
 pub enum SupervisorMessage {
-    /// Start this stage again.
+    /// Start this part again.
     Restart(Part),
     /// Which stages are consuming?
     Status(RpcReplyPort<Vec<(StageName, bool)>>),
@@ -68,8 +78,36 @@ pub enum SupervisorMessage {
     },
 }
 
-/// One stage actor: its stage, and which deliveries it takes.
-pub type Part = (StageName, Source);
+/// What is restarted when it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// One stage actor: its stage, and which deliveries it takes.
+    Stage(StageName, Source),
+    /// What hears of interruptions.
+    Listener,
+    /// What looks for turns on which nobody works.
+    Sweeper,
+}
+
+impl Part {
+    /// Its name as a metric's label.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Stage(stage, _) => stage.as_str(),
+            Self::Listener => "listener",
+            Self::Sweeper => "sweeper",
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stage(stage, source) => write!(f, "stage {stage} ({source})"),
+            Self::Listener | Self::Sweeper => write!(f, "the {}", self.label()),
+        }
+    }
+}
 
 /// See the module's documentation.
 pub struct Supervisor;
@@ -77,7 +115,7 @@ pub struct Supervisor;
 /// Private state of the supervisor.
 pub struct SupervisorState {
     args: SupervisorArgs,
-    running: HashMap<Part, ActorRef<StageMessage>>,
+    running: HashMap<Part, ActorCell>,
     restarts: VecDeque<Instant>,
     draining: bool,
 }
@@ -86,15 +124,11 @@ pub struct SupervisorState {
 #[derive(Debug, thiserror::Error)]
 pub enum GaveUp {
     /// Restarting did not help.
-    #[error(
-        "stage {stage} ({source_of}) failed {count} times within {window:?}, the last time with: {reason}"
-    )]
-    Stage {
+    #[error("{part} failed {count} times within {window:?}, the last time with: {reason}")]
+    Part {
         /// Which one.
-        stage: StageName,
-        /// What it took.
-        source_of: Source,
-        /// Failures of all stages.
+        part: Part,
+        /// Failures of all parts.
         count: usize,
         /// Within this time.
         window: Duration,
@@ -117,8 +151,8 @@ impl Actor for Supervisor {
         args: SupervisorArgs,
     ) -> Result<SupervisorState, ActorProcessingErr> {
         let mut running = HashMap::new();
-        for stage in &args.stages {
-            running.insert(part(stage), start(stage, &myself).await?);
+        for part in args.parts() {
+            running.insert(part, args.start(part, &myself).await?);
         }
         args.announcer.link(myself.get_cell());
         Ok(SupervisorState { args, running, restarts: VecDeque::new(), draining: false })
@@ -164,17 +198,52 @@ impl Actor for Supervisor {
     }
 }
 
-async fn start(
-    stage: &StageArgs,
-    supervisor: &ActorRef<SupervisorMessage>,
-) -> Result<ActorRef<StageMessage>, ActorProcessingErr> {
-    let (actor, _): (_, JoinHandle<()>) =
-        StageActor::spawn_linked(None, StageActor, stage.clone(), supervisor.get_cell()).await?;
-    Ok(actor)
+/// What a start failed of. ractor tells of every error at a start as of a panic.
+pub(crate) fn cause(error: &(dyn std::error::Error + 'static)) -> String {
+    match error.downcast_ref::<SpawnErr>() {
+        Some(SpawnErr::StartupFailed(inner)) => cause(inner.as_ref()),
+        _ => error.to_string(),
+    }
 }
 
 fn part(stage: &StageArgs) -> Part {
-    (stage.stage.name(), stage.source)
+    Part::Stage(stage.stage.name(), stage.source)
+}
+
+impl SupervisorArgs {
+    /// What is to run, in the order in which it starts. Whoever stops hears of interruptions until then, and what is
+    /// swept up goes to stages that are there.
+    fn parts(&self) -> Vec<Part> {
+        let sweeper = self.sweeper.as_ref().map(|_| Part::Sweeper);
+        self.stages.iter().map(part).chain([Part::Listener]).chain(sweeper).collect()
+    }
+
+    async fn start(
+        &self,
+        wanted: Part,
+        supervisor: &ActorRef<SupervisorMessage>,
+    ) -> Result<ActorCell, ActorProcessingErr> {
+        let cell = supervisor.get_cell();
+        // Joining is what the supervisor's events are for, so no handle is kept.
+        match wanted {
+            Part::Stage(..) => {
+                let stage = self.stages.iter().find(|stage| part(stage) == wanted);
+                let stage = stage.ok_or_else(|| format!("{wanted} is not one of this process"))?.clone();
+                let (actor, _): (_, JoinHandle<()>) =
+                    StageActor::spawn_linked(None, StageActor, stage, cell).await?;
+                Ok(actor.get_cell())
+            }
+            Part::Listener => {
+                let (actor, _) = Listener::spawn_linked(None, Listener, self.listener.clone(), cell).await?;
+                Ok(actor.get_cell())
+            }
+            Part::Sweeper => {
+                let sweeper = self.sweeper.clone().ok_or("this process does not sweep")?;
+                let (actor, _) = Sweeper::spawn_linked(None, Sweeper, sweeper, cell).await?;
+                Ok(actor.get_cell())
+            }
+        }
+    }
 }
 
 impl SupervisorState {
@@ -200,7 +269,7 @@ impl SupervisorState {
     ) -> Result<(), ActorProcessingErr> {
         if child == self.args.announcer.get_id() && !self.draining {
             tracing::error!(reason, "the announcer of breaker transitions ended, giving up");
-            return Err(GaveUp::Announcer(reason.to_owned()).into());
+            return self.give_up(GaveUp::Announcer(reason.to_owned()));
         }
         let Some(part) =
             self.running.iter().find(|(_, actor)| actor.get_id() == child).map(|(part, _)| *part)
@@ -220,7 +289,6 @@ impl SupervisorState {
         part: Part,
         reason: &str,
     ) -> Result<(), ActorProcessingErr> {
-        let (stage, source) = part;
         let RestartPolicy { intensity, window, backoff } = self.args.restart;
         let now = Instant::now();
         self.restarts.push_back(now);
@@ -229,16 +297,22 @@ impl SupervisorState {
         }
         let count = self.restarts.len();
         if count > intensity {
-            tracing::error!(%stage, %source, reason, count, "stage keeps failing, giving up");
-            let reason = reason.to_owned();
-            return Err(GaveUp::Stage { stage, source_of: source, count, window, reason }.into());
+            tracing::error!(%part, reason, count, "it keeps failing, giving up");
+            return self.give_up(GaveUp::Part { part, count, window, reason: reason.to_owned() });
         }
         let made = u32::try_from(count).unwrap_or(u32::MAX);
         let delay = backoff.delay_after(made, None, u64::MAX).unwrap_or(backoff.max_delay);
-        tracing::error!(%stage, %source, reason, ?delay, "stage failed, restarting");
+        tracing::error!(%part, reason, ?delay, "it failed, restarting");
         // It ends with its actor, so nobody holds on to it.
         drop(myself.send_after(delay, move || SupervisorMessage::Restart(part)));
         Ok(())
+    }
+
+    /// Ends the supervisor, and everything with it.
+    fn give_up(&self, why: GaveUp) -> Result<(), ActorProcessingErr> {
+        // The first reason is the one that counts.
+        let _ = self.args.gave_up.set(why.to_string());
+        Err(why.into())
     }
 
     async fn restart(
@@ -246,16 +320,13 @@ impl SupervisorState {
         myself: &ActorRef<SupervisorMessage>,
         wanted: Part,
     ) -> Result<(), ActorProcessingErr> {
-        let Some(stage) = self.args.stages.iter().find(|stage| part(stage) == wanted) else {
-            return Ok(());
-        };
-        signals::restarted(wanted.0);
-        match start(stage, myself).await {
+        signals::restarted(wanted.label());
+        match self.args.start(wanted, myself).await {
             Ok(actor) => {
                 self.running.insert(wanted, actor);
                 Ok(())
             }
-            Err(error) => self.schedule(myself, wanted, &error.to_string()),
+            Err(error) => self.schedule(myself, wanted, &cause(error.as_ref())),
         }
     }
 
@@ -263,7 +334,8 @@ impl SupervisorState {
     async fn drain(&mut self, grace: Duration) -> Vec<(StageName, Drained)> {
         self.draining = true;
         let stages = self.args.stages.iter().filter_map(|stage| {
-            self.running.get(&part(stage)).map(|actor| (stage.stage.name(), actor.clone()))
+            let actor = self.running.get(&part(stage))?;
+            Some((stage.stage.name(), ActorRef::<StageMessage>::from(actor.clone())))
         });
         let reports = join_all(stages.map(|(name, actor)| async move {
             let drained = match actor.call(StageMessage::Drain, Some(grace)).await {

@@ -12,6 +12,7 @@ use throughline_schemas::StageName;
 use super::{AdapterError, Adapters, PromptFileError, engine_settings, load_prompt};
 use crate::{
     config::{Config, Env},
+    http::{HttpError, HttpPort},
     llm::RouteError,
 };
 
@@ -27,6 +28,9 @@ pub enum WorkerError {
     /// The prompt is not usable.
     #[error(transparent)]
     Prompt(#[from] PromptFileError),
+    /// Its endpoints have no port.
+    #[error(transparent)]
+    Http(#[from] HttpError),
     /// A stage did not start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -40,19 +44,21 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts `stages`. Streams and consumers must exist.
+    /// Starts `stages`. Streams and consumers must exist. The port of its endpoints comes along, for whoever serves them:
+    /// a process that cannot have it takes no delivery.
     pub async fn start(
         config: &Config,
         env: &Env,
         stages: &[StageName],
         tracer: Arc<dyn Tracer>,
-    ) -> Result<Self, WorkerError> {
+    ) -> Result<(Self, HttpPort), WorkerError> {
         // What can be wrong in the configuration is found out before anything is opened.
         let settings = engine_settings(config, stages)?;
         let template = load_prompt(&config.prompt)?;
+        let port = HttpPort::bind(config.http.listen).await?;
         let adapters = Adapters::open(config, env, "worker", stages).await?;
         match Engine::start(adapters.ports(tracer), settings, template).await {
-            Ok(engine) => Ok(Self { adapters, engine }),
+            Ok(engine) => Ok((Self { adapters, engine }, port)),
             Err(error) => {
                 adapters.close().await;
                 Err(error.into())
@@ -66,12 +72,12 @@ impl Worker {
     }
 
     /// Completes when something has ended that the worker cannot do without, and says what.
-    pub async fn broken(&mut self) -> &'static str {
+    pub async fn broken(&mut self) -> String {
         let Self { adapters, engine } = self;
         tokio::select! {
-            () = engine.gave_up() => "a stage kept failing",
-            () = adapters.bus.ended() => "the connection to NATS was given up",
-            () = adapters.store.ended() => "a task of the database's ended",
+            why = engine.gave_up() => why,
+            () = adapters.bus.ended() => "the connection to NATS was given up".to_owned(),
+            () = adapters.store.ended() => "a task of the database's ended".to_owned(),
         }
     }
 

@@ -3,6 +3,7 @@
 //! One limits-retention stream per namespace is the log; one durable pull consumer per stage is that stage's
 //! cursor. [`topology::setup`] creates them, everything else only binds to them.
 
+mod batch;
 mod bury;
 mod claim_check;
 mod claims;

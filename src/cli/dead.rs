@@ -22,6 +22,8 @@ use crate::{
 };
 use select::Selection;
 
+/// What is said if the filters leave nothing.
+const NONE_MATCHES: &str = "no dead letter matches";
 /// How long closing the connection may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -54,6 +56,7 @@ enum DeadCommand {
     /// Show one dead letter: where and why it was buried, its headers and its body
     Show {
         /// The letter's id, as `dead list` shows it
+        #[arg(value_parser = letter_id, allow_negative_numbers = true)]
         id: u64,
         /// Print JSON
         #[arg(long, conflicts_with = "body")]
@@ -107,13 +110,20 @@ pub(super) struct Filters {
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct Which {
     /// Ids of letters, as `dead list` shows them
-    #[arg(value_name = "ID", conflicts_with_all = ["stage", "code", "older_than", "newer_than", "limit", "all"])]
+    #[arg(value_name = "ID", value_parser = letter_id, allow_negative_numbers = true, conflicts_with_all = ["stage", "code", "older_than", "newer_than", "limit", "all"])]
     ids: Vec<u64>,
     #[command(flatten)]
     filters: Filters,
     /// Every letter that the filters leave; needed if there is no filter
     #[arg(long)]
     all: bool,
+}
+
+/// Reads the id of a letter.
+fn letter_id(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| {
+        "a letter's id is a whole number, as in the first column of `throughline dead list`".to_owned()
+    })
 }
 
 pub(super) async fn run(args: &DeadArgs, config: &Config, env: &Env) -> Result<(), Failure> {
@@ -176,15 +186,21 @@ impl Target {
 async fn perform(task: &Task, bus: &NatsBus) -> Result<(), Failure> {
     match task {
         Task::List { selection, json } => {
-            let letters = selection.read(bus).await?;
             if *json {
-                return letters.iter().try_for_each(|letter| output::line(&json::summary(letter)));
+                return selection.each(bus, |letter| output::line(&json::summary(&letter))).await;
             }
-            if letters.is_empty() {
-                output::note("no dead letter matches");
-                return Ok(());
+            let mut rows = table::Rows::new(SystemClock.now());
+            selection
+                .each(bus, |letter| {
+                    rows.add(&letter);
+                    Ok(())
+                })
+                .await?;
+            if let Some(table) = rows.render() {
+                return output::line(&table);
             }
-            output::line(&table::render(&letters, SystemClock.now()))
+            output::note(NONE_MATCHES);
+            Ok(())
         }
         Task::Show { id, json, body } => {
             let letter = find(bus, *id).await?;
@@ -194,21 +210,27 @@ async fn perform(task: &Task, bus: &NatsBus) -> Result<(), Failure> {
             output::line(&if *json { json::whole(&letter) } else { show::render(&letter) })
         }
         Task::Act { action, target, yes, json } => {
-            let letters = match target {
-                Target::Selected(selection) => selection.read(bus).await?,
-                Target::Ids(ids) => {
-                    let mut letters = Vec::with_capacity(ids.len());
-                    for id in ids {
-                        letters.push(find(bus, *id).await?);
-                    }
-                    letters
+            let mut letters = Vec::new();
+            match target {
+                Target::Selected(selection) => {
+                    let note = |letter: Letter| {
+                        letters.push(letter.id);
+                        Ok(())
+                    };
+                    selection.each(bus, note).await?;
                 }
-            };
+                Target::Ids(ids) => {
+                    // One that is not there is most likely a mistake, so nothing is done to the others.
+                    for id in ids {
+                        letters.push(find(bus, *id).await?.id);
+                    }
+                }
+            }
             if letters.is_empty() {
-                output::note("no dead letter matches");
+                output::note(NONE_MATCHES);
                 return Ok(());
             }
-            if !yes && !confirmed(&letters)? {
+            if !yes && !confirmed(letters.len())? {
                 return Err(Failure { exit: Exit::Failed, message: "nothing was dropped".to_owned() });
             }
             bulk::perform(bus, &letters, *action, *json).await
@@ -234,11 +256,10 @@ async fn find(bus: &NatsBus, id: u64) -> Result<Letter, Failure> {
 }
 
 /// Whether a person at a terminal agrees. Without one, nobody can.
-fn confirmed(letters: &[Letter]) -> Result<bool, Failure> {
+fn confirmed(count: usize) -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::usage("dropping is for good; say --yes to do it without being asked"));
     }
-    let count = letters.len();
     output::ask(&format!("Drop {count} dead letter{} for good? [y/N] ", if count == 1 { "" } else { "s" }))?;
     let mut answer = String::new();
     std::io::stdin()

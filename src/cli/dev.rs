@@ -143,8 +143,8 @@ async fn serve(
 ) -> Result<(), Failure> {
     let bus = crate::app::connect_bus(config, env, "dev").await?;
     topology::setup(&bus, &stream_limits(config)).await.map_err(|error| Failure::unavailable(&error))?;
-    let mut running = Worker::start(config, env, &StageName::ALL, telemetry.tracer()).await?;
-    let mut http = worker::serve(config, &running, telemetry).await?;
+    let (mut running, port) = Worker::start(config, env, &StageName::ALL, telemetry.tracer()).await?;
+    let mut http = worker::serve(port, &running, telemetry);
     let address = http.address();
 
     let store = running.adapters.store.clone();

@@ -155,7 +155,7 @@ impl From<WorkerError> for Failure {
         match error {
             WorkerError::Adapter(error) => error.into(),
             WorkerError::Route(_) | WorkerError::Prompt(_) => Self::configuration(&error),
-            WorkerError::Start(_) => Self::unavailable(&error),
+            WorkerError::Http(_) | WorkerError::Start(_) => Self::unavailable(&error),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{Exit, Failure, WorkerArgs, signal::Signals};
 use crate::{
     app::Worker,
     config::{Config, Env},
-    http::{HttpServer, HttpState},
+    http::{HttpPort, HttpServer, HttpState},
     telemetry::Telemetry,
 };
 
@@ -21,8 +21,8 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let stages = if args.stages.is_empty() { StageName::ALL.to_vec() } else { args.stages.clone() };
     let mut signals = Signals::install()?;
-    let mut worker = Worker::start(config, env, &stages, telemetry.tracer()).await?;
-    let mut http = serve(config, &worker, telemetry).await?;
+    let (mut worker, port) = Worker::start(config, env, &stages, telemetry.tracer()).await?;
+    let mut http = serve(port, &worker, telemetry);
     tracing::info!(address = %http.address(), stages = ?stages, "worker ready");
     let ended = until_stopped(&mut signals, &mut worker, &mut http).await;
     let finished = stop(signals, worker, config.worker.drain_grace).await;
@@ -31,18 +31,13 @@ pub(super) async fn run(
 }
 
 /// Serves a worker's endpoints.
-pub(super) async fn serve(
-    config: &Config,
-    worker: &Worker,
-    telemetry: &Telemetry,
-) -> Result<HttpServer, Failure> {
-    let state = HttpState {
+pub(super) fn serve(port: HttpPort, worker: &Worker, telemetry: &Telemetry) -> HttpServer {
+    port.serve(HttpState {
         observer: Some(worker.observer()),
         store: worker.adapters.store.clone(),
         bus: worker.adapters.bus.clone(),
         metrics: telemetry.metrics(),
-    };
-    HttpServer::start(config.http.listen, state).await.map_err(|error| Failure::unavailable(&error))
+    })
 }
 
 /// Waits for a signal, or for the end of something that the worker cannot do without.
@@ -57,9 +52,9 @@ pub(super) async fn until_stopped(
             return Ok(());
         }
         broken = worker.broken() => broken,
-        () = http.ended() => "the HTTP server ended",
+        () = http.ended() => "the HTTP server ended".to_owned(),
     };
-    tracing::error!(broken, "stopping, because nothing would get better");
+    tracing::error!(%broken, "stopping, because nothing would get better");
     Err(Failure::failed(format!("{broken}; the log says why")))
 }
 

@@ -80,11 +80,25 @@ pub enum ActionError {
     /// Trying it again would answer a second time.
     #[error("workflow {0} has been saved all the same, so there is nothing to retry; drop the letter")]
     Saved(String),
+    /// It was there a moment ago, and nobody says what became of it, or something else did.
+    #[error("it is not there any more; `throughline dead show` says what became of it")]
+    Gone,
+}
+
+/// Reads a letter and acts on it. One that somebody else did the same to meanwhile is done.
+pub async fn act_on(bus: &NatsBus, letter: u64, action: Action) -> Result<Outcome, ActionError> {
+    if let Some(stored) = bus.letter(letter).await? {
+        return act(bus, &Letter::read(stored), action).await;
+    }
+    match record_of(bus, letter).await? {
+        Some(record) if record.action == action => Ok(Outcome { record, again: true }),
+        Some(_) | None => Err(ActionError::Gone),
+    }
 }
 
 /// Retries or drops a letter. Idempotent: a letter that was retried is one workflow, however often, and by however
 /// many, it is retried.
-pub async fn act(bus: &NatsBus, letter: &Letter, action: Action) -> Result<Outcome, ActionError> {
+async fn act(bus: &NatsBus, letter: &Letter, action: Action) -> Result<Outcome, ActionError> {
     let mut again = false;
     let retry = match action {
         Action::Dropped => None,

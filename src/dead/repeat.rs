@@ -9,7 +9,9 @@ use serde_json::{Map, Value};
 use throughline_actors::ports::clock::{Clock, Entropy};
 use throughline_schemas::{
     EncodeError, Event, EventData, EventType, Meta, Namespace, SessionId, Subject, TraceParent, UserId,
-    WorkflowId, encode, event::UserInputReceived, token,
+    WorkflowId, encode,
+    event::{UserInputReceived, input::WhenBusy},
+    token,
 };
 
 use super::Letter;
@@ -101,7 +103,9 @@ impl Said<'_> {
                 user_input: self.text,
                 workflow_id: Some(workflow.clone()),
                 metadata: self.metadata,
-                when_busy: None,
+                // Not what the message asked for, nor what the configuration says: letters of one session that are
+                // retried together would be rejected, merged or interrupted by each other, and be gone.
+                when_busy: Some(WhenBusy::Enqueue),
                 redo: None,
             }),
         };

@@ -31,6 +31,36 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// Pause after a failure to accept, usually because the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// An address that is ours. Whoever connects waits until it is served.
+#[derive(Debug)]
+pub struct HttpPort {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl HttpPort {
+    /// Takes the address; `listen` may have port 0.
+    pub async fn bind(listen: SocketAddr) -> Result<Self, HttpError> {
+        let refused = |source: io::Error| {
+            if source.kind() == io::ErrorKind::AddrInUse {
+                HttpError::InUse { listen }
+            } else {
+                HttpError::Listen { listen, source }
+            }
+        };
+        let listener = TcpListener::bind(listen).await.map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        Ok(Self { listener, address })
+    }
+
+    /// Serves the endpoints from now on.
+    pub fn serve(self, state: HttpState) -> HttpServer {
+        let (stop, stopped) = watch::channel(());
+        let task = tokio::spawn(accept(self.listener, endpoints::router(state), stopped));
+        HttpServer { address: self.address, stop, task }
+    }
+}
+
 /// A running server. Dropping it stops it, too, without waiting.
 #[must_use = "the server stops when it is dropped"]
 pub struct HttpServer {
@@ -42,18 +72,7 @@ pub struct HttpServer {
 impl HttpServer {
     /// Serves the endpoints from when it returns; `listen` may have port 0.
     pub async fn start(listen: SocketAddr, state: HttpState) -> Result<Self, HttpError> {
-        let refused = |source: io::Error| {
-            if source.kind() == io::ErrorKind::AddrInUse {
-                HttpError::InUse { listen }
-            } else {
-                HttpError::Listen { listen, source }
-            }
-        };
-        let listener = TcpListener::bind(listen).await.map_err(refused)?;
-        let address = listener.local_addr().map_err(refused)?;
-        let (stop, stopped) = watch::channel(());
-        let task = tokio::spawn(accept(listener, endpoints::router(state), stopped));
-        Ok(Self { address, stop, task })
+        Ok(HttpPort::bind(listen).await?.serve(state))
     }
 
     /// Where it listens, with the real port.

@@ -43,6 +43,7 @@ use throughline_schemas::{
 use tokio::time::Instant;
 
 pub use defaults::{ACK_WAIT, PROVIDER};
+use gate::GatedEntropy;
 pub use gate::{Act, Gate, Op};
 pub use meters::Meters;
 
@@ -118,7 +119,7 @@ impl Rig {
             models: Arc::new(gate.clone()),
             tokenizer: Arc::new(FourBytes),
             clock: Arc::clone(&self.local) as _,
-            entropy: Arc::clone(&self.local) as _,
+            entropy: Arc::new(GatedEntropy { inner: Arc::clone(&self.local) as _, gate: gate.clone() }),
             tracer: Arc::clone(&self.local) as _,
         };
         let engine = Engine::start(ports, self.settings.clone(), defaults::template()).await?;

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use throughline_actors::ports::memory::{model::answer, script::Reply};
+use throughline_actors::ports::{
+    bus::Bus,
+    memory::{model::answer, script::Reply},
+};
 use throughline_actors::stage::Drained;
 use throughline_schemas::StageName;
 
@@ -262,4 +265,86 @@ async fn nothing_goes_on_without_the_announcer_of_breakers() {
         rig.publish(&format!("w{n}"), &format!("s{n}"), "hello");
     }
     tokio::time::timeout(SECOND * 60, worker.engine.gave_up()).await.expect("the engine should give up");
+}
+
+/// Waits until the engine gives up; says why.
+async fn gave_up(worker: &mut crate::harness::Worker) -> String {
+    tokio::time::timeout(SECOND * 60, worker.engine.gave_up()).await.expect("the engine should give up")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweeper_that_ends_is_noticed_and_started_again() {
+    let (rig, worker) = Rig::running().await;
+    let (sweeps, broken) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
+    let swept = Arc::clone(&sweeps);
+    // Only the sweeper asks for chance while nothing fails: when to sweep next.
+    worker.gate.on(move |op, _| match op {
+        Op::Chance if broken.fetch_add(1, Ordering::Relaxed) == 0 => Act::Panic,
+        Op::Running => {
+            swept.fetch_add(1, Ordering::Relaxed);
+            Act::Go
+        }
+        _ => Act::Go,
+    });
+    rig.pass(SECOND * 60).await;
+    assert!(sweeps.load(Ordering::Relaxed) >= 4, "it sweeps every 10 s or so: {sweeps:?}");
+    assert_eq!(rig.meters.count("throughline_stage_restarts_total", &[("stage", "sweeper")]), 1);
+    assert!(worker.engine.status().await.iter().all(|(_, up)| *up));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_goes_on_without_a_sweeper() {
+    let (_rig, mut worker) = Rig::running().await;
+    worker.gate.on(|op, _| if op == Op::Chance { Act::Panic } else { Act::Go });
+    let why = gave_up(&mut worker).await;
+    assert!(why.contains("the sweeper failed 6 times"), "{why}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_for_interruptions_that_ends_is_noticed_and_started_again() {
+    let mut rig = Rig::new();
+    slow_model(&rig, SECOND * 60);
+    // What is admitted here is generated there, so it hears of interruptions only from the bus.
+    let all = rig.settings.stages.clone();
+    rig.settings.stages.retain(|stage, _| *stage != StageName::Generation);
+    let _admits = rig.worker().await;
+    rig.settings.stages = all;
+    rig.settings.stages.retain(|stage, _| *stage == StageName::Generation);
+    let generates = rig.worker().await;
+    generates.gate.once(Op::Hear, "interrupt", Act::Panic);
+    let interrupt = |workflow: &str| {
+        let body = format!(
+            r#"{{"user_id":"ada","session_id":"s","workflow_id":"{workflow}","user_input":"stop","when_busy":"interrupt"}}"#
+        );
+        rig.publish_raw(&[], &body);
+    };
+    let first = rig.publish("w1", "s", "hello");
+    rig.pass(SECOND).await;
+    interrupt("w2");
+    rig.failed(&first).await;
+    // That one was lost; the next one is heard.
+    rig.pass(SECOND * 5).await;
+    let before = rig.models.in_flight();
+    interrupt("w3");
+    rig.failed(&crate::harness::id("w2")).await;
+    rig.pass(SECOND).await;
+    assert_eq!(rig.models.in_flight(), before, "one call was dropped, another made");
+    assert_eq!(rig.meters.count("throughline_stage_restarts_total", &[("stage", "listener")]), 1);
+    rig.saved(&crate::harness::id("w3")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_goes_on_without_a_listener_for_interruptions() {
+    let (rig, mut worker) = Rig::running().await;
+    worker.gate.on(|op, _| if op == Op::Hear { Act::Panic } else { Act::Go });
+    let bus = rig.bus.clone();
+    let noise = tokio::spawn(async move {
+        loop {
+            let _ = bus.announce("interrupt", bytes::Bytes::from_static(b"{}")).await;
+            tokio::time::sleep(SECOND / 10).await;
+        }
+    });
+    let why = gave_up(&mut worker).await;
+    noise.abort();
+    assert!(why.contains("the listener failed 6 times"), "{why}");
 }

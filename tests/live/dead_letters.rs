@@ -88,6 +88,9 @@ async fn dead_letters_are_listed_shown_retried_and_dropped() {
         (&["list", "--code", "poisson"][..], 2, "no failure code"),
         (&["list", "--older-than", "soon"][..], 2, "is not a span"),
         (&["retry", "1", "--stage", "input"][..], 2, "cannot be used with"),
+        (&["retry", "abc"][..], 2, "`throughline dead list`"),
+        (&["show", "-1"][..], 2, "`throughline dead list`"),
+        (&["drop", "1", "w1"][..], 2, "`throughline dead list`"),
     ] {
         let (exit, _, err) = dead(&cluster, arguments).await;
         assert_eq!(exit, code, "{arguments:?}: {err}");
@@ -124,23 +127,32 @@ async fn dead_letters_are_listed_shown_retried_and_dropped() {
     cluster.assert_workers_run();
 }
 
+/// Letters of one session as the input stage buries them, the first one first.
+async fn bury(cluster: &Cluster, session: &str, names: &[String]) {
+    for name in names {
+        let body = json!({"user_id": "demo", "session_id": session, "workflow_id": name, "user_input": name});
+        let headers =
+            [("Throughline-Stage", "input"), ("Throughline-Code", "poison"), ("Throughline-Subject", BARE)];
+        let subject = format!("throughline.dead.v1.user_input_received.{session}.{name}");
+        cluster.publish_all(vec![message(&subject, &headers, body.to_string())]).await;
+    }
+}
+
+/// Retries every letter that was buried as poison; the workflows that it makes.
+async fn retry_all(cluster: &Cluster) -> Vec<String> {
+    let (code, out, err) = dead(cluster, &["retry", "--code", "poison", "--json"]).await;
+    assert_eq!(code, 0, "{err}");
+    lines(&out).iter().map(|line| line["retry_workflow_id"].as_str().unwrap().to_owned()).collect()
+}
+
 #[tokio::test]
 async fn a_session_s_letters_are_retried_in_their_order() {
     let Some(cluster) = Cluster::start(1, &Settings::new("")).await else { return };
     let mut log = cluster.log().await;
     // Events that say they belong to a stage and that no stage can read keep their session's order when retried.
     let names: Vec<_> = (0..5).map(|n| format!("lost-{n}")).collect();
-    for name in &names {
-        let body = json!({"user_id": "demo", "session_id": "s", "workflow_id": name, "user_input": name});
-        let headers =
-            [("Throughline-Stage", "input"), ("Throughline-Code", "poison"), ("Throughline-Subject", BARE)];
-        let subject = format!("throughline.dead.v1.user_input_received.s.{name}");
-        cluster.publish_all(vec![message(&subject, &headers, body.to_string())]).await;
-    }
-    let (code, out, err) = dead(&cluster, &["retry", "--code", "poison", "--json"]).await;
-    assert_eq!(code, 0, "{err}");
-    let retries: Vec<_> =
-        lines(&out).iter().map(|line| line["retry_workflow_id"].as_str().unwrap().to_owned()).collect();
+    bury(&cluster, "s", &names).await;
+    let retries = retry_all(&cluster).await;
     assert_eq!(retries.len(), names.len());
     log.until_ended(&retries).await;
     let mut ended = 0;
@@ -155,4 +167,26 @@ async fn a_session_s_letters_are_retried_in_their_order() {
     cluster.say("refused", "demo", "s", "Hello").await;
     log.until_ended(&["refused"]).await;
     assert!(listed(&cluster, &[]).await.is_empty());
+}
+
+/// Whatever is done with what users say to a busy session: who retries letters wants each of them answered.
+#[tokio::test]
+async fn retries_wait_for_each_other_whatever_else_a_busy_session_does() {
+    for when_busy in ["reject", "interrupt", "merge"] {
+        let settings = Settings::new(&format!("[sessions]\nwhen_busy = {when_busy:?}"));
+        let slow = ["--model-latency-ms", "300"];
+        let Some(cluster) = Cluster::start_with(1, &settings, &slow).await else { return };
+        let mut log = cluster.log().await;
+        let names: Vec<_> = (0..4).map(|n| format!("lost-{n}")).collect();
+        bury(&cluster, "s", &names).await;
+        let retries = retry_all(&cluster).await;
+        log.until_ended(&retries).await;
+        let mut ended = 0;
+        for retry in &retries {
+            let end = log.end(retry).unwrap();
+            assert_eq!(end.kind(), "interaction_saved", "{when_busy}: {retry} failed: {}", end.data());
+            assert!(log.event(retry, "input_validated").unwrap().sequence > ended, "{when_busy}: in order");
+            ended = end.sequence;
+        }
+    }
 }

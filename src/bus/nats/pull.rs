@@ -3,7 +3,8 @@
 //! Not async-nats' own `messages()`: that prefetches up to one and a half batches, which then sit in this process
 //! with their redelivery timers running. Here the server is asked for exactly what was granted.
 //!
-//! Book-keeping: every granted delivery is in exactly one place, `credit = requested + arrived + fetching + to_request`.
+//! Book-keeping: every granted delivery is in exactly one place, `credit = requested + arrived + fetching + to_request`,
+//! except while handling what another process left, when more may have arrived than was granted.
 
 mod arrived;
 mod request;
@@ -61,11 +62,17 @@ pub(super) struct NatsInbox {
     arrived: VecDeque<(Message, Instant)>,
     /// Reads what the pinned client before this one left; until it has, nothing newer is handed out.
     takeover: JoinSet<Vec<Delivery>>,
-    /// What was left. Handed out in place of what was asked for, so more may arrive than there is credit for.
+    /// When that is given up. A pin that lapses while it lasts, and is won again, gives it no more time: else it could go
+    /// on for ever.
+    takeover_ends: Instant,
+    /// What was left. Handed out in place of what was asked for, so more may arrive than there is credit for; and one more
+    /// each time that the pin is renewed.
     left: VecDeque<Delivery>,
     /// Bodies on their way from the object store.
     fetching: JoinSet<Opened>,
     last_heard: Instant,
+    /// When the server was last asked for anything.
+    last_asked: Instant,
     /// Fires when the server was silent for too long, or when asking again is allowed.
     timer: Pin<Box<Sleep>>,
     not_before: Option<Instant>,
@@ -95,9 +102,11 @@ impl NatsInbox {
             window: 0,
             arrived: VecDeque::new(),
             takeover: JoinSet::new(),
+            takeover_ends: Instant::now(),
             left: VecDeque::new(),
             fetching: JoinSet::new(),
             last_heard: Instant::now(),
+            last_asked: Instant::now(),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             not_before: None,
             start_over_after: None,
@@ -115,8 +124,9 @@ impl NatsInbox {
 
     /// Asks for more if that is worth a request: at once when none is waiting, else when enough has come together.
     async fn ask(&mut self) -> Result<(), BusError> {
-        let free = self.to_request();
-        let worthwhile = self.requested == 0 || free * TOP_UP_FRACTION >= self.window;
+        let renewal = self.pin_renewal().is_some_and(|at| at <= Instant::now());
+        let free = self.to_request().max(usize::from(renewal));
+        let worthwhile = renewal || self.requested == 0 || free * TOP_UP_FRACTION >= self.window;
         if free == 0 || !worthwhile || !self.core.connection.is_up() {
             return Ok(());
         }
@@ -137,7 +147,17 @@ impl NatsInbox {
             self.last_heard = Instant::now();
         }
         self.requested += free;
+        self.last_asked = Instant::now();
         Ok(())
+    }
+
+    /// When to ask for a message without a slot for it: a client that handles what another one left asks for nothing, but
+    /// if its pin lapsed meanwhile, the next one would begin with the same, and both would never come to an end.
+    fn pin_renewal(&self) -> Option<Instant> {
+        let taking_over = !self.takeover.is_empty() || !self.left.is_empty();
+        let renews = taking_over && self.request.is_pinned() && self.core.connection.is_up();
+        let at = renews.then(|| self.last_asked + request::PIN_RENEWAL)?;
+        Some(self.not_before.map_or(at, |not_before| at.max(not_before)))
     }
 
     /// Whether nobody ran here for so long that even the alarm of silence was missed. A server that was silent is found
@@ -156,6 +176,10 @@ impl NatsInbox {
                     self.arrived.push_back((message, Instant::now()));
                 }
             }
+        }
+        if self.requested > 0 && self.request.is_pinned() {
+            // What was on its way comes again after the ack wait, and newer inputs at once.
+            self.take_over(u64::MAX);
         }
         self.reply = reply;
         self.requested = 0;
@@ -179,9 +203,7 @@ impl NatsInbox {
             if self.request.note_pin(&message)
                 && let Some(first) = arrived::first_delivery(&message)
             {
-                self.takeover.abort_all();
-                self.left.clear();
-                self.takeover.spawn(takeover::unanswered(Arc::clone(&self.core), self.stage, first));
+                self.take_over(first);
             }
             self.arrived.push_back((message, self.last_heard));
             return Ok(());
@@ -201,6 +223,17 @@ impl NatsInbox {
             Meaning::Gone(why) => return Err(BusError::NotSetUp(why)),
         }
         Ok(())
+    }
+
+    /// This client is the pinned one, and the first that comes to it by itself is this: reads what came before.
+    fn take_over(&mut self, first: u64) {
+        if self.takeover.is_empty() {
+            self.takeover_ends = Instant::now() + takeover::LIMIT;
+        }
+        self.takeover.abort_all();
+        self.left.clear();
+        let core = Arc::clone(&self.core);
+        self.takeover.spawn(takeover::unanswered(core, self.stage, first, self.takeover_ends));
     }
 
     /// Does what a message or the connection made necessary. Cancel-safe: it is remembered until it is done.
@@ -253,10 +286,7 @@ impl NatsInbox {
     /// When to wake up without having heard anything.
     fn alarm(&self) -> Option<Instant> {
         let silence = (self.requested > 0).then(|| self.last_heard + self.request.silence());
-        match (self.not_before, silence) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        [self.not_before, silence, self.pin_renewal()].into_iter().flatten().min()
     }
 
     /// Waits until something happens, and notes it. Cancel-safe: noting does not wait.
@@ -274,7 +304,7 @@ impl NatsInbox {
             biased;
             changed = self.generation.changed() => {
                 changed.map_err(|error| unavailable_because("waiting for deliveries", error))?;
-                self.look_for_unreadable |= self.requested > 0;
+                self.look_for_unreadable |= self.requested > 0 || !self.takeover.is_empty();
                 self.start_over_after = Some(Duration::ZERO);
             }
             Some(left) = self.takeover.join_next(), if !self.takeover.is_empty() => {
@@ -325,6 +355,14 @@ impl Inbox for NatsInbox {
 
     async fn next(&mut self) -> Result<Delivery, BusError> {
         loop {
+            // While what was left is handed out, what comes is noted all the same, or this process would seem to have
+            // stood still in the end.
+            while !self.left.is_empty()
+                && let Some(Some(message)) =
+                    self.subscriber.as_mut().and_then(|subscriber| subscriber.next().now_or_never())
+            {
+                self.take(message)?;
+            }
             // What is here already is handed out without looking at timers.
             if let Some(delivery) = self.ready() {
                 return Ok(delivery);

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::{
-    HeaderMap, Message,
+    Message,
     jetstream::consumer::{
         DeliverPolicy, ReplayPolicy,
         pull::{Ordered, OrderedConfig},
@@ -293,22 +293,39 @@ pub(super) async fn at(core: &Core, stream: &str, sequence: u64) -> Result<Optio
     }
 }
 
+/// What the server adds to the headers of a message that it reads for somebody: where the message is.
+const PLACE: [&str; 4] = ["Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp"];
+/// What it adds besides to one of many: how many more there are.
+const PLACE_AMONG_MANY: [&str; 2] = ["Nats-Num-Pending", "Nats-Last-Sequence"];
+
 /// Reads the answer of a direct get, whose headers tell what a stored message's own do not.
 pub(super) fn direct(message: Message) -> Option<StoredEvent> {
-    const ADDED: [&str; 4] = ["Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp"];
-    let of = |map: &HeaderMap, name: &'static str| map.get(name).map(|value| value.as_str().to_owned());
+    let event = placed(message, &[&PLACE])?;
+    Some(StoredEvent { headers: sorted(event.headers), ..event })
+}
+
+/// The same of one of many answers, with its headers in their order; `None` if it is none.
+pub(super) fn of_batch(message: Message) -> Option<StoredEvent> {
+    placed(message, &[&PLACE, &PLACE_AMONG_MANY])
+}
+
+fn placed(message: Message, added: &[&[&'static str]]) -> Option<StoredEvent> {
     let map = message.headers.as_ref()?;
-    let stored_at = of(map, "Nats-Time-Stamp")?;
+    // A publisher may have used these names, too; what the server says comes last.
+    let of = |name: &'static str| map.get_last(name).map(|value| value.as_str().to_owned());
+    let stored_at = of("Nats-Time-Stamp")?;
     let stored_at = time::OffsetDateTime::parse(&stored_at, &time::format_description::well_known::Rfc3339);
+    let mut headers = headers::pairs(Some(map));
+    for name in added.iter().copied().flatten() {
+        if let Some(place) = headers.iter().rposition(|(known, _)| known == name) {
+            headers.remove(place);
+        }
+    }
     Some(StoredEvent {
-        sequence: of(map, "Nats-Sequence")?.parse().ok()?,
-        subject: of(map, "Nats-Subject")?,
+        sequence: of("Nats-Sequence")?.parse().ok()?,
+        subject: of("Nats-Subject")?,
         stored_at: stored_at.ok()?.into(),
-        headers: {
-            let mut pairs = headers::pairs(Some(map));
-            pairs.retain(|(name, _)| !ADDED.contains(&name.as_str()));
-            sorted(pairs)
-        },
+        headers,
         body: message.payload,
     })
 }

@@ -8,7 +8,7 @@ use super::json;
 use crate::{
     bus::nats::NatsBus,
     cli::{Failure, exit::with_causes, output, timeline::clean},
-    dead::{Action, ActionError, Letter, Outcome, act},
+    dead::{Action, ActionError, Outcome, act_on},
 };
 
 /// From so many on, a bar is worth its line.
@@ -18,7 +18,7 @@ const WORTH_A_BAR: usize = 2;
 /// be retried or dropped keeps none of the others from it.
 pub(super) async fn perform(
     bus: &NatsBus,
-    letters: &[Letter],
+    letters: &[u64],
     action: Action,
     json: bool,
 ) -> Result<(), Failure> {
@@ -32,12 +32,12 @@ pub(super) async fn perform(
     }
     bar.set_message(action.to_string());
     let mut failed = 0_usize;
-    for letter in letters {
-        let result = act(bus, letter, action).await;
+    for &id in letters {
+        let result = act_on(bus, id, action).await;
         let said = if json {
-            bar.suspend(|| output::line(&json::result(letter.id, action, &result)))
+            bar.suspend(|| output::line(&json::result(id, action, &result)))
         } else {
-            bar.suspend(|| say(letter, &result))
+            bar.suspend(|| say(id, &result))
         };
         failed += usize::from(result.is_err());
         if said.is_err() {
@@ -60,8 +60,7 @@ pub(super) async fn perform(
     Ok(())
 }
 
-fn say(letter: &Letter, result: &Result<Outcome, ActionError>) -> Result<(), Failure> {
-    let id = letter.id;
+fn say(id: u64, result: &Result<Outcome, ActionError>) -> Result<(), Failure> {
     match result {
         Ok(Outcome { record, again }) => {
             let before = if *again { " (had been before)" } else { "" };

@@ -65,19 +65,24 @@ impl Selection {
             && self.after.is_none_or(|after| letter.at >= after)
     }
 
-    /// The selected letters, oldest first.
-    pub(super) async fn read(&self, bus: &NatsBus) -> Result<Vec<Letter>, Failure> {
+    /// Shows each selected letter to `visit`, the oldest first. One at a time, because bodies may be large and letters many.
+    pub(super) async fn each(
+        &self,
+        bus: &NatsBus,
+        mut visit: impl FnMut(Letter) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let failed = |error| bus_error::failure(&error);
         let mut reader = bus.read(ReadRequest::all_dead(bus.namespace())).await.map_err(failed)?;
-        let mut letters = Vec::new();
-        while letters.len() < self.limit {
+        let mut selected = 0;
+        while selected < self.limit {
             let Some(stored) = reader.next().await.map_err(failed)? else { break };
             let letter = Letter::read(stored);
             if self.takes(&letter) {
-                letters.push(letter);
+                visit(letter)?;
+                selected += 1;
             }
         }
-        Ok(letters)
+        Ok(())
     }
 }
 

@@ -15,17 +15,27 @@ const MAX_ERROR_CHARS: usize = 160;
 /// Longest workflow id shown.
 const MAX_ID_CHARS: usize = 48;
 
-pub(super) fn render(letters: &[Letter], now: Timestamp) -> String {
-    let mut table = Table::new();
-    table.load_style(UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["id", "buried", "stage", "code", "attempts", "workflow", "error"]);
-    if let Ok(width) = u16::try_from(Style::of_stdout().room(0)) {
-        table.set_width(width);
+/// A table that grows letter by letter, without their bodies.
+pub(super) struct Rows {
+    table: Table,
+    now: Timestamp,
+}
+
+impl Rows {
+    pub(super) fn new(now: Timestamp) -> Self {
+        let mut table = Table::new();
+        table.load_style(UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_header(["id", "buried", "stage", "code", "attempts", "workflow", "error"]);
+        if let Ok(width) = u16::try_from(Style::of_stdout().room(0)) {
+            table.set_width(width);
+        }
+        Self { table, now }
     }
-    for letter in letters {
-        table.add_row([
+
+    pub(super) fn add(&mut self, letter: &Letter) {
+        self.table.add_row([
             letter.id.to_string(),
-            age(now, letter.at),
+            age(self.now, letter.at),
             letter.stage.map_or_else(unknown, |stage| stage.to_string()),
             letter.code.map_or_else(unknown, |code| code.to_string()),
             letter.attempts.map_or_else(unknown, |attempts| attempts.to_string()),
@@ -33,7 +43,11 @@ pub(super) fn render(letters: &[Letter], now: Timestamp) -> String {
             clean(&letter.error, MAX_ERROR_CHARS),
         ]);
     }
-    table.to_string()
+
+    /// The table; `None` without a letter.
+    pub(super) fn render(&self) -> Option<String> {
+        (!self.table.is_empty()).then(|| self.table.to_string())
+    }
 }
 
 pub(super) fn unknown() -> String {

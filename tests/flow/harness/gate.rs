@@ -9,13 +9,14 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, stream::BoxStream};
 use serde_json::Value;
 use throughline_actors::ports::{
     bus::{
         Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Inbox, Latest, Note, Position, Published,
         Receipt, Settlement,
     },
+    clock::Entropy,
     memory::{bus::MemoryBus, model::ScriptedModels, source::ScriptedSources, store::MemoryStore},
     model::{CallFacts, DeltaSink, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models},
     source::{FetchCall, FetchError, Sources},
@@ -56,6 +57,10 @@ pub enum Op {
     PublishAgain,
     Generate,
     Fetch,
+    /// An announcement is heard; only a panic means anything there.
+    Hear,
+    /// The dice are asked; only a panic means anything there.
+    Chance,
 }
 
 /// What becomes of a call.
@@ -136,6 +141,12 @@ impl Gate {
 
     pub fn is_dead(&self) -> bool {
         *self.dead.borrow()
+    }
+
+    /// A call that does not wait: it panics or goes.
+    fn glance(&self, op: Op, about: &str) {
+        let rule = self.rule.lock().unwrap().clone();
+        assert!(rule.is_none_or(|rule| rule(op, about) != Act::Panic), "injected into {op:?}");
     }
 
     /// Completes when the process has died.
@@ -249,7 +260,8 @@ impl Bus for Gate {
     }
     async fn hear(&self, topic: &str) -> Result<BoxStream<'static, Bytes>, BusError> {
         // A dead process hears on, and does nothing about it.
-        self.bus.hear(topic).await
+        let (gate, about) = (self.clone(), topic.to_owned());
+        Ok(self.bus.hear(topic).await?.inspect(move |_| gate.glance(Op::Hear, &about)).boxed())
     }
     async fn position(&self) -> Result<Position, BusError> {
         self.pass(Op::Position, String::new(), no_bus, self.bus.position()).await
@@ -263,6 +275,19 @@ impl Bus for Gate {
     }
     fn is_connected(&self) -> bool {
         self.bus.is_connected()
+    }
+}
+
+/// Dice that can break.
+pub struct GatedEntropy {
+    pub inner: Arc<dyn Entropy>,
+    pub gate: Gate,
+}
+
+impl Entropy for GatedEntropy {
+    fn next_u64(&self) -> u64 {
+        self.gate.glance(Op::Chance, "");
+        self.inner.next_u64()
     }
 }
 

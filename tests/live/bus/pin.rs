@@ -83,6 +83,13 @@ async fn a_dropped_inbox_gives_back_what_it_holds() {
     bus.close(Duration::from_secs(5)).await;
 }
 
+fn sorted(delivery: &Delivery) -> Vec<(String, String)> {
+    let mut headers = delivery.headers.clone();
+    headers.retain(|(name, _)| name != "Nats-Pin-Id");
+    headers.sort();
+    headers
+}
+
 /// The pinned process stands still with inputs in its hands. Their ack wait is a minute; nobody waits for that.
 #[tokio::test]
 async fn inputs_of_a_process_that_stands_still_are_taken_over_in_order() {
@@ -94,7 +101,10 @@ async fn inputs_of_a_process_that_stands_still_are_taken_over_in_order() {
     let bus = NatsBus::connect(patient).await.unwrap();
     topology::setup(&bus, &limits()).await.unwrap();
     let mut still = inbox(&bus, StageName::Input, HELD).await;
-    publish_inputs(&bus, HELD).await;
+    publish_inputs(&bus, HELD - 1).await;
+    // What a publisher says of a message's place is not what the server says.
+    let lies = [("Nats-Sequence", "7"), ("Nats-Subject", "t.v1.x"), ("Nats-Num-Pending", "0")];
+    publish_raw(&bus, bus.namespace().bare_input(), &lies, "lies").await;
     let mut held = Vec::new();
     for _ in 0..HELD {
         held.push(next(still.as_mut()).await);
@@ -115,6 +125,7 @@ async fn inputs_of_a_process_that_stands_still_are_taken_over_in_order() {
         if let Some(original) = held.get(n) {
             assert_eq!((&delivery.subject, &delivery.body), (&original.subject, &original.body));
             assert_eq!(delivery.published_at, original.published_at);
+            assert_eq!(sorted(&delivery), sorted(original));
         } else {
             assert_eq!(delivery.header("x-late"), Some("yes"));
         }
@@ -127,4 +138,106 @@ async fn inputs_of_a_process_that_stands_still_are_taken_over_in_order() {
         ack(delivery).await;
     }
     eprintln!("{HELD} inputs taken over after {took:?}");
+}
+
+/// The pinned process dies with the oldest input in its hand, and twenty thousand newer ones are settled: more than can
+/// be looked at one by one.
+#[tokio::test]
+async fn one_input_below_many_that_are_settled_is_taken_over_at_once() {
+    const SETTLED: u64 = 20_000;
+    const LATER: u64 = 20;
+    let Some(server) = NatsServer::start() else { return };
+    let mut patient = settings(&server);
+    patient.ack_wait = Duration::from_mins(5);
+    let bus = NatsBus::connect(patient).await.unwrap();
+    topology::setup(&bus, &limits()).await.unwrap();
+    let mut still = inbox(&bus, StageName::Input, 512).await;
+    publish_fast(&bus, 1 + SETTLED).await;
+    let held = next(still.as_mut()).await;
+    assert_eq!(held.sequence, 1);
+    for n in 0..SETTLED {
+        let delivery = next(still.as_mut()).await;
+        assert_eq!(delivery.sequence, n + 2);
+        still.grant(1).await.unwrap();
+        ack(&delivery).await;
+    }
+    // As a process that is gone: nothing is given back, its request ends after two seconds, its pin after five more.
+    std::mem::forget(still);
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let other = connect(&server).await;
+    let mut second = inbox(&other, StageName::Input, 512).await;
+    publish_fast(&other, LATER).await;
+    let began = Instant::now();
+    let first = next(second.as_mut()).await;
+    let took = began.elapsed();
+    eprintln!("the first of {SETTLED} and one after {took:?}");
+    assert_eq!((first.sequence, first.delivered), (1, 2), "what nobody has answered for comes first");
+    // Of what is settled, the latest is handed out once more: it cannot be told from what is not.
+    let (mut last, mut again) = (1, 0);
+    ack(&first).await;
+    while last < 1 + SETTLED + LATER {
+        second.grant(1).await.unwrap();
+        let delivery = next(second.as_mut()).await;
+        assert!(delivery.sequence > last, "in order: {} after {last}", delivery.sequence);
+        last = delivery.sequence;
+        again += u64::from(last <= 1 + SETTLED);
+        ack(&delivery).await;
+    }
+    eprintln!("{again} were handed out once more; everything took {:?}", began.elapsed());
+    assert!(again <= 4_096, "{again}");
+    assert!(took < Duration::from_secs(4), "longer than a pin lives: {took:?}");
+}
+
+/// What was left takes longer than a pin lives, and meanwhile there is no slot free: whoever handles it stays pinned, or
+/// the next one would begin with the same.
+#[tokio::test]
+async fn whoever_takes_over_slowly_stays_pinned() {
+    const HELD: u64 = 100;
+    const LATER: u64 = 30;
+    let Some(server) = NatsServer::start() else { return };
+    let mut patient = settings(&server);
+    patient.ack_wait = Duration::from_mins(1);
+    let bus = NatsBus::connect(patient).await.unwrap();
+    topology::setup(&bus, &limits()).await.unwrap();
+    let mut still = inbox(&bus, StageName::Input, 100).await;
+    publish_fast(&bus, HELD).await;
+    for _ in 0..HELD {
+        next(still.as_mut()).await;
+    }
+    publish_fast(&bus, LATER).await;
+    let others = [connect(&server).await, connect(&server).await];
+    let mut second = inbox(&others[0], StageName::Input, 8).await;
+    let mut last = next(second.as_mut()).await.sequence;
+    let began = Instant::now();
+    let mut standby = inbox(&others[1], StageName::Input, 8).await;
+    while last < HELD + LATER {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        second.grant(1).await.unwrap();
+        let delivery = tokio::select! {
+            delivery = next(second.as_mut()) => delivery,
+            other = standby.next() => panic!("the standby got {other:?}"),
+        };
+        assert_eq!(delivery.sequence, last + 1, "in order, and nothing twice");
+        last = delivery.sequence;
+        ack(&delivery).await;
+    }
+    let took = began.elapsed();
+    assert!(took > Duration::from_secs(10), "no longer than a pin lives: {took:?}");
+    assert!(timeout(Duration::from_secs(1), standby.next()).await.is_err(), "the standby got something");
+}
+
+/// Publishes bare inputs, many on their way at once.
+async fn publish_fast(bus: &NatsBus, count: u64) {
+    let jetstream = async_nats::jetstream::new(bus.client().clone());
+    let mut left = count;
+    while left > 0 {
+        let some = left.min(512);
+        let mut stored = Vec::new();
+        for n in 0..some {
+            let sent = jetstream.publish(bus.namespace().bare_input(), n.to_string().into()).await.unwrap();
+            stored.push(sent.into_future());
+        }
+        futures_util::future::try_join_all(stored).await.unwrap();
+        left -= some;
+    }
 }

@@ -16,6 +16,9 @@ const EXPIRES: Duration = Duration::from_secs(5);
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// A pinned client that has not asked within the pin's time to live loses its pin, so it must ask more often.
 const PINNED_EXPIRES: Duration = Duration::from_secs(2);
+/// A pinned client that has no slot free asks for one message all the same when it has not asked for so long, if it must
+/// not lose its pin.
+pub(super) const PIN_RENEWAL: Duration = Duration::from_secs(2);
 /// At most half of the expiry, or the server refuses.
 const PINNED_HEARTBEAT: Duration = Duration::from_secs(1);
 /// Silence of this many heartbeats means that the request is lost.
@@ -89,6 +92,10 @@ impl Request {
         self.pin.as_ref()?;
         let body = format!(r#"{{"group":"{}"}}"#, topology::PIN_GROUP);
         Some((self.unpin.clone(), body.into()))
+    }
+
+    pub(super) fn is_pinned(&self) -> bool {
+        self.pin.is_some()
     }
 
     pub(super) fn forget_pin(&mut self) {
