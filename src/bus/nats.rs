@@ -19,6 +19,7 @@ mod lookup;
 mod names;
 mod publish;
 mod pull;
+mod pulse;
 mod raw;
 mod reader;
 mod receipt;
@@ -62,6 +63,7 @@ struct Core {
     connection: Connection,
     bodies: claim_check::Bodies,
     live: live::Live,
+    pulse: pulse::Pulse,
     /// Inboxes that were dropped and are still giving back what they hold.
     closing: tokio_count::Count,
 }
@@ -109,6 +111,7 @@ impl NatsBus {
             core: Arc::new(Core {
                 bodies: claim_check::Bodies::new(names.bodies().to_owned()),
                 live: live::Live::start(connection.client.clone()),
+                pulse: pulse::Pulse::start(settings.ack_wait),
                 names,
                 connection,
                 settings,
