@@ -18,6 +18,9 @@ use crate::harness::{
     Cluster, Program, Settings, cluster::NAMESPACE, eventually, process::throughline, reaper,
 };
 
+/// Whoever wakes up goes on with what nobody has claimed, and asks again after a second; meanwhile the message may come
+/// to another, or to itself once more.
+const WAKING: Duration = Duration::from_secs(2);
 /// How long the publisher tries to publish one message.
 const GIVE_UP: Duration = Duration::from_secs(30);
 /// Every workflow ends within this time of the end of the faults (invariant 1 of the fault matrix).
@@ -271,7 +274,7 @@ impl<'a> Run<'a> {
                 self.cluster.workers[place].signal("STOP");
                 tokio::time::sleep(time).await;
                 self.cluster.workers[place].signal("CONT");
-                self.disturb(Some(place), at, Duration::ZERO);
+                self.disturb(Some(place), at, WAKING);
             }
             Fault::Stop { place } => {
                 // What it hands back at the end of its grace period is asked again.
