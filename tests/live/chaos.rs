@@ -72,7 +72,7 @@ async fn survive(row: u8, name: &str, plan: Plan) {
         verdict.broken.join("\n"),
         ledgers.faults.join("\n")
     );
-    verdict.table.named(row, format!("{name} (seed {}), an independent client publishes", plan.seed)).show();
+    verdict.table.named(row, format!("{name} (seed {})", plan.seed)).show();
 }
 
 /// 400 messages of 40 sessions; a random worker is killed about every second.
@@ -88,7 +88,7 @@ async fn workers_are_killed_all_the_time() {
         model_faults: 0.0,
         pace: Duration::from_secs(1),
     };
-    survive(1, "workers killed all the time", plan).await;
+    survive(1, "a worker killed every second, 3 workers", plan).await;
 }
 
 /// Everything that can be made to fail on one machine, at once.
@@ -104,7 +104,7 @@ async fn everything_fails_now_and_then() {
         model_faults: 5.0,
         pace: Duration::from_secs(1),
     };
-    survive(1, "everything fails", plan).await;
+    survive(1, "everything that can fail here, at random", plan).await;
 }
 
 /// Messages of fifty sessions at once, and in each session they follow one another at once.
