@@ -1,7 +1,7 @@
 //! The commands that a deployment begins with, on a nats-server that nobody has prepared.
 
 use crate::{
-    harness::{Program, SOON, process::throughline, reaper},
+    harness::{Program, SOON, process::throughline},
     nats_server::NatsServer,
 };
 
@@ -21,7 +21,6 @@ provider = "nobody"
 #[tokio::test]
 async fn setup_comes_before_workers_and_may_be_repeated() {
     let Some(server) = NatsServer::start() else { return };
-    reaper::watch(server.pid().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("throughline.toml");
     std::fs::write(&config, CONFIG).unwrap();
@@ -53,5 +52,4 @@ async fn setup_comes_before_workers_and_may_be_repeated() {
     .await;
     worker.signal("TERM");
     assert_eq!(worker.ended(SOON).await.code(), Some(0));
-    reaper::forget(server.pid().unwrap());
 }
