@@ -17,7 +17,13 @@
 #
 # What a tier needs is fetched into a cache (see deploy/nats-server.sh). A tier whose need cannot be met is left out, and
 # the summary says why; a tier that was named, and `live` when CI is set, fails instead.
-# Environment: THROUGHLINE_CORPORA, test material, by default ../shared/corpora where that exists.
+# Environment:
+#   THROUGHLINE_CORPORA         test material, by default ../shared/corpora where that exists
+#   THROUGHLINE_TEST_SERVERS    where nats-server and PostgreSQL of the live tier run. Unset: in containers (testcontainers)
+#                               where a Docker engine answers and has the image or can get it, else from local programs.
+#                               `local`: from local programs; `containers`: in containers or the tests fail
+#   THROUGHLINE_NATS_IMAGE,     the image to start, taken as it is. Unset: tests/live/images.sh finds, fetches or makes one;
+#   THROUGHLINE_POSTGRES_IMAGE  set and empty: none, a local program is used
 # Exit codes: 0 nothing failed; 1 something failed; 2 wrong usage; 69 no cargo.
 set -uo pipefail
 
@@ -144,6 +150,28 @@ unit_tests() {
   return "$status"
 }
 
+# What tests said they cannot do here: lines "test: reason" (tests/live/harness/left_out.rs), by reason.
+show_left_out() {
+  [ -s "$scratch/left-out" ] || return 0
+  sort -u "$scratch/left-out" | awk '
+    { at = index($0, ": "); reason = substr($0, at + 2); names[reason] = names[reason] (count[reason]++ ? ", " : "") substr($0, 1, at - 1) }
+    END { for (reason in names) printf "left out of live: %s: %s\n", names[reason], reason }' | sort
+}
+
+# image_of NATS|POSTGRES: makes sure of the image here, so that no test waits for a registry. Exports its name, or the empty
+# name where local programs are to be used.
+image_of() {
+  local variable="THROUGHLINE_$1_IMAGE" what image
+  what="$(printf '%s' "$1" | tr '[:upper:]' '[:lower:]')"
+  if [ "${THROUGHLINE_TEST_SERVERS:-}" = local ] || [ -z "${!variable-unset}" ]; then
+    image=""
+  else
+    image="$(told "$what-image" ./tests/live/images.sh "$what")" || image=""
+  fi
+  export "$variable=$image"
+  [ -n "$image" ]
+}
+
 # What became of the messages of the tests that make something fail (tests/live/harness/figures.rs).
 show_figures() {
   [ -s "$scratch/figures" ] || return 0
@@ -157,7 +185,7 @@ if [ -n "${CI:-}" ]; then
   export CARGO_INCREMENTAL="${CARGO_INCREMENTAL:-0}"
 fi
 
-no_server="" no_python="" no_llmock="" no_llama="" no_postgres="" no_corpora=""
+no_server="" no_live="" no_python="" no_llmock="" no_llama="" no_postgres="" no_corpora=""
 if chosen wire live deploy compose; then
   if NATS_SERVER_BIN="$(told nats-server ./deploy/nats-server.sh)"; then
     export NATS_SERVER_BIN
@@ -167,7 +195,15 @@ if chosen wire live deploy compose; then
     unset NATS_SERVER_BIN
   fi
 fi
-if chosen live && [ -z "$no_server" ]; then
+if chosen live; then
+  if image_of NATS; then
+    printf 'nats-server of live: container of %s\n' "$THROUGHLINE_NATS_IMAGE"
+    [ -z "$no_server" ] || printf 'nats-server of live: no local program, so what needs one is left out: a cluster of three, throughline dev\n'
+  else
+    no_live="$no_server"
+  fi
+fi
+if chosen live && [ -z "$no_live" ]; then
   if THROUGHLINE_TEST_PYTHON="$(told python ./tests/live/python.sh)"; then
     export THROUGHLINE_TEST_PYTHON
     printf 'Python with nats-py: %s\n' "$THROUGHLINE_TEST_PYTHON"
@@ -190,16 +226,12 @@ if chosen live && [ -z "$no_server" ]; then
     unset THROUGHLINE_TEST_LLAMA
   fi
 fi
-if chosen live && [ -z "$no_server" ]; then
-  # In a container where a Docker engine answers and has the image or can get it, else from local programs. It is made sure
-  # of here, so that no test waits for a registry.
-  if [ "${THROUGHLINE_TEST_SERVERS:-}" != local ] && THROUGHLINE_POSTGRES_IMAGE="$(told postgres-image ./tests/live/images.sh postgres)"; then
-    export THROUGHLINE_POSTGRES_IMAGE
+if chosen live && [ -z "$no_live" ]; then
+  if image_of POSTGRES; then
     printf 'PostgreSQL: container of %s\n' "$THROUGHLINE_POSTGRES_IMAGE"
   else
-    unset THROUGHLINE_POSTGRES_IMAGE
     if POSTGRES_BIN_DIR="$(told postgres ./tests/live/postgres.sh)"; then
-      export THROUGHLINE_TEST_SERVERS=local POSTGRES_BIN_DIR
+      export POSTGRES_BIN_DIR
       printf 'PostgreSQL: %s\n' "$POSTGRES_BIN_DIR"
     else
       no_postgres="$(tail -n 1 "$scratch/postgres")"
@@ -243,11 +275,11 @@ if chosen unit flow wire live; then
     if chosen flow; then run flow "in-memory bus, paused clock" cargo_test --test flow; fi
     if chosen wire; then run wire "real adapters on loopback" cargo_test --test wire; fi
     if chosen live; then
-      if [ -z "$no_server" ]; then
-        THROUGHLINE_FIGURES="$scratch/figures" run live "a real nats-server, real processes" cargo_test --test live
+      if [ -z "$no_live" ]; then
+        THROUGHLINE_FIGURES="$scratch/figures" THROUGHLINE_LEFT_OUT="$scratch/left-out" run live "a real nats-server, real processes" cargo_test --test live
         show_figures
       else
-        leave_out live "$no_server"
+        leave_out live "$no_live"
       fi
     fi
   else
@@ -289,6 +321,7 @@ if chosen live && [ -n "$no_python" ]; then printf 'left out of live: the indepe
 if chosen live && [ -n "$no_postgres" ]; then printf 'left out of live: PostgreSQL: %s\n' "$no_postgres"; fi
 if chosen live && [ -n "$no_llmock" ]; then printf 'left out of live: the judge of the model client (llmock): %s\n' "$no_llmock"; fi
 if chosen live && [ -n "$no_llama" ]; then printf 'left out of live: a real inference server (llama-server): %s\n' "$no_llama"; fi
+show_left_out
 if chosen unit flow wire live && [ -n "$no_corpora" ]; then printf 'left out: tests on the corpora: %s\n' "$no_corpora"; fi
 printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
 [ "$failed" -eq 0 ]

@@ -150,6 +150,29 @@ test_run_leaves_out_live_without_a_server_but_not_in_ci() {
   contains "$out" "FAILED: cannot run: no cargo-deny"
 }
 
+test_run_runs_live_in_containers_without_a_local_server_and_says_what_was_left_out() {
+  bare_machine
+  no_installed_server
+  fake cargo <<'CARGO'
+case "$*" in
+  *"--test live"*)
+    echo "image=$THROUGHLINE_NATS_IMAGE"
+    printf 'one::test: no tmpfs\nanother::test: no tmpfs\n' >>"$THROUGHLINE_LEFT_OUT"
+    echo "test result: ok. 2 passed; 0 failed; 0 ignored" ;;
+esac
+CARGO
+  unset CI
+  THROUGHLINE_NATS_IMAGE=some/nats:1 try "$root/tests/run.sh" live
+  equal "$code:$(tail -n 1 <<<"$out")" "0:2 passed, 0 failed, 0 skipped" "$err"
+  contains "$out" "container of some/nats:1"
+  contains "$out" "image=some/nats:1"
+  contains "$out" "left out of live: another::test, one::test: no tmpfs"
+  # Told to use local programs, of which there are none.
+  THROUGHLINE_TEST_SERVERS=local THROUGHLINE_NATS_IMAGE=some/nats:1 try "$root/tests/run.sh" live
+  equal "$code" 1
+  contains "$out" "FAILED: cannot run: no nats-server"
+}
+
 test_the_python_of_the_live_tests_says_why_it_cannot_be_had() {
   bare_machine
   try "$root/tests/live/python.sh"

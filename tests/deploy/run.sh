@@ -46,6 +46,7 @@ bare_machine() {
     path="$(type -P "$tool")" && ln -sf "$path" "$dir/system/$tool"
   done
   export PATH="$bin:$dir/system" HOME="$dir/home"
+  unset THROUGHLINE_TEST_SERVERS THROUGHLINE_NATS_IMAGE THROUGHLINE_POSTGRES_IMAGE
   unset NATS_SERVER_BIN THROUGHLINE_CACHE XDG_CACHE_HOME CARGO_HOME CARGO_TARGET_DIR
   mkdir "$HOME"
 }

@@ -25,7 +25,7 @@ use throughline_actors::ports::{
 use throughline_schemas::{Namespace, StageName};
 use tokio::time::timeout;
 
-use crate::nats_server::NatsServer;
+use crate::{harness::left_out, nats_server::NatsServer};
 
 /// Within this something that must happen has happened.
 const SOON: Duration = Duration::from_secs(20);

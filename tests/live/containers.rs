@@ -1,5 +1,6 @@
 //! Servers in containers, by testcontainers, where a Docker engine answers and has the image or can get it
-//! (`images.sh`). `THROUGHLINE_TEST_SERVERS=local` has the tests use local programs all the same.
+//! (`images.sh`). `THROUGHLINE_TEST_SERVERS=local` has the tests use local programs all the same; with `containers` nothing
+//! else will do.
 #![allow(unreachable_pub, dead_code)]
 
 use std::{
@@ -14,10 +15,13 @@ use testcontainers::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-use crate::harness::reaper;
+use crate::harness::{LOOK_AGAIN, reaper};
 
 /// How long the engine may take to start a container of an image that it has.
 const START_LIMIT: Duration = Duration::from_mins(1);
+
+/// What tells containers of these tests from others; the value is the test process.
+const LABEL: &str = "throughline.tests";
 
 /// The engine is asked so often to pause a container before it counts as not able to.
 const PAUSE_ATTEMPTS: u32 = 10;
@@ -47,10 +51,30 @@ impl Kind {
     }
 }
 
+/// `THROUGHLINE_TEST_SERVERS`, if it is this word.
+fn servers(word: &str) -> bool {
+    std::env::var_os("THROUGHLINE_TEST_SERVERS").is_some_and(|servers| servers == word)
+}
+
 fn find(name: &str) -> Option<String> {
-    if std::env::var_os("THROUGHLINE_TEST_SERVERS").is_some_and(|servers| servers == "local") {
+    if servers("local") {
         return None;
     }
+    // Set and empty: there is none, it was looked for already.
+    let variable = format!("THROUGHLINE_{}_IMAGE", name.to_uppercase());
+    let none = std::env::var_os(variable).is_some_and(|image| image.is_empty());
+    let found = if none { None } else { ask(name) };
+    assert!(found.is_some() || !servers("containers"), "no image of {name} (tests/live/images.sh {name})");
+    found
+}
+
+/// A container cannot be had after all; fails where nothing else will do.
+pub fn fall_back(why: &str) {
+    assert!(!servers("containers"), "{why}");
+    eprintln!("{why}; using local programs");
+}
+
+fn ask(name: &str) -> Option<String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live/images.sh");
     let found = Command::new(script).arg(name).stderr(Stdio::inherit()).output().ok()?;
     found.status.success().then(|| String::from_utf8_lossy(&found.stdout).trim_end().to_owned())
@@ -84,6 +108,7 @@ impl Contained {
         let request = GenericImage::new(name, tag)
             .with_mapped_port(host_port, port.tcp())
             .with_startup_timeout(START_LIMIT)
+            .with_label(LABEL, std::process::id().to_string())
             .with_host_config_modifier(|host| {
                 // testcontainers itself binds to every interface.
                 let bindings = host.port_bindings.iter_mut().flat_map(|bindings| bindings.values_mut());
@@ -110,8 +135,22 @@ impl Contained {
 
     /// Ends what runs in it as a crash would.
     pub fn kill(&self) {
+        // The engine's "stop", without patience too, begins with a polite signal that a server may act upon.
+        let killed =
+            Command::new("docker").args(["kill", "--signal", "KILL", self.container().id()]).output();
+        let killed = killed.expect("docker runs");
+        assert!(killed.status.success(), "{}", String::from_utf8_lossy(&killed.stderr));
+        self.until_ended();
+    }
+
+    /// The engine may say that it has killed before it has noticed the end.
+    fn until_ended(&self) {
         let container = self.container();
-        on_runtime(async move { container.stop_with_timeout(Some(0)).await }).expect("it is killed");
+        on_runtime(async move {
+            while container.is_running().await.expect("the engine answers") {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        });
     }
 
     /// Starts it again, with the same files at the same port.

@@ -13,7 +13,7 @@ use crate::{
         process::{exists, throughline},
         reaper,
     },
-    nats_server::NatsServer,
+    nats_server::{self, NatsServer},
 };
 
 const QUESTION: &str = "What is the status of my recent order?";
@@ -29,8 +29,8 @@ fn dev(name: &str, dir: &Path, data: &str, arguments: &[&str]) -> Program {
 }
 
 fn machine_has_nats() -> Option<tempfile::TempDir> {
-    // Starting one is how the tests find out.
-    NatsServer::start().map(|_| tempfile::tempdir().unwrap())
+    // `throughline dev` has a server for a child: a local program, wherever the other tests' servers run.
+    nats_server::find().map(|_| tempfile::tempdir().unwrap())
 }
 
 /// Answers one question; the program must end well.
@@ -204,7 +204,6 @@ async fn another_terminal_can_work_with_it() {
 #[tokio::test]
 async fn a_nats_server_that_is_there_is_used_and_left_alone() {
     let Some(server) = NatsServer::start() else { return };
-    reaper::watch(server.pid().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let url = server.url();
     let mut program = dev("dev", dir.path(), "data", &["--nats-url", &url, "--once", QUESTION]);
@@ -215,7 +214,6 @@ async fn a_nats_server_that_is_there_is_used_and_left_alone() {
     let mut log = Log::follow(&client, "throughline").await;
     log.until("the end of the question", |log| log.all.iter().any(|seen| seen.kind() == "interaction_saved"))
         .await;
-    reaper::forget(server.pid().unwrap());
 
     let mut program =
         dev("lost", dir.path(), "data", &["--nats-url", "nats://127.0.0.1:1", "--once", QUESTION]);

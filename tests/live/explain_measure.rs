@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::{
-    harness::{LOOK_AGAIN, Program, SOON, process::throughline, reaper},
+    harness::{LOOK_AGAIN, Program, SOON, left_out, process::throughline},
     nats_server::NatsServer,
 };
 
@@ -33,11 +33,10 @@ const TYPES: [&str; 5] = [
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn million() {
     if std::env::var_os("THROUGHLINE_MEASURE").is_none() {
-        eprintln!("left out: measuring takes two minutes (set THROUGHLINE_MEASURE=1)");
+        left_out::say("measuring takes two minutes (set THROUGHLINE_MEASURE=1)");
         return;
     }
-    let Some(nats) = NatsServer::start() else { return };
-    reaper::watch(nats.pid().expect("it runs"));
+    let Some(nats) = NatsServer::start_local() else { return };
     let url = nats.url();
     let dir = tempfile::tempdir().expect("a directory");
     let run = |arguments: &[&str]| {

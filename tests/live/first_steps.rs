@@ -6,7 +6,7 @@ use async_nats::jetstream;
 use tokio::time::Instant;
 
 use crate::{
-    harness::{Cluster, Program, SOON, Settings, eventually, process::throughline, reaper},
+    harness::{Cluster, Program, SOON, Settings, eventually, process::throughline},
     nats_server::NatsServer,
 };
 
@@ -26,7 +26,6 @@ provider = "nobody"
 #[tokio::test]
 async fn setup_comes_before_workers_and_may_be_repeated() {
     let Some(server) = NatsServer::start() else { return };
-    reaper::watch(server.pid().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("throughline.toml");
     std::fs::write(&config, CONFIG).unwrap();
@@ -58,7 +57,6 @@ async fn setup_comes_before_workers_and_may_be_repeated() {
     .await;
     worker.signal("TERM");
     assert_eq!(worker.ended(SOON).await.code(), Some(0));
-    reaper::forget(server.pid().unwrap());
 }
 
 /// Whoever starts both at once need not start them in order, and whoever watches sees at once what is waited for.
@@ -90,7 +88,6 @@ async fn a_worker_without_a_server_says_so_at_once_waits_and_gives_up() {
     assert!(began.elapsed() < std::time::Duration::from_secs(5), "at once: {:?}", began.elapsed());
 
     server.restart();
-    reaper::watch(server.pid().unwrap());
     crate::harness::eventually("the worker is ready", async || {
         assert!(patient.is_running(), "{}", patient.stderr());
         patient.stderr().contains("worker ready").then_some(())
@@ -104,7 +101,6 @@ async fn a_worker_without_a_server_says_so_at_once_waits_and_gives_up() {
     let last = said.lines().last().unwrap();
     assert!(last.contains("nats://127.0.0.1:1 within 10s; start one"), "{last}");
     assert!(last.contains("set nats.url"), "{last}");
-    reaper::forget(server.pid().unwrap());
 }
 
 /// Answers like a server of this version, as far as anybody asks.

@@ -7,6 +7,7 @@ pub mod corpora;
 pub mod disk;
 pub mod figures;
 pub mod frames;
+pub mod left_out;
 pub mod llama;
 pub mod llmock;
 pub mod log;

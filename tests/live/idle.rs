@@ -40,7 +40,7 @@ async fn idle(worker: &Program) -> (f64, u64) {
 #[tokio::test]
 async fn a_worker_that_is_idle_costs_next_to_nothing_however_many_sessions_wait() {
     if !cfg!(target_os = "linux") {
-        crate::harness::python::left_out("what a process uses is read from /proc");
+        crate::harness::left_out::say("what a process uses is read from /proc");
         return;
     }
     let measuring = std::env::var_os("THROUGHLINE_MEASURE").is_some();

@@ -1,25 +1,55 @@
-//! A private nats-server for one test: own port, own store, gone when the test is.
-#![allow(clippy::expect_used, clippy::print_stderr, unreachable_pub, dead_code)]
+//! A private nats-server for one test: own port, own store, gone when the test is. It runs in a container where a
+//! Docker engine answers, else from a local program; the tests do not notice.
+#![allow(clippy::expect_used, unreachable_pub, dead_code)]
+
+mod contained;
+mod local;
 
 use std::{
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-/// How long a server may take to listen. It needs 40 ms on an idle machine.
+use self::{contained::InContainer, local::Local};
+use crate::containers::{self, Kind};
+pub use local::find;
+
+/// How long a server may take to listen. It needs 20 ms on an idle machine, and 300 in a container.
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// Between looks at whether it listens.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// A running, or stopped, nats-server with `JetStream` on disk.
 pub struct NatsServer {
-    binary: PathBuf,
+    // Goes before its files do.
+    way: Way,
+    files: Files,
+}
+
+enum Way {
+    Container(InContainer),
+    Local(Local),
+}
+
+/// What a server reads and writes: folders of this machine, in a container under the same paths.
+struct Files {
     dir: tempfile::TempDir,
     store: PathBuf,
-    port: u16,
-    child: Option<Child>,
-    extra: Vec<String>,
+    arguments: Vec<String>,
+}
+
+impl Files {
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("server.log")
+    }
+
+    /// What every server is told but where to listen.
+    fn arguments(&self) -> Vec<String> {
+        let path = |path: &Path| path.to_str().expect("a path in UTF-8").to_owned();
+        let told = ["--jetstream".to_owned(), "--store_dir".to_owned(), path(&self.store)];
+        let log = ["--log".to_owned(), path(&self.log())];
+        told.into_iter().chain(log).chain(self.arguments.iter().cloned()).collect()
+    }
 }
 
 impl NatsServer {
@@ -34,109 +64,93 @@ impl NatsServer {
         Self::start_on(None, extra)
     }
 
+    /// The same, with this configuration.
+    pub fn start_configured(configuration: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("server.conf");
+        std::fs::write(&file, configuration).expect("a file");
+        let arguments = ["--config", file.to_str().expect("a path in UTF-8")].map(str::to_owned);
+        let files = Files { store: dir.path().join("store"), arguments: arguments.into(), dir };
+        Self::start_in(files, true)
+    }
+
     /// The same, with its store in this folder instead of one of its own.
     pub fn start_on(store: Option<&Path>, extra: &[&str]) -> Option<Self> {
-        let binary = find()?;
+        Self::start_in(Self::files(store, extra), true)
+    }
+
+    /// A local program in any case: what is measured is the server, not a container's way to it.
+    pub fn start_local() -> Option<Self> {
+        Self::start_in(Self::files(None, &[]), false)
+    }
+
+    fn files(store: Option<&Path>, extra: &[&str]) -> Files {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let extra = extra.iter().map(|&argument| argument.to_owned()).collect();
         let store = store.map_or_else(|| dir.path().join("store"), Path::to_owned);
-        let mut server = Self { binary, dir, store, port: 0, child: None, extra };
-        server.run();
-        Some(server)
+        Files { dir, store, arguments: extra.iter().map(|&argument| argument.to_owned()).collect() }
+    }
+
+    fn start_in(files: Files, may_be_contained: bool) -> Option<Self> {
+        if let Some(image) = Kind::Nats.image().filter(|_| may_be_contained) {
+            match InContainer::start(image, &files) {
+                Ok(container) => return Some(Self { way: Way::Container(container), files }),
+                Err(why) => containers::fall_back(&why),
+            }
+        }
+        let local = Local::start(find()?, &files);
+        Some(Self { way: Way::Local(local), files })
     }
 
     /// Where it listens; the same after a restart.
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        let port = match &self.way {
+            Way::Container(container) => container.port(),
+            Way::Local(local) => local.port(),
+        };
+        format!("nats://127.0.0.1:{port}")
     }
 
     /// Where its store and its log are.
     pub fn dir(&self) -> &Path {
-        self.dir.path()
+        self.files.dir.path()
     }
 
-    /// The server's process, while it runs.
+    /// The process of a local server, while it runs.
     pub fn pid(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
+        match &self.way {
+            Way::Container(_) => None,
+            Way::Local(local) => local.pid(),
+        }
     }
 
     /// Ends it at once, as a crash would.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // Either may fail only if it is gone already.
-            let _ = child.kill();
-            let _ = child.wait();
+        match &mut self.way {
+            Way::Container(container) => container.kill(),
+            Way::Local(local) => local.kill(),
         }
     }
 
     /// Starts it again on the same port with the same store.
     pub fn restart(&mut self) {
         self.kill();
-        self.run();
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "waits for another process, with or without a runtime")]
-    fn run(&mut self) {
-        let port = if self.port == 0 { "-1".to_owned() } else { self.port.to_string() };
-        let log = self.dir.path().join("server.log");
-        let child = Command::new(&self.binary)
-            .args(["--addr", "127.0.0.1", "--port", &port, "--jetstream"])
-            .arg("--store_dir")
-            .arg(&self.store)
-            .arg("--ports_file_dir")
-            .arg(self.dir.path())
-            .arg("--log")
-            .arg(&log)
-            .args(&self.extra)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("nats-server starts");
-        let ports = self.dir.path().join(format!("nats-server_{}.ports", child.id()));
-        // Owned before anything can fail, so that it is ended whatever happens.
-        self.child = Some(child);
-        let deadline = Instant::now() + START_LIMIT;
-        // The file appears when the server listens.
-        while Self::port_from(&ports).is_none() {
-            assert!(Instant::now() < deadline, "nats-server does not listen:\n{}", read(&log));
-            std::thread::sleep(LOOK_AGAIN);
+        match &mut self.way {
+            Way::Container(container) => container.start_again(&self.files),
+            Way::Local(local) => local.run(&self.files),
         }
-        self.port = Self::port_from(&ports).expect("just seen");
-    }
-
-    fn port_from(file: &Path) -> Option<u16> {
-        let ports: serde_json::Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
-        ports["nats"][0].as_str()?.rsplit(':').next()?.parse().ok()
     }
 }
 
-impl Drop for NatsServer {
-    fn drop(&mut self) {
-        self.kill();
+/// Looks until the server listens.
+#[expect(clippy::disallowed_methods, reason = "waits for another process, with or without a runtime")]
+fn until_it_listens<T>(files: &Files, look: impl Fn() -> Option<T>) -> T {
+    let deadline = Instant::now() + START_LIMIT;
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        let log = || std::fs::read_to_string(files.log()).unwrap_or_default();
+        assert!(Instant::now() < deadline, "nats-server does not listen:\n{}", log());
+        std::thread::sleep(LOOK_AGAIN);
     }
-}
-
-fn read(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap_or_default()
-}
-
-/// `NATS_SERVER_BIN`, else the first nats-server in `PATH`. `None` is said, and is an error where leaving tests out would
-/// go unnoticed.
-pub fn find() -> Option<PathBuf> {
-    let found = look_for();
-    if found.is_none() {
-        let why = "left out: no nats-server in NATS_SERVER_BIN or PATH (deploy/nats-server.sh fetches one)";
-        assert!(std::env::var_os("CI").is_none(), "{why}");
-        eprintln!("{why}");
-    }
-    found
-}
-
-fn look_for() -> Option<PathBuf> {
-    if let Some(binary) = std::env::var_os("NATS_SERVER_BIN") {
-        return Some(binary.into());
-    }
-    let name = if cfg!(windows) { "nats-server.exe" } else { "nats-server" };
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
 }

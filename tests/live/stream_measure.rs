@@ -27,6 +27,7 @@ use tokio::{
 use crate::harness::{
     Cluster, Settings,
     cluster::said,
+    left_out,
     usage::{cpu, memory_mib},
 };
 
@@ -58,7 +59,7 @@ const LONGEST_US: u64 = 60_000_000;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams() {
     if std::env::var_os("THROUGHLINE_MEASURE").is_none() {
-        eprintln!("left out: measuring takes two minutes (set THROUGHLINE_MEASURE=1)");
+        left_out::say("measuring takes two minutes (set THROUGHLINE_MEASURE=1)");
         return;
     }
     for load in LOADS {

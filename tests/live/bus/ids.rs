@@ -12,7 +12,7 @@ fn hostile() -> Option<Vec<String>> {
     let corpora = std::env::var_os("THROUGHLINE_CORPORA")
         .map_or_else(|| PathBuf::from("../shared/corpora"), PathBuf::from);
     let Ok(lines) = std::fs::read_to_string(corpora.join("naughty_strings/cases.jsonl")) else {
-        eprintln!("left out: no naughty_strings in {} (set THROUGHLINE_CORPORA)", corpora.display());
+        left_out::say(&format!("no naughty_strings in {} (set THROUGHLINE_CORPORA)", corpora.display()));
         return None;
     };
     let text = |line: &str| {

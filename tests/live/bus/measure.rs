@@ -37,14 +37,14 @@ enum Variant {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn relay() {
     if std::env::var_os("THROUGHLINE_MEASURE").is_none() {
-        eprintln!("left out: measuring takes a minute (set THROUGHLINE_MEASURE=1)");
+        left_out::say("measuring takes a minute (set THROUGHLINE_MEASURE=1)");
         return;
     }
     println!("variant in_flight workflows/s p50_ms p99_ms client_us/wf server_us/wf");
     for round in 0..2 {
         for in_flight in [1, 64, 256] {
             for variant in [Variant::Ours, Variant::Client] {
-                let Some(server) = NatsServer::start() else { return };
+                let Some(server) = NatsServer::start_local() else { return };
                 let line = run(&server, variant, in_flight).await;
                 println!("{variant:?} {in_flight} {line} (round {round})");
             }

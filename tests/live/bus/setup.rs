@@ -84,16 +84,13 @@ async fn a_full_stream_says_so_and_a_forbidden_subject_too() {
     }
     assert!(matches!(refusal, Some(BusError::Full(_))), "{refusal:?}");
 
-    let config = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(
-        config.path(),
+    let server = NatsServer::start_configured(
         r#"authorization { users = [
             { user: admin, password: a }
             { user: worker, password: w, permissions: { publish: ["$JS.>", "_INBOX.>"], subscribe: ">" } }
         ] }"#,
-    )
-    .unwrap();
-    let Some(server) = NatsServer::start_with(&["--config", config.path().to_str().unwrap()]) else { return };
+    );
+    let Some(server) = server else { return };
     let as_user = |who: &str| {
         let mut settings = settings(&server);
         settings.url.0 = server.url().replace("nats://", &format!("nats://{who}@"));

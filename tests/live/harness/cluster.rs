@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
-use super::{Figures, Log, Program, Settings, StandIns, process::throughline, python, reaper};
+use super::{Figures, Log, Program, Settings, StandIns, process::throughline, python};
 use crate::nats_server::NatsServer;
 
 /// First token of every subject, as it is without configuration.
@@ -53,7 +53,6 @@ impl Cluster {
         sandbox: &[&str],
     ) -> Option<Self> {
         let nats = NatsServer::start_on(disks.nats, &[])?;
-        reaper::watch(nats.pid().expect("it runs"));
         let dir = tempfile::tempdir().expect("a temporary directory");
         let stand_ins = StandIns::start(dir.path(), sandbox).await;
         let client = async_nats::connect(nats.url()).await.expect("a NATS client");
@@ -124,14 +123,12 @@ impl Cluster {
 
     /// The nats-server crashes.
     pub fn kill_nats(&mut self) {
-        reaper::forget(self.nats.pid().expect("it runs"));
         self.nats.kill();
     }
 
     /// It comes back with the same store on the same port.
     pub fn revive_nats(&mut self) {
         self.nats.restart();
-        reaper::watch(self.nats.pid().expect("it runs again"));
     }
 
     pub async fn log(&self) -> Log {

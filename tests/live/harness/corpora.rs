@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::left_out;
+
 /// The folder `name` of the corpora; where there is none, the test says so and ends.
 pub fn folder(name: &str) -> Option<PathBuf> {
     let root = std::env::var_os("THROUGHLINE_CORPORA")
@@ -12,7 +14,7 @@ pub fn folder(name: &str) -> Option<PathBuf> {
     if folder.is_dir() {
         return Some(folder);
     }
-    eprintln!("left out: there is no corpus {name} in {}; set THROUGHLINE_CORPORA", root.display());
+    left_out::say(&format!("there is no corpus {name} in {}; set THROUGHLINE_CORPORA", root.display()));
     None
 }
 

@@ -7,6 +7,8 @@ use std::{
     process::Command,
 };
 
+use super::left_out;
+
 pub struct Disk(tempfile::TempDir);
 
 impl Disk {
@@ -21,11 +23,11 @@ impl Disk {
             Ok(output) if output.status.success() => Some(Self(dir)),
             Ok(output) => {
                 let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                eprintln!("left out: no tmpfs can be mounted here: {why}");
+                left_out::say(&format!("no tmpfs can be mounted here: {why}"));
                 None
             }
             Err(error) => {
-                eprintln!("left out: no tmpfs can be mounted here: {error}");
+                left_out::say(&format!("no tmpfs can be mounted here: {error}"));
                 None
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::Command, time::Duration};
 
-use super::{LOOK_AGAIN, Program, SOON, corpora, python};
+use super::{LOOK_AGAIN, Program, SOON, corpora, left_out, python};
 
 /// What it takes for a key.
 pub const KEY: &str = "a-key-for-llama";
@@ -42,7 +42,7 @@ impl Llama {
             if !program.is_running() {
                 // It is compiled for newer processors than some machines have.
                 let ended = program.ended(Duration::ZERO).await;
-                python::left_out(&format!("llama-server does not run here ({ended}):\n{log}"));
+                left_out::must_run(&format!("llama-server does not run here ({ended}):\n{log}"));
                 return None;
             }
             assert!(tokio::time::Instant::now() < deadline, "llama-server does not listen:\n{log}");

@@ -1,4 +1,5 @@
-//! Three nats-servers that are one cluster, with the configuration, the users and the certificates that are shipped.
+//! Three nats-servers that are one cluster, with the configuration, the users and the certificates that are shipped. Always
+//! local processes: tests put each in a network namespace of its own, and take their signals and addresses as they are.
 
 use std::{
     net::TcpListener,

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::reaper;
+use super::{left_out, reaper};
 
 /// The Python with nats-py that `tests/run.sh` found, else the one that `python.sh` makes. `None` is said, and is
 /// an error where leaving tests out would go unnoticed.
@@ -36,15 +36,9 @@ fn found(variable: &str, script: &[&str]) -> Option<PathBuf> {
         .filter(|made| made.status.success())
         .map(|made| PathBuf::from(String::from_utf8(made.stdout).expect("a path").trim_end()));
     if path.is_none() {
-        left_out(&format!("tests/live/{} could not find or make it", script.join(" ")));
+        left_out::must_run(&format!("tests/live/{} could not find or make it", script.join(" ")));
     }
     path
-}
-
-/// Says that a test is left out; an error where that would go unnoticed.
-pub fn left_out(why: &str) {
-    assert!(std::env::var_os("CI").is_none(), "left out: {why}");
-    eprintln!("left out: {why}");
 }
 
 /// Every row of `interactions`, read by Python's own SQLite.

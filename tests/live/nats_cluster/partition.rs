@@ -12,7 +12,7 @@ use super::{
 use crate::harness::{
     Log, Nodes, Program, SOON,
     cluster::NAMESPACE,
-    eventually,
+    eventually, left_out,
     nodes::{NODES, Place},
     process::throughline,
 };
@@ -44,8 +44,8 @@ async fn a_leader_that_is_cut_off_acknowledges_nothing_and_nothing_is_lost() {
     }
     let may = Command::new("unshare").args(["-n", "ip", "link", "add", "b0", "type", "bridge"]).output();
     if !may.is_ok_and(|tried| tried.status.success()) {
-        eprintln!(
-            "left out: network namespaces and bridges cannot be made here (root, iproute2 and util-linux are needed)"
+        left_out::say(
+            "network namespaces and bridges cannot be made here (root, iproute2 and util-linux are needed)",
         );
         return;
     }

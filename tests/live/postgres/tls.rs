@@ -7,7 +7,10 @@ use throughline::storage::postgres::PostgresStore;
 use throughline_actors::ports::store::Store;
 
 use super::{CONNECTIONS, material::*, open};
-use crate::{harness::eventually, postgres_server::PostgresServer};
+use crate::{
+    harness::{eventually, left_out},
+    postgres_server::PostgresServer,
+};
 
 /// Makes a self-signed certificate for `name`: `cert.pem` and `key.pem` in `dir`.
 fn certificate(dir: &Path, name: &str) -> bool {
@@ -25,7 +28,7 @@ fn certificate(dir: &Path, name: &str) -> bool {
 async fn a_server_with_a_certificate_is_spoken_to_in_secret() {
     let (ours, another) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     if !certificate(ours.path(), "localhost") || !certificate(another.path(), "localhost") {
-        eprintln!("left out: no openssl to make certificates with");
+        left_out::say("no openssl to make certificates with");
         return;
     }
     let Some(server) = PostgresServer::start_with_tls().await else { return };

@@ -10,6 +10,7 @@ use super::{replay, summary};
 use crate::harness::{
     Cluster, Log, Program, SOON, Settings,
     cluster::said,
+    left_out,
     process::throughline,
     stand_ins::{model, of},
 };
@@ -155,7 +156,7 @@ async fn without_a_network(cluster: &Cluster, count: usize) {
     }
     let alone = ["--user", "--map-root-user", "--net"];
     if !Command::new("unshare").args(alone).arg("true").status().is_ok_and(|status| status.success()) {
-        eprintln!("left out: this machine gives us no network namespace of our own");
+        left_out::say("this machine gives us no network namespace of our own");
         return;
     }
     let (program, mut command) = (throughline(), Command::new("unshare"));
