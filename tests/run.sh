@@ -276,7 +276,7 @@ if chosen unit flow wire live; then
     if chosen wire; then run wire "real adapters on loopback" cargo_test --test wire; fi
     if chosen live; then
       if [ -z "$no_live" ]; then
-        THROUGHLINE_FIGURES="$scratch/figures" THROUGHLINE_LEFT_OUT="$scratch/left-out" run live "a real nats-server, real processes" cargo_test --test live
+        THROUGHLINE_TEST_FIGURES="$scratch/figures" THROUGHLINE_TEST_LEFT_OUT="$scratch/left-out" run live "a real nats-server, real processes" cargo_test --test live
         show_figures
       else
         leave_out live "$no_live"

@@ -24,8 +24,13 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 const LISTS: [&[&str]; 4] = [&["sources"], &["providers"], &["models"], &["routing", "rules"]];
 
 /// Variables with our prefix that are not configuration: those of this program, of `deploy/` and of the tests.
-const NOT_CONFIGURATION: [&str; 4] =
-    ["THROUGHLINE_CONFIG", "THROUGHLINE_CORPORA", "THROUGHLINE_CACHE", "THROUGHLINE_POSTGRES_IMAGE"];
+const NOT_CONFIGURATION: [&str; 5] = [
+    "THROUGHLINE_CONFIG",
+    "THROUGHLINE_CORPORA",
+    "THROUGHLINE_CACHE",
+    "THROUGHLINE_NATS_IMAGE",
+    "THROUGHLINE_POSTGRES_IMAGE",
+];
 /// Variables of the tests begin with this.
 const OF_TESTS: &str = "THROUGHLINE_TEST_";
 

@@ -157,7 +157,7 @@ test_run_runs_live_in_containers_without_a_local_server_and_says_what_was_left_o
 case "$*" in
   *"--test live"*)
     echo "image=$THROUGHLINE_NATS_IMAGE"
-    printf 'one::test: no tmpfs\nanother::test: no tmpfs\n' >>"$THROUGHLINE_LEFT_OUT"
+    printf 'one::test: no tmpfs\nanother::test: no tmpfs\n' >>"$THROUGHLINE_TEST_LEFT_OUT"
     echo "test result: ok. 2 passed; 0 failed; 0 ignored" ;;
 esac
 CARGO

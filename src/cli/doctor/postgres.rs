@@ -55,7 +55,6 @@ mod tests {
             writes_full_pages: true,
             is_standby: false,
             max_connections: 100,
-            clock: 0.0,
         }
     }
 

@@ -7,10 +7,10 @@ use super::connection::Statement;
 const ASK: &str = "SELECT
     current_setting('server_version'), current_setting('fsync') = 'on',
     current_setting('synchronous_commit') <> 'off', current_setting('full_page_writes') = 'on', pg_is_in_recovery(),
-    current_setting('max_connections')::integer, extract(epoch FROM clock_timestamp())::float8";
+    current_setting('max_connections')::integer";
 
 /// What a worker depends on, as the server sees it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one setting of the server")]
 pub struct ServerFacts {
     /// Its version, such as `17.4`.
@@ -25,8 +25,6 @@ pub struct ServerFacts {
     pub is_standby: bool,
     /// Connections that it takes from everybody.
     pub max_connections: i32,
-    /// Its clock, in seconds since the Unix epoch.
-    pub clock: f64,
 }
 
 pub(super) struct AskServer;
@@ -43,7 +41,6 @@ impl Statement for AskServer {
             writes_full_pages: row.try_get(3)?,
             is_standby: row.try_get(4)?,
             max_connections: row.try_get(5)?,
-            clock: row.try_get(6)?,
         })
     }
 }

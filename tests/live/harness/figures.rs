@@ -13,7 +13,7 @@ use std::{
 use super::Log;
 
 /// A file that figures are appended to, as lines of the table in `tests/run.sh`.
-const FILE: &str = "THROUGHLINE_FIGURES";
+const FILE: &str = "THROUGHLINE_TEST_FIGURES";
 
 /// The figures of one test.
 #[derive(Debug)]

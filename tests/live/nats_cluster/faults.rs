@@ -115,18 +115,22 @@ async fn publish(
     published
 }
 
-/// What became of these inputs; `stall` is the longest time that one of them took to be acknowledged.
+/// What became of these inputs, with the model calls since `calls`; `stall` is the longest time that one of them took to
+/// be acknowledged.
 pub(super) async fn show_figures(
     rig: &Rig,
     (row, fault): (u8, &'static str),
     faults: usize,
     log: &Log,
     sent: &[String],
+    calls: &mut u64,
     stall: Duration,
 ) {
     let id = |row: &serde_json::Value| row["workflow_id"].as_str().expect("an id").to_owned();
     let rows: Vec<_> = rig.rows().iter().map(id).collect();
-    Figures::count(row, fault, faults, log, sent).rows(log, sent, rows).recovered(stall).show();
+    let before = std::mem::replace(calls, rig.stand_ins.count("model").await);
+    let figures = Figures::count(row, fault, faults, log, sent).rows(log, sent, rows);
+    figures.calls(*calls - before).recovered(stall).show();
 }
 
 /// Every acknowledged input ended well, once, and is stored once; one without an answer at most once.
@@ -197,10 +201,11 @@ async fn a_leader_that_dies_or_freezes_costs_seconds_and_no_input() {
         } else {
             log.until_ended_within(END_LIMIT, &acknowledged).await;
             let row = (5, "the leader of three killed (over: longest wait)");
-            show_figures(&rig, row, KILLS, &log, &acknowledged, stall).await;
+            let mut calls = 0;
+            show_figures(&rig, row, KILLS, &log, &acknowledged, &mut calls, stall).await;
             log.until_ended_within(END_LIMIT, &done.acknowledged).await;
             let row = (7, "the leader of three frozen for 10 s (over: longest wait)");
-            show_figures(&rig, row, 1, &log, &done.acknowledged, done.stall).await;
+            show_figures(&rig, row, 1, &log, &done.acknowledged, &mut calls, done.stall).await;
         }
         acknowledged.extend(done.acknowledged);
     }

@@ -115,7 +115,7 @@ async fn inside() {
     assert!(done.stall < STALL_LIMIT, "{:?}", done.stall);
     assert_nothing_lost(&rig, &mut log, &done.acknowledged, &unknown).await;
     let row = (6, "the leader of three cut off (over: longest wait)");
-    show_figures(&rig, row, 1, &log, &done.acknowledged, done.stall).await;
+    show_figures(&rig, row, 1, &log, &done.acknowledged, &mut 0, done.stall).await;
     for worker in &mut rig.workers {
         assert!(worker.is_running(), "{}", worker.stderr());
     }
