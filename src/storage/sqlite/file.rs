@@ -21,8 +21,10 @@ const OPEN_PAUSE: Duration = Duration::from_millis(20);
 /// Rows that SQLite's thread may be ahead of the task that reads them.
 const ROWS_AHEAD: usize = 1024;
 
-/// Page cache of one connection, in KiB (SQLite takes that as a negative number).
-const PAGE_CACHE_KIB: &str = "-16384";
+/// Page caches of the connection that writes and of each that reads, in KiB (SQLite takes that as a negative number). Small:
+/// what is not here is in the system's cache, and an idle process keeps what is.
+const WRITER_CACHE_KIB: &str = "-8192";
+const READER_CACHE_KIB: &str = "-2048";
 
 /// Pages in the log at which a commit also folds it into the database: more of them share that work, and opening
 /// the file after a crash takes longer.
@@ -77,7 +79,7 @@ impl DatabaseFile {
             .busy_timeout(limits.busy)
             .row_buffer_size(ROWS_AHEAD)
             .pragma("temp_store", "memory")
-            .pragma("cache_size", PAGE_CACHE_KIB)
+            .pragma("cache_size", WRITER_CACHE_KIB)
             .pragma("journal_size_limit", LOG_BYTES)
             .pragma("wal_autocheckpoint", LOG_PAGES);
         Ok(Self { options: Arc::new(options), limits })
@@ -94,7 +96,8 @@ impl DatabaseFile {
 
     /// Connections that read, opened when they are needed.
     pub(super) fn readers(&self, max_connections: u32) -> SqlitePool {
-        let options = (*self.options).clone().create_if_missing(false).pragma("query_only", "ON");
+        let options = (*self.options).clone().create_if_missing(false);
+        let options = options.pragma("query_only", "ON").pragma("cache_size", READER_CACHE_KIB);
         SqlitePoolOptions::new()
             .max_connections(max_connections.max(1))
             .acquire_timeout(self.limits.request)
