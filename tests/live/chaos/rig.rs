@@ -230,7 +230,7 @@ impl<'a> Run<'a> {
             let status = stopping.ended(STOPPED).await;
             assert_eq!(status.code(), Some(0), "a stopped worker:\n{}", stopping.stderr());
         }
-        let publisher: PublisherLedger = printed(&mut publisher, FINISH).await;
+        let publisher: PublisherLedger = printed(&mut publisher, RECOVERY + FINISH).await;
         let acked: Vec<_> =
             publisher.ledger.iter().filter(|one| one.state == "acked").map(|one| &one.id).collect();
         let mut reader = self.python_with_plan(
