@@ -173,6 +173,11 @@ impl<'a> Run<'a> {
             run.places.push(name);
             run.cluster.workers.push(worker);
         }
+        // The first of them makes the database, which others look at.
+        eventually("the workers are ready", async || {
+            run.cluster.workers.iter().all(|worker| worker.stderr().contains("worker ready")).then_some(())
+        })
+        .await;
         Some(run)
     }
 
