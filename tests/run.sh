@@ -35,7 +35,7 @@ cd "$root" || exit
 DEFAULT_TIERS="format clippy unit flow wire live deploy compose deny"
 # Seconds after which a command that hangs is stopped, so that CI ends with a verdict. Not at a terminal: there Ctrl-C does.
 BUILD_LIMIT_S=2400
-TEST_LIMIT_S=900
+TEST_LIMIT_S=1800
 
 usage() { sed -nE '2,/^set /{ /^set /d; s/^# ?//; p; }' "$0"; }
 
