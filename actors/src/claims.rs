@@ -57,8 +57,8 @@ pub struct Opened {
 impl Claims {
     /// Claims a message that came before; `Err` if it must not be handled, or not now.
     pub async fn open(&self, delivery: &Delivery) -> Result<Opened, Outcome> {
-        let claim = self.read(delivery).await?.claim;
-        let vanished = with_the_last(&claim);
+        let known = self.read(delivery).await?;
+        let vanished = with_the_last(&known.claim);
         if vanished >= self.limits.max_vanished {
             let error = format!(
                 "{vanished} processes that handled it vanished without a word: killed, out of memory, or aborted"
@@ -75,7 +75,7 @@ impl Claims {
             vanished: with_the_last(&claim),
             ..claim
         };
-        self.replace(delivery, open).await?;
+        self.replace(delivery, known, open).await?;
         Ok(Opened { handling, _alone: alone })
     }
 
@@ -109,7 +109,7 @@ impl Claims {
         let close = |claim: Claim| {
             if claim.handling == opened.handling { Claim { open: false, ..claim } } else { claim }
         };
-        match self.replace(delivery, close).await {
+        match self.read_and_replace(delivery, close).await {
             Ok(_) | Err(Outcome::TakenOver) => {}
             // It counts as a process that vanished, of which several are allowed.
             Err(outcome) => {
@@ -129,7 +129,7 @@ impl Claims {
             panics: claim.panics + 1,
             vanished: claim.vanished,
         };
-        match self.replace(delivery, died).await {
+        match self.read_and_replace(delivery, died).await {
             Ok(claim) => Ok(claim.panics),
             Err(Outcome::TakenOver) => Err(Outcome::TakenOver),
             Err(outcome) => {
@@ -139,14 +139,25 @@ impl Claims {
         }
     }
 
-    /// Replaces the claim by what `next` makes of it; `Err` also if a later delivery has claimed the message.
-    async fn replace(&self, delivery: &Delivery, next: impl Fn(Claim) -> Claim) -> Result<Claim, Outcome> {
-        let mut stored = None;
+    async fn read_and_replace(
+        &self,
+        delivery: &Delivery,
+        next: impl Fn(Claim) -> Claim,
+    ) -> Result<Claim, Outcome> {
+        let known = self.read(delivery).await?;
+        self.replace(delivery, known, next).await
+    }
+
+    /// Replaces the claim, which was `known` to be this, by what `next` makes of it; `Err` also if a later delivery has
+    /// claimed the message.
+    async fn replace(
+        &self,
+        delivery: &Delivery,
+        mut known: Claimed,
+        next: impl Fn(Claim) -> Claim,
+    ) -> Result<Claim, Outcome> {
         for _ in 0..TRIES {
-            let Claimed { claim, revision } = self.read(delivery).await?;
-            if stored.as_ref() == Some(&claim) {
-                return Ok(claim);
-            }
+            let Claimed { claim, revision } = known;
             let replacement = next(claim.clone());
             if replacement == claim {
                 return Ok(claim);
@@ -155,7 +166,10 @@ impl Claims {
             match patiently(self.stage, write).await.map_err(PublishFailed::outcome)? {
                 Published::New => return Ok(replacement),
                 // Somebody else's is there, or this one since an attempt that was not answered.
-                Published::Already => stored = Some(replacement),
+                Published::Already => known = self.read(delivery).await?,
+            }
+            if known.claim == replacement {
+                return Ok(replacement);
             }
         }
         Err(Outcome::Later {

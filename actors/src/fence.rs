@@ -4,7 +4,13 @@
 //! as if nothing had happened. Work is therefore driven only while its delivery's lease is held, and after that only
 //! if nobody has claimed the message since.
 
-use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use throughline_schemas::StageName;
 use tokio::time::{Instant, timeout_at};
@@ -28,10 +34,7 @@ pub async fn fenced<T>(
 ) -> Result<T, TakenOver> {
     let Some(lease) = delivery.receipt.lease() else { return Ok(work.await) };
     let mut work = pin!(work);
-    let done = poll_fn(|context| {
-        if lease.is_held(Instant::now()) { work.as_mut().poll(context).map(Some) } else { Poll::Ready(None) }
-    });
-    if let Some(done) = done.await {
+    if let Some(done) = driven(work.as_mut(), |now| lease.is_held(now)).await {
         return Ok(done);
     }
     loop {
@@ -44,15 +47,22 @@ pub async fn fenced<T>(
             );
             return Err(TakenOver);
         }
-        // Looked at before each step of the work: the process may stand still here, too.
         let until = Instant::now() + ASK_AGAIN;
-        let step = poll_fn(|context| {
-            if Instant::now() < until { work.as_mut().poll(context).map(Some) } else { Poll::Ready(None) }
-        });
-        if let Ok(Some(done)) = timeout_at(until, step).await {
+        if let Ok(Some(done)) = timeout_at(until, driven(work.as_mut(), |now| now < until)).await {
             return Ok(done);
         }
     }
+}
+
+/// Goes on with the work for as long as it `may` go on. That is looked at before each step: the process may have stood
+/// still since the last one.
+async fn driven<T>(mut work: Pin<&mut impl Future<Output = T>>, may: impl Fn(Instant) -> bool) -> Option<T> {
+    poll_fn(
+        |context| {
+            if may(Instant::now()) { work.as_mut().poll(context).map(Some) } else { Poll::Ready(None) }
+        },
+    )
+    .await
 }
 
 /// Whether a later delivery of the message has been claimed. While that cannot be asked, nothing can be published

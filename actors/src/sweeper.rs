@@ -255,7 +255,7 @@ impl SweeperArgs {
             Ok(untold) => untold,
             Err(away) => return away,
         };
-        for ended in untold.iter().flatten() {
+        for ended in untold.values() {
             if let Err(outcome) = untold::tell(&self.closer, &turn.session_id, ended).await {
                 return outcome;
             }

@@ -4,7 +4,7 @@
 //! committed was killed in between. An input that is admitted meanwhile finds its session free, and would begin before
 //! the log says that the turn before it has ended. So whoever begins a turn looks there first, and tells what is missing.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use futures_util::future::try_join_all;
 use throughline_schemas::{Event, EventData, EventType, Meta, SessionId, StageName, Subject, decode};
@@ -22,16 +22,19 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// So often. Whoever knew it has had six seconds to say it.
 const WAITS: u32 = 6;
 
-/// For each of these turns, by session and input sequence, the one before it if its end has to be told first. `Err` if
-/// that cannot be found out now.
-pub async fn before(closer: &Closer, places: &[(SessionId, u64)]) -> Result<Vec<Option<EndedTurn>>, Outcome> {
+/// Of these turns, by session and input sequence, those before which the end of another has to be told, by their input
+/// sequence. `Err` if that cannot be found out now.
+pub async fn before(
+    closer: &Closer,
+    places: &[(SessionId, u64)],
+) -> Result<HashMap<u64, EndedTurn>, Outcome> {
     if places.is_empty() {
-        return Ok(Vec::new());
+        return Ok(HashMap::new());
     }
     let ended = closer.database.call(0, |_| closer.store.ended_before(places)).await;
     let ended = ended.map_err(|gave_up| store_away(&gave_up))?;
     let now = closer.clock.now();
-    let untold = places.iter().zip(ended).map(async |((session, _), ended)| {
+    let untold = places.iter().zip(ended).map(async |((session, sequence), ended)| {
         let Some(ended) = ended else { return Ok(None) };
         // What was told long ago may have expired.
         if u128::from(now.ms_since(ended.ended_at)) > UNTOLD_LIMIT.as_millis() {
@@ -42,9 +45,10 @@ pub async fn before(closer: &Closer, places: &[(SessionId, u64)]) -> Result<Vec<
                 return Ok(None);
             }
         }
-        Ok(Some(ended))
+        Ok(Some((*sequence, ended)))
     });
-    try_join_all(untold).await.map_err(PublishFailed::outcome)
+    let untold = try_join_all(untold).await.map_err(PublishFailed::outcome)?;
+    Ok(untold.into_iter().flatten().collect())
 }
 
 /// Tells an end, as whoever committed it would; nothing if what it is made of has vanished from the log.

@@ -91,13 +91,6 @@ impl Stage for InputStage {
             .map(|(admission, _)| (admission.session_id.clone(), admission.input_sequence))
             .collect();
         let untold = untold::before(&self.closer, &places).await;
-        let untold = untold.map(|untold| {
-            let sequences = places.into_iter().map(|(_, sequence)| sequence);
-            sequences
-                .zip(untold)
-                .filter_map(|(sequence, ended)| Some((sequence, ended?)))
-                .collect::<HashMap<_, _>>()
-        });
         let mut answers = answers.into_iter();
         let outcomes = join_all(read.into_iter().zip(batch).map(|(read, delivery)| {
             let answered = read.map(|read| (read, answers.next()));

@@ -391,7 +391,8 @@ impl Drop for NatsInbox {
             return;
         };
         let core = Arc::clone(&self.core);
-        let mut held = std::mem::take(&mut self.arrived);
+        let arrived = std::mem::take(&mut self.arrived);
+        let mut held: Vec<Message> = arrived.into_iter().map(|(message, _)| message).collect();
         let unpin = self.request.unpin();
         let counted = core.closing.enter();
         runtime.spawn(async move {
@@ -400,12 +401,12 @@ impl Drop for NatsInbox {
             let drained = async {
                 if subscriber.drain().await.is_ok() {
                     while let Some(message) = subscriber.next().await {
-                        held.push_back((message, Instant::now()));
+                        held.push(message);
                     }
                 }
             };
             let in_time = tokio::time::timeout(GIVE_BACK_LIMIT, drained).await.is_ok();
-            let unhandled = held.into_iter().map(|(message, _)| message).filter(arrived::is_delivery);
+            let unhandled = held.into_iter().filter(arrived::is_delivery);
             for reply in unhandled.filter_map(|message| message.reply) {
                 let again = receipt::answer(&Settlement::Retried { after: Duration::ZERO });
                 if requests::send(&core, reply, again).await.is_err() {
