@@ -243,10 +243,9 @@ async fn acknowledged_input_survives_a_crash_of_nats() {
     eventually("calls are under way", async || (cluster.stand_ins.count("model").await > 0).then_some(()))
         .await;
     // Who cannot begin ends with a code that says so, and is started again by whoever runs it; here nobody would.
-    eventually("both workers are ready", async || {
-        cluster.workers.iter().all(|worker| worker.stderr().contains("worker ready")).then_some(())
-    })
-    .await;
+    for worker in &cluster.workers {
+        worker.until_ready().await;
+    }
     cluster.crash_nats();
     let crashed = Instant::now();
     // A publisher that gets no acknowledgement publishes again; the workflow id makes it one workflow.

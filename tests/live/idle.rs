@@ -8,7 +8,6 @@ use std::time::Duration;
 use crate::harness::{
     Cluster, Program, SOON, Settings,
     cluster::said,
-    eventually,
     usage::{cpu, memory_mib},
 };
 
@@ -26,7 +25,7 @@ const MOST_GROWTH_MIB: u64 = 12;
 
 async fn fresh(cluster: &Cluster, name: &str) -> Program {
     let worker = cluster.run(name, &["worker", "--stages", STAGES]);
-    eventually("it is ready", async || worker.stderr().contains("worker ready").then_some(())).await;
+    worker.until_ready().await;
     worker
 }
 

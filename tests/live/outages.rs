@@ -94,10 +94,9 @@ async fn workers_wait_for_nats_quietly_and_are_back_at_once() {
     const BACK_WITHIN: Duration = Duration::from_secs(5);
     let Some(mut cluster) = Cluster::start(2, &Settings::new("")).await else { return };
     // Who cannot begin ends with a code that says so, and is started again by whoever runs it; here nobody would.
-    eventually("both workers are ready", async || {
-        cluster.workers.iter().all(|worker| worker.stderr().contains("worker ready")).then_some(())
-    })
-    .await;
+    for worker in &cluster.workers {
+        worker.until_ready().await;
+    }
     let (mut all, mut slowest) = (Vec::new(), Duration::ZERO);
     for round in 0..3 {
         let ids = workflows(&format!("round{round}"), 10);

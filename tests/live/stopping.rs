@@ -14,10 +14,6 @@ const LONG_ACK_WAIT: &str = "[worker]\nack_wait_ms = 30000";
 /// the ack wait: nothing waits for that.
 const RESTART_DELAY: Duration = Duration::from_secs(10);
 
-async fn ready(worker: &Program) {
-    eventually("the worker is ready", async || worker.stderr().contains("worker ready").then_some(())).await;
-}
-
 /// Sends SIGTERM; how long it took to end well, and what it said last.
 async fn stopped(mut worker: Program) -> (Duration, String) {
     let told = Instant::now();
@@ -78,7 +74,7 @@ async fn what_is_not_finished_in_time_is_handed_back_and_taken_up_at_once() {
     let workflows = busy(&mut cluster).await;
     let worker = cluster.workers.pop().unwrap();
     cluster.add_worker();
-    ready(&cluster.workers[0]).await;
+    cluster.workers[0].until_ready().await;
     let told = Instant::now();
     let (took, last) = stopped(worker).await;
     assert!(took < Duration::from_secs(5), "{took:?}");
@@ -132,7 +128,7 @@ async fn restarting_every_worker_in_turn_under_load_loses_nothing_and_delays_lit
     let Some(mut cluster) = Cluster::start_with(2, &settings, &latency).await else { return };
     let mut log = cluster.log().await;
     for worker in &cluster.workers {
-        ready(worker).await;
+        worker.until_ready().await;
     }
     let workflows: Vec<_> = (0..MESSAGES).map(|n| format!("w{n}")).collect();
     let mut old: Vec<Program> = cluster.workers.drain(..).collect();
@@ -148,7 +144,7 @@ async fn restarting_every_worker_in_turn_under_load_loses_nothing_and_delays_lit
             let (took, last) = stopped(old.remove(0)).await;
             eprintln!("stopped after {took:?}: {last}");
             let worker = cluster.run(&format!("new{n}"), &["worker"]);
-            ready(&worker).await;
+            worker.until_ready().await;
             new.push(worker);
         }
         new

@@ -72,6 +72,16 @@ pub fn judge(ledgers: &Ledgers) -> Verdict {
     Verdict { broken, figures, table }
 }
 
+fn is_end(event: &Logged) -> bool {
+    matches!(event.kind.as_str(), "interaction_saved" | "workflow_failed")
+}
+
+/// How long after the last fault the last workflow ended, in seconds.
+fn over_after(ledgers: &Ledgers) -> f64 {
+    let last = ledgers.events.iter().filter(|event| is_end(event)).map(|event| event.at).fold(0.0, f64::max);
+    (last - ledgers.calm_at).max(0.0)
+}
+
 /// The same in one line of the table of all tests.
 fn table(
     ledgers: &Ledgers,
@@ -79,15 +89,13 @@ fn table(
     extra: usize,
     disordered: usize,
 ) -> Figures {
-    let is_end = |event: &&Logged| matches!(event.kind.as_str(), "interaction_saved" | "workflow_failed");
     let acked = ledgers.published.iter().filter(|one| one.state == "acked");
     let ends = acked.map(|one| {
         workflows
             .get(one.id.as_str())
-            .map_or(0, |workflow| workflow.events.iter().copied().filter(is_end).count())
+            .map_or(0, |workflow| workflow.events.iter().filter(|event| is_end(event)).count())
     });
-    let last = ledgers.events.iter().filter(is_end).map(|event| event.at).fold(0.0, f64::max);
-    let over = Duration::from_secs_f64((last - ledgers.calm_at).max(0.0));
+    let over = Duration::from_secs_f64(over_after(ledgers));
     let figures = Figures::of_ends(1, "", ledgers.faults.len(), ends);
     figures.out_of_order(disordered).more_calls(extra).recovered(over)
 }
@@ -196,12 +204,10 @@ fn figures(
     disordered: usize,
 ) -> String {
     let acked = ledgers.published.iter().filter(|one| one.state == "acked").count();
-    let is_end = |event: &&Logged| matches!(event.kind.as_str(), "interaction_saved" | "workflow_failed");
-    let ends: Vec<_> = ledgers.events.iter().filter(is_end).collect();
+    let ends: Vec<_> = ledgers.events.iter().filter(|event| is_end(event)).collect();
     let saved = ends.iter().filter(|event| event.kind == "interaction_saved").count();
-    let last = ends.iter().map(|event| event.at).fold(0.0, f64::max);
     let longest = ledgers.published.iter().filter_map(|one| {
-        let ended = workflows.get(one.id.as_str())?.events.iter().copied().find(|event| is_end(event))?;
+        let ended = workflows.get(one.id.as_str())?.events.iter().find(|event| is_end(event))?;
         Some(ended.at - one.at)
     });
     let longest = longest.fold(0.0, f64::max);
@@ -217,7 +223,7 @@ fn figures(
         acked.saturating_sub(ends.len()),
         ledgers.calls.len(),
         ledgers.watched.heard,
-        (last - ledgers.calm_at).max(0.0),
+        over_after(ledgers),
         ledgers.peak_rss_kib / 1024,
     )
 }

@@ -174,10 +174,9 @@ impl<'a> Run<'a> {
             run.cluster.workers.push(worker);
         }
         // The first of them makes the database, which others look at.
-        eventually("the workers are ready", async || {
-            run.cluster.workers.iter().all(|worker| worker.stderr().contains("worker ready")).then_some(())
-        })
-        .await;
+        for worker in &run.cluster.workers {
+            worker.until_ready().await;
+        }
         Some(run)
     }
 

@@ -75,6 +75,14 @@ impl Program {
         read(&self.err)
     }
 
+    /// Waits until a worker says that it is ready.
+    pub async fn until_ready(&self) {
+        super::eventually("the worker is ready", async || {
+            self.stderr().contains("worker ready").then_some(())
+        })
+        .await;
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.look().is_none()
     }
