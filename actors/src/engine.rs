@@ -125,6 +125,7 @@ impl Engine {
                 source: Source::Events,
                 quarantine: Arc::clone(&quarantine),
                 entropy: Arc::clone(&ports.entropy),
+                clock: Arc::clone(&ports.clock),
             };
             let exhausted = StageArgs {
                 stage: Arc::new(Exhausted(Arc::clone(&events.stage))),

@@ -81,6 +81,15 @@ enum Earlier {
     Unsaid,
 }
 
+impl Earlier {
+    fn is_something(&self) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Published | Self::Failed | Self::Unsaid => true,
+        }
+    }
+}
+
 /// A [`Step`] as a [`Stage`]: one event in, one event out.
 pub struct EventHandler<S> {
     step: S,
@@ -128,7 +137,17 @@ impl<S: Step> EventHandler<S> {
             Run { sequence: delivery.sequence, made: delivery.delivered.saturating_sub(1), traceparent };
         if run.made > 0 {
             signals::redelivered(self.step.stage());
-            match self.earlier(&event.meta).await {
+        }
+        if run.made > 0 || delivery.maybe_worked_on {
+            let earlier = self.earlier(&event.meta).await;
+            if run.made == 0 && earlier.as_ref().is_ok_and(Earlier::is_something) {
+                signals::not_done_again(self.step.stage());
+                tracing::info!(
+                    sequence = run.sequence,
+                    "an old event was delivered as a new one; its work is on record"
+                );
+            }
+            match earlier {
                 Ok(Earlier::Nothing) => {}
                 Ok(Earlier::Published) => return Outcome::Done,
                 Ok(Earlier::Failed) => return self.closer.finish(&event.meta, input_sequence(event)).await,

@@ -12,6 +12,8 @@ use crate::{model_client::ModelTarget, policy::breaker::BreakerState};
 pub const DELIVERIES: &str = "throughline_deliveries_total";
 /// Deliveries that came more than once, by stage.
 pub const REDELIVERIES: &str = "throughline_redeliveries_total";
+/// Old events that came as new ones and whose work was on record, by stage.
+pub const NOT_DONE_AGAIN: &str = "throughline_work_not_repeated_total";
 /// Deliveries in hand, by stage.
 pub const IN_FLIGHT: &str = "throughline_deliveries_in_flight";
 /// Time from a delivery's start in a worker to its settlement, by stage.
@@ -66,6 +68,10 @@ pub(crate) fn settled(stage: StageName, outcome: &'static str) {
 
 pub(crate) fn redelivered(stage: StageName) {
     counter!(REDELIVERIES, "stage" => stage.as_str()).increment(1);
+}
+
+pub(crate) fn not_done_again(stage: StageName) {
+    counter!(NOT_DONE_AGAIN, "stage" => stage.as_str()).increment(1);
 }
 
 pub(crate) fn in_flight(stage: StageName, count: usize) {

@@ -10,6 +10,7 @@
 //! queue and the workers together never hold more than `slots`. Work waits in the server, not here.
 
 mod drain;
+mod history;
 mod intake;
 mod leased;
 
@@ -31,6 +32,8 @@ use tokio::{
     time::Instant,
 };
 
+use history::History;
+
 use crate::{
     claims::Claims,
     policy::{
@@ -39,7 +42,7 @@ use crate::{
     },
     ports::{
         bus::{Bus, BusError, Delivery, Receipt},
-        clock::Entropy,
+        clock::{Clock, Entropy},
     },
     signals,
     worker::{Work, Worker, WorkerArgs},
@@ -77,6 +80,8 @@ pub struct StageArgs {
     pub quarantine: Arc<Semaphore>,
     /// See [`Claims`].
     pub entropy: Arc<dyn Entropy>,
+    /// Tells how late a delivery comes.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// Which deliveries a stage actor takes.
@@ -153,6 +158,7 @@ pub struct StageState {
     intake: JoinHandle<()>,
     progress: Option<JoinHandle<()>>,
     queue: VecDeque<Delivery>,
+    history: History,
     /// Sequences of queued deliveries whose worker died while it had others in hand, too.
     suspects: HashSet<u64>,
     idle: Vec<ActorRef<Work>>,
@@ -175,6 +181,12 @@ impl Actor for StageActor {
             Source::Events => args.bus.open(name).await?,
             Source::Exhausted => args.bus.open_exhausted(name).await?,
         };
+        // Asked before anything is delivered: what comes later is behind it.
+        let history = match args.source {
+            Source::Events if name != StageName::Input => History::since(args.bus.position().await?.last),
+            // Inputs are told apart by the database, and what the server has given up on was delivered before.
+            Source::Events | Source::Exhausted => History::since(0),
+        };
         inbox.grant(args.slots).await?;
         // At most one message per slot can be under way, so sending credit never waits.
         let (credit, credits) = mpsc::channel(args.slots + 1);
@@ -191,6 +203,7 @@ impl Actor for StageActor {
             intake,
             progress: None,
             queue: VecDeque::new(),
+            history,
             suspects: HashSet::new(),
             idle: Vec::new(),
             busy: HashMap::new(),
@@ -207,6 +220,7 @@ impl Actor for StageActor {
         match message {
             StageMessage::Arrived(delivery) if state.draining.is_some() => state.hand_back_late(delivery),
             StageMessage::Arrived(delivery) => {
+                let delivery = state.history.mark(delivery, state.args.clock.now());
                 state.queue.push_back(leased::leased(delivery, state.args.ack_wait));
                 state.dispatch(&myself).await?;
             }

@@ -33,11 +33,17 @@ enum Kind {
 }
 
 /// What each metric says. Its labels are listed where it is named, in `signals`.
-const DESCRIPTIONS: [(&str, Kind, Unit, &str); 23] = {
+const DESCRIPTIONS: [(&str, Kind, Unit, &str); 24] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         (signals::DELIVERIES, Counter, Unit::Count, "Deliveries settled, by stage and outcome."),
         (signals::REDELIVERIES, Counter, Unit::Count, "Deliveries that came more than once, by stage."),
+        (
+            signals::NOT_DONE_AGAIN,
+            Counter,
+            Unit::Count,
+            "Old events that came as new ones (a consumer was made anew or rewound) and whose work was on record, by stage.",
+        ),
         (signals::IN_FLIGHT, Gauge, Unit::Count, "Deliveries in hand, by stage."),
         (
             signals::STAGE_SECONDS,

@@ -16,6 +16,7 @@ mod fence;
 mod journey;
 mod limits;
 mod live;
+mod made_anew;
 mod model;
 mod poison;
 mod redo;

@@ -100,6 +100,9 @@ pub struct Delivery {
     pub sequence: u64,
     /// How often it has been delivered, this time included.
     pub delivered: u32,
+    /// Its event may have been worked on although this is its first delivery: its consumer may have been made anew or
+    /// rewound, or its stream restored. Adapters say false; the stage that takes it knows better.
+    pub maybe_worked_on: bool,
     /// When the stream stored it.
     pub published_at: Timestamp,
     /// When it came into this process. How long it has been somewhere in here counts, too.

@@ -40,6 +40,7 @@ impl Message {
             body: self.body.clone(),
             sequence: self.sequence,
             delivered,
+            maybe_worked_on: false,
             published_at: self.stored_at,
             received_at: Instant::now(),
             receipt: Arc::new(NoReceipt),

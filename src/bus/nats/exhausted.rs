@@ -94,6 +94,7 @@ impl ExhaustedInbox {
             body: stored.body,
             sequence,
             delivered: advisory.deliveries,
+            maybe_worked_on: false,
             published_at: stored.stored_at,
             received_at: Instant::now(),
             receipt: Arc::new(NatsReceipt::new(Arc::clone(&self.core), reply)),

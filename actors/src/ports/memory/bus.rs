@@ -219,6 +219,13 @@ impl MemoryBus {
         self.shared.changed();
     }
 
+    /// The consumer of a stage is made anew, or rewound: what is stored behind this sequence is delivered to it for the
+    /// first time.
+    pub fn rewind(&self, stage: StageName, to: u64) {
+        self.shared.lock().log.rewind(stage, to);
+        self.shared.changed();
+    }
+
     /// Cuts or restores the connection. While it is cut nothing is delivered, publishes are unavailable, and
     /// answers for deliveries are lost.
     pub fn set_connected(&self, connected: bool) {

@@ -67,6 +67,7 @@ pub(super) fn read(
         body: message.payload,
         sequence: info.sequence,
         delivered: info.delivered,
+        maybe_worked_on: false,
         published_at: info.published_at,
         received_at,
         receipt: Arc::new(NatsReceipt::new(Arc::clone(core), reply)),

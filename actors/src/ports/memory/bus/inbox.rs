@@ -108,6 +108,7 @@ impl MemoryInbox {
             body: message.body,
             sequence: message.sequence,
             delivered,
+            maybe_worked_on: false,
             published_at: message.stored_at,
             received_at: Instant::now(),
             receipt: Arc::new(receipt),

@@ -193,6 +193,11 @@ impl Log {
         }
     }
 
+    /// Makes a stage's consumer begin again behind this sequence, as if it had delivered nothing of that yet.
+    pub(super) fn rewind(&mut self, stage: StageName, to: u64) {
+        self.stages.insert(stage, Cursor { looked_at: to, ..Cursor::default() });
+    }
+
     /// What a stage has been given and has not answered for, in order.
     pub(super) fn unanswered(&self, stage: StageName) -> Vec<Stored> {
         let pending = self.stages.get(&stage).into_iter().flat_map(|cursor| cursor.pending.0.keys());
