@@ -12,8 +12,9 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use reqwest::{Client, Url};
 use tokio::time::Instant;
 
-/// Idle connections kept for one host. Above the default concurrency of a stage, so that full load does not reconnect.
-const MAX_IDLE_PER_HOST: usize = 256;
+/// Idle connections kept for one host: all, so that full load does not reconnect. There are never more than the slots of a
+/// stage, and each is closed after [`MAX_IDLE`].
+const MAX_IDLE_PER_HOST: usize = usize::MAX;
 /// An idle connection is closed after this time.
 const MAX_IDLE: Duration = Duration::from_secs(30);
 /// A silent peer is probed after this time, so that a long wait for a model survives NAT and notices a dead host.

@@ -16,6 +16,7 @@ pub mod http;
 mod http_client;
 mod leash;
 pub mod llm;
+pub mod machine;
 pub mod nats_server;
 pub mod prices;
 pub mod replay;

@@ -14,6 +14,7 @@ use crate::{
     config::{Config, Env},
     http::{HttpError, HttpPort},
     llm::RouteError,
+    machine::{Machine, Need, raise_open_files},
 };
 
 /// Why a worker cannot start.
@@ -54,6 +55,15 @@ impl Worker {
     ) -> Result<(Self, HttpPort), WorkerError> {
         // What can be wrong in the configuration is found out before anything is opened.
         let settings = engine_settings(config, stages)?;
+        raise_open_files();
+        let (need, machine) = (Need::of(config), Machine::here());
+        if machine.open_files.is_some_and(|allowed| allowed < need.open_files) {
+            tracing::warn!(
+                needed = need.open_files,
+                allowed = machine.open_files,
+                "not as many files may be open as all slots together may need; `throughline doctor` says what to change"
+            );
+        }
         let template = load_prompt(&config.prompt)?;
         let port = HttpPort::bind(config.http.listen).await?;
         let adapters = Adapters::open(config, env, "worker", stages).await?;

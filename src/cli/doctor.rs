@@ -1,5 +1,6 @@
 //! `throughline doctor`: everything that a worker needs, looked at without paying for anything.
 
+mod capacity;
 mod database;
 mod finding;
 mod keys;
@@ -14,12 +15,15 @@ mod whoami;
 use super::{DoctorArgs, Exit, Failure, output, timeline::Style};
 use crate::{
     config::{Config, Env},
+    machine::{Machine, raise_open_files},
     system::SystemClock,
 };
 use finding::{Finding, Status};
 use throughline_actors::ports::clock::Clock;
 
 pub(super) async fn run(args: &DoctorArgs, config: &Config, env: &Env) -> Result<(), Failure> {
+    // As a worker does, so that it is told what a worker would have.
+    raise_open_files();
     let (nats, database, reach) = tokio::join!(
         Box::pin(nats::check(config, env, args.role)),
         Box::pin(database::check(config, env)),
@@ -27,6 +31,7 @@ pub(super) async fn run(args: &DoctorArgs, config: &Config, env: &Env) -> Result
     );
     let findings: Vec<Finding> = settings::check(config, env)
         .into_iter()
+        .chain(capacity::check(config, Machine::here()))
         .chain(prices::check(config, SystemClock.now()))
         .chain(nats)
         .chain([database])

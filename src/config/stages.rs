@@ -77,10 +77,15 @@ impl Breaker {
 const SOURCES: Retry =
     Retry { max_attempts: 2, base_delay: Duration::from_millis(100), max_delay: Duration::from_secs(1) };
 
+/// Slots of the stages that wait for others. Waiting costs memory (some 90 MiB for so many model calls) and no CPU time, and
+/// whatever has no slot waits in the server: 64 slots would be 13 workflows a second with a model of five seconds.
+const WAITING: usize = 1_024;
+
 /// `[stages.<name>]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stage {
-    /// Messages that one process works on at once, 1 to 65536. Default 256 for `input` and `persistence`, else 64.
+    /// Messages that one process works on at once, 1 to 65536. Default 256 for `input` and `persistence`, 64 for `context`,
+    /// 1024 for `external` and `generation`.
     pub concurrency: usize,
     /// Default 4 attempts, 1 s doubling up to 60 s; for `external` 2 attempts, 100 ms doubling up to 1 s.
     pub retry: Retry,
@@ -130,8 +135,8 @@ impl Default for Stages {
         Self {
             input: Stage::with_concurrency(256),
             context: Stage::with_concurrency(64),
-            external: Stage { retry: SOURCES, ..Stage::with_concurrency(64) },
-            generation: Stage::with_concurrency(64),
+            external: Stage { retry: SOURCES, ..Stage::with_concurrency(WAITING) },
+            generation: Stage::with_concurrency(WAITING),
             persistence: Stage::with_concurrency(256),
         }
     }

@@ -28,7 +28,9 @@ fn without_anything_there_are_the_defaults_and_no_problems() {
     let config = load("", &[]);
     assert_eq!(config.nats.url.expose(), "nats://127.0.0.1:4222");
     assert_eq!(config.nats.max_bytes, 2048 << 20);
-    assert_eq!(config.stages.input.concurrency, 256);
+    let super::super::Stages { input, context, external, generation, persistence } = &config.stages;
+    let slots = [input, context, external, generation, persistence].map(|stage| stage.concurrency);
+    assert_eq!(slots, [256, 64, 1024, 1024, 256]);
     assert!(config.providers.is_empty() && config.models.is_empty());
     assert!(!config.is_set("nats.url"));
 }

@@ -33,9 +33,9 @@ const BODIES_OUTLIVE: Duration = Duration::from_hours(24);
 const SMALL_STREAM_BYTES: i64 = 16 * 1024 * 1024;
 /// A message that kills even whoever buries it is left alone after so many.
 const BURIAL_ATTEMPTS: i64 = 20;
-/// More than all workers of a large deployment have in hand at once (64 processes with 256 slots). How much is in
+/// More than all workers of a large deployment have in hand at once (64 processes with 1,024 slots). How much is in
 /// hand is limited by what inboxes ask for; reaching this limit would stall every worker.
-const MAX_ACK_PENDING: i64 = 16_384;
+const MAX_ACK_PENDING: i64 = 65_536;
 /// Each inbox has at most six requests waiting: one, and four top-ups of a quarter of its window, and one in
 /// flight. The default of 512 would end at 85 processes.
 const MAX_WAITING: i64 = 4_096;
