@@ -38,6 +38,16 @@ impl Namespace {
         format!("{self}.v{MAJOR}.>")
     }
 
+    /// Every event of this namespace as the server tells it once it is stored: `{ns}.stored.v1.>`.
+    pub fn all_stored(&self) -> String {
+        format!("{self}.stored.v{MAJOR}.>")
+    }
+
+    /// The same of one type: `{ns}.stored.v1.{event_type}.>`.
+    pub fn stored_of(&self, event_type: EventType) -> String {
+        format!("{self}.stored.v{MAJOR}.{event_type}.>")
+    }
+
     /// The subject on which publishers may send input without tokens: `{ns}.v1.user_input_received`.
     pub fn bare_input(&self) -> String {
         format!("{self}.v{MAJOR}.{}", EventType::UserInputReceived)
@@ -154,9 +164,12 @@ pub struct Tokens<'a> {
 }
 
 impl<'a> Tokens<'a> {
-    /// Takes `{ns}.v1.{event_type}`, bare or with tokens behind it, apart.
+    /// Takes `{ns}.v1.{event_type}` or `{ns}.stored.v1.{event_type}`, bare or with tokens behind it, apart.
     pub fn of(subject: &'a str) -> Option<Self> {
-        let mut parts = subject.split('.').skip(2);
+        let mut parts = subject.split('.').skip(1);
+        if parts.next()? == "stored" {
+            parts.next()?;
+        }
         Some(Self { kind: parts.next()?, session: parts.next(), workflow: parts.next() })
     }
 
@@ -193,7 +206,9 @@ mod tests {
         assert_eq!(tokens("a.v1.input_validated.s.w"), Some(("input_validated", Some("s"), Some("w"))));
         assert_eq!(tokens("b.v2.tool_called.s.w"), Some(("tool_called", Some("s"), Some("w"))));
         assert_eq!(tokens("a.v1.user_input_received"), Some(("user_input_received", None, None)));
+        assert_eq!(tokens("a.stored.v1.input_validated.s.w"), tokens("a.v1.input_validated.s.w"));
         assert_eq!(tokens("a.v1"), None);
+        assert_eq!(tokens("a.stored.v1"), None);
         let of_later = Tokens::of("b.v2.tool_called.s.w").unwrap();
         assert_eq!(of_later.event_type(), None);
     }

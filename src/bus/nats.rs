@@ -168,8 +168,8 @@ impl NatsBus {
         EventReader::open(Arc::clone(&self.core), ReadRequest::ends_of(self.namespace(), workflow)).await
     }
 
-    /// Ends of all workflows of the namespace as they are published, at the price of a plain subscription. Sees a
-    /// repeated publish of the same end again, and nothing while the connection is down.
+    /// Ends of all workflows of the namespace as they are stored, each once, at the price of a plain subscription. Sees
+    /// nothing while the connection is down.
     pub async fn all_ends(&self) -> Result<Ends, BusError> {
         Ends::open(Arc::clone(&self.core)).await
     }

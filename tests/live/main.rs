@@ -16,6 +16,7 @@ mod harness;
 mod hostile_corpora;
 mod idle;
 mod independent_client;
+mod listening;
 mod llama;
 mod llm;
 mod llmock;

@@ -23,6 +23,7 @@ const BARE_INPUT: &str = "user_input_received_without_tokens";
 const DEAD_LETTERS: &str = "dead_letters";
 const BREAKERS: &str = "control_breaker";
 const LIVE: &str = "live";
+const STORED: &str = "stored";
 
 pub(super) fn document() -> Value {
     json!({
@@ -94,6 +95,7 @@ fn channels() -> Map<String, Value> {
         }),
     );
     channels.insert(LIVE.to_owned(), live_channel());
+    channels.insert(STORED.to_owned(), stored_channel());
     channels
 }
 
@@ -107,6 +109,24 @@ fn live_channel() -> Value {
         "messages": {"live_frame": {"$ref": "#/components/messages/live_frame"}},
         "bindings": {"nats": {}},
         "x-sent-by": [StageName::Generation],
+    })
+}
+
+/// What the server says of every event once the log has it.
+fn stored_channel() -> Value {
+    let messages: Map<String, Value> = EventType::ALL.into_iter().flat_map(messages_of).collect();
+    json!({
+        "address": format!("{{namespace}}.stored.v{MAJOR}.{{stored_event_type}}.{{session}}.{{workflow}}"),
+        "summary": "Where to listen: every event, told by the server when it is stored, once and in the order of the \
+            log. Not stored itself: only who listens hears it. The header `Nats-Sequence` is the event's place in the \
+            log; who listens to everything sees by a gap that something was missed, and finds it there. A subscriber \
+            of the events' own subjects also hears publishes that the log refused. An input that was published on \
+            the subject without tokens is told on one without tokens.",
+        "parameters": parameters(&["namespace", "stored_event_type", "session", "workflow"]),
+        "messages": messages,
+        "bindings": {"nats": {}},
+        "x-jetstream": {"stream": EVENTS},
+        "x-sent-by": ["nats-server"],
     })
 }
 

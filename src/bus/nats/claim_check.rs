@@ -6,6 +6,7 @@ use async_nats::jetstream::object_store::{InfoErrorKind, ObjectMetadata, ObjectS
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use throughline_actors::ports::bus::BusError;
+use throughline_schemas::EventType;
 use tokio::{
     io::AsyncReadExt,
     sync::{OnceCell, Semaphore},
@@ -18,6 +19,9 @@ use super::{
 
 /// Events up to this size travel in the message itself.
 pub(super) const INLINE_BYTES: usize = 64 * 1024;
+/// Ends up to this size, and up to half of what the server takes, travel in the message, too: whoever may hear an end
+/// need not be one who may read bodies, which are inputs and prompts as well.
+pub(super) const INLINE_END_BYTES: usize = 512 * 1024;
 /// Largest body that is stored or fetched.
 pub(super) const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 /// How long storing or fetching one body may take.
@@ -119,6 +123,11 @@ impl Bodies {
     }
 }
 
+/// Up to which size an event travels in its message, on a server that takes messages of `max_payload` bytes.
+pub(super) fn inline_bytes(event_type: EventType, max_payload: usize) -> usize {
+    if event_type.is_end() { INLINE_END_BYTES.min(max_payload / 2).max(INLINE_BYTES) } else { INLINE_BYTES }
+}
+
 /// Whether a header's value can be the name of a body: nothing but a lower-case hex SHA-256.
 pub(super) fn is_name(text: &str) -> bool {
     text.len() == NAME_BYTES && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
@@ -135,6 +144,20 @@ fn hex(digest: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ends_travel_in_their_messages_as_far_as_the_server_takes_them() {
+        let (end, other) = (EventType::InteractionSaved, EventType::ResponseGenerated);
+        for (event_type, max_payload, wanted) in [
+            (other, 1 << 20, INLINE_BYTES),
+            (end, 1 << 20, INLINE_END_BYTES),
+            (end, 8 << 20, INLINE_END_BYTES),
+            (end, 256 * 1024, 128 * 1024),
+            (end, 64 * 1024, INLINE_BYTES),
+        ] {
+            assert_eq!(inline_bytes(event_type, max_payload), wanted, "{event_type} {max_payload}");
+        }
+    }
 
     #[test]
     fn only_a_hash_is_a_name() {

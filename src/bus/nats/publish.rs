@@ -33,11 +33,11 @@ const CONTENT_TYPE: &str = "application/cloudevents+json";
 pub(super) async fn event(core: &Core, event: &Event) -> Result<Published, BusError> {
     let body = Bytes::from(encode(event)?);
     let traceparent = event.meta.traceparent.to_string();
-    let object = if body.len() > claim_check::INLINE_BYTES {
-        Some(core.bodies.put(core, body.clone()).await?)
-    } else {
-        None
+    let is_large = body.len() > claim_check::INLINE_BYTES && {
+        let max_payload = core.connection.client.server_info().max_payload;
+        body.len() > claim_check::inline_bytes(event.event_type(), max_payload)
     };
+    let object = if is_large { Some(core.bodies.put(core, body.clone()).await?) } else { None };
     let body = match &object {
         Some(name) => Bytes::from(encode_reference(event, &core.bodies.uri(name))?),
         None => body,

@@ -225,7 +225,7 @@ async fn consume(
     Ok((empty, Box::new(messages)))
 }
 
-/// Ends of workflows as they are published.
+/// Ends of workflows as they are stored.
 pub struct Ends {
     messages: stream::SelectAll<async_nats::Subscriber>,
 }
@@ -238,7 +238,7 @@ impl Ends {
         let mut complaints = core.connection.complaints();
         for event_type in EventType::ALL.into_iter().filter(|event_type| event_type.is_end()) {
             let subscriber = client
-                .subscribe(ns.events_of(event_type))
+                .subscribe(ns.stored_of(event_type))
                 .await
                 .map_err(|error| unavailable_because("subscribing to ends", error))?;
             messages.push(subscriber);

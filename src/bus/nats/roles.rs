@@ -34,8 +34,8 @@ impl Role {
     pub fn needs(self, ns: &Namespace, names: &Names, inbox_prefix: &str) -> Needs {
         let (publish, subscribe) = match self {
             Self::Worker => (worker(ns, names), vec![ns.control("interrupt")]),
-            Self::Publisher => (publisher(ns, names), ends().map(|end| ns.events_of(end)).collect()),
-            Self::Reader => (reader(names), vec![ns.all_events(), ns.control(">"), format!("{ns}.live.>")]),
+            Self::Publisher => (publisher(ns, names), ends().map(|end| ns.stored_of(end)).collect()),
+            Self::Reader => (reader(names), vec![ns.all_stored(), ns.control(">"), format!("{ns}.live.>")]),
             Self::Admin => (admin(ns, names), Vec::new()),
         };
         Needs { publish, subscribe: [vec![format!("{inbox_prefix}.>")], subscribe].concat() }

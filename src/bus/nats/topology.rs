@@ -136,6 +136,8 @@ pub(super) async fn prepare_import(core: &Core, limits: &Limits) -> Result<bool,
         Some(_) => {}
         None => {
             events.metadata.insert(MARK.0.to_owned(), MARK.1.to_owned());
+            // What happened long ago is no news.
+            events.republish = None;
             create(core, &events).await?;
         }
     }

@@ -5,6 +5,8 @@ use std::{collections::BTreeSet, path::PathBuf};
 use throughline_actors::ports::{bus::Published, contract::bus::sample_event};
 use throughline_schemas::{EventType, SessionId, decode};
 
+use futures_util::StreamExt;
+
 use super::*;
 
 /// Strings that break things, if this machine has them.
@@ -62,13 +64,16 @@ async fn reading_and_following() {
     let bus = set_up(&server).await;
     let ns = bus.namespace().clone();
     assert_eq!(read(&bus, ReadRequest::all_events(&ns)).await, []);
-    let early = sample_event("w-0", "s", "m");
+    // Larger than what is kept elsewhere of other events: who hears an end has all of it.
+    let early = sample_event("w-0", "s", &"m".repeat(200 * 1024));
     bus.publish(&early).await.unwrap();
     let stored = bus.last(&early.subject()).await.unwrap().unwrap();
     assert_eq!(decode(&stored.body).unwrap(), early);
     assert_eq!(read(&bus, ReadRequest::all_events(&ns)).await, [stored]);
 
-    // An end that is there already, one that comes while waiting, and all of them on the cheap subscription.
+    // An end that is there already, one that comes while waiting, and all of them on the cheap subscription. What the
+    // server refuses to store is heard on the log's own subjects, and not there.
+    let mut published = bus.client().subscribe(ns.all_events()).await.unwrap();
     let mut all = bus.all_ends().await.unwrap();
     let mut past = bus.ends_of(&early.meta.workflow_id).await.unwrap();
     let end = timeout(SOON, past.next()).await.unwrap().unwrap().unwrap();
@@ -76,7 +81,11 @@ async fn reading_and_following() {
     let late = sample_event("w-1", "s", "m");
     let mut future = bus.ends_of(&late.meta.workflow_id).await.unwrap();
     assert!(timeout(Duration::from_millis(200), future.next()).await.is_err());
+    bus.publish(&early).await.unwrap();
     bus.publish(&late).await.unwrap();
+    let subject = late.subject().live(&ns);
+    let told = timeout(SOON, published.next()).await.unwrap().unwrap();
+    assert_ne!(told.subject.as_str(), subject, "what is published again is heard again");
     let end = timeout(SOON, future.next()).await.unwrap().unwrap().unwrap();
     assert_eq!(decode(&end.body).unwrap(), late);
     let (event_type, workflow) = timeout(SOON, all.next()).await.unwrap().unwrap();

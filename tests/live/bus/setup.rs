@@ -27,6 +27,16 @@ async fn setting_up_is_idempotent_and_drift_is_told_and_repaired() {
     assert_eq!(drifts.iter().filter(|drift| drift.setting == Some("max_bytes")).count(), 3, "{drifts:?}");
     assert_eq!(topology::setup(&other, &larger).await.unwrap().updated, drifts);
     assert_eq!(topology::check(&other, &larger).await.unwrap(), []);
+
+    // As an older version made it.
+    let jetstream = async_nats::jetstream::new(bus.client().clone());
+    let mut events = jetstream.get_stream("t_EVENTS").await.unwrap().cached_info().config.clone();
+    events.republish = None;
+    jetstream.update_stream(&events).await.unwrap();
+    let drifts = topology::check(&other, &larger).await.unwrap();
+    assert_eq!(drifts.iter().map(|drift| drift.setting).collect::<Vec<_>>(), [Some("republish")]);
+    assert_eq!(topology::setup(&other, &larger).await.unwrap().updated, drifts);
+    assert_eq!(topology::check(&other, &larger).await.unwrap(), []);
 }
 
 #[tokio::test]

@@ -48,10 +48,16 @@ pub fn rows(database: &Path) -> Vec<Value> {
     rows.as_array().expect("an array").clone()
 }
 
+/// A command that runs a script of `client/`.
+pub fn command(python: &Path, script: &str) -> Command {
+    let mut command = Command::new(python);
+    command.arg(here().join("client").join(script));
+    command
+}
+
 /// Runs a script of `client/` with `input`; what it prints is JSON.
 pub fn run(python: &Path, script: &str, arguments: &[&str], input: &str) -> Value {
-    let mut child = Command::new(python)
-        .arg(here().join("client").join(script))
+    let mut child = command(python, script)
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -132,6 +132,8 @@ async fn what_none_may(nodes: &Nodes) {
     publisher.may_not_publish("$JS.API.CONSUMER.MSG.NEXT.throughline_EVENTS.stage_input").await;
     publisher.may_not_publish("$JS.API.STREAM.MSG.GET.throughline_EVENTS").await;
     publisher.may_not_subscribe("throughline.v1.>").await;
+    publisher.may_not_subscribe("throughline.stored.v1.>").await;
+    publisher.may_not_publish("throughline.stored.v1.interaction_saved.s.w1").await;
     publisher.may_not_subscribe("_INBOX.>").await;
     publisher.may_not_subscribe("_INBOX_worker.>").await;
     let reader = Stranger::connect(nodes, "reader").await;

@@ -181,6 +181,7 @@ fn parameters() -> Value {
             "description": "`nats.namespace` in the configuration; separates environments that share a NATS account.",
         },
         "event_type": {"enum": consumed, "description": "Type of the event that could not be handled."},
+        "stored_event_type": {"enum": EventType::ALL, "description": "Type of the event that was stored."},
         "session": {"description": format!("Stands for the session id: {TOKEN}.")},
         "workflow": {"description": format!("Stands for the workflow id: {TOKEN}.")},
     })

@@ -78,6 +78,11 @@ pub(super) fn of_stream(wanted: &stream::Config, found: &stream::Config) -> Vec<
     comparison.compare("duplicate_window", &wanted.duplicate_window, &found.duplicate_window);
     comparison.compare("allow_direct", &wanted.allow_direct, &found.allow_direct);
     comparison.compare("allow_rollup_hdrs", &wanted.allow_rollup, &found.allow_rollup);
+    let republish = |config: &stream::Config| {
+        let republish = config.republish.as_ref();
+        republish.map(|one| (one.source.clone(), one.destination.clone(), one.headers_only))
+    };
+    comparison.compare("republish", &republish(wanted), &republish(found));
     comparison.drifts
 }
 

@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use async_nats::jetstream::{
     consumer::{AckPolicy, DeliverPolicy, PriorityPolicy, ReplayPolicy, pull},
-    stream::{self, DiscardPolicy, RetentionPolicy, StorageType},
+    stream::{self, DiscardPolicy, Republish, RetentionPolicy, StorageType},
 };
 use throughline_actors::ports::bus::consumed_by;
 use throughline_schemas::{EventType, StageName};
@@ -71,6 +71,12 @@ pub(super) fn streams(settings: &NatsSettings, names: &Names, limits: &Limits) -
         // With `old`, a full stream would drop events that no stage has seen; with `new` it says so.
         discard: DiscardPolicy::New,
         duplicate_window: EVENTS_DUPLICATE_WINDOW.min(limits.max_age),
+        // A plain subscriber of the log's own subjects also sees publishes that the server refuses.
+        republish: Some(Republish {
+            source: ns.all_events(),
+            destination: ns.all_stored(),
+            headers_only: false,
+        }),
         ..base.clone()
     };
     let dead = stream::Config {
