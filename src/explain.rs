@@ -192,7 +192,11 @@ impl<'a> Explanation<'a> {
                 summarised: response
                     .map(|r| r.prompt.window.as_ref().map_or(0, |window| window.summarised_turns)),
             }),
-            sources: fetched.map(|fetched| &fetched.external),
+            sources: match (fetched, failure) {
+                (Some(fetched), _) => Some(&fetched.external),
+                (None, Some(failed)) if !failed.external.is_empty() => Some(&failed.external),
+                (None, _) => None,
+            },
             prompt: prompt(response, fetched, failure, renderer),
             route: response.and_then(|response| response.route.as_ref()),
             attempts: match (response, failure) {

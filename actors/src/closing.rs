@@ -3,7 +3,7 @@
 //! The database decides whether it may end so (once, and only one way); then the event is published, and the next
 //! turn of the session is released. Each step is idempotent, so a crash in between is repaired by the redelivery.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use throughline_schemas::{
@@ -144,6 +144,7 @@ impl Closer {
             superseded_by: None,
             earlier_deliveries: 0,
             attempt_log: Vec::new(),
+            external: BTreeMap::new(),
         }
     }
 
@@ -244,6 +245,7 @@ pub fn recorded_as_failed(stage: StageName, attempts: u32) -> WorkflowFailed {
         superseded_by: None,
         earlier_deliveries: 0,
         attempt_log: Vec::new(),
+        external: BTreeMap::new(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The journey of one delivery: receive, decide, do, publish and await the acknowledgement, acknowledge.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use throughline_schemas::{
@@ -291,6 +291,7 @@ impl<S: Step> Stage for EventHandler<S> {
             superseded_by: None,
             earlier_deliveries: earlier.unknown,
             attempt_log: earlier.attempts,
+            external: BTreeMap::new(),
         };
         let sequence = input_sequence(&event);
         let closed = self.closer.end(&event.meta, sequence, failed, event.meta.traceparent).await?;

@@ -30,8 +30,7 @@ use limits::{Limits, ProviderLimits};
 
 pub use error::AskError;
 pub use hearing::{Deaf, Heard, Hearing};
-pub(crate) use record::counts;
-pub use record::{Record, Sent};
+pub use record::{Record, Sent, counts};
 pub use settings::{ClientSettings, ModelTarget, OlderTurns, RateLimits, Sampling};
 
 use crate::{

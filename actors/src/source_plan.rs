@@ -26,6 +26,8 @@ pub struct SourceSpec {
     pub defaults: BTreeMap<String, String>,
     /// How many distinct values of a placeholder are fetched, one call each.
     pub max_matches: usize,
+    /// Whether nothing is answered without its data: when it fails, the workflow fails.
+    pub required: bool,
     /// Limit on one call.
     pub timeout: Duration,
     /// Limit on one body, in bytes.
@@ -152,6 +154,7 @@ mod tests {
             extract: own(extract).into_iter().map(|(k, v)| (k, Regex::new(&v).unwrap())).collect(),
             defaults: own(defaults),
             max_matches: 1,
+            required: false,
             timeout: Duration::from_secs(2),
             max_bytes: 1000,
             policy: StageSettings::default().for_calls(),

@@ -7,7 +7,11 @@
 //! Several may run: all that they do is idempotent, or done by the one who is first. One sweep does a bounded amount of
 //! work, and asks nothing of the bus while no turn is old enough.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use throughline_schemas::{
@@ -348,5 +352,6 @@ fn stalled(stage: StageName, limit: Duration) -> WorkflowFailed {
         superseded_by: None,
         earlier_deliveries: 0,
         attempt_log: Vec::new(),
+        external: BTreeMap::new(),
     }
 }

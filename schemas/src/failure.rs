@@ -1,11 +1,14 @@
 //! Typed failures: what failed, may it have happened, what could be done next.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{WorkflowId, event::generation::Attempt};
+use crate::{
+    WorkflowId,
+    event::{external::SourceResult, generation::Attempt},
+};
 
 /// The five stages of the workflow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -78,6 +81,8 @@ pub enum FailureCode {
     TimedOut,
     /// The provider's answer was incomplete or not understandable.
     BadResponse,
+    /// A data source that the answer requires did not give its data; `external` says why.
+    SourceUnavailable,
     /// The database did not answer.
     StoreUnavailable,
     /// An event could not be read: wrong version or not the shape its type promises.
@@ -109,6 +114,7 @@ impl FailureCode {
             Self::RateLimited => "rate_limited",
             Self::TimedOut => "timed_out",
             Self::BadResponse => "bad_response",
+            Self::SourceUnavailable => "source_unavailable",
             Self::StoreUnavailable => "store_unavailable",
             Self::UnreadableEvent => "unreadable_event",
             Self::Poison => "poison",
@@ -145,7 +151,8 @@ impl FailureCode {
             | Self::ModelUnavailable
             | Self::RateLimited
             | Self::TimedOut
-            | Self::BadResponse => EndedBy::Stage,
+            | Self::BadResponse
+            | Self::SourceUnavailable => EndedBy::Stage,
             // Nobody knows what a later version's code means; its stage is the best there is.
             Self::StoreUnavailable
             | Self::UnreadableEvent
@@ -187,6 +194,9 @@ pub struct WorkflowFailed {
     /// The calls that were made, where the failing stage makes recorded calls.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempt_log: Vec<Attempt>,
+    /// Of `source_unavailable`: what each data source answered, or why it did not, by source name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub external: BTreeMap<String, SourceResult>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use throughline_actors::{
     dependency::{DependencyPolicy, Patience},
     model_client::ClientSettings,
-    policy::limits::DeliveryLimits,
+    policy::limits::{DeliveryLimits, HOLD_LIMIT},
     settings::{EngineSettings, GenerationSettings, SessionSettings},
     source_plan::SourceSpec,
     supervisor::RestartPolicy,
@@ -70,11 +70,10 @@ fn stage(config: &Config, name: StageName) -> &Stage {
 
 fn source(source: &Source) -> SourceSpec {
     let retry = source.retry.policy();
-    // The answer does not wait for a source longer than its own timeouts and delays add up to.
-    let patience = Patience {
-        longest_wait: retry.max_delay,
-        total: (source.timeout + retry.max_delay) * retry.max_attempts,
-    };
+    // The answer does not wait for a source longer than its own timeouts and delays add up to; for one that it requires
+    // it waits as for a model, so that a breaker's cooldown or what the source asks to wait fails nothing.
+    let longest_wait = if source.required { HOLD_LIMIT } else { retry.max_delay };
+    let patience = Patience { longest_wait, total: (source.timeout + longest_wait) * retry.max_attempts };
     SourceSpec {
         name: source.name.clone(),
         url: source.url.template.expose().to_owned(),
@@ -82,6 +81,7 @@ fn source(source: &Source) -> SourceSpec {
         extract: source.extract.clone(),
         defaults: source.defaults.clone(),
         max_matches: source.max_matches,
+        required: source.required,
         timeout: source.timeout,
         max_bytes: source.max_bytes,
         policy: DependencyPolicy { retry, breaker: source.breaker.policy(), patience },

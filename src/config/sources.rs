@@ -33,6 +33,8 @@ pub struct Source {
     pub defaults: BTreeMap<String, String>,
     /// How many different extracted values are fetched for one text, 1 to 16. Default 1.
     pub max_matches: usize,
+    /// Fail the workflow when it gives no data, instead of answering without. Default false.
+    pub required: bool,
     /// Sent with each request.
     pub headers: BTreeMap<String, SourceHeader>,
     /// `timeout_ms`: limit of one attempt, body included. Default 2 s.
@@ -55,6 +57,7 @@ impl Source {
             extract: s.map("extract", |name, _| check_extract(name)),
             defaults: s.map("defaults", |name, _: &String| check_placeholder(name)),
             max_matches: s.within("max_matches", 1, 1..=16),
+            required: s.or("required", false),
             headers: s.map("headers", check_header),
             timeout: s.millis("timeout_ms", Duration::from_secs(2), 1..=600_000),
             max_bytes: s.within("max_bytes", 65_536, 1..=(16 << 20)),

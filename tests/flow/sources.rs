@@ -1,10 +1,16 @@
-//! External data degrades and never fails a workflow; each source has its own breaker.
+//! External data degrades an answer and fails no workflow but where it is required; each source has its own breaker.
 
 use std::time::Duration;
 
 use serde_json::json;
-use throughline_actors::ports::{memory::script::Reply, source::FetchError};
-use throughline_schemas::event::external::{SourceResult, SourceStatus};
+use throughline_actors::{
+    policy::limits::HOLD_LIMIT,
+    ports::{memory::script::Reply, source::FetchError},
+};
+use throughline_schemas::{
+    FailureCode, StageName,
+    event::external::{SourceResult, SourceStatus},
+};
 
 use crate::harness::{PROVIDER, Rig};
 
@@ -137,4 +143,83 @@ async fn several_values_of_one_text_are_fetched_side_by_side() {
     assert_eq!(result.error.as_ref().expect("one is missing").code, "not_found");
     assert_eq!((result.status, result.calls), (SourceStatus::Ok, 3));
     assert_eq!(result.duration_ms.duration().as_secs(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_says_which_source_its_answer_lacks() {
+    let (rig, _worker) = Rig::running().await;
+    let whole = rig.publish("w1", "s1", "where is my order?");
+    assert_eq!(rig.saved(&whole).await.degraded, [""; 0]);
+    rig.sources.push(ORDERS, Reply::Now(Err(FetchError::NotFound(404))));
+    let lacking = rig.publish("w2", "s1", "where is my order?");
+    assert_eq!(rig.saved(&lacking).await.degraded, [ORDERS]);
+    assert_eq!(rig.generated(&lacking).degraded, [ORDERS]);
+}
+
+/// A shop that answers nothing about orders without them, with the patience that production gives it.
+fn requiring_orders() -> Rig {
+    let mut rig = Rig::new();
+    let orders = rig.settings.sources.iter_mut().find(|source| source.name == ORDERS).expect("it is there");
+    orders.required = true;
+    orders.policy.patience.longest_wait = HOLD_LIMIT;
+    orders.policy.patience.total = (orders.timeout + HOLD_LIMIT) * orders.policy.retry.max_attempts;
+    rig
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_answered_without_a_source_that_is_required() {
+    let rig = requiring_orders();
+    let _worker = rig.worker().await;
+    // What it does, whether that passes, and how often it was asked.
+    let server = || Err(FetchError::Server { status: 503, retry_after: None });
+    for (workflow, replies, retryable, attempts) in
+        [("w1", vec![server(), server()], true, 2), ("w2", vec![Err(FetchError::NotFound(404))], false, 1)]
+    {
+        for reply in replies {
+            rig.sources.push(ORDERS, Reply::Now(reply));
+        }
+        let workflow = rig.publish(workflow, "s1", "where is my order?");
+        let failed = rig.failed(&workflow).await;
+        assert_eq!((failed.code, failed.stage), (FailureCode::SourceUnavailable, StageName::External));
+        assert!(failed.message.contains("order_history: "), "{}", failed.message);
+        assert_eq!(
+            (failed.retryable, failed.may_have_happened, failed.attempts),
+            (retryable, false, attempts)
+        );
+        assert_eq!(failed.external[ORDERS].failed_calls.len(), attempts as usize);
+        assert_eq!(
+            failed.external["user_profile"].status,
+            SourceStatus::Ok,
+            "what the others said is on record"
+        );
+    }
+    assert_eq!(rig.models.calls(PROVIDER), 0, "nobody is paid for an answer that is not given");
+    let unasked = rig.publish("w3", "s1", "hello");
+    assert_eq!(rig.saved(&unasked).await.degraded, [""; 0], "a text that does not ask for it needs it not");
+    assert_eq!(rig.verify().await, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_breaker_of_a_required_source_is_waited_for_as_far_as_its_attempts_go() {
+    let rig = requiring_orders();
+    let _worker = rig.worker().await;
+    rig.sources.always(ORDERS, Err(FetchError::Unreachable("refused".to_owned())));
+    for n in 0..3 {
+        let workflow = rig.publish(&format!("a{n}"), &format!("s{n}"), "where is my order?");
+        rig.failed(&workflow).await;
+    }
+    assert_eq!(rig.sources.calls(ORDERS), 5, "the fifth failure opened it");
+    let before = rig.seconds();
+    let waiting = rig.publish("b", "s1", "where is my order?");
+    let failed = rig.failed(&waiting).await;
+    let waited = rig.seconds() - before;
+    assert!((25.0..35.0).contains(&waited), "one cooldown, then its last attempt failed: {waited} s");
+    let calls = &failed.external[ORDERS].failed_calls;
+    assert_eq!(calls[0].error.code, "breaker_open");
+    assert_eq!((calls.len(), failed.attempts), (2, 2));
+
+    let waiting = rig.publish("c", "s1", "where is my order?");
+    rig.pass(SECOND).await;
+    rig.sources.always(ORDERS, Ok(json!({"orders": []})));
+    assert_eq!(rig.saved(&waiting).await.degraded, [""; 0], "it came back in time");
 }

@@ -36,6 +36,7 @@ async fn three_workflows() -> Option<Cluster> {
     cluster.say("w1", "demo", "s", QUESTION).await;
     log.until_ended(&["w1"]).await;
     log.answer("w1");
+    assert_eq!(log.end("w1").unwrap().data()["degraded"], json!(["order_details", "order_history"]));
     cluster.stand_ins.heal().await;
     cluster.say("w2", "demo", "s", "Thank you!").await;
     cluster.say("w3", "demo", "other", " ").await;

@@ -39,7 +39,7 @@ pub(super) fn millis(duration: Duration) -> u64 {
 
 /// Whether an attempt counts towards the limit on attempts at its model: not if it was only a rate limit that had no
 /// room for it.
-pub(crate) fn counts(attempt: &Attempt) -> bool {
+pub fn counts(attempt: &Attempt) -> bool {
     attempt.purpose.is_none() && !held_back(attempt)
 }
 

@@ -10,6 +10,8 @@ const MAX_SHOWN: usize = 160;
 /// Which configuration made a prompt. It is no decision: another configuration that decides the same is not a
 /// difference.
 const PROVENANCE: &str = "/data/prompt/config";
+/// What events of earlier versions do not say. Where it is not on record it cannot differ.
+const ADDED_LATER: [&str; 1] = ["/data/degraded"];
 /// How long something took was measured, not decided.
 const MEASURED: &str = "/duration_ms";
 
@@ -67,6 +69,7 @@ fn first(pointer: &mut String, recorded: Option<&Value>, now: Option<&Value>) ->
         (Some(Value::Array(recorded)), Some(Value::Array(now))) => (0..recorded.len().max(now.len()))
             .find_map(|index| within(pointer, &index.to_string(), recorded.get(index), now.get(index))),
         _ if recorded == now || pointer.ends_with(MEASURED) || pointer == PROVENANCE => None,
+        (None, Some(_)) if ADDED_LATER.contains(&pointer.as_str()) => None,
         _ => Some(Difference { pointer: pointer.clone(), recorded: recorded.cloned(), now: now.cloned() }),
     }
 }
@@ -139,6 +142,14 @@ mod tests {
         let of = |took: f64, waited: u32| json!({"duration_ms": took, "waited_ms": waited});
         assert_eq!(found(&of(12.3, 1), &of(99.9, 1)), None);
         assert!(found(&of(12.3, 1), &of(12.3, 2)).is_some());
+    }
+
+    #[test]
+    fn what_an_earlier_version_did_not_say_is_no_difference() {
+        let of = |degraded: Value| json!({"data": {"degraded": degraded}});
+        assert_eq!(found(&json!({"data": {}}), &of(json!(["crm"]))), None);
+        assert!(found(&of(json!(["crm"])), &json!({"data": {}})).is_some());
+        assert!(found(&of(json!(["crm"])), &of(json!(["shop"]))).is_some());
     }
 
     #[test]

@@ -103,10 +103,15 @@ impl Tape {
     /// What the ports answered when a result came about.
     pub fn of(link: Link<'_>, rules: &Rules) -> Self {
         let event = &link.result.event;
-        let sources = if let EventData::ExternalDataFetched(fetched) = &event.data {
-            SourceScripts::of(&fetched.external, rules)
-        } else {
-            SourceScripts::default()
+        let sources = match &event.data {
+            EventData::ExternalDataFetched(fetched) => SourceScripts::of(&fetched.external, rules),
+            // A source that is required failed, or there are none.
+            EventData::WorkflowFailed(failed) => SourceScripts::of(&failed.external, rules),
+            EventData::UserInputReceived(_)
+            | EventData::InputValidated(_)
+            | EventData::ContextRetrieved(_)
+            | EventData::ResponseGenerated(_)
+            | EventData::InteractionSaved(_) => SourceScripts::default(),
         };
         Self(Mutex::new(Content {
             store: StoreScript::of(link),

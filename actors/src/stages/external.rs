@@ -1,5 +1,7 @@
 //! External data: asks the sources that the text calls for, all at once. A source that is down, slow or lying
-//! degrades the answer and never fails the workflow.
+//! degrades the answer and fails no workflow, unless the configuration says that nothing is answered without it.
+
+mod required;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -43,7 +45,7 @@ impl Step for ExternalStep {
 
     async fn run(&self, event: &Event, run: Run) -> Result<Next, Stopped> {
         let EventData::ContextRetrieved(retrieved) = &event.data else { return Err(wrong_event(event)) };
-        let results = join_all(self.specs.iter().map(|(spec, dependency)| {
+        let asked = join_all(self.specs.iter().map(|(spec, dependency)| {
             let asker = Asker {
                 user: &event.meta.user_id,
                 session: &event.meta.session_id,
@@ -53,8 +55,14 @@ impl Step for ExternalStep {
             self.ask(spec, dependency, plan, run)
         }))
         .await;
+        let hopeless = asked.iter().map(|asked| asked.hopeless).collect::<Vec<_>>();
+        let results = asked.into_iter().map(|asked| asked.result);
         let external: BTreeMap<_, _> =
             self.specs.iter().map(|(spec, _)| spec.name.clone()).zip(results).collect();
+        let specs = self.specs.iter().map(|(spec, _)| spec).zip(hopeless);
+        if let Some(failed) = required::missing(specs, &external) {
+            return Err(Stopped::Failed(failed));
+        }
         let mut context = retrieved.context.clone();
         add_profile_preferences(&mut context, &external);
         let data = ExternalDataFetched { request: retrieved.request.clone(), context, external };
@@ -63,9 +71,9 @@ impl Step for ExternalStep {
 }
 
 impl ExternalStep {
-    async fn ask(&self, spec: &SourceSpec, dependency: &Dependency, plan: Plan, run: Run) -> SourceResult {
+    async fn ask(&self, spec: &SourceSpec, dependency: &Dependency, plan: Plan, run: Run) -> Asked {
         let urls = match plan {
-            Plan::Skip => return skipped(),
+            Plan::Skip => return Asked { result: skipped(), hopeless: false },
             Plan::Fetch(urls) => urls,
         };
         let started = Instant::now();
@@ -77,6 +85,7 @@ impl ExternalStep {
         let mut failed_calls = Vec::new();
         let mut data = Vec::new();
         let mut error = None;
+        let hopeless = answers.iter().any(|answer| answer.hopeless);
         for answer in answers {
             failed_calls.extend(answer.failed);
             match answer.result {
@@ -86,7 +95,7 @@ impl ExternalStep {
         }
         let status = if data.is_empty() { SourceStatus::Failed } else { SourceStatus::Ok };
         let data = if many { (!data.is_empty()).then_some(Value::Array(data)) } else { data.pop() };
-        SourceResult { status, data, error, calls, duration_ms, failed_calls }
+        Asked { result: SourceResult { status, data, error, calls, duration_ms, failed_calls }, hopeless }
     }
 
     async fn fetch(
@@ -115,16 +124,16 @@ impl ExternalStep {
         let result = dependency.call_telling(WhenRefused::Wait, 0, fetch, tell).await;
         let result = result.map_err(|gave_up| {
             let error = source_error(&spec.name, &gave_up.last);
-            let (source, code) = (&spec.name, &error.code);
-            tracing::warn!(
-                source,
-                code,
-                attempts = gave_up.made,
-                "source failed, the workflow goes on without it"
-            );
-            error
+            let (source, code, attempts) = (&spec.name, &error.code, gave_up.made);
+            if spec.required {
+                tracing::warn!(source, code, attempts, "a required source failed");
+            } else {
+                tracing::warn!(source, code, attempts, "source failed, the workflow goes on without it");
+            }
+            (error, is_hopeless(&gave_up.last))
         });
-        Answer { result, calls, failed }
+        let hopeless = matches!(result, Err((_, true)));
+        Answer { result: result.map_err(|(error, _)| error), calls, failed, hopeless }
     }
 }
 
@@ -153,6 +162,24 @@ struct Answer {
     result: Result<Value, SourceError>,
     calls: u32,
     failed: Vec<FailedCall>,
+    hopeless: bool,
+}
+
+/// What came of asking one source.
+struct Asked {
+    result: SourceResult,
+    /// Whether a call failed of something that asking again later does not change.
+    hopeless: bool,
+}
+
+fn is_hopeless(error: &CallError<FetchError>) -> bool {
+    match error {
+        CallError::Refused(_) => false,
+        CallError::Failed(error) => match error.fault() {
+            Fault::Permanent => true,
+            Fault::Transient { .. } | Fault::Unknown => false,
+        },
+    }
 }
 
 fn skipped() -> SourceResult {

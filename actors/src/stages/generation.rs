@@ -2,7 +2,7 @@
 
 mod live;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -139,6 +139,7 @@ impl GenerationStep {
             usage: answer.usage.unwrap_or_default(),
             cost_usd: total.known,
             cost_is_partial: total.is_partial,
+            degraded: degraded(fetched),
             attempts: record.attempts,
             earlier_deliveries: ask.made,
             route: Some(record.route),
@@ -151,6 +152,12 @@ impl GenerationStep {
             release: None,
         }
     }
+}
+
+/// The sources whose data the answer lacks.
+fn degraded(fetched: &ExternalDataFetched) -> Vec<String> {
+    let sources = fetched.external.iter();
+    sources.filter(|(_, result)| result.is_degraded()).map(|(name, _)| name.clone()).collect()
 }
 
 /// What the publisher says about the route, in `metadata.model` and `metadata.complexity`. Whether it counts is for
@@ -220,6 +227,7 @@ fn failure(code: FailureCode, message: String, attempts: u32, attempt_log: Vec<A
         | FailureCode::RateLimited
         | FailureCode::TimedOut
         | FailureCode::BadResponse
+        | FailureCode::SourceUnavailable
         | FailureCode::StoreUnavailable => true,
         FailureCode::InvalidInput
         | FailureCode::ModelRejected
@@ -245,5 +253,6 @@ fn failure(code: FailureCode, message: String, attempts: u32, attempt_log: Vec<A
         superseded_by: None,
         earlier_deliveries: 0,
         attempt_log,
+        external: BTreeMap::new(),
     }
 }

@@ -3,7 +3,10 @@
 //! One worker at a time takes everything that has arrived, validates it in stream order, and admits it in one
 //! transaction. The database, not this stage, decides which turn runs.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -148,6 +151,7 @@ impl Stage for InputStage {
             superseded_by: None,
             earlier_deliveries: 0,
             attempt_log: Vec::new(),
+            external: BTreeMap::new(),
         };
         match self.closer.fail(&cause, delivery.sequence, failed, cause.traceparent).await {
             Outcome::Done => Ok(()),
@@ -208,6 +212,7 @@ impl InputStage {
             superseded_by: None,
             earlier_deliveries: 0,
             attempt_log: Vec::new(),
+            external: BTreeMap::new(),
         });
         let cause = refused.event_id;
         let event =

@@ -78,6 +78,7 @@ pub(crate) fn saved(workflow: &WorkflowId, generated: &ResponseGenerated, saved_
         response: generated.response.clone(),
         usage: generated.usage,
         cost_usd: generated.cost_usd,
+        degraded: generated.degraded.clone(),
         received_at: generated.request.received_at,
         saved_at,
     })

@@ -15,7 +15,7 @@ use crate::Millis;
 pub enum SourceStatus {
     /// It answered; see `data`.
     Ok,
-    /// It did not; see `error`. The workflow goes on without its data.
+    /// It did not; see `error`. The workflow goes on without its data, unless the source is required.
     Failed,
     /// The text did not ask for it; no call was made.
     Skipped,
@@ -78,6 +78,13 @@ pub struct SourceResult {
     /// The calls that failed, and those that were prevented: those for its first URL first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed_calls: Vec<FailedCall>,
+}
+
+impl SourceResult {
+    /// Whether data is missing, all of it or some.
+    pub fn is_degraded(&self) -> bool {
+        self.error.is_some() || self.status == SourceStatus::Failed
+    }
 }
 
 /// `external_data_fetched`: what each configured source answered, or why it did not.

@@ -64,6 +64,9 @@ pub struct ResponseGenerated {
     /// knows how much. Each such attempt says why, in `cost_unknown`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cost_is_partial: bool,
+    /// Names of the data sources whose data is missing, all of it or some, because they failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub degraded: Vec<String>,
     /// Every attempt, in order.
     pub attempts: Vec<Attempt>,
     /// How many earlier deliveries to a worker there were whose attempts are not in `attempts`: their worker died, or

@@ -18,6 +18,10 @@ pub struct InteractionSaved {
     /// Cost of the workflow; absent if a price is not configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<Usd>,
+    /// Names of the data sources whose data is missing, all of it or some, because they failed:
+    /// the answer was given without it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub degraded: Vec<String>,
     /// When the event stream stored the input.
     pub received_at: Timestamp,
     /// When the row was written.

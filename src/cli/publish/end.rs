@@ -6,11 +6,11 @@ use async_nats::jetstream;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use throughline_actors::ports::bus::BusError;
-use throughline_schemas::{EventType, FailureCode, Subject, WorkflowId, token};
+use throughline_schemas::{EventData, EventType, FailureCode, Subject, WorkflowId, decode, token};
 
 use crate::{
     bus::nats::{NatsBus, StoredEvent},
-    cli::timeline::{clean, clean_lines},
+    cli::timeline::{attempts_made, clean, clean_lines},
 };
 
 /// Longest id printed, in characters.
@@ -31,6 +31,8 @@ pub(super) struct Saved {
     usage: Value,
     #[serde(default)]
     cost_usd: Value,
+    #[serde(default)]
+    degraded: Vec<String>,
 }
 
 /// `workflow_failed`, as far as it is understood here.
@@ -66,8 +68,14 @@ impl End {
                 Ok(Self::Saved(Box::new(envelope.data)))
             }
             Some(EventType::WorkflowFailed) => {
-                let envelope: Envelope<_> = serde_json::from_slice(&event.body).map_err(unreadable)?;
-                Ok(Self::Failed(Box::new(envelope.data)))
+                let envelope: Envelope<Failed> = serde_json::from_slice(&event.body).map_err(unreadable)?;
+                let attempts = match decode(&event.body).map(|event| event.data) {
+                    Ok(EventData::WorkflowFailed(known)) => attempts_made(&known),
+                    // A later version's: what it says itself is the best there is.
+                    Ok(_) | Err(_) => 0,
+                };
+                let attempts = u32::try_from(attempts).unwrap_or(u32::MAX).max(envelope.data.attempts);
+                Ok(Self::Failed(Box::new(Failed { attempts, ..envelope.data })))
             }
             _ => Err(EndError::NotAnEnd(event.subject.clone())),
         }
@@ -90,6 +98,15 @@ impl Saved {
     /// The answer, empty if there is none.
     pub(super) fn text(&self) -> &str {
         self.response.get("text").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// Says that the answer lacks the data of sources, if it does.
+    pub(super) fn lacks(&self) -> Option<String> {
+        if self.degraded.is_empty() {
+            return None;
+        }
+        let names: Vec<String> = self.degraded.iter().map(|name| clean(name, ID_CHARS)).collect();
+        Some(format!("answered without the data of {}, which failed", names.join(", ")))
     }
 
     /// Who gave the answer, and for how much. What broke off may have cost more than is known.
@@ -121,6 +138,10 @@ impl Failed {
             "invalid_input" => "correct the input and publish it under a new workflow id",
             "model_rejected" => {
                 "look at the model, its key and the prompt; `throughline doctor` checks the first two"
+            }
+            "source_unavailable" => {
+                "see to the data source (`throughline explain` shows its calls), then publish it again under a new \
+                 workflow id"
             }
             "internal" | "poison" => "the worker's log says more; please report it",
             _ if self.retryable => "publish it again later, under a new workflow id",
@@ -184,6 +205,9 @@ pub(super) struct Record<'a> {
     usage: Option<&'a Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cost_usd: Option<&'a Value>,
+    /// Names of the sources whose data the answer lacks, because they failed.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    degraded: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<&'a Failed>,
     elapsed_ms: u64,
@@ -199,6 +223,7 @@ impl<'a> Record<'a> {
             response: None,
             usage: None,
             cost_usd: None,
+            degraded: &[],
             failure: None,
             elapsed_ms,
         };
@@ -209,6 +234,7 @@ impl<'a> Record<'a> {
                 response: Some(&saved.response),
                 usage: Some(&saved.usage),
                 cost_usd: Some(&saved.cost_usd),
+                degraded: &saved.degraded,
                 ..base
             },
             Some(End::Failed(failed)) => Self { status: "failed", failure: Some(failed), ..base },
@@ -301,6 +327,15 @@ mod tests {
             json!({"workflow_id": "w", "status": "saved", "response": {"text": "hi", "model": "m"},
                    "usage": {"input_tokens": 1}, "cost_usd": "0.1", "elapsed_ms": 12})
         );
+        let mut lacking = data.clone();
+        lacking["degraded"] = json!(["crm", "or\u{1b}ders"]);
+        let end = End::read(&stored("interaction_saved", &lacking)).unwrap();
+        let record: Value =
+            serde_json::from_str(&Record::new("w", Some(&end), Duration::ZERO).json()).unwrap();
+        assert_eq!(record["degraded"], lacking["degraded"]);
+        let End::Saved(saved) = &end else { panic!() };
+        let told = saved.lacks().unwrap();
+        assert_eq!(told, "answered without the data of crm, or\\u{1b}ders, which failed");
         let end = End::read(&stored("workflow_failed", &failure("poison", false))).unwrap();
         let record: Value =
             serde_json::from_str(&Record::new("w", Some(&end), Duration::ZERO).json()).unwrap();

@@ -172,6 +172,9 @@ impl Shown {
             End::Saved(_) if self.json => Ok(()),
             End::Saved(saved) => {
                 self.screen.finish(&self.story, saved.text())?;
+                if let Some(lacks) = saved.lacks() {
+                    output::note(&lacks);
+                }
                 self.screen.sign(&saved.signature(self.story.broke_off(), started.elapsed()))
             }
             // Said already, to a script.

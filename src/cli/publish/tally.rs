@@ -28,6 +28,8 @@ pub(super) struct Tally {
     pub(super) unpublished: u64,
     /// Workflows that ended well.
     pub(super) saved: u64,
+    /// How many of these lack the data of a source that failed.
+    pub(super) degraded: u64,
     /// Workflows that failed, by code.
     pub(super) failed: BTreeMap<String, u64>,
     latency: Option<Histogram<u64>>,
@@ -37,7 +39,10 @@ impl Tally {
     /// Counts an end, and how long after publishing it came.
     pub(super) fn end(&mut self, end: &End, latency: Duration) {
         match end {
-            End::Saved(_) => self.saved += 1,
+            End::Saved(saved) => {
+                self.saved += 1;
+                self.degraded += u64::from(saved.lacks().is_some());
+            }
             End::Failed(failed) => {
                 *self.failed.entry(timeline::clean(&failed.code, 64)).or_default() += 1;
             }
@@ -69,7 +74,12 @@ impl Tally {
             duplicates: self.duplicates,
             bad_lines: self.bad,
             unpublished: self.unpublished,
-            ends: waited.then(|| Ends { saved: self.saved, failed: self.failed.clone(), unfinished }),
+            ends: waited.then(|| Ends {
+                saved: self.saved,
+                degraded: self.degraded,
+                failed: self.failed.clone(),
+                unfinished,
+            }),
             elapsed_ms: millis(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)),
             workflows_per_second: per_second(count, elapsed),
             latency_ms: latency,
@@ -107,8 +117,15 @@ pub(super) struct Summary {
 #[derive(Debug, Serialize)]
 struct Ends {
     saved: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    degraded: u64,
     failed: BTreeMap<String, u64>,
     unfinished: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// From publishing to the end, in milliseconds.
@@ -146,7 +163,11 @@ impl fmt::Display for Summary {
             }
         }
         if let Some(ends) = &self.ends {
-            write!(f, "\nended      {} saved, {} failed", ends.saved, ends.failed.values().sum::<u64>())?;
+            write!(f, "\nended      {} saved", ends.saved)?;
+            if ends.degraded > 0 {
+                write!(f, " ({} without the data of a source that failed)", ends.degraded)?;
+            }
+            write!(f, ", {} failed", ends.failed.values().sum::<u64>())?;
             let codes: Vec<String> = ends.failed.iter().map(|(code, n)| format!("{code} {n}")).collect();
             if !codes.is_empty() {
                 write!(f, " ({})", codes.join(", "))?;

@@ -1,12 +1,12 @@
 //! What became of calls to sources and models, in words.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
+use throughline_actors::model_client::counts;
 use throughline_schemas::{
-    Usage, Usd,
+    Usage, Usd, WorkflowFailed,
     event::{
-        ExternalDataFetched,
-        external::FailedCall,
+        external::{FailedCall, SourceResult},
         generation::{Attempt, ErrorClass, Purpose},
     },
 };
@@ -17,12 +17,12 @@ use super::{duration, text::clean};
 const CALL_CHARS: usize = 400;
 
 /// One line for each call that failed.
-pub(super) fn failed_calls(data: &ExternalDataFetched) -> Vec<String> {
+pub(super) fn failed_calls(external: &BTreeMap<String, SourceResult>) -> Vec<String> {
     let one = |name: &str, call: &FailedCall| {
         clean(&format!("{name} failed: {}", failed_call_line(call)), CALL_CHARS)
     };
     let mut lines = Vec::new();
-    for (name, source) in &data.external {
+    for (name, source) in external {
         lines.extend(source.failed_calls.iter().map(|call| one(name, call)));
     }
     lines
@@ -54,6 +54,14 @@ pub(super) fn attempts(attempts: &[Attempt]) -> Vec<String> {
     attempts.iter().filter_map(one).collect()
 }
 
+/// How many attempts a failure tells of: those of all models together. What a stage counts are those at one model.
+pub(in crate::cli) fn attempts_made(failed: &WorkflowFailed) -> usize {
+    let logged = failed.attempt_log.iter().filter(|attempt| counts(attempt)).count();
+    let earlier = usize::try_from(failed.earlier_deliveries).unwrap_or(usize::MAX);
+    let told = usize::try_from(failed.attempts).unwrap_or(usize::MAX);
+    logged.saturating_add(earlier).max(told)
+}
+
 /// How long limits held a call back, if they did.
 fn held_back(attempt: &Attempt) -> Option<u64> {
     attempt.waited_ms.filter(|ms| *ms > 0)
@@ -63,7 +71,12 @@ fn held_back(attempt: &Attempt) -> Option<u64> {
 pub(in crate::cli) fn attempt_line(attempt: &Attempt) -> String {
     let mut line = format!(
         "{} at {} ({}){}, {}",
-        if attempt.purpose == Some(Purpose::Summary) { "summary" } else { "attempt" },
+        match attempt.purpose {
+            Some(Purpose::Summary) => "summary",
+            // It is no attempt: nothing was tried.
+            _ if !counts(attempt) => "no room",
+            _ => "attempt",
+        },
         attempt.model,
         attempt.provider,
         attempt.http_status.map_or_else(String::new, |status| format!(" {status}")),
@@ -84,10 +97,14 @@ pub(in crate::cli) fn attempt_line(attempt: &Attempt) -> String {
     if let Some(known) = attempt.cost_usd {
         let _ = write!(line, ", {}", cost(known, false));
     }
-    if attempt.may_have_been_billed {
+    // What was counted was billed.
+    if attempt.may_have_been_billed && attempt.usage.is_none() {
         line.push_str(", may have been billed");
     }
     match (attempt.error_class, attempt.error_code) {
+        (Some(ErrorClass::Unknown), Some(code)) if attempt.usage.is_some() => {
+            let _ = write!(line, ", {}", code.as_str());
+        }
         (Some(class), Some(code)) => {
             let _ = write!(line, ", {} {}", class_name(class), code.as_str());
         }

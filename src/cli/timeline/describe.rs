@@ -17,7 +17,7 @@ use throughline_schemas::{
 
 use super::{
     FRONT, INDENT, Style, Tone, between,
-    calls::{attempts, cost, count, failed_calls, tokens},
+    calls::{attempts, attempts_made, cost, count, failed_calls, tokens},
     duration,
     text::{clean, quoted},
 };
@@ -171,7 +171,7 @@ impl Moment {
                     started: Some(data.request.received_at),
                     worked: longest,
                     what: sources(data),
-                    details: failed_calls(data),
+                    details: failed_calls(&data.external),
                     tone: worst,
                     ..base
                 };
@@ -208,8 +208,9 @@ impl Moment {
     }
 
     fn failed(self, data: &WorkflowFailed, published: Timestamp, style: Style) -> Self {
-        let attempts_made = count(usize::try_from(data.attempts).unwrap_or(usize::MAX), "attempt");
-        let mut details = attempts(&data.attempt_log);
+        let attempts_made = count(attempts_made(data), "attempt");
+        let mut details = failed_calls(&data.external);
+        details.extend(attempts(&data.attempt_log));
         details.push(clean(&data.message, style.room(INDENT)));
         if data.may_have_happened {
             details.push("it may have happened, and may have been billed".to_owned());
@@ -274,7 +275,12 @@ fn sources_tone(data: &ExternalDataFetched) -> Tone {
 }
 
 fn saved(data: &InteractionSaved, at: Timestamp) -> String {
-    format!("complete in {}", duration(between(data.received_at, at)))
+    let took = duration(between(data.received_at, at));
+    if data.degraded.is_empty() {
+        return format!("complete in {took}");
+    }
+    let without: Vec<String> = data.degraded.iter().map(|name| clean(name, ID_CHARS)).collect();
+    format!("complete in {took}, without {}", without.join(", "))
 }
 
 /// How much a source answered, as JSON.

@@ -77,6 +77,7 @@ pub fn source(name: &str, url: &str, keywords: &[&str]) -> SourceSpec {
         extract: BTreeMap::new(),
         defaults: BTreeMap::new(),
         max_matches: 1,
+        required: false,
         timeout,
         max_bytes: 10_000,
         policy: DependencyPolicy { retry, breaker: BreakerPolicy::default(), patience },

@@ -212,6 +212,7 @@ fn event(stage: StageName, workflow: &str) -> Event {
                 },
                 usage: throughline_schemas::Usage::default(),
                 cost_usd: None,
+                degraded: Vec::new(),
                 attempts: Vec::new(),
                 cost_is_partial: false,
                 earlier_deliveries: 0,

@@ -1,7 +1,7 @@
 //! The contract of [`Bus`], one function per promise, which panics when it is broken. Each wants a bus of its own.
 #![allow(clippy::missing_panics_doc)]
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -64,6 +64,7 @@ pub fn sample_event(workflow: &str, session: &str, message: &str) -> Event {
             superseded_by: None,
             earlier_deliveries: 0,
             attempt_log: Vec::new(),
+            external: BTreeMap::new(),
         }),
     }
 }

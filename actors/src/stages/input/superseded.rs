@@ -34,5 +34,6 @@ fn failed(code: FailureCode, message: String, superseded_by: Option<WorkflowId>)
         superseded_by,
         earlier_deliveries: 0,
         attempt_log: Vec::new(),
+        external: std::collections::BTreeMap::new(),
     }
 }
