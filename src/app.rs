@@ -1,11 +1,14 @@
 //! From a configuration to a running process: adapters are made, handed to the engine, and closed again.
 
 mod adapters;
+mod clock;
 mod prompt;
 mod settings;
 mod worker;
 
-pub use adapters::{AdapterError, Adapters, connect_bus, http_sources, open_store, stream_limits};
+pub use adapters::{
+    AdapterError, Adapters, connect_bus, database_url, http_sources, open_store, stream_limits,
+};
 pub use prompt::{
     BUILT_IN_DATA, PromptFileError, PromptSources, load as load_prompt, sources as prompt_sources,
 };

@@ -70,7 +70,7 @@ enum Command {
     /// Run everything in one process: a private nats-server, SQLite, and local stand-ins for sources and model
     Dev(DevArgs),
     /// Create or update the streams and consumers that workers use
-    Setup,
+    Setup(SetupArgs),
     /// Run stage actors until stopped
     Worker(WorkerArgs),
     /// Publish user input
@@ -117,6 +117,14 @@ pub struct DevArgs {
     /// Answer this one text, print the answer, and exit
     #[arg(long, value_name = "TEXT")]
     once: Option<String>,
+}
+
+/// `throughline setup`
+#[derive(Debug, Clone, Args)]
+pub struct SetupArgs {
+    /// Make the configured database the one of this namespace, whichever was before. Stop all workers first
+    #[arg(long)]
+    adopt_database: bool,
 }
 
 const WORKER_HELP: &str = "\

@@ -11,6 +11,8 @@ use throughline_actors::{
     ports::{bus::Bus, store::Store},
 };
 
+use tokio::sync::watch;
+
 use crate::telemetry::metrics::Metrics;
 
 pub use server::{HttpPort, HttpServer};
@@ -24,6 +26,8 @@ pub struct HttpState {
     pub store: Arc<dyn Store>,
     /// The event bus.
     pub bus: Arc<dyn Bus>,
+    /// Why this process must not use its database, as soon as that is known; `None` if nobody looks.
+    pub refusal: Option<watch::Receiver<Option<String>>>,
     /// The metrics.
     pub metrics: Metrics,
 }

@@ -14,6 +14,7 @@ pub mod explain;
 pub mod fetch;
 pub mod http;
 mod http_client;
+pub mod identity;
 mod leash;
 pub mod llm;
 pub mod machine;

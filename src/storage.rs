@@ -5,6 +5,7 @@ mod answers;
 mod database;
 mod error;
 mod known;
+pub mod namespaces;
 mod operation;
 pub mod postgres;
 mod queues;
@@ -13,3 +14,4 @@ mod text;
 
 pub use database::{Database, DatabaseError};
 pub(crate) use error::{OtherVersion, postgres_code};
+pub use namespaces::{Beat, Peeked, Stranger, peek};

@@ -53,6 +53,8 @@ pub const NOTES_LOST: &str = "throughline_notes_lost_total";
 pub const FALLBACKS: &str = "throughline_model_fallbacks_total";
 /// Turns on which nobody worked, by the stage that was to go on with them.
 pub const TURNS_RESUMED: &str = "throughline_turns_resumed_total";
+/// Times that log and database were found to be of different age, by kind.
+pub const STORES_DIFFER: &str = "throughline_log_and_database_differ_total";
 /// Restarts of stage actors, by stage; of `sweeper` and `listener`, too.
 pub const RESTARTS: &str = "throughline_stage_restarts_total";
 /// Workers that died while handling a delivery, by stage.
@@ -64,6 +66,11 @@ pub const HISTOGRAMS: [&str; 6] =
 
 pub(crate) fn settled(stage: StageName, outcome: &'static str) {
     counter!(DELIVERIES, "stage" => stage.as_str(), "outcome" => outcome).increment(1);
+}
+
+/// Log and database are of different age: `new_log`, `lost_database`, `older_database`.
+pub fn stores_differ(kind: &'static str) {
+    counter!(STORES_DIFFER, "kind" => kind).increment(1);
 }
 
 pub(crate) fn redelivered(stage: StageName) {

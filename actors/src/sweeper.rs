@@ -4,21 +4,20 @@
 //! events have vanished from the log with the power. A turn that is merely slow is left alone, whoever works on it
 //! (`policy/sweep.rs`), until it exceeds the limit of a turn: then it fails and its session goes on.
 //!
+//! What is too old is never judged by the wall clock of this process, nor by instants that another one wrote: ages are
+//! the server's (when the event was stored, against what time it is there), or counted since this process first saw
+//! the turn.
+//!
 //! Several may run: all that they do is idempotent, or done by the one who is first. One sweep does a bounded amount of
 //! work, and asks nothing of the bus while no turn is old enough.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use throughline_schemas::{
-    EventType, FailureCode, Meta, StageName, Subject, Timestamp, TraceParent, WorkflowFailed, WorkflowId,
-    decode,
+    EventType, FailureCode, Meta, StageName, Subject, Timestamp, TraceParent, WorkflowFailed, decode,
 };
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     closing::Closer,
@@ -27,22 +26,29 @@ use crate::{
         sweep::{Work, judge},
     },
     ports::{
-        bus::{BusError, Position, Published, consumer_of},
+        bus::{Latest, Position, Published, consumer_of},
         clock::Entropy,
         store::{Opening, RunningQuery, RunningTurn},
     },
     signals, untold,
 };
+use seen::Seen;
+
+mod seen;
 
 /// Turns listed at once.
 const PAGE: usize = 256;
+/// Pages listed in one sweep; the next one goes on behind them.
+const LISTED_PAGES: usize = 64;
 /// Turns that are looked at in one sweep; the others are looked at in the next one.
 const MOST: usize = 2_048;
+/// No turn has started later, whatever clock its process has.
+const ANY_TIME_UNIX_MS: i64 = 253_402_300_799_000;
 
 /// When to sweep, and how long a turn may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SweepSettings {
-    /// Time between two sweeps. A turn that runs for less than that is not looked at.
+    /// Time between two sweeps. A turn that was first seen less than that ago is not looked at.
     pub interval: Duration,
     /// How long a turn may run before it is failed.
     pub turn_limit: Duration,
@@ -88,7 +94,8 @@ impl Actor for Sweeper {
         myself: ActorRef<Sweep>,
         args: SweeperArgs,
     ) -> Result<SweeperState, ActorProcessingErr> {
-        drop(myself.send_after(args.wait(), || Sweep));
+        // The first one only notes which turns there are: how long they have run is counted from then.
+        myself.send_message(Sweep)?;
         Ok(SweeperState { args, seen: Seen::default() })
     }
 
@@ -115,19 +122,6 @@ impl Actor for Sweeper {
     }
 }
 
-/// What earlier sweeps found out.
-#[derive(Default)]
-struct Seen {
-    /// The last turn that was looked at, in the order in which turns start.
-    until: Option<(Timestamp, WorkflowId)>,
-    /// Turns that somebody works on, and where: they are looked at again when that event is settled.
-    held: HashMap<WorkflowId, (RunningTurn, StageName, u64)>,
-    /// Turns whose latest event was settled without a successor, and its sequence: the next sweep acts.
-    lost: HashMap<WorkflowId, u64>,
-    /// The end of the log at that time.
-    last: u64,
-}
-
 impl SweeperArgs {
     /// The interval, up to a quarter longer.
     fn wait(&self) -> Duration {
@@ -135,17 +129,11 @@ impl SweeperArgs {
         self.settings.interval + Duration::from_millis(self.entropy.next_u64() % quarter.max(1))
     }
 
-    fn ago(&self, time: Duration) -> Timestamp {
-        let ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-        Timestamp::from_unix_ms(self.closer.clock.now().unix_ms().saturating_sub(ms))
-    }
-
     /// The error says why the sweep ended early.
     async fn sweep(&self, seen: &mut Seen) -> Result<(), String> {
-        self.end_stalled().await?;
-        let mut looked_at = 0;
-        let mut page = self.page(seen).await?;
-        if page.is_empty() && seen.held.is_empty() {
+        let now = Instant::now();
+        self.list(seen, now).await?;
+        if !seen.have_work(now, self.settings.interval) {
             return Ok(());
         }
         let mut position = self.position().await?;
@@ -155,86 +143,115 @@ impl SweeperArgs {
                 to = position.last,
                 "the event log has lost events; looking at every turn again"
             );
-            *seen = Seen::default();
-            page = self.page(seen).await?;
+            seen.look_again();
         }
         seen.last = position.last;
-        let is_settled = |(_, stage, sequence): &(RunningTurn, StageName, u64)| {
-            position.settled.get(stage).is_some_and(|settled| sequence <= settled)
-        };
-        let settled: Vec<RunningTurn> =
-            seen.held.extract_if(|_, held| is_settled(held)).map(|(_, (turn, ..))| turn).collect();
-        for turn in settled {
-            self.look_at(turn, &position, seen).await?;
-        }
-        while looked_at < MOST && !page.is_empty() {
-            looked_at += page.len();
-            for turn in page {
-                let place = (turn.started_at, turn.workflow_id.clone());
-                self.look_at(turn, &position, seen).await?;
-                seen.until = Some(place);
+        for (n, turn) in seen.due(now, self.settings.interval, &position, MOST).into_iter().enumerate() {
+            if n > 0 && n.is_multiple_of(PAGE) {
+                position = self.position().await?;
             }
-            page = self.page(seen).await?;
-            position = self.position().await?;
+            self.look_at(&turn, &position, seen).await?;
         }
+        self.end_overdue(seen, &position).await
+    }
+
+    /// Notes turns that were not seen before.
+    async fn list(&self, seen: &mut Seen, now: Instant) -> Result<(), String> {
+        let any_time = Timestamp::from_unix_ms(ANY_TIME_UNIX_MS);
+        seen.begin_pass();
+        for _ in 0..LISTED_PAGES {
+            let query = RunningQuery { started_by: any_time, after: seen.listed_to(), limit: PAGE };
+            let page = self.closer.store.running(query).await.map_err(|error| error.to_string())?;
+            let is_last = page.len() < PAGE;
+            for turn in page {
+                seen.note(turn, now);
+            }
+            if is_last {
+                seen.end_pass(true);
+                return Ok(());
+            }
+        }
+        seen.end_pass(false);
         Ok(())
-    }
-
-    async fn page(&self, seen: &Seen) -> Result<Vec<RunningTurn>, String> {
-        let started_by = self.ago(self.settings.interval);
-        self.running(RunningQuery { started_by, after: seen.until.clone(), limit: PAGE }).await
-    }
-
-    async fn running(&self, query: RunningQuery) -> Result<Vec<RunningTurn>, String> {
-        self.closer.store.running(query).await.map_err(|error| error.to_string())
     }
 
     async fn position(&self) -> Result<Position, String> {
         self.closer.bus.position().await.map_err(|error| error.to_string())
     }
 
+    async fn latest(&self, turn: &RunningTurn) -> Result<Option<Latest>, String> {
+        let latest = self.closer.bus.latest(&turn.session_id, &turn.workflow_id).await;
+        latest.map_err(|error| error.to_string())
+    }
+
     /// Resumes a turn that nobody works on; remembers one that somebody does.
-    async fn look_at(&self, turn: RunningTurn, position: &Position, seen: &mut Seen) -> Result<(), String> {
-        let latest = self
-            .closer
-            .bus
-            .latest(&turn.session_id, &turn.workflow_id)
-            .await
-            .map_err(|error| told(&error))?;
-        match (judge(latest.as_ref(), position), latest) {
-            (Work::Held { stage, sequence }, _) => {
-                seen.lost.remove(&turn.workflow_id);
-                seen.held.insert(turn.workflow_id.clone(), (turn, stage, sequence));
-            }
+    async fn look_at(&self, turn: &RunningTurn, position: &Position, seen: &mut Seen) -> Result<(), String> {
+        let id = &turn.workflow_id;
+        seen.look(turn);
+        let latest = self.latest(turn).await?;
+        let work = judge(latest.as_ref(), position);
+        if work != Work::Ended && seen.needs_deadline(id) {
+            let age = self.age(turn, latest, position).await?;
+            seen.set_deadline(id, self.settings.turn_limit, age);
+        }
+        match (work, latest) {
+            (Work::Held { stage, sequence }, _) => seen.hold(id, stage, sequence),
             (Work::NotBegun, _) => {
-                if self.begin(&turn).await? {
+                if self.begin(turn).await? {
                     // The next sweep looks at what became of it.
-                    seen.held.insert(turn.workflow_id.clone(), (turn, StageName::Context, 0));
+                    seen.hold(id, StageName::Context, 0);
+                } else {
+                    seen.forget(id);
                 }
             }
             // Seen once, it may be a message that the server has given up on and that is about to be buried.
-            (Work::Lost { stage }, Some(latest))
-                if seen.lost.insert(turn.workflow_id.clone(), latest.sequence) != Some(latest.sequence) =>
-            {
-                seen.held.insert(turn.workflow_id.clone(), (turn, stage, latest.sequence));
-            }
+            (Work::Lost { stage }, Some(latest)) if seen.lose(id, stage, latest.sequence) => {}
             (Work::Lost { stage }, Some(latest)) => {
-                seen.lost.remove(&turn.workflow_id);
-                if self.runs(&turn).await? {
-                    let subject = Subject::new(latest.event_type, &turn.session_id, &turn.workflow_id);
+                if self.runs(turn).await? {
+                    let subject = Subject::new(latest.event_type, &turn.session_id, id);
                     let again = self.closer.bus.publish_again(&subject, latest.sequence).await;
-                    if again.map_err(|error| told(&error))? == Published::New {
-                        told_of(&turn, stage);
+                    if again.map_err(|error| error.to_string())? == Published::New {
+                        told_of(turn, stage);
                     }
                     // What becomes of it may vanish, too.
-                    seen.held.insert(turn.workflow_id.clone(), (turn, stage, latest.sequence));
+                    seen.hold(id, stage, latest.sequence);
+                } else {
+                    seen.forget(id);
                 }
             }
             (Work::Lost { .. } | Work::Ended, _) => {
-                seen.lost.remove(&turn.workflow_id);
+                if self.runs(turn).await? {
+                    self.close_as_told(turn).await?;
+                }
+                seen.forget(id);
             }
         }
         Ok(())
+    }
+
+    /// The log has the end of a turn that runs in the database: the database is older than the log.
+    async fn close_as_told(&self, turn: &RunningTurn) -> Result<(), String> {
+        let cause = self.cause(turn).await?;
+        outcome(self.closer.finish(&cause, turn.input_sequence).await)
+    }
+
+    /// How long a turn has run by the server's clock: the only one that every process knows. `None` if the log does not
+    /// know its beginning, or the server does not tell the time.
+    async fn age(
+        &self,
+        turn: &RunningTurn,
+        latest: Option<Latest>,
+        position: &Position,
+    ) -> Result<Option<Duration>, String> {
+        let Some(now) = position.now else { return Ok(None) };
+        let began = match latest {
+            Some(latest) if latest.event_type == EventType::InputValidated => Some(latest.stored_at),
+            _ => {
+                let subject = Subject::new(EventType::InputValidated, &turn.session_id, &turn.workflow_id);
+                self.closer.bus.stored_at(&subject).await.map_err(|error| error.to_string())?
+            }
+        };
+        Ok(began.map(|began| Duration::from_millis(now.ms_since(began))))
     }
 
     /// Says whether the turn still runs.
@@ -273,28 +290,27 @@ impl SweeperArgs {
     }
 
     /// Fails turns that have run for too long, which starts the next ones of their sessions.
-    async fn end_stalled(&self) -> Result<(), String> {
+    async fn end_overdue(&self, seen: &mut Seen, position: &Position) -> Result<(), String> {
         let limit = self.settings.turn_limit;
-        let query = RunningQuery { started_by: self.ago(limit), after: None, limit: PAGE };
-        for turn in self.running(query).await? {
-            let latest = self
-                .closer
-                .bus
-                .latest(&turn.session_id, &turn.workflow_id)
-                .await
-                .map_err(|error| told(&error))?;
+        for (turn, ran) in seen.overdue(Instant::now(), PAGE) {
+            let id = &turn.workflow_id;
+            if !self.runs(&turn).await? {
+                seen.forget(id);
+                continue;
+            }
+            let latest = self.latest(&turn).await?;
             let stage = latest.as_ref().and_then(|latest| consumer_of(latest.event_type));
+            let age = self.age(&turn, latest, position).await?;
+            // The server's clock may have been set meanwhile; this process's own has not.
+            if ran < limit && age.is_none_or(|age| age < limit) {
+                seen.set_deadline(id, limit, age);
+                continue;
+            }
             let cause = self.cause(&turn).await?;
-            let ended = match stage {
-                // The log has its end, and the database does not.
-                None if latest.is_some() => self.closer.finish(&cause, turn.input_sequence).await,
-                stage => {
-                    self.closer.interruptions.announce(self.closer.bus.as_ref(), &turn.workflow_id).await;
-                    let failed = stalled(stage.unwrap_or(StageName::Input), limit);
-                    self.closer.fail(&cause, turn.input_sequence, failed, cause.traceparent).await
-                }
-            };
-            outcome(ended)?;
+            self.closer.interruptions.announce(self.closer.bus.as_ref(), id).await;
+            let failed = stalled(stage.unwrap_or(StageName::Input), limit);
+            outcome(self.closer.fail(&cause, turn.input_sequence, failed, cause.traceparent).await)?;
+            seen.forget(id);
         }
         Ok(())
     }
@@ -318,10 +334,6 @@ impl SweeperArgs {
             attempt: 1,
         })
     }
-}
-
-fn told(error: &BusError) -> String {
-    error.to_string()
 }
 
 fn told_of(turn: &RunningTurn, stage: StageName) {

@@ -11,7 +11,7 @@ use throughline_schemas::{Event, EventData, EventType, Meta, SessionId, StageNam
 
 use crate::{
     closing::{Closer, PublishFailed, recorded_as_failed, store_away},
-    policy::{limits::UNTOLD_LIMIT, settle::Outcome},
+    policy::settle::Outcome,
     ports::{bus::Published, store::EndedTurn},
     signals,
     stages::persistence,
@@ -33,17 +33,17 @@ pub async fn before(
     }
     let ended = closer.database.call(0, |_| closer.store.ended_before(places)).await;
     let ended = ended.map_err(|gave_up| store_away(&gave_up))?;
-    let now = closer.clock.now();
     let untold = places.iter().zip(ended).map(async |((session, sequence), ended)| {
         let Some(ended) = ended else { return Ok(None) };
-        // What was told long ago may have expired.
-        if u128::from(now.ms_since(ended.ended_at)) > UNTOLD_LIMIT.as_millis() {
-            return Ok(None);
-        }
         for end in [EventType::InteractionSaved, EventType::WorkflowFailed] {
             if closer.exists(&Subject::new(end, session, &ended.workflow_id)).await? {
                 return Ok(None);
             }
+        }
+        // What was told long ago may have expired, and then what it was made of has, too. How long ago that was cannot
+        // be told by the clocks of two machines.
+        if !closer.exists(&Subject::new(basis(&ended), session, &ended.workflow_id)).await? {
+            return Ok(None);
         }
         Ok(Some((*sequence, ended)))
     });
@@ -58,8 +58,7 @@ pub async fn tell(closer: &Closer, session: &SessionId, ended: &EndedTurn) -> Re
 
 async fn tell_from_log(closer: &Closer, session: &SessionId, ended: &EndedTurn) -> Result<(), PublishFailed> {
     let closer = Closer { stage: StageName::Persistence, ..closer.clone() };
-    let basis = if ended.saved { EventType::ResponseGenerated } else { EventType::InputValidated };
-    let recorded = closer.recorded(&Subject::new(basis, session, &ended.workflow_id)).await?;
+    let recorded = closer.recorded(&Subject::new(basis(ended), session, &ended.workflow_id)).await?;
     let Some(event) = recorded.and_then(|body| decode(&body).ok()) else { return Ok(()) };
     tracing::info!(workflow = %ended.workflow_id, "the end of a turn was not told; telling it before the next one begins");
     if let EventData::ResponseGenerated(generated) = &event.data {
@@ -71,6 +70,11 @@ async fn tell_from_log(closer: &Closer, session: &SessionId, ended: &EndedTurn) 
         return Ok(());
     }
     closer.tell(&event.meta, recorded_as_failed(StageName::Persistence, 1), event.meta.traceparent).await
+}
+
+/// The event that an end is told from.
+fn basis(ended: &EndedTurn) -> EventType {
+    if ended.saved { EventType::ResponseGenerated } else { EventType::InputValidated }
 }
 
 /// How a delivery waits for the reason of a failure, which only whoever failed the turn knows; `None` if it has waited

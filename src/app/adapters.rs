@@ -1,6 +1,12 @@
 //! The adapters that the configuration asks for.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fs::{DirBuilder, OpenOptions},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use reqwest::header::HeaderName;
 use throughline_actors::{
@@ -11,7 +17,7 @@ use throughline_schemas::{Namespace, NamespaceError, StageName};
 
 use crate::{
     bus::nats::{ConnectError, NatsAuth, NatsBus, NatsSettings, Url, topology},
-    config::{self, Config, Env, SecretError, Source, SourceHeader},
+    config::{self, Config, Env, SecretError, SecretUrl, Source, SourceHeader},
     fetch::{Credential, HeaderText, HttpSource, HttpSources, HttpSourcesError},
     llm::{ModelProviders, SetupError, model_providers},
     storage::{Database, DatabaseError},
@@ -49,6 +55,20 @@ pub enum AdapterError {
         #[source]
         source: DatabaseError,
     },
+    /// Nobody said where the database is, and there is no place for one.
+    #[error(
+        "database.url is not set, and there is no home directory for a database; set database.url, or XDG_DATA_HOME"
+    )]
+    NoDatabase,
+    /// The folder or the file of the default database cannot be made.
+    #[error("{} cannot be made for the database; make its folder, or set database.url", file.display())]
+    DatabaseFile {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// The data sources' client cannot be made.
     #[error(transparent)]
     Sources(#[from] HttpSourcesError),
@@ -67,6 +87,8 @@ impl AdapterError {
             Self::Nats(_) | Self::Store { source: DatabaseError::Store(_), .. } => true,
             Self::Namespace(_)
             | Self::Secret { .. }
+            | Self::NoDatabase
+            | Self::DatabaseFile { .. }
             | Self::Store { source: DatabaseError::Unknown, .. }
             | Self::Sources(_)
             | Self::HeaderName(_)
@@ -128,13 +150,42 @@ pub fn stream_limits(config: &Config) -> topology::Limits {
 
 /// Opens the database and brings its tables up to date.
 pub async fn open_store(config: &Config, env: &Env) -> Result<Database, AdapterError> {
-    let url = config
-        .database
-        .url_with_password(env)
-        .map_err(|source| AdapterError::Secret { key: "database.password".to_owned(), source })?;
+    let url = database_url(config, env)?;
+    if let Some(file) = &config.database.default_file {
+        make_private(file).map_err(|source| AdapterError::DatabaseFile { file: file.clone(), source })?;
+    }
     Database::open(url.expose(), config.database.max_connections)
         .await
         .map_err(|source| AdapterError::Store { url: config.database.url.to_string(), source })
+}
+
+/// The URL of the database with the password in it.
+pub fn database_url(config: &Config, env: &Env) -> Result<SecretUrl, AdapterError> {
+    if config.database.url.expose().is_empty() {
+        return Err(AdapterError::NoDatabase);
+    }
+    config
+        .database
+        .url_with_password(env)
+        .map_err(|source| AdapterError::Secret { key: "database.password".to_owned(), source })
+}
+
+/// Makes a file, and its folder, that only this user may read, unless they are there.
+fn make_private(file: &Path) -> io::Result<()> {
+    let mut folder = DirBuilder::new();
+    folder.recursive(true);
+    let mut options = OpenOptions::new();
+    options.write(true).create(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+        folder.mode(0o700);
+        options.mode(0o600);
+    }
+    if let Some(parent) = file.parent() {
+        folder.create(parent)?;
+    }
+    options.open(file).map(drop)
 }
 
 /// Everything a worker uses, opened.

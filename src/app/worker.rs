@@ -8,11 +8,13 @@ use throughline_actors::{
     stage::Drained,
 };
 use throughline_schemas::StageName;
+use tokio::sync::watch;
 
-use super::{AdapterError, Adapters, PromptFileError, engine_settings, load_prompt};
+use super::{AdapterError, Adapters, PromptFileError, clock, engine_settings, load_prompt};
 use crate::{
     config::{Config, Env},
     http::{HttpError, HttpPort},
+    identity::{CheckInError, Keeper, check_in, place},
     llm::RouteError,
     machine::{Machine, Need, raise_open_files},
 };
@@ -32,6 +34,9 @@ pub enum WorkerError {
     /// Its endpoints have no port.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// Log and database do not belong together.
+    #[error(transparent)]
+    Identity(#[from] CheckInError),
     /// A stage did not start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -42,6 +47,7 @@ pub struct Worker {
     /// What it uses.
     pub adapters: Adapters,
     engine: Engine,
+    keeper: Keeper,
 }
 
 impl Worker {
@@ -66,14 +72,33 @@ impl Worker {
         }
         let template = load_prompt(&config.prompt)?;
         let port = HttpPort::bind(config.http.listen).await?;
+        if let Some(unused) = config.unused_database() {
+            tracing::warn!("{unused}");
+        }
         let adapters = Adapters::open(config, env, "worker", stages).await?;
-        match Engine::start(adapters.ports(tracer), settings, template).await {
-            Ok(engine) => Ok((Self { adapters, engine }, port)),
+        let Adapters { bus, store, .. } = &adapters;
+        let checked_in = match check_in(bus, store, &place(config.database.url.expose())).await {
+            Ok(checked_in) => checked_in,
             Err(error) => {
+                adapters.close().await;
+                return Err(error.into());
+            }
+        };
+        let keeper = Keeper::start(Arc::clone(bus), Arc::clone(store), checked_in);
+        clock::compare(bus.as_ref()).await;
+        match Engine::start(adapters.ports(tracer), settings, template).await {
+            Ok(engine) => Ok((Self { adapters, engine, keeper }, port)),
+            Err(error) => {
+                keeper.leave().await;
                 adapters.close().await;
                 Err(error.into())
             }
         }
+    }
+
+    /// Why this worker must not go on, as soon as that is known.
+    pub fn refusal(&self) -> watch::Receiver<Option<String>> {
+        self.keeper.refusal()
     }
 
     /// The engine's stages, for readiness.
@@ -83,9 +108,10 @@ impl Worker {
 
     /// Completes when something has ended that the worker cannot do without, and says what.
     pub async fn broken(&mut self) -> String {
-        let Self { adapters, engine } = self;
+        let Self { adapters, engine, keeper } = self;
         tokio::select! {
             why = engine.gave_up() => why,
+            why = keeper.ended() => why,
             () = adapters.bus.ended() => "the connection to NATS was given up".to_owned(),
             () = adapters.store.ended() => "a task of the database's ended".to_owned(),
         }
@@ -94,6 +120,7 @@ impl Worker {
     /// Drains within `grace`, then closes everything. Says what became of the work in hand.
     pub async fn stop(self, grace: Duration) -> Report {
         let report = Report(self.engine.drain(grace).await);
+        self.keeper.leave().await;
         self.adapters.close().await;
         report
     }

@@ -10,6 +10,7 @@ mod claims;
 mod complaints;
 mod connection;
 mod dead;
+mod deployment;
 mod error;
 mod exhausted;
 mod headers;
@@ -37,9 +38,12 @@ use futures_util::{StreamExt, stream::BoxStream};
 use throughline_actors::ports::bus::{
     Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Inbox, Latest, Note, Position, Published,
 };
-use throughline_schemas::{Event, EventType, Namespace, SessionId, StageName, Subject, WorkflowId};
+use throughline_schemas::{
+    Event, EventType, Namespace, SessionId, StageName, Subject, Timestamp, WorkflowId,
+};
 
 pub use connection::{MIN_SERVER, ServerFacts};
+pub use deployment::Deployment;
 pub use error::ConnectError;
 pub use import::{ImportError, Importer};
 pub use names::Names;
@@ -244,6 +248,10 @@ impl Bus for NatsBus {
     async fn exists(&self, subject: &Subject) -> Result<bool, BusError> {
         let subject = subject.live(self.namespace());
         Ok(requests::last_of_subject(&self.core, self.core.names.events(), &subject).await?.is_some())
+    }
+
+    async fn stored_at(&self, subject: &Subject) -> Result<Option<Timestamp>, BusError> {
+        sweep::stored_at(&self.core, subject).await
     }
 
     async fn recorded(&self, subject: &Subject) -> Result<Option<Bytes>, BusError> {

@@ -9,6 +9,9 @@ pub(super) fn run(command: &ConfigCommand, config: &Config) -> Result<(), Failur
             for problem in config.missing_secrets(&process_env()) {
                 output::note(&format!("warning: {problem}"));
             }
+            if let Some(unused) = config.unused_database() {
+                output::note(&format!("warning: {unused}"));
+            }
             output::line("the configuration is good")
         }
         ConfigCommand::Show { json: false } => output::line(config.show().trim_end()),

@@ -5,7 +5,6 @@ mod lock;
 
 use std::{net::SocketAddr, path::Path};
 
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use throughline_schemas::StageName;
 use tokio::time::Instant;
 
@@ -13,7 +12,7 @@ use super::{DevArgs, Failure, output, signal::Signals, worker};
 use crate::{
     app::{Worker, stream_limits},
     bus::nats::topology,
-    config::{Config, Env, Layers, Override},
+    config::{Config, Env, Layers, Override, sqlite_url},
     nats_server::{NatsServer, NatsServerError, SyncInterval},
     sandbox::{Sandbox, SandboxConfig, SandboxOptions},
     telemetry::Telemetry,
@@ -22,9 +21,6 @@ use lock::DataDir;
 
 /// Most space that a private event store may take, in MiB; a laptop has other uses for its disk.
 const DEV_MAX_BYTES_MIB: i64 = 1024;
-
-/// What would end the path in a database URL, or make a part of it look like a password.
-const IN_DATABASE_URL: &AsciiSet = &CONTROLS.add(b'%').add(b'?').add(b'#').add(b'@').add(b':');
 
 /// Everything that `dev` started besides the worker.
 struct Surroundings {
@@ -83,7 +79,7 @@ async fn prepare(
         set("nats.max_bytes_mib", DEV_MAX_BYTES_MIB.into());
     }
     if !config.is_set("database.url") {
-        set("database.url", database_url(&data_dir.path().join("throughline.db")).into());
+        set("database.url", sqlite_url(&data_dir.path().join("throughline.db")).into());
     }
     if !config.is_set("http.listen") {
         set("http.listen", "127.0.0.1:0".into());
@@ -119,11 +115,6 @@ async fn prepare(
     let config = all.load()?;
     write_config(&config, &data_dir.config_file())?;
     Ok((config, Surroundings { nats, sandbox, data_dir }))
-}
-
-/// The URL of a database file, whatever its path contains.
-fn database_url(file: &Path) -> String {
-    format!("sqlite://{}", utf8_percent_encode(&file.to_string_lossy(), IN_DATABASE_URL))
 }
 
 /// Other terminals use what this process uses by naming this file.

@@ -3,6 +3,7 @@
 mod capacity;
 mod database;
 mod finding;
+mod identity;
 mod keys;
 mod nats;
 mod postgres;

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     app::{AdapterError, WorkerError},
     config::{Config, Env, Layers, Override, process_env},
+    identity::CheckInError,
     llm::SetupError,
     telemetry::{Telemetry, TelemetryError},
 };
@@ -71,7 +72,7 @@ impl Cli {
     ) -> Result<(), Failure> {
         match &self.command {
             Command::Dev(args) => Box::pin(dev::run(args, layers, config, env, telemetry)).await,
-            Command::Setup => setup::run(&config, env).await,
+            Command::Setup(args) => setup::run(args, &config, env).await,
             Command::Worker(args) => worker::run(args, &config, env, telemetry).await,
             Command::Sandbox(args) => sandbox::run(args).await,
             Command::Bench(args) => Box::pin(bench::run(args, self.global.database_url.as_deref())).await,
@@ -109,7 +110,7 @@ impl Command {
         let listen = match self {
             Self::Dev(args) => args.listen,
             Self::Worker(args) => args.listen,
-            Self::Setup
+            Self::Setup(_)
             | Self::Publish(_)
             | Self::Events(_)
             | Self::Explain(_)
@@ -138,6 +139,13 @@ impl From<AdapterError> for Failure {
     }
 }
 
+impl From<CheckInError> for Failure {
+    fn from(error: CheckInError) -> Self {
+        let exit = if error.is_unavailable() { Exit::Unavailable } else { Exit::BadConfiguration };
+        Self { exit, message: with_causes(&error) }
+    }
+}
+
 impl From<SetupError> for Failure {
     fn from(error: SetupError) -> Self {
         Self::configuration(&error)
@@ -154,6 +162,7 @@ impl From<WorkerError> for Failure {
     fn from(error: WorkerError) -> Self {
         match error {
             WorkerError::Adapter(error) => error.into(),
+            WorkerError::Identity(error) => error.into(),
             WorkerError::Route(_) | WorkerError::Prompt(_) => Self::configuration(&error),
             WorkerError::Http(_) | WorkerError::Start(_) => Self::unavailable(&error),
         }

@@ -36,6 +36,7 @@ pub(super) fn serve(port: HttpPort, worker: &Worker, telemetry: &Telemetry) -> H
         observer: Some(worker.observer()),
         store: worker.adapters.store.clone(),
         bus: worker.adapters.bus.clone(),
+        refusal: Some(worker.refusal()),
         metrics: telemetry.metrics(),
     })
 }

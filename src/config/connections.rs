@@ -154,8 +154,11 @@ fn check_inbox_prefix(prefix: &str) -> Result<(), String> {
 /// `[database]`.
 #[derive(Clone, Debug)]
 pub struct Database {
-    /// `sqlite://FILE` or `postgres://...`. Default `sqlite://throughline.db`.
+    /// `sqlite://FILE` or `postgres://...`. Default: the file of the namespace in `$XDG_DATA_HOME/throughline`, or in
+    /// `~/.local/share/throughline`; empty where there is no home.
     pub url: SecretUrl,
+    /// The file of the default, if it is used.
+    pub default_file: Option<PathBuf>,
     /// The password of the URL's user, for a URL that has none.
     pub password: Option<Secret>,
     /// Connections of the pool, 1 to 1000. Default 4.
@@ -164,7 +167,7 @@ pub struct Database {
 
 impl Default for Database {
     fn default() -> Self {
-        Self { url: SecretUrl::new("sqlite://throughline.db"), password: None, max_connections: 4 }
+        Self { url: SecretUrl::default(), default_file: None, password: None, max_connections: 4 }
     }
 }
 
@@ -172,7 +175,8 @@ impl Database {
     pub(super) fn read(s: &mut Section<'_>) -> Self {
         let d = Self::default();
         let database = Self {
-            url: s.or_where("url", d.url, check_database),
+            url: s.optional_where("url", check_database).unwrap_or_default(),
+            default_file: None,
             password: s.optional("password"),
             max_connections: s.within("max_connections", d.max_connections, 1..=1000),
         };

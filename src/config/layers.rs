@@ -121,7 +121,8 @@ impl Layers {
             set(&mut tree, &path, value, Origin::Flag(Arc::from(flag.as_str())), &mut problems);
         }
         wellknown::complete_providers(&mut tree, &self.env);
-        let (config, found) = Config::read(tree);
+        let (mut config, found) = Config::read(tree);
+        config.place_database(&self.env);
         problems.extend(found.into_iter().filter(|problem| !broken.contains(&problem.place)));
         if problems.is_empty() { Ok(config) } else { Err(ConfigErrors::new(problems)) }
     }

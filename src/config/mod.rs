@@ -21,6 +21,7 @@
 
 mod check;
 mod connections;
+mod data_home;
 mod error;
 mod field;
 mod generation;
@@ -55,7 +56,7 @@ pub use runtime::{Context, Limits, Log, LogFormat, Prompt, Sandbox, Sessions, Wo
 pub use secret::{Secret, SecretError, SecretValue};
 pub use sources::{BUILT_IN_PLACEHOLDERS, Source, SourceHeader, UrlTemplate};
 pub use stages::{Breaker, Retry, Stage, Stages};
-pub use url::SecretUrl;
+pub use url::{SecretUrl, sqlite_url};
 
 use check::Named;
 use reader::Section;

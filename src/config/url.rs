@@ -1,7 +1,8 @@
 //! URLs that may carry a password, and are printed without it.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use reqwest::Url;
 
 use super::field::Field;
@@ -108,6 +109,14 @@ pub(super) fn names_secret(name: &str) -> bool {
     let parts = ["password", "passwd", "secret", "token", "api_key", "apikey", "access_key", "authorization"];
     parts.iter().any(|part| name.contains(part))
         || matches!(name.as_str(), "key" | "sig" | "signature" | "pwd" | "cookie")
+}
+
+/// What would end the path in a database URL, or make a part of it look like a password.
+const IN_DATABASE_URL: &AsciiSet = &CONTROLS.add(b'%').add(b'?').add(b'#').add(b'@').add(b':');
+
+/// The URL of a database file, whatever its path contains.
+pub fn sqlite_url(file: &Path) -> String {
+    format!("sqlite://{}", utf8_percent_encode(&file.to_string_lossy(), IN_DATABASE_URL))
 }
 
 /// One or more NATS servers, with commas between them.

@@ -14,7 +14,7 @@ use super::HttpState;
 pub(super) const CHECK_LIMIT: Duration = Duration::from_millis(800);
 
 /// What each check found.
-pub(super) struct Checks([(&'static str, Result<(), String>); 3]);
+pub(super) struct Checks([(&'static str, Result<(), String>); 4]);
 
 impl Checks {
     pub(super) fn all_good(&self) -> bool {
@@ -36,7 +36,10 @@ impl Serialize for Checks {
 pub(super) async fn check(state: &HttpState) -> Checks {
     let (stages, database) = tokio::join!(stages(state.observer.as_ref()), database(state));
     let bus = if state.bus.is_connected() { Ok(()) } else { Err("not connected".to_owned()) };
-    Checks([("stages", stages), ("bus", bus), ("database", database)])
+    // Compared in the background, at a rate that does not depend on who asks.
+    let refusal = state.refusal.as_ref().and_then(|refusal| refusal.borrow().clone());
+    let namespace = refusal.map_or(Ok(()), Err);
+    Checks([("stages", stages), ("bus", bus), ("database", database), ("namespace", namespace)])
 }
 
 async fn stages(observer: Option<&Observer>) -> Result<(), String> {

@@ -9,6 +9,7 @@ mod code;
 mod connection;
 mod context;
 mod migrate;
+mod namespaces;
 mod nul;
 mod preferences;
 mod server;
@@ -27,8 +28,8 @@ use throughline_actors::ports::store::{
 use throughline_schemas::{SessionId, UserId, WorkflowId, event::context::Context};
 use tokio::time::timeout;
 
-pub(super) use self::code::kind;
 pub use self::server::ServerFacts;
+pub(super) use self::{code::kind, namespaces::peek};
 use self::{connection::Connections, preferences::SetPreferences, server::AskServer};
 use super::{error, queues::Queues};
 

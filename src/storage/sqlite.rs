@@ -7,6 +7,7 @@ mod answers;
 mod batch;
 mod code;
 mod file;
+mod namespaces;
 mod reader;
 mod turns;
 mod turnstile;
@@ -25,8 +26,8 @@ use throughline_actors::ports::store::{
 use throughline_schemas::{SessionId, UserId, WorkflowId, event::context::Context};
 use tokio::time::timeout;
 
-pub(super) use self::code::kind;
 use self::file::DatabaseFile;
+pub(super) use self::{code::kind, namespaces::peek};
 use super::{error, queues::Queues};
 
 /// Longest time that one call may take, waiting in queues included. After that its write may still happen.

@@ -33,7 +33,7 @@ enum Kind {
 }
 
 /// What each metric says. Its labels are listed where it is named, in `signals`.
-const DESCRIPTIONS: [(&str, Kind, Unit, &str); 24] = {
+const DESCRIPTIONS: [(&str, Kind, Unit, &str); 25] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         (signals::DELIVERIES, Counter, Unit::Count, "Deliveries settled, by stage and outcome."),
@@ -88,6 +88,12 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 24] = {
             Counter,
             Unit::Count,
             "Inputs ignored because their workflow id had been admitted before.",
+        ),
+        (
+            signals::STORES_DIFFER,
+            Counter,
+            Unit::Count,
+            "Times that log and database were found to be of different age, by kind (new_log, lost_database, older_database).",
         ),
         (signals::TOKENS, Counter, Unit::Count, "Tokens of model calls, by model and type (input, output)."),
         (

@@ -11,7 +11,7 @@ pub mod record;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -105,6 +105,13 @@ impl Rig {
         self.try_worker(self.gate()).await.expect("the engine should start")
     }
 
+    /// A worker whose machine has another idea of the time than the server and the other workers.
+    pub async fn worker_with_clock(&self) -> (Worker, Arc<WrongClock>) {
+        let clock = Arc::new(WrongClock { right: Arc::clone(&self.local), ahead_ms: AtomicI64::new(0) });
+        let worker = self.start(self.gate(), Arc::clone(&clock) as _).await;
+        (worker.expect("the engine should start"), clock)
+    }
+
     /// For a worker that misbehaves from its first breath.
     pub fn gate(&self) -> Gate {
         let (store, sources) = (Arc::clone(&self.store), Arc::clone(&self.sources));
@@ -112,13 +119,17 @@ impl Rig {
     }
 
     pub async fn try_worker(&self, gate: Gate) -> Result<Worker, StartError> {
+        self.start(gate, Arc::clone(&self.local) as _).await
+    }
+
+    async fn start(&self, gate: Gate, clock: Arc<dyn Clock>) -> Result<Worker, StartError> {
         let ports = Ports {
             bus: Arc::new(gate.clone()),
             store: Arc::new(gate.clone()),
             sources: Arc::new(gate.clone()),
             models: Arc::new(gate.clone()),
             tokenizer: Arc::new(FourBytes),
-            clock: Arc::clone(&self.local) as _,
+            clock,
             entropy: Arc::new(GatedEntropy { inner: Arc::clone(&self.local) as _, gate: gate.clone() }),
             tracer: Arc::clone(&self.local) as _,
         };
@@ -284,6 +295,26 @@ impl Clock for Local {
     fn now(&self) -> Timestamp {
         let elapsed = i64::try_from(self.started.elapsed().as_millis()).unwrap();
         Timestamp::from_unix_ms(EPOCH_UNIX_MS + elapsed)
+    }
+}
+
+/// A machine's clock that somebody has set.
+pub struct WrongClock {
+    right: Arc<Local>,
+    ahead_ms: AtomicI64,
+}
+
+impl WrongClock {
+    /// It jumps: from now on it is so many hours ahead of the others.
+    pub fn set_ahead_h(&self, hours: i64) {
+        self.ahead_ms.store(hours * 3_600_000, Ordering::Relaxed);
+    }
+}
+
+impl Clock for WrongClock {
+    fn now(&self) -> Timestamp {
+        let right = self.right.now().unix_ms();
+        Timestamp::from_unix_ms(right + self.ahead_ms.load(Ordering::Relaxed))
     }
 }
 

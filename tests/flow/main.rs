@@ -10,6 +10,7 @@ mod walls;
 
 mod breaker;
 mod busy;
+mod clocks;
 mod crash;
 mod database;
 mod fence;

@@ -14,6 +14,7 @@ mod faults;
 mod first_steps;
 mod harness;
 mod hostile_corpora;
+mod identity;
 mod idle;
 mod independent_client;
 mod listening;

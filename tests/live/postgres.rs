@@ -1,6 +1,7 @@
 //! The PostgreSQL store on a real server: the contract of every store, and what only a server can do.
 
 mod material;
+mod namespaces;
 mod outages;
 mod rows;
 mod schedules;

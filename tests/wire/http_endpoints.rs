@@ -36,7 +36,7 @@ use throughline_actors::{
     },
 };
 use throughline_schemas::{
-    Event, Namespace, SessionId, StageName, Subject, UserId, WorkflowId, event::context::Context,
+    Event, Namespace, SessionId, StageName, Subject, Timestamp, UserId, WorkflowId, event::context::Context,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -84,6 +84,9 @@ impl Bus for Breakable {
     }
     async fn exists(&self, subject: &Subject) -> Result<bool, BusError> {
         self.bus.exists(subject).await
+    }
+    async fn stored_at(&self, subject: &Subject) -> Result<Option<Timestamp>, BusError> {
+        self.bus.stored_at(subject).await
     }
     async fn recorded(&self, subject: &Subject) -> Result<Option<Bytes>, BusError> {
         self.bus.recorded(subject).await
@@ -209,6 +212,7 @@ impl Rig {
             observer: Some(engine.observer()),
             store: Arc::clone(&store) as _,
             bus: Arc::clone(&bus) as _,
+            refusal: None,
             metrics: telemetry.metrics(),
         };
         let http = HttpServer::start("127.0.0.1:0".parse().unwrap(), state).await.unwrap();
@@ -339,6 +343,7 @@ async fn an_address_that_is_taken_is_named() {
         observer: None,
         store: Arc::clone(&rig.store) as _,
         bus: Arc::clone(&rig.bus) as _,
+        refusal: None,
         metrics: rig.telemetry.metrics(),
     };
     let error = HttpServer::start(taken, state).await.map(drop).unwrap_err();

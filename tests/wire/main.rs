@@ -3,6 +3,7 @@
 
 mod http;
 mod http_endpoints;
+mod namespaces;
 mod recordings;
 mod sqlite;
 mod telemetry;

@@ -71,10 +71,6 @@ pub const WORK_LIMIT: Duration = Duration::from_mins(30);
 /// Share of the acknowledgement wait after which a delivery in hand is reported as in progress.
 pub const PROGRESS_PER_ACK_WAIT: u32 = 3;
 
-/// For how long after a turn it is looked whether its end is in the log, before the next one of its session begins:
-/// longer than the ack wait, after which whoever is given its message tells it.
-pub const UNTOLD_LIMIT: Duration = Duration::from_mins(2);
-
 /// Processes that must have vanished with a message before it is handled with no other such message beside it. Whoever
 /// kills workers at random takes many messages along once or twice, and they would all queue.
 pub const QUARANTINE_FROM: u32 = 2;

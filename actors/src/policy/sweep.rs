@@ -43,14 +43,15 @@ pub fn judge(latest: Option<&Latest>, position: &Position) -> Work {
 mod tests {
     use std::collections::BTreeMap;
 
-    use throughline_schemas::EventType;
+    use throughline_schemas::{EventType, Timestamp};
 
     use super::*;
 
     fn judged(latest: Option<(EventType, u64)>) -> Work {
         let settled = BTreeMap::from([(StageName::Context, 10), (StageName::Generation, 7)]);
-        let latest = latest.map(|(event_type, sequence)| Latest { event_type, sequence });
-        judge(latest.as_ref(), &Position { last: 20, settled })
+        let at = Timestamp::from_unix_ms(0);
+        let latest = latest.map(|(event_type, sequence)| Latest { event_type, sequence, stored_at: at });
+        judge(latest.as_ref(), &Position { last: 20, settled, now: None })
     }
 
     #[test]

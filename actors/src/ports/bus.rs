@@ -224,6 +224,8 @@ pub struct Position {
     pub last: u64,
     /// By stage, the sequence up to which all its deliveries are settled.
     pub settled: BTreeMap<StageName, u64>,
+    /// What time the server has, by the clock that says when events were stored; `None` if it does not tell.
+    pub now: Option<Timestamp>,
 }
 
 /// The latest event of a workflow.
@@ -233,6 +235,8 @@ pub struct Latest {
     pub event_type: EventType,
     /// Its sequence.
     pub sequence: u64,
+    /// When it was stored, by the server's clock.
+    pub stored_at: Timestamp,
 }
 
 /// One stage's deliveries in this process.
@@ -254,6 +258,8 @@ pub trait Bus: Send + Sync + 'static {
     async fn publish(&self, event: &Event) -> Result<Published, BusError>;
     /// Whether an event of this address is stored.
     async fn exists(&self, subject: &Subject) -> Result<bool, BusError>;
+    /// When the event at an address was stored, by the server's clock.
+    async fn stored_at(&self, subject: &Subject) -> Result<Option<Timestamp>, BusError>;
     /// The event that is stored at an address, encoded.
     async fn recorded(&self, subject: &Subject) -> Result<Option<Bytes>, BusError>;
     /// Stores a dead letter: the original bytes and headers, and what was wrong. Idempotent by stage and sequence.

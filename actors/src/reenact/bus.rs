@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use throughline_schemas::{Event, SessionId, StageName, Subject, WorkflowId};
+use throughline_schemas::{Event, SessionId, StageName, Subject, Timestamp, WorkflowId};
 use tokio::time::Instant;
 
 use super::{
@@ -108,6 +108,10 @@ impl Bus for Recording {
 
     async fn hear(&self, _: &str) -> Result<BoxStream<'static, Bytes>, BusError> {
         Ok(stream::empty().boxed())
+    }
+
+    async fn stored_at(&self, _: &Subject) -> Result<Option<Timestamp>, BusError> {
+        Ok(None)
     }
 
     async fn position(&self) -> Result<Position, BusError> {

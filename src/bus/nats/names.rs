@@ -10,6 +10,7 @@ pub struct Names {
     bodies: String,
     claims: String,
     advisories: String,
+    meta: String,
 }
 
 impl Names {
@@ -22,6 +23,7 @@ impl Names {
             bodies: format!("{ns}_BODIES"),
             claims: format!("{ns}_CLAIMS"),
             advisories: format!("{ns}_ADVISORIES"),
+            meta: format!("{ns}_META"),
         }
     }
 
@@ -58,6 +60,16 @@ impl Names {
     /// The stream of the server's advisories about messages that it has given up on.
     pub fn advisories(&self) -> &str {
         &self.advisories
+    }
+
+    /// The key-value bucket for what the namespace is: which database it has.
+    pub fn meta(&self) -> &str {
+        &self.meta
+    }
+
+    /// The stream behind that bucket.
+    pub fn meta_stream(&self) -> String {
+        format!("KV_{}", self.meta)
     }
 
     /// The durable consumer of advisories about a stage's messages.

@@ -100,6 +100,9 @@ fn worker(ns: &Namespace, names: &Names) -> Vec<String> {
         format!("$JS.API.STREAM.MSG.DELETE.{events}"),
         format!("$KV.{}.x", names.claims()),
         format!("$JS.API.DIRECT.GET.{}.x", names.claims_stream()),
+        format!("$KV.{}.x", names.meta()),
+        format!("$JS.API.DIRECT.GET.{}.x", names.meta_stream()),
+        format!("$JS.API.STREAM.INFO.{}", names.meta_stream()),
         format!("$O.{}.C.x", names.bodies()),
         format!("$O.{}.M.x", names.bodies()),
     ]);
@@ -125,6 +128,8 @@ fn reader(names: &Names) -> Vec<String> {
         format!("$JS.API.DIRECT.GET.{dead}"),
         format!("$JS.API.DIRECT.GET.{dead}.x"),
         format!("$JS.API.CONSUMER.INFO.{events}.x"),
+        format!("$JS.API.DIRECT.GET.{}.x", names.meta_stream()),
+        format!("$JS.API.STREAM.INFO.{}", names.meta_stream()),
     ]);
     publish
 }
@@ -132,7 +137,8 @@ fn reader(names: &Names) -> Vec<String> {
 fn admin(ns: &Namespace, names: &Names) -> Vec<String> {
     let (events, dead) = (names.events(), names.dead());
     let mut publish = vec![ns.bare_input(), event(ns, EventType::UserInputReceived)];
-    for stream in [events, dead, names.advisories(), &names.bodies_stream(), &names.claims_stream()] {
+    let (bodies, claims, meta) = (names.bodies_stream(), names.claims_stream(), names.meta_stream());
+    for stream in [events, dead, names.advisories(), &bodies, &claims, &meta] {
         publish.extend(
             ["INFO", "CREATE", "UPDATE"].map(|operation| format!("$JS.API.STREAM.{operation}.{stream}")),
         );
@@ -140,6 +146,8 @@ fn admin(ns: &Namespace, names: &Names) -> Vec<String> {
     let consumer = |stage| format!("$JS.API.CONSUMER.CREATE.{events}.{}.x", Names::consumer(stage));
     publish.extend(StageName::ALL.map(consumer));
     publish.extend(read(dead, ""));
+    publish.push(format!("$KV.{}.x", names.meta()));
+    publish.push(format!("$JS.API.DIRECT.GET.{}.x", names.meta_stream()));
     publish.push(format!("$JS.API.STREAM.MSG.DELETE.{dead}"));
     publish
 }

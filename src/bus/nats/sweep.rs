@@ -7,7 +7,8 @@ use bytes::Bytes;
 use futures_util::future::try_join_all;
 use serde::Deserialize;
 use throughline_actors::ports::bus::{BusError, Latest, Position, Published};
-use throughline_schemas::{EventType, SessionId, StageName, Subject, WorkflowId};
+use throughline_schemas::{EventType, SessionId, StageName, Subject, Timestamp, WorkflowId};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     Core,
@@ -22,6 +23,9 @@ pub(super) async fn position(core: &Core) -> Result<Position, BusError> {
     #[derive(Deserialize)]
     struct Info {
         state: State,
+        /// What time the server has.
+        #[serde(default)]
+        ts: String,
     }
     #[derive(Deserialize)]
     struct State {
@@ -35,7 +39,18 @@ pub(super) async fn position(core: &Core) -> Result<Position, BusError> {
         Ok::<_, BusError>((stage, consumer.ack_floor.stream_seq))
     }))
     .await?;
-    Ok(Position { last: info.state.last_seq, settled: BTreeMap::from_iter(settled) })
+    Ok(Position { last: info.state.last_seq, settled: BTreeMap::from_iter(settled), now: instant(&info.ts) })
+}
+
+fn instant(text: &str) -> Option<Timestamp> {
+    OffsetDateTime::parse(text, &Rfc3339).ok().map(Timestamp::from)
+}
+
+/// When the event of an address was stored.
+pub(super) async fn stored_at(core: &Core, subject: &Subject) -> Result<Option<Timestamp>, BusError> {
+    let subject = subject.live(&core.settings.namespace);
+    let found = raw::message(core, format!(r#"{{"last_by_subj":"{subject}"}}"#)).await?;
+    Ok(found.and_then(|message| instant(&message.time)))
 }
 
 /// The latest event of a workflow, other than what its publisher said, which may be said again at any time.
@@ -62,7 +77,8 @@ async fn last_of(core: &Core, subject: &str) -> Result<Option<Latest>, BusError>
     let found = raw::message(core, format!(r#"{{"last_by_subj":"{subject}"}}"#)).await?;
     Ok(found.and_then(|message| {
         let subject = Subject::parse(&core.settings.namespace, &message.subject)?;
-        Some(Latest { event_type: subject.event_type(), sequence: message.seq })
+        let stored_at = instant(&message.time)?;
+        Some(Latest { event_type: subject.event_type(), sequence: message.seq, stored_at })
     }))
 }
 

@@ -173,6 +173,23 @@ pub async fn check(bus: &NatsBus, limits: &Limits) -> Result<Vec<Drift>, BusErro
     Ok(drifts)
 }
 
+/// Whether a stage has events to work on, or in hand.
+pub async fn has_work(bus: &NatsBus) -> Result<bool, BusError> {
+    let core = &bus.core;
+    for stage in StageName::ALL {
+        let (name, stream) = (Names::consumer(stage), core.names.events());
+        let asked = core.connection.jetstream.get_consumer_from_stream::<pull::Config, _, _>(name, stream);
+        let found = permitted(core, name, asked).await?;
+        let found =
+            found.map_err(|error| unavailable_because(format!("looking up the consumer {name}"), error))?;
+        let info = found.cached_info();
+        if info.num_pending > 0 || info.num_ack_pending > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Checks that a stage's consumer is there and was made by a version that this one agrees with.
 pub(super) async fn bind(core: &Core, stage: StageName) -> Result<(), BusError> {
     let name = Names::consumer(stage);

@@ -29,7 +29,15 @@ pub(super) async fn check(config: &Config, env: &Env) -> Finding {
             && let Ok(options) = SqliteConnectOptions::from_str(config.database.url.expose())
             && !options.get_filename().exists()
         {
-            return to_be_created(options.get_filename());
+            // The folder of the default is made with it.
+            return match &config.database.default_file {
+                Some(file) if !file.parent().is_some_and(Path::is_dir) => {
+                    let detail =
+                        format!("{} does not exist yet; the first worker creates it", file.display());
+                    Finding::ok(NAME, detail)
+                }
+                Some(_) | None => to_be_created(options.get_filename()),
+            };
         }
         let store = match open_store(config, env).await {
             Ok(store) => store,

@@ -8,7 +8,7 @@ use throughline_schemas::StageName;
 
 use super::{
     finding::{Finding, within},
-    sync, whoami,
+    identity, sync, whoami,
 };
 use crate::{
     app::{connect_bus, stream_limits},
@@ -45,16 +45,17 @@ pub(super) async fn check(config: &Config, env: &Env, role: Role) -> Vec<Finding
     };
     let jetstream =
         jetstream::ContextBuilder::new().timeout(config.nats.request_timeout).build(bus.client().clone());
-    let (account, streams, space, workers, sync, whoami) = tokio::join!(
+    let (account, streams, space, workers, sync, whoami, identity) = tokio::join!(
         within("jetstream", CHECK_LIMIT, account(&bus, &jetstream)),
         within("streams", CHECK_LIMIT, Box::pin(streams(config, &bus, &jetstream, role))),
         space(&bus, &jetstream),
         workers(&bus, &jetstream),
         within("sync", CHECK_LIMIT, sync::check(config, &bus)),
         Box::pin(whoami::check(config, &bus, role)),
+        Box::pin(identity::check(config, env, &bus, role)),
     );
     let findings = [server(config, &bus), account, streams].into_iter().chain(space).chain(workers);
-    let findings = findings.chain([sync]).chain(whoami).collect();
+    let findings = findings.chain(identity).chain([sync]).chain(whoami).collect();
     bus.close(CLOSE_LIMIT).await;
     findings
 }

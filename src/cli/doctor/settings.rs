@@ -37,7 +37,8 @@ pub(super) fn check(config: &Config, env: &Env) -> Vec<Finding> {
             .map(|problem| Finding::fail("secrets", problem.to_string(), "set it before starting a worker"))
             .collect()
     };
-    [configuration, prompt].into_iter().chain(secrets).collect()
+    let unused = config.unused_database().map(|unused| Finding::warn("database", unused, ""));
+    [configuration, prompt].into_iter().chain(secrets).chain(unused).collect()
 }
 
 #[cfg(test)]

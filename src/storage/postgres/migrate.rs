@@ -63,6 +63,7 @@ fn migrations() -> Migrator {
         ),
         (2, "functions", include_str!("../migrations/postgres/0002_functions.sql")),
         (3, "ended turns", include_str!("../migrations/postgres/0003_ended_turns.sql")),
+        (5, "identity", include_str!("../migrations/postgres/0005_identity.sql")),
     ];
     let migration = |(version, description, sql): (i64, &'static str, &'static str)| {
         Migration::new(version, description.into(), MigrationType::Simple, sql.into_sql_str(), false)

@@ -170,6 +170,7 @@ fn migrations() -> Migrator {
             include_str!("../migrations/sqlite/0002_busy_sessions_and_sweeping.sql"),
         ),
         (3, "ended turns", include_str!("../migrations/sqlite/0003_ended_turns.sql")),
+        (5, "identity", include_str!("../migrations/sqlite/0005_identity.sql")),
     ];
     let migration = |(version, description, sql): (i64, &'static str, &'static str)| {
         Migration::new(version, description.into(), MigrationType::Simple, sql.into_sql_str(), false)

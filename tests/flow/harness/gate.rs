@@ -26,7 +26,7 @@ use throughline_actors::ports::{
     },
 };
 use throughline_schemas::{
-    Event, EventData, SessionId, StageName, Subject, UserId, WorkflowId, event::context::Context,
+    Event, EventData, SessionId, StageName, Subject, Timestamp, UserId, WorkflowId, event::context::Context,
 };
 use tokio::sync::watch;
 
@@ -244,6 +244,9 @@ impl Bus for Gate {
     }
     async fn exists(&self, subject: &Subject) -> Result<bool, BusError> {
         self.pass(Op::Exists, format!("{subject:?}"), no_bus, self.bus.exists(subject)).await
+    }
+    async fn stored_at(&self, subject: &Subject) -> Result<Option<Timestamp>, BusError> {
+        self.pass(Op::Exists, format!("{subject:?}"), no_bus, self.bus.stored_at(subject)).await
     }
     async fn recorded(&self, subject: &Subject) -> Result<Option<Bytes>, BusError> {
         self.pass(Op::Exists, format!("{subject:?}"), no_bus, self.bus.recorded(subject)).await

@@ -52,6 +52,10 @@ impl Program {
     pub fn start(name: &str, dir: &Path, command: &mut Command) -> Self {
         let (out, err) = (dir.join(format!("{name}.out")), dir.join(format!("{name}.err")));
         let file = |path: &Path| File::create(path).expect("an output file");
+        // A database that nobody configured is this test's.
+        if !command.get_envs().any(|(name, _)| name == "XDG_DATA_HOME") {
+            command.env("XDG_DATA_HOME", dir.join("data"));
+        }
         let child = command
             .current_dir(dir)
             .stdin(Stdio::null())

@@ -353,6 +353,16 @@ impl Bus for MemoryBus {
         Ok(state.log.has(&subject.live(&self.shared.ns)))
     }
 
+    async fn stored_at(&self, subject: &Subject) -> Result<Option<Timestamp>, BusError> {
+        let state = self.shared.lock();
+        if state.offline {
+            return Err(unavailable("looking up an event"));
+        }
+        let subject = subject.live(&self.shared.ns);
+        let stored = state.log.all().iter().rev().find(|stored| stored.subject == subject);
+        Ok(stored.map(|stored| stored.stored_at))
+    }
+
     async fn recorded(&self, subject: &Subject) -> Result<Option<Bytes>, BusError> {
         let state = self.shared.lock();
         if state.offline {
@@ -436,7 +446,8 @@ impl Bus for MemoryBus {
         }
         let stages = StageName::ALL.into_iter().filter(|stage| *stage != StageName::Input);
         let settled = stages.map(|stage| (stage, state.log.settled(stage))).collect();
-        Ok(Position { last: state.log.all().last().map_or(0, |stored| stored.sequence), settled })
+        let last = state.log.all().last().map_or(0, |stored| stored.sequence);
+        Ok(Position { last, settled, now: Some(self.shared.now()) })
     }
 
     async fn latest(&self, session: &SessionId, workflow: &WorkflowId) -> Result<Option<Latest>, BusError> {
@@ -446,10 +457,14 @@ impl Bus for MemoryBus {
         }
         let stored = state.log.all().iter().rev();
         Ok(stored
-            .filter_map(|stored| Some((stored.sequence, Subject::parse(&self.shared.ns, &stored.subject)?)))
+            .filter_map(|stored| Some((stored, Subject::parse(&self.shared.ns, &stored.subject)?)))
             .filter(|(_, subject)| subject.event_type() != EventType::UserInputReceived)
             .find(|(_, subject)| *subject == Subject::new(subject.event_type(), session, workflow))
-            .map(|(sequence, subject)| Latest { event_type: subject.event_type(), sequence }))
+            .map(|(stored, subject)| Latest {
+                event_type: subject.event_type(),
+                sequence: stored.sequence,
+                stored_at: stored.stored_at,
+            }))
     }
 
     async fn publish_again(&self, subject: &Subject, sequence: u64) -> Result<Published, BusError> {

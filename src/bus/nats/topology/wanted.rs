@@ -31,6 +31,8 @@ const DEAD_SHARE: u64 = 8;
 const BODIES_OUTLIVE: Duration = Duration::from_hours(24);
 /// Claims and advisories are small and few. The server sets it aside.
 const SMALL_STREAM_BYTES: i64 = 16 * 1024 * 1024;
+/// One small entry for each namespace.
+const META_BYTES: i64 = 1024 * 1024;
 /// A message that kills even whoever buries it is left alone after so many.
 const BURIAL_ATTEMPTS: i64 = 20;
 /// More than all workers of a large deployment have in hand at once (64 processes with 1,024 slots). How much is in
@@ -48,7 +50,7 @@ pub(in crate::bus::nats) fn is_pinned(stage: StageName) -> bool {
 }
 
 /// The streams of a namespace.
-pub(super) fn streams(settings: &NatsSettings, names: &Names, limits: &Limits) -> [stream::Config; 5] {
+pub(super) fn streams(settings: &NatsSettings, names: &Names, limits: &Limits) -> [stream::Config; 6] {
     let ns = &settings.namespace;
     let base = stream::Config {
         storage: StorageType::File,
@@ -125,9 +127,23 @@ pub(super) fn streams(settings: &NatsSettings, names: &Names, limits: &Limits) -
         max_bytes: SMALL_STREAM_BYTES,
         discard: DiscardPolicy::Old,
         duplicate_window: EVENTS_DUPLICATE_WINDOW,
+        ..base.clone()
+    };
+    let bucket = names.meta();
+    let meta = stream::Config {
+        name: names.meta_stream(),
+        description: Some("Throughline: which database this namespace has".to_owned()),
+        subjects: vec![format!("$KV.{bucket}.>")],
+        // It must never be forgotten.
+        max_age: Duration::ZERO,
+        max_bytes: META_BYTES,
+        max_messages_per_subject: 1,
+        discard: DiscardPolicy::Old,
+        allow_rollup: true,
+        duplicate_window: EVENTS_DUPLICATE_WINDOW,
         ..base
     };
-    [events, dead, bodies, claims, advisories]
+    [events, dead, bodies, claims, advisories, meta]
 }
 
 /// Where the server tells that a consumer has given up on a message.
