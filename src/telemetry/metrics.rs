@@ -89,12 +89,6 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 25] = {
             Unit::Count,
             "Inputs ignored because their workflow id had been admitted before.",
         ),
-        (
-            signals::STORES_DIFFER,
-            Counter,
-            Unit::Count,
-            "Times that log and database were found to be of different age, by kind (new_log, lost_database, older_database).",
-        ),
         (signals::TOKENS, Counter, Unit::Count, "Tokens of model calls, by model and type (input, output)."),
         (
             signals::MODEL_SECONDS,
@@ -143,6 +137,12 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 25] = {
             Counter,
             Unit::Count,
             "Turns on which nobody worked, by the stage that was to go on with them.",
+        ),
+        (
+            signals::STORES_DIFFER,
+            Counter,
+            Unit::Count,
+            "Times that log and database were found to be of different age, by kind (new_log, lost_database, older_database).",
         ),
         (signals::RESTARTS, Counter, Unit::Count, "Restarts of a stage actor, by stage."),
         (
