@@ -4,6 +4,7 @@
 mod answers;
 mod database;
 mod error;
+mod kept;
 mod known;
 pub mod namespaces;
 mod operation;

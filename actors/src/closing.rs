@@ -7,7 +7,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use throughline_schemas::{
-    Event, EventData, FailureCode, Meta, StageName, Subject, TraceParent, WorkflowFailed, WorkflowId,
+    Event, EventData, EventType, FailureCode, Meta, StageName, Subject, TraceParent, WorkflowFailed,
+    WorkflowId, decode,
 };
 use tokio::time::Instant;
 
@@ -23,9 +24,10 @@ use crate::{
         Classify, Fault,
         bus::{Bus, BusError, DeadLetter, Delivery, Published},
         clock::Clock,
-        store::{Closed, Ending, Failing, Opening, Store, StoreError},
+        store::{Closed, Ending, FailedTurn, Failing, FailureRecord, KnownEnd, Opening, Store, StoreError},
     },
     signals,
+    stages::input::superseded,
 };
 
 /// What a stage needs to end things.
@@ -98,7 +100,16 @@ impl Closer {
 
     /// Completes what an earlier delivery began: it published `workflow_failed`, and may not have got further.
     pub async fn finish(&self, cause: &Meta, input_sequence: u64) -> Outcome {
-        match self.close(cause, input_sequence).await {
+        let subject = Subject::new(EventType::WorkflowFailed, &cause.session_id, &cause.workflow_id);
+        let told = match self.recorded(&subject).await {
+            Ok(told) => told.and_then(|body| decode(&body).ok()).map(|event| event.data),
+            Err(failed) => return failed.outcome(),
+        };
+        let failed = match told {
+            Some(EventData::WorkflowFailed(failed)) => failed,
+            Some(_) | None => recorded_as_failed(self.stage, 1),
+        };
+        match self.close(cause, input_sequence, &failed).await {
             Ok(closed) => self.release(closed.next).await,
             Err(outcome) => outcome,
         }
@@ -157,7 +168,7 @@ impl Closer {
         failed: WorkflowFailed,
         traceparent: TraceParent,
     ) -> Result<Closed, Outcome> {
-        let closed = self.close(cause, input_sequence).await?;
+        let closed = self.close(cause, input_sequence, &failed).await?;
         match closed.ending {
             Ending::AsAsked => self.tell(cause, failed, traceparent).await.map_err(PublishFailed::outcome)?,
             Ending::Otherwise | Ending::Duplicate => {}
@@ -191,12 +202,25 @@ impl Closer {
         Ok(())
     }
 
-    async fn close(&self, cause: &Meta, input_sequence: u64) -> Result<Closed, Outcome> {
+    /// Why a turn failed that is recorded as failed.
+    pub async fn reason(&self, workflow: &WorkflowId, attempts: u32) -> Result<WorkflowFailed, Outcome> {
+        let reason = reason_on_record(self.store.as_ref(), &self.database, workflow, (self.stage, attempts));
+        reason.await.map_err(|gave_up| store_away(&gave_up))
+    }
+
+    async fn close(
+        &self,
+        cause: &Meta,
+        input_sequence: u64,
+        failed: &WorkflowFailed,
+    ) -> Result<Closed, Outcome> {
         let failing = Failing {
             workflow_id: cause.workflow_id.clone(),
             session_id: cause.session_id.clone(),
+            user_id: cause.user_id.clone(),
             input_sequence,
             at: self.clock.now(),
+            failure: FailureRecord::of(failed),
         };
         let call = self.database.call(0, |_| self.store.fail(failing.clone()));
         call.await.map_err(|gave_up| store_away(&gave_up))
@@ -229,9 +253,37 @@ where
     }
 }
 
-/// A workflow that an earlier attempt recorded as failed has its `workflow_failed` already, as a rule, and this one is
-/// not stored. Unless that attempt was interrupted in between: then this is the only end that the workflow will have.
-pub fn recorded_as_failed(stage: StageName, attempts: u32) -> WorkflowFailed {
+/// Why a workflow failed that an earlier attempt recorded as failed. It has its `workflow_failed` already, as a rule, and
+/// this one is not stored. Unless that attempt was interrupted in between: then this is the only end that the workflow
+/// will have. `now` is the stage that asks and its attempt, should nobody know more.
+pub(crate) async fn reason_on_record(
+    store: &dyn Store,
+    database: &Dependency,
+    workflow: &WorkflowId,
+    now: (StageName, u32),
+) -> Result<WorkflowFailed, GaveUp<StoreError>> {
+    let known = database.call(0, |_| store.end(workflow)).await?;
+    Ok(match known {
+        Some(KnownEnd::Failed(turn)) => told_reason(*turn, now),
+        // It is about to end, or nothing is known: an earlier version deleted its turn.
+        Some(KnownEnd::Open | KnownEnd::Saved(_) | KnownEnd::Forgotten { .. }) | None => {
+            recorded_as_failed(now.0, now.1)
+        }
+    })
+}
+
+fn told_reason(turn: FailedTurn, (stage, attempts): (StageName, u32)) -> WorkflowFailed {
+    match (turn.record, turn.code, turn.superseded_by) {
+        (Some(record), _, _) => record,
+        (None, Some(FailureCode::SessionBusy), _) => superseded::rejected(),
+        (None, Some(FailureCode::Interrupted), Some(by)) => superseded::interrupted(&by),
+        (None, Some(FailureCode::Merged), Some(into)) => superseded::merged(into),
+        (None, _, _) => recorded_as_failed(stage, attempts),
+    }
+}
+
+/// The failure of a workflow that an earlier version recorded as failed, without its reason.
+fn recorded_as_failed(stage: StageName, attempts: u32) -> WorkflowFailed {
     WorkflowFailed {
         code: FailureCode::Internal,
         stage,

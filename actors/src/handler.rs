@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::{
-    closing::{Closer, PublishFailed, recorded_as_failed},
+    closing::{Closer, PublishFailed},
     fence::{TakenOver, fenced},
     notes,
     policy::settle::Outcome,
@@ -152,7 +152,10 @@ impl<S: Step> EventHandler<S> {
                 Ok(Earlier::Published) => return Outcome::Done,
                 Ok(Earlier::Failed) => return self.closer.finish(&event.meta, input_sequence(event)).await,
                 Ok(Earlier::Unsaid) => {
-                    let failed = recorded_as_failed(self.step.stage(), run.made);
+                    let failed = match self.closer.reason(&event.meta.workflow_id, run.made).await {
+                        Ok(failed) => failed,
+                        Err(outcome) => return outcome,
+                    };
                     return self.closer.fail(&event.meta, input_sequence(event), failed, traceparent).await;
                 }
                 Err(outcome) => return outcome,

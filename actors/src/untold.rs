@@ -7,10 +7,12 @@
 use std::{collections::HashMap, time::Duration};
 
 use futures_util::future::try_join_all;
-use throughline_schemas::{Event, EventData, EventType, Meta, SessionId, StageName, Subject, decode};
+use throughline_schemas::{
+    Event, EventData, EventType, Meta, SessionId, StageName, Subject, WorkflowFailed, decode,
+};
 
 use crate::{
-    closing::{Closer, PublishFailed, recorded_as_failed, store_away},
+    closing::{Closer, PublishFailed, store_away},
     policy::settle::Outcome,
     ports::{bus::Published, store::EndedTurn},
     signals,
@@ -53,11 +55,18 @@ pub async fn before(
 
 /// Tells an end, as whoever committed it would; nothing if what it is made of has vanished from the log.
 pub async fn tell(closer: &Closer, session: &SessionId, ended: &EndedTurn) -> Result<(), Outcome> {
-    tell_from_log(closer, session, ended).await.map_err(PublishFailed::outcome)
+    let closer = Closer { stage: StageName::Persistence, ..closer.clone() };
+    let reason = if ended.saved { None } else { Some(closer.reason(&ended.workflow_id, 1).await?) };
+    tell_from_log(&closer, session, ended, reason).await.map_err(PublishFailed::outcome)
 }
 
-async fn tell_from_log(closer: &Closer, session: &SessionId, ended: &EndedTurn) -> Result<(), PublishFailed> {
-    let closer = Closer { stage: StageName::Persistence, ..closer.clone() };
+/// `reason` is that of a turn that failed.
+async fn tell_from_log(
+    closer: &Closer,
+    session: &SessionId,
+    ended: &EndedTurn,
+    reason: Option<WorkflowFailed>,
+) -> Result<(), PublishFailed> {
     let recorded = closer.recorded(&Subject::new(basis(ended), session, &ended.workflow_id)).await?;
     let Some(event) = recorded.and_then(|body| decode(&body).ok()) else { return Ok(()) };
     tracing::info!(workflow = %ended.workflow_id, "the end of a turn was not told; telling it before the next one begins");
@@ -69,7 +78,10 @@ async fn tell_from_log(closer: &Closer, session: &SessionId, ended: &EndedTurn) 
         }
         return Ok(());
     }
-    closer.tell(&event.meta, recorded_as_failed(StageName::Persistence, 1), event.meta.traceparent).await
+    match reason {
+        Some(reason) => closer.tell(&event.meta, reason, event.meta.traceparent).await,
+        None => Ok(()),
+    }
 }
 
 /// The event that an end is told from.

@@ -154,7 +154,7 @@ pub async fn open_store(config: &Config, env: &Env) -> Result<Database, AdapterE
     if let Some(file) = &config.database.default_file {
         make_private(file).map_err(|source| AdapterError::DatabaseFile { file: file.clone(), source })?;
     }
-    Database::open(url.expose(), config.database.max_connections)
+    Database::open(url.expose(), config.database.max_connections, &config.nats.namespace)
         .await
         .map_err(|source| AdapterError::Store { url: config.database.url.to_string(), source })
 }

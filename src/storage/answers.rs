@@ -1,19 +1,12 @@
 //! How turns stand after a batch of operations, as the answers to those who asked.
 
 use throughline_actors::ports::store::{
-    Admission, Admitted, Closed, Ending, Opening, Standing, StoreError, Verdict,
+    Admission, Admitted, Closed, Ending, Fingerprint, Holder, Opening, Standing, StoreError, TurnState,
+    Verdict, failure_code,
 };
-use throughline_schemas::WorkflowId;
+use throughline_schemas::{FailureCode, SessionId, UserId, WorkflowId};
 
-use super::{operation::Operation, text::integer};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Waiting,
-    Running,
-    Saved,
-    Failed,
-}
+use super::{kept, known, operation::Operation};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Failure {
@@ -24,11 +17,27 @@ enum Failure {
 
 /// How the turn of one question stands after the commit.
 pub(super) struct Turn {
-    state: State,
+    state: TurnState,
     /// Unknown of turns that failed before they were admitted, in databases of the first version.
-    input_sequence: Option<i64>,
+    input_sequence: Option<u64>,
     failure: Option<Failure>,
     superseded_by: Option<WorkflowId>,
+    session: SessionId,
+    user: Option<UserId>,
+    fingerprint: Option<Fingerprint>,
+    code: Option<FailureCode>,
+}
+
+/// The same as it stands in a row.
+pub(super) struct Columns<'a> {
+    pub(super) state: &'a str,
+    pub(super) input_sequence: Option<i64>,
+    pub(super) failure: Option<&'a str>,
+    pub(super) superseded_by: Option<&'a str>,
+    pub(super) session: &'a str,
+    pub(super) user: Option<&'a str>,
+    pub(super) fingerprint: Option<&'a [u8]>,
+    pub(super) code: Option<&'a str>,
 }
 
 /// What there is to say to one request.
@@ -41,66 +50,76 @@ pub(super) struct Answer {
 }
 
 impl Turn {
-    pub(super) fn new(
-        state: &str,
-        input_sequence: Option<i64>,
-        failure: Option<&str>,
-        superseded_by: Option<String>,
-    ) -> Result<Self, sqlx::Error> {
-        let state = match state {
-            "waiting" => State::Waiting,
-            "running" => State::Running,
-            "saved" => State::Saved,
-            "failed" => State::Failed,
-            other => return Err(undecodable(format!("unknown state {other:?} of a turn"))),
-        };
-        let failure = match failure {
+    pub(super) fn new(row: &Columns<'_>) -> Result<Self, sqlx::Error> {
+        let failure = match row.failure {
             None => None,
             Some("rejected") => Some(Failure::Rejected),
             Some("interrupted") => Some(Failure::Interrupted),
             Some("merged") => Some(Failure::Merged),
             Some(other) => return Err(undecodable(format!("unknown failure {other:?} of a turn"))),
         };
-        let superseded_by = superseded_by.map(WorkflowId::new).transpose();
-        let superseded_by = superseded_by.map_err(|error| sqlx::Error::Decode(error.into()))?;
-        Ok(Self { state, input_sequence, failure, superseded_by })
+        Ok(Self {
+            state: kept::state(row.state)?,
+            input_sequence: row.input_sequence.map(kept::sequence).transpose()?,
+            failure,
+            superseded_by: kept::id(row.superseded_by)?,
+            session: SessionId::new(row.session).map_err(known::undecodable)?,
+            user: kept::id(row.user)?,
+            fingerprint: row
+                .fingerprint
+                .map(Fingerprint::try_from)
+                .transpose()
+                .map_err(known::undecodable)?,
+            code: row.code.map(failure_code),
+        })
+    }
+
+    fn holder(&self) -> Holder<'_> {
+        Holder {
+            input_sequence: self.input_sequence,
+            session_id: &self.session,
+            user_id: self.user.as_ref(),
+            fingerprint: self.fingerprint,
+            state: self.state,
+            code: self.code,
+        }
     }
 
     fn is_of(&self, input_sequence: u64) -> bool {
-        self.input_sequence.is_none_or(|known| known == integer(input_sequence))
+        self.input_sequence.is_none_or(|known| known == input_sequence)
     }
 
     fn standing(self, verdict: &Verdict) -> Standing {
         match (self.state, verdict, self.failure, self.superseded_by) {
-            (State::Running, ..) => Standing::Running,
-            (State::Waiting, ..) => Standing::Waiting,
-            (State::Failed, Verdict::Refused, ..) => Standing::Refused,
-            (State::Failed, Verdict::Accepted { .. }, Some(Failure::Rejected), _) => Standing::Rejected,
-            (State::Failed, Verdict::Accepted { .. }, Some(Failure::Merged), Some(into)) => {
+            (TurnState::Running, ..) => Standing::Running,
+            (TurnState::Waiting, ..) => Standing::Waiting,
+            (TurnState::Failed, Verdict::Refused { .. }, ..) => Standing::Refused,
+            (TurnState::Failed, Verdict::Accepted { .. }, Some(Failure::Rejected), _) => Standing::Rejected,
+            (TurnState::Failed, Verdict::Accepted { .. }, Some(Failure::Merged), Some(into)) => {
                 Standing::Merged { into }
             }
             (
-                State::Failed,
+                TurnState::Failed,
                 Verdict::Accepted { .. },
                 Some(Failure::Merged | Failure::Interrupted) | None,
                 _,
             )
-            | (State::Saved, ..) => Standing::Ended,
+            | (TurnState::Saved, ..) => Standing::Ended,
         }
     }
 }
 
 impl Answer {
     fn admitted(self, admission: &Admission) -> Admitted {
-        if !self.turn.is_of(admission.input_sequence) {
-            return Standing::Duplicate.into();
+        if let Some(of_another) = admission.against(&self.turn.holder()) {
+            return of_another.into();
         }
         let standing = self.turn.standing(&admission.verdict);
         Admitted { standing, interrupted: self.interrupted, opening: self.opening }
     }
 
     fn saved(self) -> Closed {
-        let ending = if self.turn.state == State::Saved { Ending::AsAsked } else { Ending::Otherwise };
+        let ending = if self.turn.state == TurnState::Saved { Ending::AsAsked } else { Ending::Otherwise };
         Closed { ending, next: self.opening }
     }
 
@@ -108,7 +127,7 @@ impl Answer {
         if !self.turn.is_of(input_sequence) {
             return Closed { ending: Ending::Duplicate, next: None };
         }
-        let ending = if self.turn.state == State::Failed { Ending::AsAsked } else { Ending::Otherwise };
+        let ending = if self.turn.state == TurnState::Failed { Ending::AsAsked } else { Ending::Otherwise };
         Closed { ending, next: self.opening }
     }
 }

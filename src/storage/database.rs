@@ -3,10 +3,10 @@
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use throughline_actors::ports::store::{
-    Admission, Admitted, Closed, EndedTurn, Failing, Interaction, Opening, RunningQuery, RunningTurn, Store,
-    StoreError,
+    Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, OpenTurns, Opening,
+    RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
 };
-use throughline_schemas::{SessionId, UserId, WorkflowId, event::context::Context};
+use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId, event::context::Context};
 
 use super::{postgres::PostgresStore, sqlite::SqliteStore};
 
@@ -32,11 +32,12 @@ pub enum Database {
 
 impl Database {
     /// Opens the database and brings its tables up to date. An SQLite file is created if there is none.
-    pub async fn open(url: &str, max_connections: u32) -> Result<Self, DatabaseError> {
+    /// Nothing but what belongs to `namespace` is read or written.
+    pub async fn open(url: &str, max_connections: u32, namespace: &str) -> Result<Self, DatabaseError> {
         if url.starts_with("sqlite:") {
-            Ok(Self::Sqlite(SqliteStore::open(url, max_connections).await?))
+            Ok(Self::Sqlite(SqliteStore::open(url, max_connections, namespace).await?))
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-            Ok(Self::Postgres(PostgresStore::open(url, max_connections).await?))
+            Ok(Self::Postgres(PostgresStore::open(url, max_connections, namespace).await?))
         } else {
             Err(DatabaseError::Unknown)
         }
@@ -98,6 +99,30 @@ impl Store for Database {
 
     async fn ended_before(&self, places: &[(SessionId, u64)]) -> Result<Vec<Option<EndedTurn>>, StoreError> {
         self.store().ended_before(places).await
+    }
+
+    async fn end(&self, workflow: &WorkflowId) -> Result<Option<KnownEnd>, StoreError> {
+        self.store().end(workflow).await
+    }
+
+    async fn oldest_open(&self) -> Result<Option<u64>, StoreError> {
+        self.store().oldest_open().await
+    }
+
+    async fn forget_ended(&self, ended_before: Timestamp, most: usize) -> Result<u64, StoreError> {
+        self.store().forget_ended(ended_before, most).await
+    }
+
+    async fn restore(&self, ended: RestoredTurn) -> Result<Closed, StoreError> {
+        self.store().restore(ended).await
+    }
+
+    async fn latest_turns(&self, query: TurnsQuery) -> Result<Vec<ListedTurn>, StoreError> {
+        self.store().latest_turns(query).await
+    }
+
+    async fn open_turns(&self) -> Result<OpenTurns, StoreError> {
+        self.store().open_turns().await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -36,7 +36,7 @@ impl Operation {
                 .iter()
                 .map(|admission| match &admission.verdict {
                     Verdict::Accepted { event, .. } => OVERHEAD + event.len(),
-                    Verdict::Refused => OVERHEAD,
+                    Verdict::Refused { .. } => OVERHEAD,
                 })
                 .sum(),
             Self::Save { interaction, .. } => {

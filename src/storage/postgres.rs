@@ -2,7 +2,7 @@
 //!
 //! Whatever a process wants written while its connections are busy goes to the server as one batch: one round trip, one
 //! transaction, one flush of the server's log. Reads are gathered in the same way. What a batch does, and how many
-//! processes do it at once without harm, is said in `migrations/postgres/0002_functions.sql`.
+//! processes do it at once without harm, is said in `migrations/postgres/0004_namespaces.sql`.
 
 mod apply;
 mod code;
@@ -12,20 +12,21 @@ mod migrate;
 mod namespaces;
 mod nul;
 mod preferences;
+mod record;
 mod server;
 mod tasks;
 mod turns;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::TryFutureExt as _;
 use serde_json::{Map, Value};
 use throughline_actors::ports::store::{
-    Admission, Admitted, Closed, EndedTurn, Failing, Interaction, Opening, RunningQuery, RunningTurn, Store,
-    StoreError,
+    Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, OpenTurns, Opening,
+    RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
 };
-use throughline_schemas::{SessionId, UserId, WorkflowId, event::context::Context};
+use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId, event::context::Context};
 use tokio::time::timeout;
 
 pub use self::server::ServerFacts;
@@ -68,6 +69,7 @@ impl Default for Limits {
 /// The store in a PostgreSQL database.
 #[derive(Debug)]
 pub struct PostgresStore {
+    namespace: Arc<str>,
     queues: Queues,
     connections: Connections,
     limits: Limits,
@@ -75,27 +77,34 @@ pub struct PostgresStore {
 
 impl PostgresStore {
     /// Connects to the database and brings its tables up to date. Safe in several processes at once. The database
-    /// itself, and the schema that its tables go to (the first of the user's `search_path`), must exist.
+    /// itself, and the schema that its tables go to (the first of the user's `search_path`), must exist. Nothing but what
+    /// belongs to `namespace` is read or written.
     ///
     /// `url` is `postgres://user:password@host:port/database`; of libpq's parameters it takes `sslmode`,
     /// `sslrootcert`, `sslcert`, `sslkey`, `host`, `application_name` and `options`. `max_connections` bounds the
     /// connections of this process, at least one.
-    pub async fn open(url: &str, max_connections: u32) -> Result<Self, StoreError> {
-        Self::open_with(url, max_connections, Limits::default()).await
+    pub async fn open(url: &str, max_connections: u32, namespace: &str) -> Result<Self, StoreError> {
+        Self::open_with(url, max_connections, namespace, Limits::default()).await
     }
 
     /// As [`Self::open`], with limits of one's own.
-    pub async fn open_with(url: &str, max_connections: u32, limits: Limits) -> Result<Self, StoreError> {
+    pub async fn open_with(
+        url: &str,
+        max_connections: u32,
+        namespace: &str,
+        limits: Limits,
+    ) -> Result<Self, StoreError> {
+        let namespace: Arc<str> = namespace.into();
         let connections = Connections::new(url, max_connections, limits)?;
         let prepare = Box::pin(async {
             let mut lease = connections.get().await.map_err(|e| error::from_sqlx(connection::OPENING, e))?;
-            migrate::run(&mut lease).await.map_err(|e| error::from_sqlx(MIGRATING, e))
+            migrate::run(&mut lease, &namespace).await.map_err(|e| error::from_sqlx(MIGRATING, e))
         });
         timeout(MIGRATION_TIMEOUT, prepare).await.map_err(|_| error::too_slow(MIGRATING))??;
         let (queues, operations, questions) = Queues::new(limits.request);
-        tokio::spawn(tasks::write(connections.clone(), operations));
-        tokio::spawn(tasks::read(connections.clone(), questions));
-        Ok(Self { queues, connections, limits })
+        tokio::spawn(tasks::write(connections.clone(), Arc::clone(&namespace), operations));
+        tokio::spawn(tasks::read(connections.clone(), Arc::clone(&namespace), questions));
+        Ok(Self { namespace, queues, connections, limits })
     }
 
     /// Finishes the writes that are queued and closes all connections. Every later call fails. Waits no longer than
@@ -113,7 +122,8 @@ impl PostgresStore {
         user: &UserId,
         preferences: &Map<String, Value>,
     ) -> Result<(), StoreError> {
-        self.ask("setting preferences", &SetPreferences { user, preferences }).await
+        self.ask("setting preferences", &SetPreferences { namespace: &self.namespace, user, preferences })
+            .await
     }
 
     /// The user's preferences.
@@ -159,15 +169,40 @@ impl Store for PostgresStore {
     }
 
     async fn running(&self, query: RunningQuery) -> Result<Vec<RunningTurn>, StoreError> {
-        self.ask("listing running turns", &turns::Running(&query)).await
+        self.ask("listing running turns", &turns::Running(&self.namespace, &query)).await
     }
 
     async fn opening(&self, workflow: &WorkflowId) -> Result<Option<Opening>, StoreError> {
-        self.ask("reading what a turn began with", &turns::AskOpening(workflow)).await
+        self.ask("reading what a turn began with", &turns::AskOpening(&self.namespace, workflow)).await
     }
 
     async fn ended_before(&self, places: &[(SessionId, u64)]) -> Result<Vec<Option<EndedTurn>>, StoreError> {
-        self.ask("looking up the turns before these", &turns::AskEndedBefore(places)).await
+        self.ask("looking up the turns before these", &turns::AskEndedBefore(&self.namespace, places)).await
+    }
+
+    async fn end(&self, workflow: &WorkflowId) -> Result<Option<KnownEnd>, StoreError> {
+        self.ask("looking up how a workflow ended", &record::AskEnd(&self.namespace, workflow)).await
+    }
+
+    async fn oldest_open(&self) -> Result<Option<u64>, StoreError> {
+        self.ask("looking up the oldest open turn", &record::AskOldest(&self.namespace)).await
+    }
+
+    async fn forget_ended(&self, ended_before: Timestamp, most: usize) -> Result<u64, StoreError> {
+        let forget = record::Forget { namespace: &self.namespace, ended_before, most };
+        self.ask("forgetting turns that ended", &forget).await
+    }
+
+    async fn restore(&self, ended: RestoredTurn) -> Result<Closed, StoreError> {
+        self.ask("recording an end that was told", &record::Restore(&self.namespace, &ended)).await
+    }
+
+    async fn latest_turns(&self, query: TurnsQuery) -> Result<Vec<ListedTurn>, StoreError> {
+        self.ask("listing turns", &record::List(&self.namespace, &query)).await
+    }
+
+    async fn open_turns(&self) -> Result<OpenTurns, StoreError> {
+        self.ask("counting open turns", &record::AskOpen(&self.namespace)).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

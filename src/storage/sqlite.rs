@@ -7,27 +7,30 @@ mod answers;
 mod batch;
 mod code;
 mod file;
+mod mend;
 mod namespaces;
 mod reader;
+mod record;
+mod rows;
 mod turns;
 mod turnstile;
 mod writer;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::TryFutureExt as _;
 use serde_json::{Map, Value};
 use sqlx::SqlitePool;
 use throughline_actors::ports::store::{
-    Admission, Admitted, Closed, EndedTurn, Failing, Interaction, Opening, RunningQuery, RunningTurn, Store,
-    StoreError,
+    Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, OpenTurns, Opening,
+    RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
 };
-use throughline_schemas::{SessionId, UserId, WorkflowId, event::context::Context};
+use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId, event::context::Context};
 use tokio::time::timeout;
 
-use self::file::DatabaseFile;
 pub(super) use self::{code::kind, namespaces::peek};
+use self::{file::DatabaseFile, turns::Reading};
 use super::{error, queues::Queues};
 
 /// Longest time that one call may take, waiting in queues included. After that its write may still happen.
@@ -62,23 +65,28 @@ pub struct SqliteStore {
 
 impl SqliteStore {
     /// Opens the database, creates it if there is none and brings its tables up to date. Safe in several
-    /// processes at once.
+    /// processes at once. Nothing but what belongs to `namespace` is read or written.
     ///
     /// `url` is `sqlite://relative.db`, `sqlite:///absolute.db` or the same without the slashes; an in-memory
     /// database is refused, since reads and writes have connections of their own. `max_connections` bounds the
     /// connections that read (at least one); one more writes.
-    pub async fn open(url: &str, max_connections: u32) -> Result<Self, StoreError> {
-        Self::open_with(url, max_connections, Limits::default()).await
+    pub async fn open(url: &str, max_connections: u32, namespace: &str) -> Result<Self, StoreError> {
+        Self::open_with(url, max_connections, namespace, Limits::default()).await
     }
 
     /// As [`Self::open`], with limits of one's own.
-    pub async fn open_with(url: &str, max_connections: u32, limits: Limits) -> Result<Self, StoreError> {
-        let file = DatabaseFile::new(url, limits)?;
+    pub async fn open_with(
+        url: &str,
+        max_connections: u32,
+        namespace: &str,
+        limits: Limits,
+    ) -> Result<Self, StoreError> {
+        let file = DatabaseFile::new(url, namespace, limits)?;
         let connection = file.prepare().await?;
         let readers = file.readers(max_connections);
         let (queues, operations, questions) = Queues::new(limits.request);
         tokio::spawn(writer::run(file.clone(), connection, operations));
-        tokio::spawn(reader::run(readers.clone(), questions));
+        tokio::spawn(reader::run(readers.clone(), Arc::clone(file.namespace()), questions));
         Ok(Self { file, queues, readers, limits })
     }
 
@@ -111,6 +119,19 @@ impl SqliteStore {
     pub async fn preferences(&self, user: &UserId) -> Result<Map<String, Value>, StoreError> {
         Ok(self.queues.context(user.as_str(), "", 0).await?.preferences)
     }
+
+    fn reading(&self) -> Reading<'_> {
+        (&self.readers, self.file.namespace())
+    }
+
+    /// For what is asked too rarely to be gathered.
+    async fn call<T>(
+        &self,
+        context: &'static str,
+        call: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, StoreError> {
+        self.queues.in_time(context, call.map_err(|e| error::from_sqlx(context, e))).await
+    }
 }
 
 #[async_trait]
@@ -132,21 +153,39 @@ impl Store for SqliteStore {
     }
 
     async fn running(&self, query: RunningQuery) -> Result<Vec<RunningTurn>, StoreError> {
-        const CONTEXT: &str = "listing running turns";
-        let running = turns::running(&self.readers, &query);
-        self.queues.in_time(CONTEXT, running.map_err(|e| error::from_sqlx(CONTEXT, e))).await
+        self.call("listing running turns", turns::running(self.reading(), &query)).await
     }
 
     async fn opening(&self, workflow: &WorkflowId) -> Result<Option<Opening>, StoreError> {
-        const CONTEXT: &str = "reading what a turn began with";
-        let opening = turns::opening(&self.readers, workflow);
-        self.queues.in_time(CONTEXT, opening.map_err(|e| error::from_sqlx(CONTEXT, e))).await
+        self.call("reading what a turn began with", turns::opening(self.reading(), workflow)).await
     }
 
     async fn ended_before(&self, places: &[(SessionId, u64)]) -> Result<Vec<Option<EndedTurn>>, StoreError> {
-        const CONTEXT: &str = "looking up the turns before these";
-        let ended = turns::ended_before(&self.readers, places);
-        self.queues.in_time(CONTEXT, ended.map_err(|e| error::from_sqlx(CONTEXT, e))).await
+        self.call("looking up the turns before these", turns::ended_before(self.reading(), places)).await
+    }
+
+    async fn end(&self, workflow: &WorkflowId) -> Result<Option<KnownEnd>, StoreError> {
+        self.call("looking up how a workflow ended", record::end(self.reading(), workflow)).await
+    }
+
+    async fn oldest_open(&self) -> Result<Option<u64>, StoreError> {
+        self.call("looking up the oldest open turn", record::oldest_open(self.reading())).await
+    }
+
+    async fn forget_ended(&self, ended_before: Timestamp, most: usize) -> Result<u64, StoreError> {
+        self.call("forgetting turns that ended", mend::forget(&self.file, ended_before, most)).await
+    }
+
+    async fn restore(&self, ended: RestoredTurn) -> Result<Closed, StoreError> {
+        self.call("recording an end that was told", mend::restore(&self.file, &ended)).await
+    }
+
+    async fn latest_turns(&self, query: TurnsQuery) -> Result<Vec<ListedTurn>, StoreError> {
+        self.call("listing turns", record::latest_turns(self.reading(), &query)).await
+    }
+
+    async fn open_turns(&self) -> Result<OpenTurns, StoreError> {
+        self.call("counting open turns", record::open_turns(self.reading())).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -1,5 +1,6 @@
 //! The PostgreSQL store on a real server: the contract of every store, and what only a server can do.
 
+mod earlier;
 mod material;
 mod namespaces;
 mod outages;
@@ -21,13 +22,13 @@ use throughline_actors::{
     ports::{
         contract::store::{self as story, UnderTest},
         store::{
-            Admission, Admitted, Closed, EndedTurn, Failing, Interaction, Opening, RunningQuery, RunningTurn,
-            Store, StoreError,
+            Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, OpenTurns,
+            Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
         },
     },
     store_contract,
 };
-use throughline_schemas::{SessionId, UserId, WorkflowId, event::context::Context};
+use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId, event::context::Context};
 
 use crate::postgres_server::PostgresServer;
 
@@ -58,12 +59,15 @@ impl Stores {
     }
 }
 
+/// Whose rows these are.
+const NAMESPACE: &str = "test";
+
 /// More than anything takes, whatever else the machine is doing.
 const PATIENT: Limits =
     Limits { request: Duration::from_mins(2), lock: Duration::from_mins(1), connect: Duration::from_mins(1) };
 
 async fn open(url: &str) -> PostgresStore {
-    PostgresStore::open_with(url, CONNECTIONS, PATIENT).await.unwrap()
+    PostgresStore::open_with(url, CONNECTIONS, NAMESPACE, PATIENT).await.unwrap()
 }
 
 impl Deref for Stores {
@@ -96,6 +100,24 @@ impl Store for Stores {
     async fn ended_before(&self, places: &[(SessionId, u64)]) -> Result<Vec<Option<EndedTurn>>, StoreError> {
         self.deref().ended_before(places).await
     }
+    async fn end(&self, workflow: &WorkflowId) -> Result<Option<KnownEnd>, StoreError> {
+        self.deref().end(workflow).await
+    }
+    async fn oldest_open(&self) -> Result<Option<u64>, StoreError> {
+        self.deref().oldest_open().await
+    }
+    async fn forget_ended(&self, ended_before: Timestamp, most: usize) -> Result<u64, StoreError> {
+        self.deref().forget_ended(ended_before, most).await
+    }
+    async fn restore(&self, ended: RestoredTurn) -> Result<Closed, StoreError> {
+        self.deref().restore(ended).await
+    }
+    async fn latest_turns(&self, query: TurnsQuery) -> Result<Vec<ListedTurn>, StoreError> {
+        self.deref().latest_turns(query).await
+    }
+    async fn open_turns(&self) -> Result<OpenTurns, StoreError> {
+        self.deref().open_turns().await
+    }
     async fn ping(&self) -> Result<(), StoreError> {
         self.deref().ping().await
     }
@@ -104,6 +126,9 @@ impl Store for Stores {
 impl UnderTest for Stores {
     async fn set_preferences(&self, user: &UserId, preferences: &Map<String, Value>) {
         self.deref().set_preferences(user, preferences).await.unwrap();
+    }
+    async fn beside(&self) -> Box<dyn Store> {
+        Box::new(PostgresStore::open_with(&self.url, CONNECTIONS, "another", PATIENT).await.unwrap())
     }
 }
 

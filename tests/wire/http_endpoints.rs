@@ -29,8 +29,8 @@ use throughline_actors::{
         },
         memory::{bus::MemoryBus, model::ScriptedModels, source::ScriptedSources, store::MemoryStore},
         store::{
-            Admission, Admitted, Closed, EndedTurn, Failing, Interaction, Opening, RunningQuery, RunningTurn,
-            Store, StoreError,
+            Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, OpenTurns,
+            Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
         },
         tokenizer::FourBytes,
     },
@@ -167,6 +167,24 @@ impl Store for Stuck {
     }
     async fn ended_before(&self, places: &[(SessionId, u64)]) -> Result<Vec<Option<EndedTurn>>, StoreError> {
         self.store.ended_before(places).await
+    }
+    async fn end(&self, workflow: &WorkflowId) -> Result<Option<KnownEnd>, StoreError> {
+        self.store.end(workflow).await
+    }
+    async fn oldest_open(&self) -> Result<Option<u64>, StoreError> {
+        self.store.oldest_open().await
+    }
+    async fn forget_ended(&self, ended_before: Timestamp, most: usize) -> Result<u64, StoreError> {
+        self.store.forget_ended(ended_before, most).await
+    }
+    async fn restore(&self, ended: RestoredTurn) -> Result<Closed, StoreError> {
+        self.store.restore(ended).await
+    }
+    async fn latest_turns(&self, query: TurnsQuery) -> Result<Vec<ListedTurn>, StoreError> {
+        self.store.latest_turns(query).await
+    }
+    async fn open_turns(&self) -> Result<OpenTurns, StoreError> {
+        self.store.open_turns().await
     }
     async fn ping(&self) -> Result<(), StoreError> {
         if self.silent.load(Ordering::SeqCst) {

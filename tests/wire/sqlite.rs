@@ -1,6 +1,7 @@
 //! The SQLite store: the contract of every store, and what only a file can do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod earlier;
 mod measure;
 
 use std::{
@@ -18,8 +19,9 @@ use throughline_actors::{
     ports::{
         contract::store::{self as story, UnderTest},
         store::{
-            Admission, Admitted, Closed, EndedTurn, Ending, Failing, Interaction, Opening, RunningQuery,
-            RunningTurn, Standing, Store, StoreError, Verdict,
+            Admission, Admitted, Closed, EndedTurn, Ending, Failing, Fingerprint, Interaction, KnownEnd,
+            ListedTurn, OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, Standing, Store,
+            StoreError, TurnsQuery, Verdict,
         },
     },
     store_contract,
@@ -35,6 +37,9 @@ use throughline_schemas::{
 
 /// Two readers, so that the contract also sees them at work at the same time.
 const READERS: u32 = 2;
+
+/// Whose rows these are.
+const NAMESPACE: &str = "test";
 
 /// Stores on one file, called in turn, in a directory that goes away with them.
 struct Stores {
@@ -88,6 +93,24 @@ impl Store for Stores {
     async fn ended_before(&self, places: &[(SessionId, u64)]) -> Result<Vec<Option<EndedTurn>>, StoreError> {
         self.deref().ended_before(places).await
     }
+    async fn end(&self, workflow: &WorkflowId) -> Result<Option<KnownEnd>, StoreError> {
+        self.deref().end(workflow).await
+    }
+    async fn oldest_open(&self) -> Result<Option<u64>, StoreError> {
+        self.deref().oldest_open().await
+    }
+    async fn forget_ended(&self, ended_before: Timestamp, most: usize) -> Result<u64, StoreError> {
+        self.deref().forget_ended(ended_before, most).await
+    }
+    async fn restore(&self, ended: RestoredTurn) -> Result<Closed, StoreError> {
+        self.deref().restore(ended).await
+    }
+    async fn latest_turns(&self, query: TurnsQuery) -> Result<Vec<ListedTurn>, StoreError> {
+        self.deref().latest_turns(query).await
+    }
+    async fn open_turns(&self) -> Result<OpenTurns, StoreError> {
+        self.deref().open_turns().await
+    }
     async fn ping(&self) -> Result<(), StoreError> {
         self.deref().ping().await
     }
@@ -96,6 +119,9 @@ impl Store for Stores {
 impl UnderTest for Stores {
     async fn set_preferences(&self, user: &UserId, preferences: &Map<String, Value>) {
         self.deref().set_preferences(user, preferences).await.unwrap();
+    }
+    async fn beside(&self) -> Box<dyn Store> {
+        Box::new(SqliteStore::open(&url(self.directory.path()), READERS, "another").await.unwrap())
     }
 }
 
@@ -106,7 +132,7 @@ fn url(directory: &Path) -> String {
 }
 
 async fn open(directory: &Path) -> SqliteStore {
-    SqliteStore::open(&url(directory), READERS).await.unwrap()
+    SqliteStore::open(&url(directory), READERS, NAMESPACE).await.unwrap()
 }
 
 /// A client of SQLite that knows nothing of the store.
@@ -124,6 +150,12 @@ fn admission(id: &str, session: &str, input_sequence: u64) -> Admission {
         session_id: SessionId::new(session).unwrap(),
         user_id: UserId::new("ann").unwrap(),
         input_sequence,
+        fingerprint: Fingerprint::of(
+            &UserId::new("ann").unwrap(),
+            &SessionId::new(session).unwrap(),
+            id,
+            None,
+        ),
         at: at(0),
         verdict: Verdict::Accepted { event: id.as_bytes().to_vec(), when_busy: WhenBusy::Enqueue },
     }
@@ -160,6 +192,7 @@ fn interaction(id: &str, session: &str, input_sequence: u64) -> Interaction {
             ..Usage::default()
         },
         cost_usd: Some(serde_json::from_value::<Usd>(json!("0.000195")).unwrap()),
+        degraded: Vec::new(),
         saved_at: at(1_250),
         generated_at: at(1_200),
     }
@@ -184,6 +217,7 @@ async fn a_row_says_all_that_is_known_under_the_names_that_dashboards_use() {
     let text = |name: &str| row.get::<Option<String>, _>(name).unwrap_or_default();
     let number = |name: &str| row.get::<i64, _>(name);
     let texts = [
+        ("namespace", "test"),
         ("workflow_id", "w"),
         ("interaction_id", "interaction-w"),
         ("user_id", "ann"),
@@ -270,20 +304,22 @@ async fn many_processes_may_open_a_new_file_at_once() {
     let url = url(directory.path());
     let openings = (0..8).map(|_| {
         let url = url.clone();
-        tokio::spawn(async move { SqliteStore::open(&url, READERS).await.unwrap().ping().await.unwrap() })
+        tokio::spawn(async move {
+            SqliteStore::open(&url, READERS, NAMESPACE).await.unwrap().ping().await.unwrap();
+        })
     });
     for opening in openings.collect::<Vec<_>>() {
         opening.await.unwrap();
     }
     let rows = look(directory.path()).await.fetch_one("SELECT count(*) FROM _sqlx_migrations").await.unwrap();
-    assert_eq!(rows.get::<i64, _>(0), 3);
+    assert_eq!(rows.get::<i64, _>(0), 5);
 }
 
 #[tokio::test]
 async fn a_lock_held_elsewhere_is_busy_for_writers_only_and_over_when_it_is_released() {
     let directory = tempfile::tempdir().unwrap();
     let limits = Limits { busy: Duration::from_millis(20), ..Limits::default() };
-    let store = SqliteStore::open_with(&url(directory.path()), READERS, limits).await.unwrap();
+    let store = SqliteStore::open_with(&url(directory.path()), READERS, NAMESPACE, limits).await.unwrap();
     store.save(interaction("before", "s", 1)).await.unwrap();
     let mut other = look(directory.path()).await;
     other.execute("BEGIN EXCLUSIVE").await.unwrap();
@@ -299,7 +335,7 @@ async fn a_lock_held_elsewhere_is_busy_for_writers_only_and_over_when_it_is_rele
 async fn a_call_that_gave_up_may_have_written_and_can_be_made_again() {
     let directory = tempfile::tempdir().unwrap();
     let limits = Limits { request: Duration::from_millis(50), ..Limits::default() };
-    let impatient = SqliteStore::open_with(&url(directory.path()), READERS, limits).await.unwrap();
+    let impatient = SqliteStore::open_with(&url(directory.path()), READERS, NAMESPACE, limits).await.unwrap();
     let mut other = look(directory.path()).await;
     other.execute("BEGIN IMMEDIATE").await.unwrap();
     let unknown = impatient.save(interaction("a", "s", 1)).await;
@@ -336,18 +372,19 @@ async fn a_database_that_this_program_cannot_use_is_refused_with_the_reason() {
         std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default()
     };
     for url in ["sqlite::memory:", "sqlite://:memory:", "sqlite://x.db?mode=memory"] {
-        let error = reason(SqliteStore::open(url, READERS).await.unwrap_err());
+        let error = reason(SqliteStore::open(url, READERS, NAMESPACE).await.unwrap_err());
         assert!(error.contains("give a file"), "{error}");
     }
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("store.db"), "this is a text, and one that is long enough").unwrap();
-    let error = reason(SqliteStore::open(&url(directory.path()), READERS).await.unwrap_err());
+    let error = reason(SqliteStore::open(&url(directory.path()), READERS, NAMESPACE).await.unwrap_err());
     assert!(error.contains("not a database"), "{error}");
 
     let newer = Stores::new(1).await;
     let migration = "INSERT INTO _sqlx_migrations VALUES (99, 'later', '', TRUE, x'00', 0)";
     newer.look().await.execute(migration).await.unwrap();
-    let error = reason(SqliteStore::open(&url(newer.directory.path()), READERS).await.unwrap_err());
+    let error =
+        reason(SqliteStore::open(&url(newer.directory.path()), READERS, NAMESPACE).await.unwrap_err());
     assert!(error.contains("99"), "{error}");
 }
 
@@ -364,6 +401,17 @@ async fn no_statement_reads_a_whole_table() {
         include_str!("../../src/storage/sqlite/opening.sql"),
         include_str!("../../src/storage/sqlite/ended_before.sql"),
         include_str!("../../src/storage/sqlite/context.sql"),
+        include_str!("../../src/storage/sqlite/end.sql"),
+        include_str!("../../src/storage/sqlite/forget.sql"),
+        include_str!("../../src/storage/sqlite/list_all.sql"),
+        include_str!("../../src/storage/sqlite/list_one.sql"),
+        include_str!("../../src/storage/sqlite/list_session.sql"),
+        include_str!("../../src/storage/sqlite/list_user.sql"),
+        include_str!("../../src/storage/sqlite/oldest_open.sql"),
+        include_str!("../../src/storage/sqlite/open_turns.sql"),
+        include_str!("../../src/storage/sqlite/restore.sql"),
+        include_str!("../../src/storage/sqlite/restore_interaction.sql"),
+        include_str!("../../src/storage/sqlite/start.sql"),
     ];
     for file in files {
         let code: Vec<&str> = file.lines().map(|line| line.split("--").next().unwrap_or_default()).collect();

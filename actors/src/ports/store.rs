@@ -2,22 +2,33 @@
 //!
 //! The store decides the two things that no single worker can: which turn of a session runs (one at a time, in
 //! stream order) and how a workflow ended (once). Obligations, checked by `ports::contract::store`:
-//! - A workflow id is admitted once, for ever; whoever comes later is told so.
+//! - A workflow id is admitted once, for as long as its turn is on record; whoever comes later is told so, and whether
+//!   it says the same or something else.
+//! - Two namespaces share nothing, whatever ids they use; a store is one namespace's.
 //! - At most one turn of a session is running; turns start in the order of their input sequence.
 //! - A turn ends once, as saved or as failed; ending it starts the next one of its session in the same transaction.
 //! - Every method is idempotent: called again with the same argument it changes nothing and says the same.
 //! - What was answered survives a loss of power.
 
+mod admission;
+mod end;
+mod failure;
+mod fingerprint;
+mod listing;
+
 use async_trait::async_trait;
 use throughline_schemas::{
     SessionId, Timestamp, Usage, Usd, UserId, WorkflowId,
-    event::{
-        context::Context,
-        generation::Response,
-        input::{Request, WhenBusy},
-    },
+    event::{context::Context, generation::Response, input::Request},
 };
 
+pub use self::{
+    admission::{Admission, Admitted, Holder, Opening, Standing, Verdict},
+    end::{FailedTurn, KnownEnd, RestoredTurn},
+    failure::{FAILURE_RECORD_BYTES, FailureRecord, failure_code},
+    fingerprint::Fingerprint,
+    listing::{ListedTurn, OpenTurns, Tally, TurnState, TurnsQuery},
+};
 use super::{Classify, Fault, Health};
 
 /// Why the store could not do what it was asked.
@@ -69,87 +80,6 @@ impl Classify for StoreError {
     }
 }
 
-/// A request to open a turn.
-#[derive(Debug, Clone)]
-pub struct Admission {
-    /// The workflow.
-    pub workflow_id: WorkflowId,
-    /// Its session.
-    pub session_id: SessionId,
-    /// Its user.
-    pub user_id: UserId,
-    /// Stream sequence of its input: its place in the session, and the identity of the message.
-    pub input_sequence: u64,
-    /// When it was asked for.
-    pub at: Timestamp,
-    /// What to do with it.
-    pub verdict: Verdict,
-}
-
-/// Whether the input may run.
-#[derive(Debug, Clone)]
-pub enum Verdict {
-    /// It may.
-    Accepted {
-        /// Its encoded `input_validated`, published when its turn comes. Kept until the turn has ended.
-        event: Vec<u8>,
-        /// What to do if an earlier turn of its session is open.
-        when_busy: WhenBusy,
-    },
-    /// It is invalid: the turn is recorded as failed at once and takes no place in the session's order.
-    Refused,
-}
-
-/// What became of an admission.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Admitted {
-    /// How its turn stands.
-    pub standing: Standing,
-    /// The encoded `input_validated` of the turn that it interrupted: publish the `workflow_failed` of that one, which
-    /// may have been published before.
-    pub interrupted: Option<Vec<u8>>,
-    /// What the running turn of its session began with, whichever turn that is: publish it, idempotently, instead of
-    /// its own event. Only for a message that asked to interrupt or to be merged.
-    pub opening: Option<Opening>,
-}
-
-impl From<Standing> for Admitted {
-    fn from(standing: Standing) -> Self {
-        Self { standing, interrupted: None, opening: None }
-    }
-}
-
-/// How the turn of an admission stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
-    /// It is (still) its turn: publish `input_validated`.
-    Running,
-    /// An earlier turn of the session is open; whoever ends that one publishes.
-    Waiting,
-    /// A refused input, recorded (before or now) as failed: publish `workflow_failed`.
-    Refused,
-    /// The session was busy and it did not want to wait; recorded as failed: publish `workflow_failed`.
-    Rejected,
-    /// Its text has become part of another turn; recorded as failed: publish `workflow_failed`.
-    Merged {
-        /// The workflow of that turn.
-        into: WorkflowId,
-    },
-    /// This very message was admitted before and its workflow has ended.
-    Ended,
-    /// Another message has this workflow id: nothing to do.
-    Duplicate,
-}
-
-/// What a turn begins with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Opening {
-    /// Its encoded `input_validated`, as it was admitted.
-    pub event: Vec<u8>,
-    /// Those of the messages that were merged into it, in the order of the stream.
-    pub merged: Vec<Vec<u8>>,
-}
-
 /// A turn that is to end as failed.
 #[derive(Debug, Clone)]
 pub struct Failing {
@@ -157,10 +87,14 @@ pub struct Failing {
     pub workflow_id: WorkflowId,
     /// Its session.
     pub session_id: SessionId,
+    /// Its user.
+    pub user_id: UserId,
     /// Stream sequence of its input: which of several messages with this workflow id is meant.
     pub input_sequence: u64,
     /// When.
     pub at: Timestamp,
+    /// Why.
+    pub failure: FailureRecord,
 }
 
 /// A turn that runs.
@@ -201,7 +135,7 @@ pub struct EndedTurn {
 }
 
 /// A finished interaction, to be stored as one row.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Interaction {
     /// The workflow; primary key.
     pub workflow_id: WorkflowId,
@@ -219,6 +153,8 @@ pub struct Interaction {
     pub usage: Usage,
     /// Cost, if known.
     pub cost_usd: Option<Usd>,
+    /// Data sources whose data the answer lacks.
+    pub degraded: Vec<String>,
     /// When it is saved.
     pub saved_at: Timestamp,
     /// When the answer was generated.
@@ -280,6 +216,20 @@ pub trait Store: Send + Sync + 'static {
     /// whose inputs came earlier. Turns that were rejected, merged or interrupted do not count; their ends are told by
     /// whoever admits what did that.
     async fn ended_before(&self, places: &[(SessionId, u64)]) -> Result<Vec<Option<EndedTurn>>, StoreError>;
+    /// How a workflow ended; `None` if it is not known.
+    async fn end(&self, workflow: &WorkflowId) -> Result<Option<KnownEnd>, StoreError>;
+    /// The smallest input sequence of all open turns.
+    async fn oldest_open(&self) -> Result<Option<u64>, StoreError>;
+    /// Forgets turns that ended before an instant, and their interactions: the oldest ones, at most `most`. Those that an
+    /// open turn was made from stay until it ends. Says how many it forgot.
+    async fn forget_ended(&self, ended_before: Timestamp, most: usize) -> Result<u64, StoreError>;
+    /// Records the end of a turn as the log has it, whatever is on record: what the log says was told. Starts the next
+    /// turn of its session, as every ending does.
+    async fn restore(&self, ended: RestoredTurn) -> Result<Closed, StoreError>;
+    /// Turns, the newest first.
+    async fn latest_turns(&self, query: TurnsQuery) -> Result<Vec<ListedTurn>, StoreError>;
+    /// How many turns are open, and since when.
+    async fn open_turns(&self) -> Result<OpenTurns, StoreError>;
     /// Answers if the database does.
     async fn ping(&self) -> Result<(), StoreError>;
     /// Completes when this store can never answer again, because a task of its own has ended; never, if it has none.

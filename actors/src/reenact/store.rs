@@ -13,8 +13,9 @@ use super::{
 use crate::{
     policy::merge::SEPARATOR,
     ports::store::{
-        Admission, Admitted, Closed, EndedTurn, Ending, Failing, Interaction, Opening, RunningQuery,
-        RunningTurn, Standing, Store, StoreError, Verdict,
+        Admission, Admitted, Closed, EndedTurn, Ending, FailedTurn, Failing, Interaction, KnownEnd,
+        ListedTurn, OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, Standing, Store, StoreError,
+        TurnsQuery, Verdict,
     },
 };
 
@@ -26,6 +27,8 @@ pub(super) struct StoreScript {
     merged: Option<Request>,
     context: Context,
     ending: Ending,
+    /// Why the turn failed, if it did.
+    failed: Option<Box<FailedTurn>>,
     /// When the interaction is saved, which is read before it is.
     pub(super) saving_at: Option<Timestamp>,
 }
@@ -37,6 +40,7 @@ impl Default for StoreScript {
             merged: None,
             context: Context::default(),
             ending: Ending::AsAsked,
+            failed: None,
             saving_at: None,
         }
     }
@@ -63,7 +67,16 @@ impl StoreScript {
                         Ending::AsAsked
                     }
                 };
-                Self { standing, ending, ..script }
+                let meta = &link.result.event.meta;
+                let failed = Some(Box::new(FailedTurn {
+                    user_id: Some(meta.user_id.clone()),
+                    session_id: meta.session_id.clone(),
+                    code: Some(failed.code),
+                    record: Some(failed.clone()),
+                    superseded_by: failed.superseded_by.clone(),
+                    ended_at: meta.time,
+                }));
+                Self { standing, ending, failed, ..script }
             }
             EventData::UserInputReceived(_)
             | EventData::InputValidated(_)
@@ -135,6 +148,30 @@ impl Store for Recording {
 
     async fn ended_before(&self, places: &[(SessionId, u64)]) -> Result<Vec<Option<EndedTurn>>, StoreError> {
         Ok(vec![None; places.len()])
+    }
+
+    async fn end(&self, _: &WorkflowId) -> Result<Option<KnownEnd>, StoreError> {
+        Ok(with(|tape| tape.store.failed.clone()).map(KnownEnd::Failed))
+    }
+
+    async fn oldest_open(&self) -> Result<Option<u64>, StoreError> {
+        Ok(None)
+    }
+
+    async fn forget_ended(&self, _: Timestamp, _: usize) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
+    async fn restore(&self, _: RestoredTurn) -> Result<Closed, StoreError> {
+        Ok(Closed { ending: Ending::AsAsked, next: None })
+    }
+
+    async fn latest_turns(&self, _: TurnsQuery) -> Result<Vec<ListedTurn>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn open_turns(&self) -> Result<OpenTurns, StoreError> {
+        Ok(OpenTurns::default())
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -20,14 +20,14 @@ use throughline_schemas::{
     },
 };
 
-mod superseded;
+pub(crate) mod superseded;
 
 use crate::{
     closing::{Closer, PublishFailed, caused, store_away},
     policy::{limits::BUS_RETRY_DELAY, settle::Outcome},
     ports::{
         bus::{DeadLetter, Delivery, Published},
-        store::{Admission, Admitted, EndedTurn, Standing, Verdict},
+        store::{Admission, Admitted, EndedTurn, FailureRecord, Fingerprint, Standing, Verdict},
         trace::Tracer,
     },
     signals,
@@ -179,6 +179,7 @@ impl InputStage {
     fn accepted(&self, delivery: &Delivery, ingress: Ingress) -> Result<Read, Outcome> {
         let traceparent = self.trace(ingress.traceparent, &ingress.workflow_id);
         let when_busy = ingress.when_busy.unwrap_or(self.when_busy);
+        let fingerprint = Fingerprint::of(&ingress.user_id, &ingress.session_id, &ingress.user_input, None);
         let data = EventData::InputValidated(InputValidated {
             request: Request {
                 user_input: ingress.user_input,
@@ -195,14 +196,19 @@ impl InputStage {
         let encoded = encode(&event)
             .map_err(|error| Outcome::Unusable { code: FailureCode::Internal, error: error.to_string() })?;
         Ok(Read {
-            admission: admission(&event, delivery, Verdict::Accepted { event: encoded, when_busy }),
+            admission: admission(
+                &event,
+                delivery,
+                fingerprint,
+                Verdict::Accepted { event: encoded, when_busy },
+            ),
             event,
         })
     }
 
     fn refused(&self, delivery: &Delivery, refused: Refused) -> Read {
         let traceparent = self.trace(refused.traceparent, &refused.workflow_id);
-        let data = EventData::WorkflowFailed(WorkflowFailed {
+        let failed = WorkflowFailed {
             code: FailureCode::InvalidInput,
             stage: StageName::Input,
             message: refused.message,
@@ -213,11 +219,16 @@ impl InputStage {
             earlier_deliveries: 0,
             attempt_log: Vec::new(),
             external: BTreeMap::new(),
-        });
+        };
+        let verdict = Verdict::Refused { failure: FailureRecord::of(&failed) };
+        // It may have no text, so all of it is compared.
+        let body = String::from_utf8_lossy(&delivery.body);
+        let fingerprint = Fingerprint::of(&refused.user_id, &refused.session_id, &body, None);
+        let data = EventData::WorkflowFailed(failed);
         let cause = refused.event_id;
         let event =
             self.event(refused.workflow_id, refused.session_id, refused.user_id, data, traceparent, cause);
-        Read { admission: admission(&event, delivery, Verdict::Refused), event }
+        Read { admission: admission(&event, delivery, fingerprint, verdict), event }
     }
 
     fn trace(&self, parent: Option<TraceParent>, workflow: &WorkflowId) -> TraceParent {
@@ -291,7 +302,7 @@ impl InputStage {
             }
             Standing::Running | Standing::Refused => return self.publish_own(event, sequence).await,
             Standing::Waiting | Standing::Ended => return Outcome::Done,
-            Standing::Duplicate => {
+            Standing::Repeated { .. } | Standing::Conflict { .. } => {
                 signals::duplicate();
                 tracing::debug!(workflow = %event.meta.workflow_id, "input ignored, its workflow id is known");
                 return Outcome::Done;
@@ -347,12 +358,13 @@ fn begins_now(admitted: &Admitted) -> bool {
     admitted.standing == Standing::Running && admitted.interrupted.is_none()
 }
 
-fn admission(event: &Event, delivery: &Delivery, verdict: Verdict) -> Admission {
+fn admission(event: &Event, delivery: &Delivery, fingerprint: Fingerprint, verdict: Verdict) -> Admission {
     Admission {
         workflow_id: event.meta.workflow_id.clone(),
         session_id: event.meta.session_id.clone(),
         user_id: event.meta.user_id.clone(),
         input_sequence: delivery.sequence,
+        fingerprint,
         at: event.meta.time,
         verdict,
     }

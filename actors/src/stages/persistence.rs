@@ -10,7 +10,7 @@ use throughline_schemas::{
 };
 
 use crate::{
-    closing::{recorded_as_failed, store_away},
+    closing::{reason_on_record, store_away},
     dependency::Dependency,
     handler::{Next, Run, Step, Stopped},
     ports::{
@@ -48,6 +48,7 @@ impl Step for PersistenceStep {
             response: generated.response.clone(),
             usage: generated.usage,
             cost_usd: generated.cost_usd,
+            degraded: generated.degraded.clone(),
             saved_at,
             generated_at: event.meta.time,
         };
@@ -58,7 +59,10 @@ impl Step for PersistenceStep {
             .map_err(|gave_up| Stopped::Otherwise(store_away(&gave_up)))?;
         let data = match closed.ending {
             Ending::Otherwise | Ending::Duplicate => {
-                EventData::WorkflowFailed(recorded_as_failed(StageName::Persistence, run.made + 1))
+                let now = (StageName::Persistence, run.made + 1);
+                let (store, workflow) = (self.store.as_ref(), &event.meta.workflow_id);
+                let reason = reason_on_record(store, &self.database, workflow, now).await;
+                EventData::WorkflowFailed(reason.map_err(|gave_up| Stopped::Otherwise(store_away(&gave_up)))?)
             }
             Ending::AsAsked => saved(&event.meta.workflow_id, generated, saved_at),
         };

@@ -6,28 +6,32 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use throughline_actors::ports::store::{
-    Admission, Failing, Interaction, MERGE_LIMIT_BYTES, Opening, Verdict,
+    Admission, Failing, FailureRecord, Interaction, MERGE_LIMIT_BYTES, Opening, Verdict,
 };
 use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId, event::input::WhenBusy};
 use time::OffsetDateTime;
 
 use super::{
     connection::Statement,
-    nul::{object_to_stored, to_stored},
+    nul::{json_to_stored, object_to_stored, to_stored},
 };
 use crate::storage::{
-    answers::{Answer, Answers, Turn},
+    answers::{Answer, Answers, Columns, Turn},
+    kept::More,
     operation::Operation,
     text::integer,
 };
 
-const APPLY: &str = "SELECT state, input_sequence, failure, superseded_by, opening, merged, interrupted
-    FROM throughline_apply($1::json, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+const APPLY: &str = "SELECT
+        state, input_sequence, failure, superseded_by, opening, merged, interrupted, session_id, user_id, fingerprint,
+        failure_code
+    FROM throughline_apply_2($1, $2::json, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
     ORDER BY question";
 
 /// A row of `interactions`.
 #[derive(Serialize)]
-struct InteractionRow<'a> {
+pub(super) struct InteractionRow<'a> {
+    namespace: &'a str,
     workflow_id: &'a WorkflowId,
     interaction_id: &'a str,
     user_id: &'a UserId,
@@ -48,25 +52,30 @@ struct InteractionRow<'a> {
     generated_at: Timestamp,
     created_at: Timestamp,
     total_ms: i64,
+    more: Option<Value>,
 }
 
 /// A batch, ready to be sent: what was asked for, column by column.
 #[derive(Default)]
 pub(super) struct Batch<'a> {
+    namespace: &'a str,
     saved: String,
     ids: Vec<&'a str>,
     sessions: Vec<&'a str>,
-    users: Vec<Option<&'a str>>,
+    users: Vec<&'a str>,
     sequences: Vec<i64>,
     asks: Vec<&'static str>,
     rounds: Vec<i32>,
     events: Vec<Option<&'a [u8]>>,
+    fingerprints: Vec<Option<&'a [u8]>>,
+    codes: Vec<Option<&'static str>>,
+    records: Vec<Option<&'a [u8]>>,
     instants: Vec<OffsetDateTime>,
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn of(operations: &'a [Operation]) -> Result<Self, sqlx::Error> {
-        let mut batch = Self::default();
+    pub(super) fn of(namespace: &'a str, operations: &'a [Operation]) -> Result<Self, sqlx::Error> {
+        let mut batch = Self { namespace, ..Self::default() };
         let (mut saved, mut rounds) = (Vec::new(), Rounds::default());
         for operation in operations {
             match operation {
@@ -76,7 +85,7 @@ impl<'a> Batch<'a> {
                     }
                 }
                 Operation::Save { interaction, .. } => {
-                    saved.push(row(interaction));
+                    saved.push(row(namespace, interaction)?);
                     batch.save(interaction);
                 }
                 Operation::Fail { failing, .. } => batch.fail(failing),
@@ -88,20 +97,24 @@ impl<'a> Batch<'a> {
     }
 
     fn admit(&mut self, admission: &'a Admission, rounds: &mut Rounds<'a>) {
-        let (ask, event) = match &admission.verdict {
-            Verdict::Accepted { event, when_busy } => (when_busy.as_str(), Some(event.as_slice())),
-            Verdict::Refused => ("refused", None),
+        let (ask, event, failure) = match &admission.verdict {
+            Verdict::Accepted { event, when_busy } => (when_busy.as_str(), Some(event.as_slice()), None),
+            Verdict::Refused { failure } => ("refused", None, Some(failure)),
         };
         self.rounds.push(rounds.next(admission));
         self.events.push(event);
-        self.users.push(Some(admission.user_id.as_str()));
+        self.fingerprints.push(Some(admission.fingerprint.as_bytes()));
+        self.because(failure);
+        self.users.push(admission.user_id.as_str());
         self.ask(ask, &admission.workflow_id, &admission.session_id, admission.input_sequence, admission.at);
     }
 
     fn save(&mut self, saved: &'a Interaction) {
         self.rounds.push(0);
         self.events.push(None);
-        self.users.push(Some(saved.user_id.as_str()));
+        self.fingerprints.push(None);
+        self.because(None);
+        self.users.push(saved.user_id.as_str());
         let sequence = saved.request.input_sequence;
         self.ask("save", &saved.workflow_id, &saved.session_id, sequence, saved.saved_at);
     }
@@ -109,8 +122,15 @@ impl<'a> Batch<'a> {
     fn fail(&mut self, failing: &'a Failing) {
         self.rounds.push(0);
         self.events.push(None);
-        self.users.push(None);
+        self.fingerprints.push(None);
+        self.because(Some(&failing.failure));
+        self.users.push(failing.user_id.as_str());
         self.ask("fail", &failing.workflow_id, &failing.session_id, failing.input_sequence, failing.at);
+    }
+
+    fn because(&mut self, failure: Option<&'a FailureRecord>) {
+        self.codes.push(failure.map(|failure| failure.code().as_str()));
+        self.records.push(failure.map(FailureRecord::as_bytes));
     }
 
     fn ask(
@@ -135,6 +155,7 @@ impl Statement for Batch<'_> {
     async fn send(&self, connection: &mut PgConnection) -> Result<Answers, sqlx::Error> {
         let latest = self.instants.iter().max().copied().unwrap_or(OffsetDateTime::UNIX_EPOCH);
         let rows = sqlx::query(APPLY)
+            .bind(self.namespace)
             .bind(&self.saved)
             .bind(&self.ids)
             .bind(&self.sessions)
@@ -143,6 +164,9 @@ impl Statement for Batch<'_> {
             .bind(&self.asks)
             .bind(&self.rounds)
             .bind(&self.events)
+            .bind(&self.fingerprints)
+            .bind(&self.codes)
+            .bind(&self.records)
             .bind(&self.instants)
             .bind(latest)
             .bind(integer(MERGE_LIMIT_BYTES as u64))
@@ -161,7 +185,7 @@ impl<'a> Rounds<'a> {
     fn next(&mut self, admission: &'a Admission) -> i32 {
         let waits = match &admission.verdict {
             Verdict::Accepted { when_busy, .. } => *when_busy == WhenBusy::Enqueue,
-            Verdict::Refused => true,
+            Verdict::Refused { .. } => true,
         };
         let round = match self.0.get(&admission.session_id) {
             None => 0,
@@ -173,9 +197,15 @@ impl<'a> Rounds<'a> {
     }
 }
 
-fn row(interaction: &Interaction) -> InteractionRow<'_> {
+pub(super) fn row<'a>(
+    namespace: &'a str,
+    interaction: &'a Interaction,
+) -> Result<InteractionRow<'a>, sqlx::Error> {
     let Interaction { request, response, usage, .. } = interaction;
-    InteractionRow {
+    let more = More::of(interaction).map(serde_json::to_value).transpose();
+    let more = more.map_err(|error| sqlx::Error::Encode(error.into()))?;
+    Ok(InteractionRow {
+        namespace,
         workflow_id: &interaction.workflow_id,
         interaction_id: &interaction.interaction_id,
         user_id: &interaction.user_id,
@@ -196,11 +226,21 @@ fn row(interaction: &Interaction) -> InteractionRow<'_> {
         generated_at: interaction.generated_at,
         created_at: interaction.saved_at,
         total_ms: integer(interaction.saved_at.ms_since(request.received_at)),
-    }
+        more: more.as_ref().map(json_to_stored),
+    })
 }
 
 fn answer(row: &PgRow) -> Result<Answer, sqlx::Error> {
-    let turn = Turn::new(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?)?;
+    let turn = Turn::new(&Columns {
+        state: row.try_get(0)?,
+        input_sequence: row.try_get(1)?,
+        failure: row.try_get(2)?,
+        superseded_by: row.try_get(3)?,
+        session: row.try_get(7)?,
+        user: row.try_get(8)?,
+        fingerprint: row.try_get(9)?,
+        code: row.try_get(10)?,
+    })?;
     let merged = row.try_get(5)?;
     let opening = row.try_get::<Option<Vec<u8>>, _>(4)?.map(|event| Opening { event, merged });
     Ok(Answer { turn, opening, interrupted: row.try_get(6)? })

@@ -14,23 +14,27 @@ use crate::storage::{
 };
 
 const CONTEXT: &str = "SELECT question, workflow_id, name, value, input, response, created_at, input_sequence
-    FROM throughline_context($1, $2, $3)";
+    FROM throughline_context_2($1, $2, $3, $4)";
 
-pub(super) struct Ask<'a>(pub(super) &'a [Question]);
+pub(super) struct Ask<'a> {
+    pub(super) namespace: &'a str,
+    pub(super) questions: &'a [Question],
+}
 
 impl Statement for Ask<'_> {
     type Answer = Contexts;
 
     async fn send(&self, connection: &mut PgConnection) -> Result<Contexts, sqlx::Error> {
         let (users, sessions): (Vec<&str>, Vec<&str>) =
-            self.0.iter().map(|q| (q.user.as_str(), q.session.as_str())).unzip();
+            self.questions.iter().map(|q| (q.user.as_str(), q.session.as_str())).unzip();
         let rows = sqlx::query(CONTEXT)
+            .bind(self.namespace)
             .bind(users)
             .bind(sessions)
-            .bind(known::most_turns(self.0))
+            .bind(known::most_turns(self.questions))
             .fetch_all(connection)
             .await?;
-        let mut contexts = Contexts::of(self.0.len());
+        let mut contexts = Contexts::of(self.questions.len());
         for row in &rows {
             // PostgreSQL counts from one.
             learn(contexts.at(row.try_get::<i64, _>(0)? - 1)?, row)?;

@@ -28,7 +28,11 @@ const MAX_BATCH_BYTES: usize = 8 << 20;
 const WRITING: &str = "writing a batch";
 
 /// Runs until every sender is gone or one of them asked to close, and all is written.
-pub(super) async fn write(connections: Connections, mut queue: mpsc::Receiver<Operation>) {
+pub(super) async fn write(
+    connections: Connections,
+    namespace: Arc<str>,
+    mut queue: mpsc::Receiver<Operation>,
+) {
     let mut closing: Option<oneshot::Sender<()>> = None;
     // As many as there are connections.
     let mut writing = JoinSet::new();
@@ -51,7 +55,14 @@ pub(super) async fn write(connections: Connections, mut queue: mpsc::Receiver<Op
         }
         while writing.try_join_next().is_some() {}
         match lease {
-            Ok(lease) => drop(writing.spawn(apply_all(connections.clone(), lease, operations))),
+            Ok(lease) => {
+                drop(writing.spawn(apply_all(
+                    connections.clone(),
+                    Arc::clone(&namespace),
+                    lease,
+                    operations,
+                )));
+            }
             Err(error) => refuse_all(operations, error),
         }
     }
@@ -63,13 +74,13 @@ pub(super) async fn write(connections: Connections, mut queue: mpsc::Receiver<Op
 }
 
 /// Applies and answers all operations.
-async fn apply_all(connections: Connections, lease: Lease, operations: Vec<Operation>) {
-    match apply(&connections, lease, &operations).await {
+async fn apply_all(connections: Connections, namespace: Arc<str>, lease: Lease, operations: Vec<Operation>) {
+    match apply(&connections, &namespace, lease, &operations).await {
         Ok(mut answers) => operations.into_iter().for_each(|operation| answers.answer(operation)),
         Err(refused) if error::is_refused(&refused) && operations.len() > 1 => {
             // One of them is at fault; the others need not suffer for it.
             for operation in operations {
-                match apply_alone(&connections, &operation).await {
+                match apply_alone(&connections, &namespace, &operation).await {
                     Ok(mut answers) => answers.answer(operation),
                     Err(error) => operation.refuse(error::from_sqlx(WRITING, error)),
                 }
@@ -81,18 +92,23 @@ async fn apply_all(connections: Connections, lease: Lease, operations: Vec<Opera
 
 async fn apply(
     connections: &Connections,
+    namespace: &str,
     lease: Lease,
     operations: &[Operation],
 ) -> Result<Answers, sqlx::Error> {
     if operations.is_empty() {
         return Answers::new(Vec::new(), 0);
     }
-    connections.run(lease, &Batch::of(operations)?).await
+    connections.run(lease, &Batch::of(namespace, operations)?).await
 }
 
-async fn apply_alone(connections: &Connections, operation: &Operation) -> Result<Answers, sqlx::Error> {
+async fn apply_alone(
+    connections: &Connections,
+    namespace: &str,
+    operation: &Operation,
+) -> Result<Answers, sqlx::Error> {
     let lease = connections.get().await?;
-    apply(connections, lease, std::slice::from_ref(operation)).await
+    apply(connections, namespace, lease, std::slice::from_ref(operation)).await
 }
 
 fn refuse_all(operations: Vec<Operation>, error: sqlx::Error) {
@@ -103,7 +119,7 @@ fn refuse_all(operations: Vec<Operation>, error: sqlx::Error) {
 }
 
 /// Runs until every sender is gone.
-pub(super) async fn read(connections: Connections, mut queue: mpsc::Receiver<Question>) {
+pub(super) async fn read(connections: Connections, namespace: Arc<str>, mut queue: mpsc::Receiver<Question>) {
     while let Some(first) = queue.recv().await {
         let mut questions = vec![first];
         let lease = connections.get().await;
@@ -114,9 +130,10 @@ pub(super) async fn read(connections: Connections, mut queue: mpsc::Receiver<Que
         }
         match lease {
             Ok(lease) => {
-                let connections = connections.clone();
+                let (connections, namespace) = (connections.clone(), Arc::clone(&namespace));
                 tokio::spawn(async move {
-                    let contexts = connections.run(lease, &Ask(&questions)).await;
+                    let contexts =
+                        connections.run(lease, &Ask { namespace: &namespace, questions: &questions }).await;
                     known::answer(questions, contexts);
                 });
             }

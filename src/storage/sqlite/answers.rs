@@ -3,7 +3,7 @@
 use sqlx::{Row, sqlite::SqliteRow};
 use throughline_actors::ports::store::Opening;
 
-use crate::storage::answers::{Answer, Answers, Turn, undecodable};
+use crate::storage::answers::{Answer, Answers, Columns, Turn, undecodable};
 
 /// What a row is about: its second column.
 mod about {
@@ -59,5 +59,14 @@ pub(super) fn read(rows: &[SqliteRow], wanted: usize) -> Result<Answers, sqlx::E
 }
 
 fn turn(row: &SqliteRow) -> Result<Turn, sqlx::Error> {
-    Turn::new(row.try_get(2)?, row.try_get(3)?, row.try_get(4)?, row.try_get(5)?)
+    Turn::new(&Columns {
+        state: row.try_get(2)?,
+        input_sequence: row.try_get(3)?,
+        failure: row.try_get(4)?,
+        superseded_by: row.try_get(5)?,
+        session: row.try_get(7)?,
+        user: row.try_get(8)?,
+        fingerprint: row.try_get(9)?,
+        code: row.try_get(10)?,
+    })
 }

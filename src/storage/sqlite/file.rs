@@ -33,6 +33,13 @@ const LOG_PAGES: &str = "4000";
 /// The log shrinks back to this many bytes after a burst.
 const LOG_BYTES: &str = "67108864";
 
+/// Rows of versions that knew no namespaces become those of the first one that comes.
+const ADOPT: [&str; 3] = [
+    "UPDATE turns SET namespace = $1 WHERE namespace = ''",
+    "UPDATE interactions SET namespace = $1 WHERE namespace = ''",
+    "UPDATE preferences SET namespace = $1 WHERE namespace = ''",
+];
+
 const OPENING: &str = "opening the SQLite file of `database.url`";
 const MIGRATING: &str = "bringing the tables up to date";
 const SETTING_PREFERENCES: &str = "setting preferences";
@@ -53,11 +60,12 @@ enum UrlError {
 #[derive(Debug, Clone)]
 pub(super) struct DatabaseFile {
     options: Arc<SqliteConnectOptions>,
+    namespace: Arc<str>,
     limits: Limits,
 }
 
 impl DatabaseFile {
-    pub(super) fn new(url: &str, limits: Limits) -> Result<Self, StoreError> {
+    pub(super) fn new(url: &str, namespace: &str, limits: Limits) -> Result<Self, StoreError> {
         let refuse =
             |error: UrlError| StoreError::Refused { context: OPENING, source: Some(Box::new(error)) };
         let (path, query) = url.split_once('?').unwrap_or((url, ""));
@@ -82,11 +90,16 @@ impl DatabaseFile {
             .pragma("cache_size", WRITER_CACHE_KIB)
             .pragma("journal_size_limit", LOG_BYTES)
             .pragma("wal_autocheckpoint", LOG_PAGES);
-        Ok(Self { options: Arc::new(options), limits })
+        Ok(Self { options: Arc::new(options), namespace: namespace.into(), limits })
     }
 
     pub(super) fn path(&self) -> &Path {
         self.options.get_filename()
+    }
+
+    /// Whose rows are read and written.
+    pub(super) fn namespace(&self) -> &Arc<str> {
+        &self.namespace
     }
 
     /// A connection that may write.
@@ -119,7 +132,7 @@ impl DatabaseFile {
                 Err(other) => return Err(error::from_sqlx(OPENING, other)),
             }
         };
-        migrate(&mut connection).await.map_err(|e| error::from_sqlx(MIGRATING, e))?;
+        migrate(&mut connection, &self.namespace).await.map_err(|e| error::from_sqlx(MIGRATING, e))?;
         Ok(connection)
     }
 
@@ -135,13 +148,14 @@ impl DatabaseFile {
         let rows = serde_json::to_string(&rows).map_err(|e| refuse(sqlx::Error::Encode(e.into())))?;
         let mut connection = self.connect().await.map_err(refuse)?;
         sqlx::query(
-            "INSERT INTO preferences (user_id, name, value, updated_at)
-             SELECT ?1, q.value ->> 0, q.value ->> 1, strftime('%Y-%m-%dT%H:%M:%f000000Z')
+            "INSERT INTO preferences (namespace, user_id, name, value, updated_at)
+             SELECT ?3, ?1, q.value ->> 0, q.value ->> 1, strftime('%Y-%m-%dT%H:%M:%f000000Z')
              FROM jsonb_each(?2) AS q WHERE true
-             ON CONFLICT (user_id, name) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at",
+             ON CONFLICT (namespace, user_id, name) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at",
         )
         .bind(user.as_str())
         .bind(rows)
+        .bind(&*self.namespace)
         .execute(&mut connection)
         .await
         .map_err(refuse)?;
@@ -151,10 +165,22 @@ impl DatabaseFile {
 
 /// All or nothing, and one process at a time: sqlx takes no lock of its own on SQLite, so that of two processes
 /// that find the same tables missing the second would fail to create them.
-async fn migrate(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+async fn migrate(connection: &mut SqliteConnection, namespace: &str) -> Result<(), sqlx::Error> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     migrations().run_direct(None, &mut *transaction, false).await?;
-    transaction.commit().await
+    let mut adopted = 0;
+    for adopt in ADOPT {
+        adopted += sqlx::query(adopt).bind(namespace).execute(&mut *transaction).await?.rows_affected();
+    }
+    transaction.commit().await?;
+    if adopted > 0 {
+        tracing::info!(
+            rows = adopted,
+            namespace,
+            "the database was of a version without namespaces; its rows belong to this one now"
+        );
+    }
+    Ok(())
 }
 
 fn migrations() -> Migrator {
@@ -170,6 +196,7 @@ fn migrations() -> Migrator {
             include_str!("../migrations/sqlite/0002_busy_sessions_and_sweeping.sql"),
         ),
         (3, "ended turns", include_str!("../migrations/sqlite/0003_ended_turns.sql")),
+        (4, "namespaces", include_str!("../migrations/sqlite/0004_namespaces.sql")),
         (5, "identity", include_str!("../migrations/sqlite/0005_identity.sql")),
     ];
     let migration = |(version, description, sql): (i64, &'static str, &'static str)| {

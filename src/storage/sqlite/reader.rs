@@ -1,5 +1,7 @@
 //! The task that gathers questions: those that come while all connections are busy share the next one.
 
+use std::sync::Arc;
+
 use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
 use throughline_schemas::{WorkflowId, event::context::Turn};
 use tokio::sync::mpsc;
@@ -13,7 +15,7 @@ use crate::storage::{
 const CONTEXT: &str = include_str!("context.sql");
 
 /// Runs until every sender is gone.
-pub(super) async fn run(readers: SqlitePool, mut queue: mpsc::Receiver<Question>) {
+pub(super) async fn run(readers: SqlitePool, namespace: Arc<str>, mut queue: mpsc::Receiver<Question>) {
     while let Some(first) = queue.recv().await {
         let mut questions = vec![first];
         // A free connection first, then all that has come in the meantime.
@@ -25,8 +27,9 @@ pub(super) async fn run(readers: SqlitePool, mut queue: mpsc::Receiver<Question>
         }
         match connection {
             Ok(mut connection) => {
+                let namespace = Arc::clone(&namespace);
                 tokio::spawn(async move {
-                    let contexts = ask(&mut connection, &questions).await;
+                    let contexts = ask(&mut connection, &namespace, &questions).await;
                     known::answer(questions, contexts);
                 });
             }
@@ -35,11 +38,19 @@ pub(super) async fn run(readers: SqlitePool, mut queue: mpsc::Receiver<Question>
     }
 }
 
-async fn ask(connection: &mut SqliteConnection, questions: &[Question]) -> Result<Contexts, sqlx::Error> {
+async fn ask(
+    connection: &mut SqliteConnection,
+    namespace: &str,
+    questions: &[Question],
+) -> Result<Contexts, sqlx::Error> {
     let pairs: Vec<(&str, &str)> = questions.iter().map(|q| (q.user.as_str(), q.session.as_str())).collect();
     let pairs = serde_json::to_string(&pairs).map_err(|error| sqlx::Error::Encode(error.into()))?;
-    let rows =
-        sqlx::query(CONTEXT).bind(pairs).bind(known::most_turns(questions)).fetch_all(connection).await?;
+    let rows = sqlx::query(CONTEXT)
+        .bind(pairs)
+        .bind(known::most_turns(questions))
+        .bind(namespace)
+        .fetch_all(connection)
+        .await?;
     let mut contexts = Contexts::of(questions.len());
     for row in &rows {
         learn(contexts.at(row.try_get(0)?)?, row)?;

@@ -90,7 +90,7 @@ impl Writer {
             Some(connection) => connection,
             None => self.file.connect().await?,
         };
-        let answers = batch.apply(&mut connection).await?;
+        let answers = batch.apply(self.file.namespace(), &mut connection).await?;
         self.connection = Some(connection);
         Ok(answers)
     }

@@ -21,8 +21,8 @@ use throughline_actors::ports::{
     model::{CallFacts, DeltaSink, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models},
     source::{FetchCall, FetchError, Sources},
     store::{
-        Admission, Admitted, Closed, EndedTurn, Failing, Interaction, Opening, RunningQuery, RunningTurn,
-        Store, StoreError,
+        Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, OpenTurns,
+        Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
     },
 };
 use throughline_schemas::{
@@ -52,6 +52,8 @@ pub enum Op {
     Running,
     Opening,
     EndedBefore,
+    End,
+    Restore,
     Position,
     Latest,
     PublishAgain,
@@ -356,6 +358,24 @@ impl Store for Gate {
     }
     async fn ended_before(&self, places: &[(SessionId, u64)]) -> Result<Vec<Option<EndedTurn>>, StoreError> {
         self.pass(Op::EndedBefore, format!("{places:?}"), no_store, self.store.ended_before(places)).await
+    }
+    async fn end(&self, workflow: &WorkflowId) -> Result<Option<KnownEnd>, StoreError> {
+        self.pass(Op::End, workflow.to_string(), no_store, self.store.end(workflow)).await
+    }
+    async fn oldest_open(&self) -> Result<Option<u64>, StoreError> {
+        self.store.oldest_open().await
+    }
+    async fn forget_ended(&self, ended_before: Timestamp, most: usize) -> Result<u64, StoreError> {
+        self.store.forget_ended(ended_before, most).await
+    }
+    async fn restore(&self, ended: RestoredTurn) -> Result<Closed, StoreError> {
+        self.pass(Op::Restore, String::new(), no_store, self.store.restore(ended)).await
+    }
+    async fn latest_turns(&self, query: TurnsQuery) -> Result<Vec<ListedTurn>, StoreError> {
+        self.store.latest_turns(query).await
+    }
+    async fn open_turns(&self) -> Result<OpenTurns, StoreError> {
+        self.store.open_turns().await
     }
     async fn ping(&self) -> Result<(), StoreError> {
         self.store.ping().await

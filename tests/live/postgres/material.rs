@@ -1,9 +1,14 @@
 //! Short ways to say what the tests are about.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, json};
-use throughline_actors::ports::store::{Admission, Closed, Ending, Failing, Interaction, Opening, Verdict};
+use throughline_actors::ports::store::{
+    Admission, Closed, Ending, Failing, FailureRecord, Fingerprint, Interaction, Opening, Verdict,
+};
 use throughline_schemas::{
-    FinishReason, SessionId, Timestamp, Usage, Usd, UserId, WorkflowId,
+    FailureCode, FinishReason, SessionId, StageName, Timestamp, Usage, Usd, UserId, WorkflowFailed,
+    WorkflowId,
     event::{
         generation::Response,
         input::{Request, WhenBusy},
@@ -36,13 +41,33 @@ pub(super) fn asking(when_busy: WhenBusy, id: &str, of: &str, input_sequence: u6
         session_id: session(of),
         user_id: user("ann"),
         input_sequence,
+        fingerprint: Fingerprint::of(&user("ann"), &session(of), id, None),
         at: at(0),
         verdict: Verdict::Accepted { event: id.as_bytes().to_vec(), when_busy },
     }
 }
 
 pub(super) fn failing(id: &str, of: &str, input_sequence: u64) -> Failing {
-    Failing { workflow_id: workflow(id), session_id: session(of), input_sequence, at: at(900) }
+    let failed = WorkflowFailed {
+        code: FailureCode::Stalled,
+        stage: StageName::Generation,
+        message: "it ran\0 too long".to_owned(),
+        attempts: 1,
+        retryable: true,
+        may_have_happened: true,
+        superseded_by: None,
+        earlier_deliveries: 0,
+        attempt_log: Vec::new(),
+        external: BTreeMap::new(),
+    };
+    Failing {
+        workflow_id: workflow(id),
+        session_id: session(of),
+        user_id: user("ann"),
+        input_sequence,
+        at: at(900),
+        failure: FailureRecord::of(&failed),
+    }
 }
 
 pub(super) fn interaction(id: &str, of: &str, input_sequence: u64) -> Interaction {
@@ -79,6 +104,7 @@ pub(super) fn interaction(id: &str, of: &str, input_sequence: u64) -> Interactio
             ..Usage::default()
         },
         cost_usd: Some(serde_json::from_value::<Usd>(json!("0.0001950000000000000000000001")).unwrap()),
+        degraded: Vec::new(),
         saved_at: at(1_250),
         generated_at: at(1_200),
     }

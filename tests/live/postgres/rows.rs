@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use sqlx::{Executor, PgConnection, Row, postgres::PgRow, raw_sql};
 use throughline::storage::postgres::PostgresStore;
-use throughline_actors::ports::store::{RunningQuery, Store};
+use throughline_actors::ports::store::{RestoredTurn, RunningQuery, Store, TurnState, TurnsQuery};
 use throughline_schemas::event::{
     context::Turn,
     input::WhenBusy::{Interrupt, Merge, Reject},
@@ -16,10 +16,11 @@ use crate::harness::eventually;
 async fn a_row_says_all_that_is_known_under_the_names_that_dashboards_use() {
     let Some(store) = Stores::new(1).await else { return };
     store.save(interaction("w", "s", 7)).await.unwrap();
-    let row = "SELECT to_jsonb(i) - 'metadata' AS row, metadata::text, cost_usd::text, metadata ->> 'channel' AS channel
+    let row = "SELECT to_jsonb(i) - 'metadata' - 'more' AS row, metadata::text, cost_usd::text, metadata ->> 'channel' AS channel
         FROM interactions AS i";
     let row: PgRow = store.look().await.fetch_one(row).await.unwrap();
     let expected = json!({
+        "namespace": "test",
         "workflow_id": "w",
         "interaction_id": "interaction-w",
         "user_id": "ann",
@@ -138,5 +139,21 @@ async fn exercise(store: &PostgresStore) {
         store.running(RunningQuery { started_by: at(999_999), after: None, limit: 9 }).await.unwrap();
         store.opening(&workflow(&id)).await.unwrap();
         store.ended_before(&[(session(&of), n)]).await.unwrap();
+        store.end(&workflow(&id)).await.unwrap();
+        store.oldest_open().await.unwrap();
+        store.open_turns().await.unwrap();
+        let restored = RestoredTurn::Saved(Box::new(interaction(&format!("told{n}"), &of, n)));
+        store.restore(restored).await.unwrap();
+        store.restore(RestoredTurn::Failed(failing(&format!("told{n}"), &of, n))).await.unwrap();
+        let any = || TurnsQuery { limit: 5, ..TurnsQuery::default() };
+        let (in_session, of_user) = (Some(session(&of)), Some(user("ann")));
+        store.latest_turns(any()).await.unwrap();
+        store.latest_turns(TurnsQuery { session: in_session, ..any() }).await.unwrap();
+        store
+            .latest_turns(TurnsQuery { user: of_user, state: Some(TurnState::Failed), ..any() })
+            .await
+            .unwrap();
+        store.latest_turns(TurnsQuery::of(workflow(&id))).await.unwrap();
+        store.forget_ended(at(901), 3).await.unwrap();
     }
 }

@@ -111,7 +111,9 @@ impl Story {
                 Standing::Running => self.runs(input),
                 Standing::Rejected | Standing::Merged { .. } => self.ended(input, End::Failed),
                 Standing::Waiting | Standing::Ended => {}
-                Standing::Refused | Standing::Duplicate => panic!("{input}, seed {}", self.seed),
+                Standing::Refused | Standing::Repeated { .. } | Standing::Conflict { .. } => {
+                    panic!("{input}, seed {}", self.seed)
+                }
             }
         }
     }
@@ -300,7 +302,12 @@ async fn one_workflow_id_in_two_sessions_at_once_is_admitted_once() {
                 let batch = ids.iter().map(|id| admission(id, &session, of * 1000 + round));
                 if of < 4 {
                     let answers = stores.admit(batch.collect()).await.unwrap();
-                    answers.into_iter().filter(|answer| answer.standing != Standing::Duplicate).count()
+                    answers
+                        .into_iter()
+                        .filter(|answer| {
+                            !matches!(answer.standing, Standing::Repeated { .. } | Standing::Conflict { .. })
+                        })
+                        .count()
                 } else {
                     for id in &ids {
                         stores.save(interaction(id, &session, of * 1000 + round)).await.unwrap();

@@ -6,7 +6,7 @@ use sqlx::{Connection, Executor, PgConnection, Row};
 use throughline::storage::postgres::PostgresStore;
 use throughline_actors::ports::store::Store;
 
-use super::{CONNECTIONS, material::*, open};
+use super::{CONNECTIONS, NAMESPACE, material::*, open};
 use crate::{
     harness::{eventually, left_out},
     postgres_server::PostgresServer,
@@ -72,7 +72,7 @@ async fn a_server_with_a_certificate_is_spoken_to_in_secret() {
     // Somebody else's certificate, another host, and a client that would speak in the open.
     let another_host = trusted(ours.path()).replace("localhost", "127.0.0.1");
     for url in [trusted(another.path()), with("verify-full"), another_host, with("disable")] {
-        let refused = PostgresStore::open(&url, CONNECTIONS).await;
+        let refused = PostgresStore::open(&url, CONNECTIONS, NAMESPACE).await;
         assert!(refused.is_err(), "{url}");
     }
 }

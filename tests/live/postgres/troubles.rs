@@ -9,7 +9,7 @@ use throughline::storage::postgres::{Limits, PostgresStore};
 use throughline_actors::ports::store::{Interaction, Standing, Store, StoreError};
 use tokio::time::Instant;
 
-use super::{CONNECTIONS, Stores, material::*, open};
+use super::{CONNECTIONS, NAMESPACE, Stores, material::*, open};
 use crate::{
     harness::{Program, SOON, eventually, process::throughline},
     postgres_server::{PASSWORD, PostgresServer},
@@ -23,8 +23,10 @@ const SHORT: Limits = Limits {
 
 /// Opened once there is time to.
 async fn impatient(url: &str) -> PostgresStore {
-    eventually("an impatient store", async || PostgresStore::open_with(url, CONNECTIONS, SHORT).await.ok())
-        .await
+    eventually("an impatient store", async || {
+        PostgresStore::open_with(url, CONNECTIONS, NAMESPACE, SHORT).await.ok()
+    })
+    .await
 }
 
 async fn count(look: &mut PgConnection, of: &'static str) -> i64 {
@@ -84,7 +86,7 @@ async fn many_processes_may_open_a_new_database_at_once() {
         opening.await.unwrap();
     }
     let mut look = PgConnection::connect(&url).await.unwrap();
-    assert_eq!(count(&mut look, "SELECT count(*) FROM _sqlx_migrations").await, 3);
+    assert_eq!(count(&mut look, "SELECT count(*) FROM _sqlx_migrations").await, 5);
 }
 
 /// An operator may keep the right to change tables from workers.
@@ -127,7 +129,7 @@ async fn a_session_that_is_locked_is_busy_alone() {
     let store = impatient(&stores.url).await;
     let mut other = stores.look().await;
     let mut transaction = other.begin().await.unwrap();
-    let lock = "SELECT pg_advisory_xact_lock(1952997996, hashtext('s'))";
+    let lock = "SELECT pg_advisory_xact_lock(1952997996, hashtext('test/s'))";
     transaction.execute(lock).await.unwrap();
     let held = store.admit(vec![admission("a", "s", 1)]).await;
     assert!(matches!(held, Err(StoreError::Busy { .. })), "{held:?}");
@@ -173,25 +175,25 @@ async fn batches_of_many_sessions_are_admitted_next_to_small_ones() {
 #[tokio::test]
 async fn a_database_that_this_program_cannot_use_is_refused_with_the_reason() {
     let Some(server) = PostgresServer::shared().await else { return };
-    let missing = reason(PostgresStore::open(&server.url("nowhere"), 1).await);
+    let missing = reason(PostgresStore::open(&server.url("nowhere"), 1, NAMESPACE).await);
     assert!(missing.contains("\"nowhere\" does not exist"), "{missing}");
     let wrong = server.url("postgres").replace(PASSWORD, "wrong");
-    let wrong = reason(PostgresStore::open(&wrong, 1).await);
+    let wrong = reason(PostgresStore::open(&wrong, 1, NAMESPACE).await);
     assert!(wrong.contains("password authentication failed"), "{wrong}");
     let plaintext = server.url("postgres").replace("sslmode=disable", "sslmode=require");
-    let refused = PostgresStore::open(&plaintext, 1).await.unwrap_err();
+    let refused = PostgresStore::open(&plaintext, 1, NAMESPACE).await.unwrap_err();
     assert!(format!("{refused:?}").contains("does not support TLS"), "{refused:?}");
 
     let mut look = server.connect("postgres").await;
     let create = "CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0";
     look.execute(create).await.unwrap();
-    let encoding = reason(PostgresStore::open(&server.url("latin"), 1).await);
+    let encoding = reason(PostgresStore::open(&server.url("latin"), 1, NAMESPACE).await);
     assert!(encoding.contains("LATIN1; create it with ENCODING 'UTF8'"), "{encoding}");
 
     let stores = Stores::new(1).await.unwrap();
     let later = "INSERT INTO _sqlx_migrations VALUES (99, 'later', now(), TRUE, '\\x00', 0)";
     stores.look().await.execute(later).await.unwrap();
-    let newer = reason(PostgresStore::open(&stores.url, 1).await);
+    let newer = reason(PostgresStore::open(&stores.url, 1, NAMESPACE).await);
     assert!(newer.contains("99"), "{newer}");
 }
 

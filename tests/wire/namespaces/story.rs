@@ -6,7 +6,8 @@ use throughline::storage::{Beat, Database, Peeked, namespaces::peek};
 pub(super) async fn story(url: &str, before: Peeked) {
     assert_eq!(peek(url, "shop").await.unwrap(), before, "a look makes nothing");
     assert_eq!(peek(url, "shop").await.unwrap(), before);
-    let (one, other) = (Database::open(url, 2).await.unwrap(), Database::open(url, 2).await.unwrap());
+    let (one, other) =
+        (Database::open(url, 2, "a").await.unwrap(), Database::open(url, 2, "a").await.unwrap());
     assert_eq!(peek(url, "shop").await.unwrap(), Peeked::Nothing);
     assert_eq!(one.identity("shop").await.unwrap(), None);
     let (a, b) = tokio::join!(one.claim_identity("shop", "x"), other.claim_identity("shop", "y"));

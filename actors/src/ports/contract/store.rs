@@ -7,15 +7,21 @@ mod busy;
 mod context;
 mod endings;
 mod interleavings;
+mod listing;
 mod material;
+mod on_record;
 mod order;
+mod same_id;
 mod sweep;
 
 pub use busy::*;
 pub use context::*;
 pub use endings::*;
 pub use interleavings::*;
+pub use listing::*;
+pub use on_record::*;
 pub use order::*;
+pub use same_id::*;
 pub use sweep::*;
 
 use serde_json::{Map, Value};
@@ -23,16 +29,22 @@ use throughline_schemas::UserId;
 
 use crate::ports::{memory::store::MemoryStore, store::Store};
 
-/// A store under test, with the one thing that the port itself does not offer.
+/// A store under test, with what the port itself does not offer.
 #[allow(async_fn_in_trait)] // Nothing here leaves the task of its test.
 pub trait UnderTest: Store {
     /// Sets these preferences of a user and leaves the others.
     async fn set_preferences(&self, user: &UserId, preferences: &Map<String, Value>);
+    /// A store of another namespace, in the same place.
+    async fn beside(&self) -> Box<dyn Store>;
 }
 
 impl UnderTest for MemoryStore {
     async fn set_preferences(&self, user: &UserId, preferences: &Map<String, Value>) {
         Self::set_preferences(self, user, preferences);
+    }
+
+    async fn beside(&self) -> Box<dyn Store> {
+        Box::new(MemoryStore::new())
     }
 }
 
@@ -67,6 +79,20 @@ macro_rules! store_contract {
             running_turns_are_listed_by_their_start
             a_running_turn_can_be_begun_again
             the_turn_that_ended_before_another_is_known
+            a_message_that_is_published_again_is_a_repetition
+            another_message_with_a_known_id_is_a_conflict
+            a_message_that_is_read_otherwise_later_is_the_same_message
+            a_turn_that_ended_before_it_was_admitted_is_known_by_user_and_session
+            namespaces_share_nothing
+            an_answer_on_record_can_be_told_again
+            the_reason_of_a_failure_is_on_record
+            the_oldest_open_turn_is_known
+            ended_turns_are_forgotten_oldest_first
+            an_end_that_was_told_is_put_on_record
+            a_restored_end_starts_the_next_turn
+            turns_are_listed_newest_first
+            a_list_can_be_narrowed
+            open_turns_are_counted
             the_latest_turns_come_oldest_first
             users_who_share_a_session_id_do_not_see_each_other
             preferences_are_set_one_by_one

@@ -1,5 +1,7 @@
 //! A store that forgets everything when it is dropped.
 
+mod ends;
+mod listing;
 mod state;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,13 +9,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use throughline_schemas::{
-    SessionId, UserId, WorkflowId,
+    SessionId, Timestamp, UserId, WorkflowId,
     event::context::{Context, Turn},
 };
 
+pub use crate::ports::store::TurnState;
 use crate::ports::store::{
-    Admission, Admitted, Closed, EndedTurn, Failing, Interaction, Opening, RunningQuery, RunningTurn, Store,
-    StoreError,
+    Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, OpenTurns, Opening,
+    RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
 };
 use state::{Entry, State, ended, waits};
 
@@ -21,19 +24,6 @@ use state::{Entry, State, ended, waits};
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     state: Mutex<State>,
-}
-
-/// Where a turn stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TurnState {
-    /// Behind another turn of its session.
-    Waiting,
-    /// Its workflow runs.
-    Running,
-    /// It ended with an answer.
-    Saved,
-    /// It ended without one.
-    Failed,
 }
 
 impl MemoryStore {
@@ -119,26 +109,20 @@ impl Store for MemoryStore {
         let mut state = self.answering()?;
         let workflow = interaction.workflow_id.clone();
         let sequence = interaction.request.input_sequence;
-        let ended_before = state
-            .turns
-            .get(&workflow)
-            .is_some_and(|entry| matches!(entry.state, TurnState::Saved | TurnState::Failed));
-        let unknown = Entry {
-            session: interaction.session_id.clone(),
-            user: Some(interaction.user_id.clone()),
-            ..ended(TurnState::Saved, &interaction.session_id, sequence)
-        };
+        let ended_before = state.turns.get(&workflow).is_some_and(|entry| entry.state.is_end());
+        let owner = (&interaction.session_id, &interaction.user_id);
+        let unknown = ended(TurnState::Saved, owner, sequence, interaction.saved_at);
         let closed = state.end(&workflow, unknown, interaction.saved_at);
         if !ended_before {
-            let owner = (interaction.session_id.clone(), interaction.user_id.clone());
-            state.history.entry(owner).or_default().insert((sequence, workflow.clone()), workflow.clone());
-            state.interactions.insert(workflow, interaction);
+            state.keep(interaction);
         }
         Ok(closed)
     }
 
     async fn fail(&self, failing: Failing) -> Result<Closed, StoreError> {
-        let unknown = ended(TurnState::Failed, &failing.session_id, failing.input_sequence);
+        let owner = (&failing.session_id, &failing.user_id);
+        let unknown = ended(TurnState::Failed, owner, failing.input_sequence, failing.at);
+        let unknown = Entry { record: Some(failing.failure), ..unknown };
         Ok(self.answering()?.end(&failing.workflow_id, unknown, failing.at))
     }
 
@@ -154,7 +138,7 @@ impl Store for MemoryStore {
                     session_id: turn.session.clone(),
                     user_id: turn.user.clone()?,
                     input_sequence: turn.input_sequence,
-                    started_at: turn.started_at?,
+                    started_at: turn.updated_at,
                 })
             })
             .filter(|turn| turn.started_at <= query.started_by)
@@ -177,6 +161,32 @@ impl Store for MemoryStore {
     async fn ended_before(&self, places: &[(SessionId, u64)]) -> Result<Vec<Option<EndedTurn>>, StoreError> {
         let state = self.answering()?;
         Ok(places.iter().map(|(session, sequence)| state.ended_before(session, *sequence)).collect())
+    }
+
+    async fn end(&self, workflow: &WorkflowId) -> Result<Option<KnownEnd>, StoreError> {
+        Ok(self.answering()?.known_end(workflow))
+    }
+
+    async fn oldest_open(&self) -> Result<Option<u64>, StoreError> {
+        let state = self.answering()?;
+        let open = state.turns.values().filter(|turn| turn.is_open());
+        Ok(open.map(|turn| turn.input_sequence).min())
+    }
+
+    async fn forget_ended(&self, ended_before: Timestamp, most: usize) -> Result<u64, StoreError> {
+        Ok(self.answering()?.forget_ended(ended_before, most))
+    }
+
+    async fn restore(&self, ended: RestoredTurn) -> Result<Closed, StoreError> {
+        Ok(self.answering()?.restore(ended))
+    }
+
+    async fn latest_turns(&self, query: TurnsQuery) -> Result<Vec<ListedTurn>, StoreError> {
+        Ok(self.answering()?.latest_turns(&query))
+    }
+
+    async fn open_turns(&self) -> Result<OpenTurns, StoreError> {
+        Ok(self.answering()?.open_turns())
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -3,7 +3,7 @@
 use throughline_schemas::{FailureCode, StageName, WorkflowFailed, WorkflowId};
 
 /// It did not want to wait.
-pub(super) fn rejected() -> WorkflowFailed {
+pub(crate) fn rejected() -> WorkflowFailed {
     let message =
         "the session is busy, and the message asked to be rejected then; publish it again under another \
                    workflow id when the session has answered"
@@ -12,13 +12,13 @@ pub(super) fn rejected() -> WorkflowFailed {
 }
 
 /// Its text is part of another turn.
-pub(super) fn merged(into: WorkflowId) -> WorkflowFailed {
+pub(crate) fn merged(into: WorkflowId) -> WorkflowFailed {
     let message = format!("its text is part of the turn of workflow {into}, which answers both");
     failed(FailureCode::Merged, message, Some(into))
 }
 
 /// A later message did not let it finish.
-pub(super) fn interrupted(by: &WorkflowId) -> WorkflowFailed {
+pub(crate) fn interrupted(by: &WorkflowId) -> WorkflowFailed {
     let message = format!("interrupted by workflow {by} of the same session");
     WorkflowFailed { may_have_happened: true, ..failed(FailureCode::Interrupted, message, Some(by.clone())) }
 }

@@ -2,57 +2,61 @@
 -- asks for something else, since that depends on which turn runs when it comes.
 
 -- An interruption ends the running turn, if that one came before it. Once: later it may be another that runs.
-UPDATE turns SET state = 'failed', failure = 'interrupted', superseded_by = q.value ->> 'workflow_id', updated_at = $7
+UPDATE turns SET
+    state = 'failed', failure = 'interrupted', failure_code = 'interrupted', superseded_by = q.value ->> 'workflow_id',
+    updated_at = $7
 FROM jsonb_each($4) AS q
 WHERE q.value ->> 'when_busy' = 'interrupt'
-    AND turns.session_id = q.value ->> 'session_id' AND turns.state = 'running'
+    AND turns.namespace = $9 AND turns.session_id = q.value ->> 'session_id' AND turns.state = 'running'
     AND turns.input_sequence < q.value ->> 'input_sequence'
-    AND NOT EXISTS (SELECT 1 FROM turns AS k WHERE k.workflow_id = q.value ->> 'workflow_id');
+    AND NOT EXISTS (SELECT 1 FROM turns AS k WHERE k.namespace = $9 AND k.workflow_id = q.value ->> 'workflow_id');
 
 -- The first message with a workflow id wins. A message that becomes part of a turn does so of the last that waits.
 INSERT INTO turns (
-    workflow_id, session_id, user_id, input_sequence, state, failure, superseded_by, merges, event,
-    created_at, updated_at)
+    namespace, workflow_id, session_id, user_id, input_sequence, state, failure, superseded_by, merges, event,
+    fingerprint, created_at, updated_at, failure_code, failure_record)
 SELECT
-    n.v ->> 'workflow_id', n.v ->> 'session_id', n.v ->> 'user_id', n.v ->> 'input_sequence',
+    $9, n.v ->> 'workflow_id', n.v ->> 'session_id', n.v ->> 'user_id', n.v ->> 'input_sequence',
     iif(n.failure IS NULL, n.v ->> 'state', 'failed'), n.failure, iif(n.failure = 'merged', n.last_waiting, NULL),
     n.v ->> 'when_busy' = 'merge',
     iif(n.v ->> 'state' = 'waiting' AND n.failure IS NOT 'rejected',
         substr($5, n.v ->> 'event_from', n.v ->> 'event_length'), NULL),
-    n.v ->> 'at', n.v ->> 'at'
+    substr($5, n.v ->> 'fingerprint_from', n.v ->> 'fingerprint_length'), n.v ->> 'at', n.v ->> 'at',
+    CASE n.failure WHEN 'rejected' THEN 'session_busy' WHEN 'merged' THEN 'merged' ELSE n.v ->> 'failure_code' END,
+    iif(n.v ->> 'failure_length' > 0, substr($5, n.v ->> 'failure_from', n.v ->> 'failure_length'), NULL)
 FROM (
     SELECT
         q.value AS v, w.workflow_id AS last_waiting,
         CASE q.value ->> 'when_busy'
             WHEN 'reject' THEN iif(EXISTS (
                 SELECT 1 FROM turns AS r
-                WHERE r.session_id = q.value ->> 'session_id' AND r.state = 'running'), 'rejected', NULL)
+                WHERE r.namespace = $9 AND r.session_id = q.value ->> 'session_id' AND r.state = 'running'), 'rejected', NULL)
             WHEN 'merge' THEN iif(w.merges
                 AND w.user_id = q.value ->> 'user_id'
                 AND w.input_sequence < q.value ->> 'input_sequence'
                 AND $8 >= length(w.event) + (q.value ->> 'event_length') + (
                     SELECT coalesce(sum(length(m.event)), 0) FROM turns AS m
-                    WHERE m.superseded_by = w.workflow_id AND m.failure = 'merged'), 'merged', NULL)
+                    WHERE m.namespace = $9 AND m.superseded_by = w.workflow_id AND m.failure = 'merged'), 'merged', NULL)
         END AS failure
-    FROM jsonb_each($4) AS q LEFT JOIN turns AS w ON w.workflow_id = iif(
+    FROM jsonb_each($4) AS q LEFT JOIN turns AS w ON w.namespace = $9 AND w.workflow_id = iif(
         q.value ->> 'when_busy' = 'merge', (
             SELECT l.workflow_id FROM turns AS l
-            WHERE l.session_id = q.value ->> 'session_id' AND l.state = 'waiting'
+            WHERE l.namespace = $9 AND l.session_id = q.value ->> 'session_id' AND l.state = 'waiting'
             ORDER BY l.input_sequence DESC, l.workflow_id DESC
             LIMIT 1), NULL)) AS n
 WHERE true
-ON CONFLICT (workflow_id) DO NOTHING;
+ON CONFLICT (namespace, workflow_id) DO NOTHING;
 
 -- Every session of the batch in which no turn runs now starts its first waiting one.
 UPDATE turns SET state = 'running', updated_at = $7
-WHERE workflow_id IN (
+WHERE namespace = $9 AND workflow_id IN (
     SELECT (
         SELECT w.workflow_id FROM turns AS w
-        WHERE w.session_id = s.session_id AND w.state = 'waiting'
+        WHERE w.namespace = $9 AND w.session_id = s.session_id AND w.state = 'waiting'
         ORDER BY w.input_sequence, w.workflow_id
         LIMIT 1)
     FROM (
         SELECT DISTINCT t.session_id
-        FROM jsonb_each($6) AS q CROSS JOIN turns AS t ON t.workflow_id = q.value ->> 0) AS s
+        FROM jsonb_each($6) AS q CROSS JOIN turns AS t ON t.namespace = $9 AND t.workflow_id = q.value ->> 0) AS s
     WHERE NOT EXISTS (
-        SELECT 1 FROM turns AS r WHERE r.session_id = s.session_id AND r.state = 'running'));
+        SELECT 1 FROM turns AS r WHERE r.namespace = $9 AND r.session_id = s.session_id AND r.state = 'running'));

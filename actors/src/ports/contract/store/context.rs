@@ -7,7 +7,7 @@ use throughline_schemas::event::{
 };
 
 use super::{UnderTest, material::*};
-use crate::ports::store::{Admission, Interaction, Standing, Verdict};
+use crate::ports::store::{Admission, Fingerprint, Interaction, KnownEnd, Standing, TurnsQuery, Verdict};
 
 /// As many as were asked for, by the order of their inputs, not of their endings.
 pub async fn the_latest_turns_come_oldest_first<S: UnderTest>(store: &S) {
@@ -93,12 +93,19 @@ pub async fn hostile_ids_and_texts_come_back_as_they_were<S: UnderTest>(store: &
             session_id: saved.session_id.clone(),
             user_id: saved.user_id.clone(),
             input_sequence: sequence,
+            fingerprint: Fingerprint::of(&saved.user_id, &saved.session_id, id, Some(id)),
             at: saved.request.received_at,
             verdict: Verdict::Accepted { event: long.clone().into_bytes(), when_busy: WhenBusy::Enqueue },
         };
         assert_eq!(admit(store, std::slice::from_ref(&admission)).await, [Standing::Running], "{id:?}");
         assert_eq!(save(store, saved.clone()).await, ended(None), "{id:?}");
         let context = store.context(&saved.user_id, &saved.session_id, 9).await.expect("the store answers");
+        let end = store.end(&saved.workflow_id).await.expect("the store answers");
+        assert_eq!(end, Some(KnownEnd::Saved(Box::new(saved.clone()))), "{id:?}");
+        let user = Some(saved.user_id.clone());
+        let listed = store.latest_turns(TurnsQuery { user, limit: 9, ..TurnsQuery::default() }).await;
+        let listed = listed.expect("the store answers").into_iter().map(|turn| turn.workflow_id);
+        assert_eq!(listed.collect::<Vec<_>>(), [saved.workflow_id.clone()], "{id:?}");
         let turn = Turn {
             workflow_id: saved.workflow_id,
             user: saved.request.user_input,

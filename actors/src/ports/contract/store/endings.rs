@@ -3,7 +3,7 @@
 use super::{UnderTest, material::*};
 use crate::ports::store::{
     Closed, Ending,
-    Standing::{Duplicate, Ended, Running, Waiting},
+    Standing::{Ended, Repeated, Running, Waiting},
 };
 
 /// Whoever asks to save it again hears the same; whoever asks to fail it hears that it is too late.
@@ -68,7 +68,7 @@ pub async fn a_turn_nobody_admitted_can_be_failed_and_never_runs<S: UnderTest>(s
         assert_eq!(fail(store, "poison", "s", 3).await, ended(Some("a")));
     }
     assert_eq!(admit(store, &[accepted("poison", "s", 3)]).await, [Ended]);
-    assert_eq!(admit(store, &[refused("poison", "s", 4)]).await, [Duplicate]);
+    assert_eq!(admit(store, &[refused("poison", "s", 4)]).await, [Repeated { ended: true }]);
     assert_eq!(save(store, interaction("poison", "s", 3)).await, ended_otherwise(Some("a")));
     assert_eq!(save(store, interaction("a", "s", 1)).await, ended(Some("b")));
     assert_eq!(fail(store, "poison", "s", 3).await, ended(Some("b")), "any ending may finish a lost publish");

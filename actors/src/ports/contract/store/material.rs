@@ -1,8 +1,10 @@
 //! Short ways to say what the stories are about.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 use throughline_schemas::{
-    FinishReason, SessionId, Timestamp, Usage, UserId, WorkflowId,
+    FailureCode, FinishReason, SessionId, StageName, Timestamp, Usage, UserId, WorkflowFailed, WorkflowId,
     event::{
         generation::Response,
         input::{Request, WhenBusy},
@@ -10,7 +12,8 @@ use throughline_schemas::{
 };
 
 use crate::ports::store::{
-    Admission, Admitted, Closed, Ending, Failing, Interaction, Opening, Standing, Store, Verdict,
+    Admission, Admitted, Closed, Ending, Failing, FailureRecord, Fingerprint, Interaction, Opening, Standing,
+    Store, Verdict,
 };
 
 pub(super) fn at(ms: u64) -> Timestamp {
@@ -52,13 +55,46 @@ pub(super) fn asking(when_busy: WhenBusy, id: &str, of: &str, input_sequence: u6
         session_id: session(of),
         user_id: user("ann"),
         input_sequence,
+        fingerprint: says(id, of),
         at: at(input_sequence),
         verdict: Verdict::Accepted { event: event(id), when_busy },
     }
 }
 
+/// The answer to a message whose workflow id belongs to another one, of this session.
+pub(super) fn conflict(of: &str) -> Standing {
+    Standing::Conflict { session_id: session(of) }
+}
+
+/// What the message of a workflow says.
+fn says(id: &str, of: &str) -> Fingerprint {
+    Fingerprint::of(&user("ann"), &session(of), &format!("question of {id}"), None)
+}
+
 pub(super) fn refused(id: &str, of: &str, input_sequence: u64) -> Admission {
-    Admission { verdict: Verdict::Refused, ..accepted(id, of, input_sequence) }
+    let failure = FailureRecord::of(&failure(FailureCode::InvalidInput, "user_input is empty"));
+    Admission { verdict: Verdict::Refused { failure }, ..accepted(id, of, input_sequence) }
+}
+
+/// The same message with another text.
+pub(super) fn saying(text: &str, admission: Admission) -> Admission {
+    let fingerprint = Fingerprint::of(&admission.user_id, &admission.session_id, text, None);
+    Admission { fingerprint, ..admission }
+}
+
+pub(super) fn failure(code: FailureCode, message: &str) -> WorkflowFailed {
+    WorkflowFailed {
+        code,
+        stage: StageName::Generation,
+        message: message.to_owned(),
+        attempts: 4,
+        retryable: true,
+        may_have_happened: true,
+        superseded_by: None,
+        earlier_deliveries: 2,
+        attempt_log: Vec::new(),
+        external: BTreeMap::new(),
+    }
 }
 
 pub(super) fn interaction(id: &str, of: &str, input_sequence: u64) -> Interaction {
@@ -92,6 +128,7 @@ pub(super) fn interaction(id: &str, of: &str, input_sequence: u64) -> Interactio
             ..Usage::default()
         },
         cost_usd: None,
+        degraded: Vec::new(),
         saved_at: at(input_sequence + 500),
         generated_at: at(input_sequence + 400),
     }
@@ -120,25 +157,36 @@ pub(super) fn ended_otherwise(next: Option<&str>) -> Closed {
 }
 
 /// Everything that is answered to an admission.
-pub(super) async fn ask<S: Store>(store: &S, batch: &[Admission]) -> Vec<Admitted> {
+pub(super) async fn ask<S: Store + ?Sized>(store: &S, batch: &[Admission]) -> Vec<Admitted> {
     store.admit(batch.to_vec()).await.expect("the store answers")
 }
 
-pub(super) async fn admit<S: Store>(store: &S, batch: &[Admission]) -> Vec<Standing> {
+pub(super) async fn admit<S: Store + ?Sized>(store: &S, batch: &[Admission]) -> Vec<Standing> {
     ask(store, batch).await.into_iter().map(|admitted| admitted.standing).collect()
 }
 
-pub(super) async fn save<S: Store>(store: &S, interaction: Interaction) -> Closed {
+pub(super) async fn save<S: Store + ?Sized>(store: &S, interaction: Interaction) -> Closed {
     store.save(interaction).await.expect("the store answers")
 }
 
-pub(super) async fn fail<S: Store>(store: &S, id: &str, of: &str, input_sequence: u64) -> Closed {
-    let failing = Failing { workflow_id: workflow(id), session_id: session(of), input_sequence, at: at(900) };
-    store.fail(failing).await.expect("the store answers")
+/// A turn that the model refused to answer.
+pub(super) fn failing(id: &str, of: &str, input_sequence: u64) -> Failing {
+    Failing {
+        workflow_id: workflow(id),
+        session_id: session(of),
+        user_id: user("ann"),
+        input_sequence,
+        at: at(900),
+        failure: FailureRecord::of(&failure(FailureCode::ModelRejected, "the key was refused")),
+    }
+}
+
+pub(super) async fn fail<S: Store + ?Sized>(store: &S, id: &str, of: &str, input_sequence: u64) -> Closed {
+    store.fail(failing(id, of, input_sequence)).await.expect("the store answers")
 }
 
 /// The ids of the latest saved turns.
-pub(super) async fn recent<S: Store>(store: &S, who: &str, of: &str, turns: usize) -> Vec<String> {
+pub(super) async fn recent<S: Store + ?Sized>(store: &S, who: &str, of: &str, turns: usize) -> Vec<String> {
     let context = store.context(&user(who), &session(of), turns).await.expect("the store answers");
     context.recent_turns.into_iter().map(|turn| turn.workflow_id.into()).collect()
 }

@@ -3,19 +3,18 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use serde_json::{Map, Value};
-use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId, event::input::WhenBusy};
+use throughline_schemas::{FailureCode, SessionId, Timestamp, UserId, WorkflowId, event::input::WhenBusy};
 
-use super::TurnState;
 use crate::ports::store::{
-    Admission, Admitted, Closed, EndedTurn, Ending, Interaction, MERGE_LIMIT_BYTES, Opening, Standing,
-    StoreError, Verdict,
+    Admission, Admitted, Closed, EndedTurn, Ending, FailureRecord, Fingerprint, Holder, Interaction,
+    MERGE_LIMIT_BYTES, Opening, Standing, StoreError, TurnState, Verdict,
 };
 
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) turns: HashMap<WorkflowId, Entry>,
     /// Open turns by session, in the order in which they run.
-    open: HashMap<SessionId, BTreeMap<Place, bool>>,
+    pub(super) open: HashMap<SessionId, BTreeMap<Place, bool>>,
     pub(super) interactions: HashMap<WorkflowId, Interaction>,
     /// Saved interactions in the order of their input.
     pub(super) history: BTreeMap<(SessionId, UserId), BTreeMap<Place, WorkflowId>>,
@@ -29,18 +28,43 @@ pub(super) type Place = (u64, WorkflowId);
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) session: SessionId,
-    /// Unknown if it failed before it was admitted.
     pub(super) user: Option<UserId>,
     pub(super) input_sequence: u64,
     pub(super) state: TurnState,
-    pub(super) started_at: Option<Timestamp>,
-    pub(super) ended_at: Option<Timestamp>,
+    pub(super) fingerprint: Option<Fingerprint>,
+    pub(super) created_at: Timestamp,
+    /// Since when it stands so.
+    pub(super) updated_at: Timestamp,
     /// Kept while it is open, and of a turn that was superseded.
     pub(super) event: Option<Vec<u8>>,
     /// It takes in messages that come while it waits.
     pub(super) merges: bool,
-    /// Why it failed, if it failed on admission.
+    /// Why it failed, if its session had no place for it.
     pub(super) failure: Option<Failure>,
+    /// Why it failed, if somebody said so.
+    pub(super) record: Option<FailureRecord>,
+}
+
+impl Entry {
+    pub(super) fn is_open(&self) -> bool {
+        !self.state.is_end()
+    }
+
+    pub(super) fn code(&self) -> Option<FailureCode> {
+        let of_a_busy_session = self.failure.as_ref().map(|failure| match failure {
+            Failure::Rejected => FailureCode::SessionBusy,
+            Failure::InterruptedBy(_) => FailureCode::Interrupted,
+            Failure::MergedInto(_) => FailureCode::Merged,
+        });
+        self.record.as_ref().map(FailureRecord::code).or(of_a_busy_session)
+    }
+
+    pub(super) fn superseded_by(&self) -> Option<&WorkflowId> {
+        match self.failure.as_ref()? {
+            Failure::Rejected => None,
+            Failure::InterruptedBy(by) | Failure::MergedInto(by) => Some(by),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,26 +80,32 @@ impl State {
             return;
         }
         let (mut state, mut kept, mut merges, mut failure) = (TurnState::Failed, None, false, None);
-        if let Verdict::Accepted { event, when_busy } = &admission.verdict {
-            failure = self.busy(admission, event.len(), *when_busy);
-            kept = (failure != Some(Failure::Rejected)).then(|| event.clone());
-            merges = *when_busy == WhenBusy::Merge;
-            if failure.is_none() {
-                state = TurnState::Waiting;
-                let place = (admission.input_sequence, admission.workflow_id.clone());
-                self.open.entry(admission.session_id.clone()).or_default().insert(place, false);
+        let mut record = None;
+        match &admission.verdict {
+            Verdict::Accepted { event, when_busy } => {
+                failure = self.busy(admission, event.len(), *when_busy);
+                kept = (failure != Some(Failure::Rejected)).then(|| event.clone());
+                merges = *when_busy == WhenBusy::Merge;
+                if failure.is_none() {
+                    state = TurnState::Waiting;
+                    let place = (admission.input_sequence, admission.workflow_id.clone());
+                    self.open.entry(admission.session_id.clone()).or_default().insert(place, false);
+                }
             }
+            Verdict::Refused { failure } => record = Some(failure.clone()),
         }
         let entry = Entry {
             session: admission.session_id.clone(),
             user: Some(admission.user_id.clone()),
             input_sequence: admission.input_sequence,
             state,
-            started_at: None,
-            ended_at: (state == TurnState::Failed).then_some(admission.at),
+            fingerprint: Some(admission.fingerprint),
+            created_at: admission.at,
+            updated_at: admission.at,
             event: kept,
             merges,
             failure,
+            record,
         };
         self.turns.insert(admission.workflow_id.clone(), entry);
     }
@@ -90,7 +120,7 @@ impl State {
                 let ((sequence, running), _) = open.iter().find(|(_, running)| **running)?;
                 if *sequence < admission.input_sequence {
                     let running = running.clone();
-                    self.interrupt(&running, &admission.workflow_id);
+                    self.interrupt(&running, &admission.workflow_id, admission.at);
                 }
                 None
             }
@@ -110,10 +140,11 @@ impl State {
         }
     }
 
-    fn interrupt(&mut self, running: &WorkflowId, by: &WorkflowId) {
+    fn interrupt(&mut self, running: &WorkflowId, by: &WorkflowId, at: Timestamp) {
         let Some(turn) = self.turns.get_mut(running) else { return };
         turn.state = TurnState::Failed;
         turn.failure = Some(Failure::InterruptedBy(by.clone()));
+        turn.updated_at = at;
         if let Some(open) = self.open.get_mut(&turn.session) {
             open.remove(&(turn.input_sequence, running.clone()));
         }
@@ -129,19 +160,28 @@ impl State {
         first.insert(true);
         if let Some(turn) = self.turns.get_mut(&first.key().1) {
             turn.state = TurnState::Running;
-            turn.started_at = Some(at);
+            turn.updated_at = at;
         }
     }
 
     pub(super) fn admitted(&self, admission: &Admission) -> Admitted {
-        let Some(entry) = self.turns.get(&admission.workflow_id) else { return Standing::Duplicate.into() };
-        if entry.input_sequence != admission.input_sequence {
-            return Standing::Duplicate.into();
+        // It was opened just before.
+        let Some(entry) = self.turns.get(&admission.workflow_id) else { return Standing::Ended.into() };
+        let holder = Holder {
+            input_sequence: Some(entry.input_sequence),
+            session_id: &entry.session,
+            user_id: entry.user.as_ref(),
+            fingerprint: entry.fingerprint,
+            state: entry.state,
+            code: entry.code(),
+        };
+        if let Some(of_another) = admission.against(&holder) {
+            return of_another.into();
         }
         let standing = match (entry.state, &admission.verdict, &entry.failure) {
             (TurnState::Running, _, _) => Standing::Running,
             (TurnState::Waiting, _, _) => Standing::Waiting,
-            (TurnState::Failed, Verdict::Refused, _) => Standing::Refused,
+            (TurnState::Failed, Verdict::Refused { .. }, _) => Standing::Refused,
             (TurnState::Failed, Verdict::Accepted { .. }, Some(Failure::Rejected)) => Standing::Rejected,
             (TurnState::Failed, Verdict::Accepted { .. }, Some(Failure::MergedInto(into))) => {
                 Standing::Merged { into: into.clone() }
@@ -153,9 +193,8 @@ impl State {
             Verdict::Accepted { when_busy: WhenBusy::Interrupt | WhenBusy::Merge, .. } => {
                 (self.interrupted_by(&admission.workflow_id), self.opening_in(&entry.session))
             }
-            Verdict::Accepted { when_busy: WhenBusy::Enqueue | WhenBusy::Reject, .. } | Verdict::Refused => {
-                (None, None)
-            }
+            Verdict::Accepted { when_busy: WhenBusy::Enqueue | WhenBusy::Reject, .. }
+            | Verdict::Refused { .. } => (None, None),
         };
         Admitted { standing, interrupted, opening }
     }
@@ -167,24 +206,19 @@ impl State {
 
     /// Ends a turn unless it has ended, and starts the next one of its session.
     pub(super) fn end(&mut self, workflow: &WorkflowId, unknown: Entry, at: Timestamp) -> Closed {
-        let (asked, sequence) = (unknown.state, unknown.input_sequence);
+        let (asked, sequence, record) = (unknown.state, unknown.input_sequence, unknown.record.clone());
         let entry = self.turns.entry(workflow.clone()).or_insert(unknown);
         if asked == TurnState::Failed && entry.input_sequence != sequence {
             return Closed { ending: Ending::Duplicate, next: None };
         }
-        let is_open = matches!(entry.state, TurnState::Waiting | TurnState::Running);
+        let is_open = entry.is_open();
         if is_open {
-            entry.state = asked;
-            entry.event = None;
+            (entry.state, entry.event, entry.record, entry.updated_at) = (asked, None, record, at);
         }
-        entry.ended_at.get_or_insert(at);
         let ending = if entry.state == asked { Ending::AsAsked } else { Ending::Otherwise };
         let (session, place) = (entry.session.clone(), (entry.input_sequence, workflow.clone()));
         if is_open {
-            let into = Some(Failure::MergedInto(workflow.clone()));
-            for merged in self.turns.values_mut().filter(|turn| turn.failure == into) {
-                merged.event = None;
-            }
+            self.forget_merged(workflow);
         }
         if let Some(open) = self.open.get_mut(&session) {
             open.remove(&place);
@@ -193,22 +227,36 @@ impl State {
         Closed { ending, next: self.opening_in(&session) }
     }
 
+    /// What was merged into a turn that has ended is not needed any more.
+    pub(super) fn forget_merged(&mut self, workflow: &WorkflowId) {
+        let into = Some(Failure::MergedInto(workflow.clone()));
+        for merged in self.turns.values_mut().filter(|turn| turn.failure == into) {
+            merged.event = None;
+        }
+    }
+
     /// The turn that ended before a place in a session.
     pub(super) fn ended_before(&self, session: &SessionId, sequence: u64) -> Option<EndedTurn> {
         let ended = self.turns.iter().filter(|(_, turn)| {
-            let is_over =
-                matches!(turn.state, TurnState::Saved | TurnState::Failed) && turn.failure.is_none();
-            is_over && turn.session == *session && turn.input_sequence < sequence
+            !turn.is_open()
+                && turn.failure.is_none()
+                && turn.session == *session
+                && turn.input_sequence < sequence
         });
         let (workflow, turn) = ended.max_by_key(|(_, turn)| turn.input_sequence)?;
         let saved = turn.state == TurnState::Saved;
-        Some(EndedTurn { workflow_id: workflow.clone(), saved, ended_at: turn.ended_at? })
+        Some(EndedTurn { workflow_id: workflow.clone(), saved, ended_at: turn.updated_at })
     }
 
     /// What the running turn of a session began with.
-    fn opening_in(&self, session: &SessionId) -> Option<Opening> {
+    pub(super) fn opening_in(&self, session: &SessionId) -> Option<Opening> {
+        self.opening_of(self.running_in(session)?)
+    }
+
+    /// The turn that runs in a session.
+    pub(super) fn running_in(&self, session: &SessionId) -> Option<&WorkflowId> {
         let ((_, running), _) = self.open.get(session)?.iter().find(|(_, running)| **running)?;
-        self.opening_of(running)
+        Some(running)
     }
 
     pub(super) fn opening_of(&self, workflow: &WorkflowId) -> Option<Opening> {
@@ -221,17 +269,24 @@ impl State {
 }
 
 /// A turn that ended before it was admitted.
-pub(super) fn ended(state: TurnState, session: &SessionId, input_sequence: u64) -> Entry {
+pub(super) fn ended(
+    state: TurnState,
+    (session, user): (&SessionId, &UserId),
+    input_sequence: u64,
+    at: Timestamp,
+) -> Entry {
     Entry {
         session: session.clone(),
-        user: None,
+        user: Some(user.clone()),
         input_sequence,
         state,
-        started_at: None,
-        ended_at: None,
+        fingerprint: None,
+        created_at: at,
+        updated_at: at,
         event: None,
         merges: false,
         failure: None,
+        record: None,
     }
 }
 
@@ -239,6 +294,6 @@ pub(super) fn ended(state: TurnState, session: &SessionId, input_sequence: u64) 
 pub(super) fn waits(admission: &Admission) -> bool {
     match &admission.verdict {
         Verdict::Accepted { when_busy, .. } => *when_busy == WhenBusy::Enqueue,
-        Verdict::Refused => true,
+        Verdict::Refused { .. } => true,
     }
 }
