@@ -14,5 +14,4 @@ pub mod sqlite;
 mod text;
 
 pub use database::{Database, DatabaseError};
-pub(crate) use error::{OtherVersion, postgres_code};
 pub use namespaces::{Beat, Peeked, Stranger, peek};

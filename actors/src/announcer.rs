@@ -26,6 +26,12 @@ pub struct BreakerMoved {
     pub to: BreakerState,
     /// When.
     pub at: Timestamp,
+    /// What kind of failure opened it, for a machine; only of a breaker that opens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<&'static str>,
+    /// The failure that opened it, for a person; only of a breaker that opens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
 }
 
 /// Publishes transitions in the order in which they are reported.

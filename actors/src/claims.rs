@@ -163,7 +163,7 @@ impl Claims {
                 return Ok(claim);
             }
             let write = || self.bus.set_claim(self.stage, delivery.sequence, &replacement, revision);
-            match patiently(self.stage, write).await.map_err(PublishFailed::outcome)? {
+            match patiently(self.stage, None, write).await.map_err(PublishFailed::outcome)? {
                 Published::New => return Ok(replacement),
                 // Somebody else's is there, or this one since an attempt that was not answered.
                 Published::Already => known = self.read(delivery).await?,
@@ -180,7 +180,7 @@ impl Claims {
 
     /// The claim, if it is not a later delivery's.
     async fn read(&self, delivery: &Delivery) -> Result<Claimed, Outcome> {
-        let asked = patiently(self.stage, || self.bus.claim(self.stage, delivery.sequence)).await;
+        let asked = patiently(self.stage, None, || self.bus.claim(self.stage, delivery.sequence)).await;
         let claimed = asked.map_err(PublishFailed::outcome)?.unwrap_or_default();
         if claimed.claim.delivery > delivery.delivered {
             tracing::warn!(

@@ -10,24 +10,26 @@ use throughline_schemas::{
     Event, EventData, EventType, FailureCode, Meta, StageName, Subject, TraceParent, WorkflowFailed,
     WorkflowId, decode,
 };
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
+    cause::{Cause, told},
     dependency::{Dependency, GaveUp},
     interruptions::Interruptions,
     policy::{
-        limits::{BUS_PATIENCE, BUS_RETRY_DELAY},
+        limits::{BODIES_RETRY_DELAY, BUS_PATIENCE, BUS_RETRY_DELAY, LARGE_BODY_BYTES},
         merge,
         settle::Outcome,
     },
     ports::{
         Classify, Fault,
-        bus::{Bus, BusError, DeadLetter, Delivery, Published},
+        bus::{BODIES_FULL, Bus, BusError, DeadLetter, Delivery, Published},
         clock::Clock,
         store::{Closed, Ending, FailedTurn, Failing, FailureRecord, KnownEnd, Opening, Store, StoreError},
     },
     signals,
     stages::input::superseded,
+    vitals::DependencyKind,
 };
 
 /// What a stage needs to end things.
@@ -45,6 +47,9 @@ pub struct Closer {
     pub clock: Arc<dyn Clock>,
     /// Workflows to stop working on.
     pub interruptions: Interruptions,
+    /// Events that may wait here for room for large bodies; others go back to the server, so that slots are left for
+    /// what needs no such room.
+    pub large_waits: Arc<Semaphore>,
 }
 
 impl Closer {
@@ -64,24 +69,71 @@ impl Closer {
     }
 
     /// Publishes an event. While the bus does not take it, it is held for up to [`BUS_PATIENCE`]: handing the cause
-    /// back would throw away what was done for it, a paid answer perhaps.
+    /// back would throw away what was done for it, a paid answer perhaps. While only large bodies find no room, that
+    /// is so for as many as there are [`Closer::large_waits`].
     pub async fn publish(&self, event: &Event) -> Result<Published, PublishFailed> {
-        patiently(self.stage, || self.bus.publish(event)).await
+        let error = match self.bus.publish(event).await {
+            Ok(published) => return Ok(published),
+            Err(error) => error,
+        };
+        let _waits = match &error {
+            BusError::BodiesFull(_) => {
+                let Ok(waits) = self.large_waits.try_acquire() else {
+                    self.database.bus_failed(Cause::of(&error));
+                    return Err(PublishFailed::Now(error));
+                };
+                Some(waits)
+            }
+            BusError::Unavailable { .. }
+            | BusError::Full(_)
+            | BusError::TooLarge { .. }
+            | BusError::NotSetUp(_)
+            | BusError::Forbidden(_)
+            | BusError::Encode(_) => None,
+        };
+        let mut first = Some(error);
+        let again = patiently(self.stage, Some(&self.database), || {
+            let first = first.take();
+            async move {
+                match first {
+                    Some(error) => Err(error),
+                    None => self.bus.publish(event).await,
+                }
+            }
+        });
+        // Rare, and not to make every other delivery larger.
+        Box::pin(again).await
+    }
+
+    /// How a delivery ends whose result would find no room: what is large as it comes is large as it goes, and a call of a
+    /// model that is made now would have to be made again.
+    pub fn no_room_for_results_of(&self, delivery: &Delivery) -> Option<Outcome> {
+        if delivery.body.len() <= LARGE_BODY_BYTES {
+            return None;
+        }
+        let full = self.database.vitals().troubles().into_iter().find(|trouble| {
+            trouble.kind == DependencyKind::Bus
+                && trouble.cause.class == BODIES_FULL
+                && trouble.last.elapsed() < BODIES_RETRY_DELAY / 2
+        })?;
+        Some(Outcome::Later { after: BODIES_RETRY_DELAY, reason: full.cause.text.to_string() })
     }
 
     /// Whether an event of this address is stored; as patient as [`Closer::publish`].
     pub async fn exists(&self, subject: &Subject) -> Result<bool, PublishFailed> {
-        patiently(self.stage, || self.bus.exists(subject)).await
+        patiently(self.stage, Some(&self.database), || self.bus.exists(subject)).await
     }
 
     /// The event that is stored at an address; as patient as [`Closer::publish`].
     pub async fn recorded(&self, subject: &Subject) -> Result<Option<Bytes>, PublishFailed> {
-        patiently(self.stage, || self.bus.recorded(subject)).await
+        patiently(self.stage, Some(&self.database), || self.bus.recorded(subject)).await
     }
 
     /// Stores a dead letter; as patient as [`Closer::publish`].
     pub async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), Outcome> {
-        patiently(self.stage, || self.bus.bury(delivery, letter)).await.map_err(PublishFailed::outcome)
+        patiently(self.stage, Some(&self.database), || self.bus.bury(delivery, letter))
+            .await
+            .map_err(PublishFailed::outcome)
     }
 
     /// Ends the workflow of `cause`, whose input has this sequence, as failed, and starts the next turn of its session.
@@ -145,10 +197,19 @@ impl Closer {
 
     /// The failure of a workflow whose next event the bus will never take.
     pub fn unpublishable(&self, error: &BusError, attempts: u32) -> WorkflowFailed {
+        let code = match error {
+            BusError::TooLarge { .. } => FailureCode::ResultTooLarge,
+            BusError::Unavailable { .. }
+            | BusError::Full(_)
+            | BusError::BodiesFull(_)
+            | BusError::NotSetUp(_)
+            | BusError::Forbidden(_)
+            | BusError::Encode(_) => FailureCode::Internal,
+        };
         WorkflowFailed {
-            code: FailureCode::Internal,
+            code,
             stage: self.stage,
-            message: error.to_string(),
+            message: told(error),
             attempts,
             retryable: false,
             may_have_happened: true,
@@ -227,28 +288,41 @@ impl Closer {
     }
 }
 
-/// Asks the bus until it answers, for up to [`BUS_PATIENCE`].
+/// Asks the bus until it answers, for up to [`BUS_PATIENCE`]. Meanwhile `known_to` has it that the bus fails.
 pub(crate) async fn patiently<T, Fut>(
     stage: StageName,
+    known_to: Option<&Dependency>,
     mut ask: impl FnMut() -> Fut,
 ) -> Result<T, PublishFailed>
 where
     Fut: Future<Output = Result<T, BusError>>,
 {
     let give_up_at = Instant::now() + BUS_PATIENCE;
+    let mut has_failed = false;
     loop {
         let error = match ask().await {
-            Ok(answer) => return Ok(answer),
+            Ok(answer) => {
+                if let Some(known_to) = known_to.filter(|_| has_failed) {
+                    known_to.bus_answered();
+                }
+                return Ok(answer);
+            }
             Err(error) => error,
         };
         match error.fault() {
             Fault::Permanent => return Err(PublishFailed::Never(error)),
             Fault::Transient { .. } | Fault::Unknown => {}
         }
+        let cause = Cause::of(&error);
+        if let Some(known_to) = known_to {
+            known_to.bus_failed(cause.clone());
+        }
+        has_failed = true;
         if Instant::now() + BUS_RETRY_DELAY > give_up_at {
             return Err(PublishFailed::Now(error));
         }
-        tracing::warn!(stage = %stage, %error, "the event bus does not take it, trying again");
+        let Cause { class, text } = cause;
+        tracing::warn!(stage = %stage, class, error = %text, "the event bus does not take it, trying again");
         tokio::time::sleep(BUS_RETRY_DELAY).await;
     }
 }
@@ -321,10 +395,13 @@ impl PublishFailed {
     /// How the delivery that caused the event ends.
     pub fn outcome(self) -> Outcome {
         match self {
-            Self::Now(error) => Outcome::Later { after: BUS_RETRY_DELAY, reason: error.to_string() },
+            Self::Now(error @ BusError::BodiesFull(_)) => {
+                Outcome::Later { after: BODIES_RETRY_DELAY, reason: told(&error) }
+            }
+            Self::Now(error) => Outcome::Later { after: BUS_RETRY_DELAY, reason: told(&error) },
             Self::Never(error) => Outcome::Unusable {
                 code: FailureCode::Internal,
-                error: format!("its result was not accepted: {error}"),
+                error: format!("its result was not accepted: {}", told(&error)),
             },
         }
     }
@@ -333,7 +410,7 @@ impl PublishFailed {
 /// How a delivery ends whose work the database did not let happen.
 pub fn store_away(gave_up: &GaveUp<StoreError>) -> Outcome {
     match gave_up.wait {
-        Some(after) => Outcome::Later { after, reason: gave_up.last.to_string() },
-        None => Outcome::Unusable { code: FailureCode::StoreUnavailable, error: gave_up.last.to_string() },
+        Some(after) => Outcome::Later { after, reason: told(&gave_up.last) },
+        None => Outcome::Unusable { code: FailureCode::StoreUnavailable, error: told(&gave_up.last) },
     }
 }

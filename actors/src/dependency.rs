@@ -17,6 +17,7 @@ use tokio::{
 
 use crate::{
     announcer::BreakerMoved,
+    cause::Cause,
     policy::{
         breaker::{Breaker, BreakerPolicy, BreakerState, CallOutcome, Permit},
         retry::RetryPolicy,
@@ -26,6 +27,7 @@ use crate::{
         clock::{Clock, Entropy},
     },
     signals,
+    vitals::{DependencyKind, Trouble, Vitals},
 };
 
 /// How long a caller may be kept waiting between attempts.
@@ -36,6 +38,15 @@ pub struct Patience {
     /// All waits and attempts together; no attempt starts later.
     pub total: Duration,
 }
+
+/// Longest time until a caller that waits for the database or the bus asks again whether it may probe: a probe may
+/// have failed meanwhile, and another one be due.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Shortest such time, so that nobody spins while a probe is about to be admitted.
+const SHORTEST_REFUSAL: Duration = Duration::from_millis(10);
+
+/// Name of the event bus among the dependencies.
+const BUS: &str = "bus";
 
 /// Which limits apply to a dependency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +68,8 @@ pub struct Surroundings {
     pub entropy: Arc<dyn Entropy>,
     /// Who is told about transitions.
     pub announcer: Option<ActorRef<BreakerMoved>>,
+    /// Where failures are kept for whoever asks how this process is.
+    pub vitals: Vitals,
     /// Who says what breakers, paces and rate limits would say otherwise; `None` where calls are really made.
     pub admissions: Option<Arc<dyn Admissions>>,
 }
@@ -91,14 +104,29 @@ pub enum WhenRefused {
 }
 
 /// Why there is no call to make.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+// The wait stands last: a recorded run is re-enacted from the text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// The breaker is open, or its one probe is under way.
-    #[error("its breaker is open for another {} ms", .0.as_millis())]
-    BreakerOpen(Duration),
+    /// The breaker is open, or its one probe is under way; with what opened it.
+    #[error("its breaker is open{} for another {} ms", because(.1.as_deref()), .0.as_millis())]
+    BreakerOpen(Duration, Option<Arc<str>>),
     /// The other side asked everybody to wait.
     #[error("it asked to wait another {} ms", .0.as_millis())]
     Paced(Duration),
+}
+
+/// The cause of an open breaker, as it stands in the text of a refusal.
+fn because(cause: Option<&str>) -> String {
+    cause.map_or_else(String::new, |cause| format!(" ({cause})"))
+}
+
+impl Refused {
+    /// When it is worth asking again.
+    pub fn wait(&self) -> Duration {
+        match self {
+            Self::BreakerOpen(wait, _) | Self::Paced(wait) => *wait,
+        }
+    }
 }
 
 /// The last thing that went wrong.
@@ -137,11 +165,14 @@ pub struct GaveUp<E> {
 struct Shared {
     breaker: Breaker,
     paced_until: Option<Instant>,
+    /// What opened the breaker, or kept it open since. Of a closed one, the last failure since a success.
+    cause: Option<Cause>,
 }
 
 /// One dependency of one stage. Cheap to clone; clones share their state.
 #[derive(Clone)]
 pub struct Dependency {
+    kind: DependencyKind,
     stage: StageName,
     name: Arc<str>,
     policy: DependencyPolicy,
@@ -153,11 +184,17 @@ pub struct Dependency {
 
 impl Dependency {
     /// A dependency in good health.
-    pub fn new(stage: StageName, name: &str, policy: DependencyPolicy, surroundings: Surroundings) -> Self {
+    pub fn new(
+        kind: DependencyKind,
+        stage: StageName,
+        name: &str,
+        policy: DependencyPolicy,
+        surroundings: Surroundings,
+    ) -> Self {
         signals::breaker(stage, name, BreakerState::Closed);
-        let shared = Shared { breaker: Breaker::new(policy.breaker), paced_until: None };
+        let shared = Shared { breaker: Breaker::new(policy.breaker), paced_until: None, cause: None };
         let (shared, recovered) = (Arc::new(Mutex::new(shared)), Arc::default());
-        Self { stage, name: name.into(), policy, surroundings, shared, recovered }
+        Self { kind, stage, name: name.into(), policy, surroundings, shared, recovered }
     }
 
     /// Its name in metrics and logs.
@@ -215,7 +252,7 @@ impl Dependency {
             let (last, not_before, final_) = match self.admit() {
                 Err(refused) => {
                     signals::refused(self.stage, &self.name);
-                    let (Refused::BreakerOpen(wait) | Refused::Paced(wait)) = refused;
+                    let wait = refused.wait();
                     (CallError::Refused(refused), Some(wait), false)
                 }
                 Ok(pass) => match pass.run(op(made + 1)).await {
@@ -244,14 +281,24 @@ impl Dependency {
             };
             // A refusal knows exactly when to come back; the policy's cap is for the other side's hints.
             let refused = matches!(last, CallError::Refused(_));
-            let delay = if refused { delay.max(not_before.unwrap_or_default()) } else { delay };
+            let delay = match (refused, self.kind) {
+                (false, _) => delay,
+                // Whoever waits for the database or the bus probes it as soon as it may: nothing else can be done
+                // meanwhile, and the breaker sees to it that one does.
+                (true, DependencyKind::Store | DependencyKind::Bus) => {
+                    not_before.unwrap_or_default().clamp(SHORTEST_REFUSAL, ASK_AGAIN)
+                }
+                (true, DependencyKind::Source | DependencyKind::Model) => {
+                    delay.max(not_before.unwrap_or_default())
+                }
+            };
             let too_long = delay > self.policy.patience.longest_wait || Instant::now() + delay > give_up_at;
             let gives_up = too_long || (refused && when_refused == WhenRefused::GiveUp);
             tell(Missed { error: &last, took: begun.elapsed(), again_in: (!gives_up).then_some(delay) });
             if gives_up {
                 return Err(GaveUp { made, last, wait: Some(delay) });
             }
-            let waits_for_breaker = matches!(last, CallError::Refused(Refused::BreakerOpen(_)));
+            let waits_for_breaker = matches!(last, CallError::Refused(Refused::BreakerOpen(..)));
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
                 // The probe of another caller succeeded: there is nothing to wait for any more.
@@ -265,6 +312,29 @@ impl Dependency {
         &self.policy
     }
 
+    /// What fails in this process.
+    pub(crate) fn vitals(&self) -> &Vitals {
+        &self.surroundings.vitals
+    }
+
+    /// Remembers that the stage of this dependency cannot reach the bus, or that the bus does not take what it has.
+    pub(crate) fn bus_failed(&self, cause: Cause) {
+        self.surroundings.vitals.failed(Trouble {
+            stage: self.stage,
+            dependency: BUS.into(),
+            kind: DependencyKind::Bus,
+            is_open: true,
+            since: self.surroundings.clock.now(),
+            last: Instant::now(),
+            cause,
+        });
+    }
+
+    /// The bus has taken what it had not taken before.
+    pub(crate) fn bus_answered(&self) {
+        self.surroundings.vitals.answered(self.stage, &BUS.into());
+    }
+
     /// State of the breaker.
     pub fn state(&self) -> BreakerState {
         self.lock().breaker.state()
@@ -276,9 +346,11 @@ impl Dependency {
         let before = shared.breaker.state();
         shared.breaker.reset();
         shared.paced_until = None;
+        let was = shared.cause.take();
         let after = shared.breaker.state();
         drop(shared);
-        self.tell(before, after);
+        self.surroundings.vitals.answered(self.stage, &self.name);
+        self.tell((before, after), was.as_ref(), None);
     }
 
     /// Completes when the breaker closes next.
@@ -306,15 +378,16 @@ impl Dependency {
         let before = shared.breaker.state();
         let admitted = shared.breaker.admit(now);
         let after = shared.breaker.state();
+        let cause = shared.cause.clone();
         drop(shared);
-        self.tell(before, after);
+        self.tell((before, after), cause.as_ref(), cause.as_ref());
         match admitted {
             Ok(permit) => Ok(Pass { dependency: self, permit: Some(permit), started: now }),
-            Err(refusal) => Err(Refused::BreakerOpen(refusal.retry_at - now)),
+            Err(refusal) => Err(Refused::BreakerOpen(refusal.retry_at - now, cause.map(|cause| cause.text))),
         }
     }
 
-    fn settle(&self, permit: Permit, outcome: CallOutcome, pace: Option<Duration>) {
+    fn settle(&self, permit: Permit, outcome: CallOutcome, pace: Option<Duration>, failure: Option<Cause>) {
         let now = Instant::now();
         let mut shared = self.lock();
         let before = shared.breaker.state();
@@ -324,8 +397,51 @@ impl Dependency {
             let until = now + pace.min(self.policy.retry.max_delay);
             shared.paced_until = shared.paced_until.max(Some(until));
         }
+        let was = shared.cause.clone();
+        match outcome {
+            CallOutcome::Failure => shared.cause.clone_from(&failure),
+            // A straggler's success does not tell why the breaker is open.
+            CallOutcome::Success if after == BreakerState::Closed => shared.cause = None,
+            CallOutcome::Success | CallOutcome::Neutral => {}
+        }
+        let cause = shared.cause.clone();
         drop(shared);
-        self.tell(before, after);
+        match outcome {
+            CallOutcome::Failure => self.remember(failure, after),
+            CallOutcome::Success if after == BreakerState::Closed => self.forget(),
+            CallOutcome::Success | CallOutcome::Neutral => {}
+        }
+        self.tell((before, after), was.as_ref(), cause.as_ref());
+    }
+
+    /// Keeps a failure for whoever asks how this process is. Of what a worker cannot do without, the first one after a
+    /// success is logged: the breaker may open much later.
+    fn remember(&self, cause: Option<Cause>, state: BreakerState) {
+        let Some(cause) = cause else { return };
+        let Cause { class, text } = cause.clone();
+        let is_first = self.surroundings.vitals.failed(Trouble {
+            stage: self.stage,
+            dependency: Arc::clone(&self.name),
+            kind: self.kind,
+            is_open: state != BreakerState::Closed,
+            since: self.surroundings.clock.now(),
+            last: Instant::now(),
+            cause,
+        });
+        if is_first && self.kind.is_vital() {
+            let dependency = self.name();
+            tracing::warn!(stage = %self.stage, dependency, class, cause = %text, "a call failed, trying again");
+        }
+    }
+
+    fn forget(&self) {
+        if let Some(before) = self.surroundings.vitals.answered(self.stage, &self.name)
+            && before.kind.is_vital()
+        {
+            let dependency = self.name();
+            let seconds = self.surroundings.clock.now().ms_since(before.since) / 1000;
+            tracing::info!(stage = %self.stage, dependency, failed_for_s = seconds, "it answers again");
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -333,24 +449,45 @@ impl Dependency {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, from: BreakerState, to: BreakerState) {
+    /// Tells of a transition; `was` is why the breaker was open before, `cause` why it is now.
+    fn tell(&self, (from, to): (BreakerState, BreakerState), was: Option<&Cause>, cause: Option<&Cause>) {
         if from == to {
             return;
         }
+        let class = cause.map(|cause| cause.class);
         signals::breaker_moved(self.stage, &self.name, to);
+        signals::breaker_cause(self.stage, &self.name, was.map(|was| was.class), class);
         let dependency = self.name.to_string();
+        let text = cause.map(|cause| cause.text.to_string());
+        // What is probed every second is told once, until something about it changes.
+        let is_told = self.kind.is_vital()
+            && match to {
+                BreakerState::HalfOpen => true,
+                BreakerState::Open => from == BreakerState::HalfOpen && was.map(|was| was.class) == class,
+                BreakerState::Closed => false,
+            };
         match to {
-            BreakerState::Open => tracing::warn!(stage = %self.stage, dependency, "breaker opened"),
+            BreakerState::Open | BreakerState::HalfOpen if is_told => {
+                tracing::debug!(stage = %self.stage, dependency, to = to.as_str(), "breaker moved");
+            }
+            BreakerState::Open => {
+                tracing::warn!(stage = %self.stage, dependency, class, cause = text, "breaker opened");
+            }
             BreakerState::HalfOpen => tracing::info!(stage = %self.stage, dependency, "breaker probes"),
             BreakerState::Closed => {
                 tracing::info!(stage = %self.stage, dependency, "breaker closed");
                 self.recovered.notify_waiters();
             }
         }
-        if let Some(announcer) = &self.surroundings.announcer {
+        if let Some(announcer) = self.surroundings.announcer.as_ref().filter(|_| !is_told) {
             let at = self.surroundings.clock.now();
+            let (class, cause) = match to {
+                BreakerState::Open => (class, text),
+                BreakerState::HalfOpen | BreakerState::Closed => (None, None),
+            };
             // An announcer that has stopped means that the process is stopping.
-            let _ = announcer.cast(BreakerMoved { stage: self.stage, dependency, from, to, at });
+            let _ =
+                announcer.cast(BreakerMoved { stage: self.stage, dependency, from, to, at, class, cause });
         }
     }
 }
@@ -370,23 +507,23 @@ impl Pass<'_> {
         call: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
         let result = call.await;
-        let (outcome, pace, label) = match &result {
-            Ok(_) => (CallOutcome::Success, None, "ok"),
+        let (outcome, pace, label, failure) = match &result {
+            Ok(_) => (CallOutcome::Success, None, "ok", None),
             Err(error) => match error.health() {
-                Health::Answered => (CallOutcome::Success, None, "refused"),
-                Health::Failed => (CallOutcome::Failure, None, "failed"),
+                Health::Answered => (CallOutcome::Success, None, "refused", None),
+                Health::Failed => (CallOutcome::Failure, None, "failed", Some(Cause::of(error))),
                 Health::Paced => {
                     let pace = match error.fault() {
                         Fault::Transient { wait_at_least } => wait_at_least,
                         Fault::Permanent | Fault::Unknown => None,
                     };
-                    (CallOutcome::Neutral, pace, "paced")
+                    (CallOutcome::Neutral, pace, "paced", None)
                 }
             },
         };
         signals::called(self.dependency.stage, &self.dependency.name, label, self.started.elapsed());
         if let Some(permit) = self.permit.take() {
-            self.dependency.settle(permit, outcome, pace);
+            self.dependency.settle(permit, outcome, pace, failure);
         }
         result
     }
@@ -401,7 +538,7 @@ impl Drop for Pass<'_> {
                 "abandoned",
                 self.started.elapsed(),
             );
-            self.dependency.settle(permit, CallOutcome::Neutral, None);
+            self.dependency.settle(permit, CallOutcome::Neutral, None, None);
         }
     }
 }

@@ -29,6 +29,7 @@ use crate::{
     },
     prompt::PromptTemplate,
     settings::{EngineSettings, StageSettings},
+    signals,
     stage::{Drained, Source, Stage, StageArgs},
     stages::{
         context::ContextStep, external::ExternalStep, generation::GenerationStep, input::InputStage,
@@ -36,6 +37,7 @@ use crate::{
     },
     supervisor::{Supervisor, SupervisorArgs, SupervisorMessage, cause},
     sweeper::SweeperArgs,
+    vitals::{DependencyKind, Trouble, Vitals},
 };
 
 /// How long the supervisor may take to answer a question about its stages.
@@ -74,6 +76,7 @@ pub struct Engine {
     ended: JoinHandle<()>,
     /// Why the supervisor gave up, if it has.
     why: Arc<OnceLock<String>>,
+    vitals: Vitals,
 }
 
 /// The engine could not start; the message says which stage and why.
@@ -92,10 +95,12 @@ impl Engine {
         let (announcer, _) = Announcer::spawn(None, Announcer, Arc::clone(&ports.bus))
             .await
             .map_err(|error| failed(error.into()))?;
+        let vitals = Vitals::default();
         let surroundings = Surroundings {
             clock: Arc::clone(&ports.clock),
             entropy: Arc::clone(&ports.entropy),
             announcer: Some(announcer.clone()),
+            vitals: vitals.clone(),
             admissions: None,
         };
         let template = Arc::new(template);
@@ -116,6 +121,7 @@ impl Engine {
         let quarantine = Arc::new(Semaphore::new(1));
         let mut stages = Vec::new();
         for (name, stage) in &settings.stages {
+            signals::begin(*name);
             let events = StageArgs {
                 stage: builder.build(*name, stage)?,
                 bus: Arc::clone(&ports.bus),
@@ -146,7 +152,7 @@ impl Engine {
         };
         let (supervisor, ended) =
             Supervisor::spawn(None, Supervisor, args).await.map_err(|error| failed(error.into()))?;
-        Ok(Self { supervisor, ended, why })
+        Ok(Self { supervisor, ended, why, vitals })
     }
 
     /// Each stage of this process, and whether it is consuming at this moment.
@@ -156,7 +162,7 @@ impl Engine {
 
     /// A handle that can ask for the [`Engine::status`] from elsewhere.
     pub fn observer(&self) -> Observer {
-        Observer(self.supervisor.clone())
+        Observer { supervisor: self.supervisor.clone(), vitals: self.vitals.clone() }
     }
 
     /// Completes when the supervisor has ended by itself, which means that it gave up, and says why.
@@ -178,12 +184,20 @@ impl Engine {
 
 /// Asks a running engine how it is.
 #[derive(Clone)]
-pub struct Observer(ActorRef<SupervisorMessage>);
+pub struct Observer {
+    supervisor: ActorRef<SupervisorMessage>,
+    vitals: Vitals,
+}
 
 impl Observer {
     /// See [`Engine::status`].
     pub async fn status(&self) -> Vec<(StageName, bool)> {
-        status(&self.0).await
+        status(&self.supervisor).await
+    }
+
+    /// The dependencies that fail at this moment, as far as this process's own calls tell.
+    pub fn troubles(&self) -> Vec<Trouble> {
+        self.vitals.troubles()
     }
 }
 
@@ -191,6 +205,17 @@ async fn status(supervisor: &ActorRef<SupervisorMessage>) -> Vec<(StageName, boo
     match supervisor.call(SupervisorMessage::Status, Some(STATUS_TIMEOUT)).await {
         Ok(CallResult::Success(status)) => status,
         Ok(CallResult::Timeout | CallResult::SenderError) | Err(_) => Vec::new(),
+    }
+}
+
+/// How many events of a stage may wait for room for large bodies. What waits in the one worker of the input stage would
+/// hold up all inputs.
+fn large_waits(stage: StageName, settings: &StageSettings) -> usize {
+    match stage {
+        StageName::Input => 0,
+        StageName::Context | StageName::External | StageName::Generation | StageName::Persistence => {
+            settings.concurrency / 2
+        }
     }
 }
 
@@ -209,9 +234,16 @@ impl Builder<'_> {
             stage,
             bus: Arc::clone(&self.ports.bus),
             store: Arc::clone(&self.ports.store),
-            database: Dependency::new(stage, database, settings.for_store(), self.surroundings.clone()),
+            database: Dependency::new(
+                DependencyKind::Store,
+                stage,
+                database,
+                settings.for_store(),
+                self.surroundings.clone(),
+            ),
             clock: Arc::clone(&self.ports.clock),
             interruptions: self.interruptions.clone(),
+            large_waits: Arc::new(Semaphore::new(large_waits(stage, settings))),
         }
     }
 
@@ -232,8 +264,13 @@ impl Builder<'_> {
             }
             StageName::External => {
                 let specs = self.settings.sources.iter().map(|spec| {
-                    let dependency =
-                        Dependency::new(name, &spec.name, spec.policy, self.surroundings.clone());
+                    let dependency = Dependency::new(
+                        DependencyKind::Source,
+                        name,
+                        &spec.name,
+                        spec.policy,
+                        self.surroundings.clone(),
+                    );
                     (spec.clone(), dependency)
                 });
                 let step = ExternalStep { sources: Arc::clone(&ports.sources), specs: specs.collect() };

@@ -16,7 +16,7 @@ use crate::{
     notes,
     policy::settle::Outcome,
     ports::{
-        bus::{DeadLetter, Delivery, Published, published_by},
+        bus::{BusError, DeadLetter, Delivery, Published, published_by},
         store::{Ending, Opening},
         trace::Tracer,
     },
@@ -161,6 +161,9 @@ impl<S: Step> EventHandler<S> {
                 Err(outcome) => return outcome,
             }
         }
+        if let Some(outcome) = self.closer.no_room_for_results_of(delivery) {
+            return outcome;
+        }
         let stepped = tokio::select! {
             biased;
             // Its end has been told by whoever interrupted it.
@@ -180,12 +183,56 @@ impl<S: Step> EventHandler<S> {
             Ok(Published::New) => count_end(self.step.stage(), &result.data),
             Ok(Published::Already) => {}
             Err(PublishFailed::Never(error)) => {
-                let failed = self.closer.unpublishable(&error, next.attempt);
-                return self.closer.fail(&event.meta, input_sequence(event), failed, traceparent).await;
+                let failed = self.unpublishable(&error, &result, next.attempt);
+                return Box::pin(self.not_stored(delivery, event, failed, traceparent)).await;
             }
             Err(failed @ PublishFailed::Now(_)) => return failed.outcome(),
         }
         self.closer.release(next.release).await
+    }
+
+    /// Ends a workflow whose result will never be taken; its message is kept as a dead letter.
+    async fn not_stored(
+        &self,
+        delivery: &Delivery,
+        event: &Event,
+        failed: WorkflowFailed,
+        traceparent: TraceParent,
+    ) -> Outcome {
+        let letter = DeadLetter {
+            subject: Some(event.subject()),
+            stage: self.step.stage(),
+            code: failed.code,
+            error: failed.message.clone(),
+            at: self.closer.clock.now(),
+        };
+        match self.closer.bury(delivery, &letter).await {
+            Ok(()) => self.closer.fail(&event.meta, input_sequence(event), failed, traceparent).await,
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// The failure of a workflow whose result will never be taken; with the calls that were made for it, which may have been
+    /// paid for.
+    fn unpublishable(&self, error: &BusError, result: &Event, attempt: u32) -> WorkflowFailed {
+        let failed = self.closer.unpublishable(error, attempt);
+        let (attempt_log, earlier_deliveries) = match &result.data {
+            EventData::ResponseGenerated(generated) => {
+                (generated.attempts.clone(), generated.earlier_deliveries)
+            }
+            EventData::UserInputReceived(_)
+            | EventData::InputValidated(_)
+            | EventData::ContextRetrieved(_)
+            | EventData::ExternalDataFetched(_)
+            | EventData::InteractionSaved(_)
+            | EventData::WorkflowFailed(_) => (Vec::new(), 0),
+        };
+        let message = format!(
+            "the result of the {} stage cannot be stored: {}; the message that it was made of is kept as a dead letter",
+            self.step.stage(),
+            failed.message
+        );
+        WorkflowFailed { message, attempt_log, earlier_deliveries, ..failed }
     }
 
     /// The result of the step, or what an earlier workflow has on record where this one takes it up.

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod announcer;
+pub mod cause;
 pub mod claims;
 pub mod closing;
 pub mod cost;
@@ -31,4 +32,5 @@ pub mod stages;
 pub mod supervisor;
 pub mod sweeper;
 pub mod untold;
+pub mod vitals;
 pub mod worker;

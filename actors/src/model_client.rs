@@ -43,6 +43,7 @@ use crate::{
         model::{ModelAnswer, Models},
         tokenizer::Tokenizer,
     },
+    vitals::DependencyKind,
 };
 
 /// One request.
@@ -150,7 +151,8 @@ impl ModelClient {
             let (provider, shared) = providers.entry(&target.provider).or_insert_with(|| {
                 let name = &target.provider;
                 let rates = settings.provider_rates.get(name).copied().unwrap_or_default();
-                let provider = Dependency::new(StageName::Generation, name, policy, surroundings.clone());
+                let (kind, stage) = (DependencyKind::Model, StageName::Generation);
+                let provider = Dependency::new(kind, stage, name, policy, surroundings.clone());
                 (provider, Arc::new(ProviderLimits::new(rates, now)))
             });
             let limits = Limits::new(Arc::clone(shared), target.rates, now);

@@ -12,6 +12,8 @@ pub mod memory;
 pub mod model;
 pub mod source;
 pub mod store;
+#[cfg(test)]
+mod table;
 pub mod tokenizer;
 pub mod trace;
 
@@ -44,9 +46,11 @@ pub enum Health {
 }
 
 /// An error that can be classified.
-pub trait Classify {
+pub trait Classify: std::error::Error {
     /// May it be tried again, may it have happened?
     fn fault(&self) -> Fault;
     /// Does it speak against the dependency?
     fn health(&self) -> Health;
+    /// What kind of error it is, for metrics and for whoever reads causes: one of a bounded set of words.
+    fn class(&self) -> &'static str;
 }

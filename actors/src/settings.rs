@@ -9,7 +9,7 @@ use crate::{
     model_client::ClientSettings,
     policy::{
         breaker::BreakerPolicy,
-        limits::{DeliveryLimits, HOLD_LIMIT, STORE_PATIENCE},
+        limits::{DeliveryLimits, HOLD_LIMIT, STORE_PATIENCE, STORE_PROBE},
         retry::RetryPolicy,
     },
     source_plan::SourceSpec,
@@ -35,11 +35,17 @@ impl StageSettings {
         DependencyPolicy { retry: self.retry, breaker: self.breaker, patience }
     }
 
-    /// Policy for the database: no workflow fails because the database is away for a while.
+    /// Policy for the database: no workflow fails because the database is away for a while, and work goes on within
+    /// [`STORE_PROBE`] of its return, whatever the waits for models and sources are.
     pub fn for_store(&self) -> DependencyPolicy {
-        let retry = RetryPolicy { max_attempts: u32::MAX, ..self.retry };
+        let retry = RetryPolicy {
+            max_attempts: u32::MAX,
+            base_delay: self.retry.base_delay.min(STORE_PROBE),
+            max_delay: self.retry.max_delay.min(STORE_PROBE),
+        };
+        let breaker = BreakerPolicy { cooldown: self.breaker.cooldown.min(STORE_PROBE), ..self.breaker };
         let patience = Patience { longest_wait: STORE_PATIENCE, total: STORE_PATIENCE };
-        DependencyPolicy { retry, breaker: self.breaker, patience }
+        DependencyPolicy { retry, breaker, patience }
     }
 }
 

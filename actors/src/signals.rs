@@ -26,6 +26,8 @@ pub const CALL_SECONDS: &str = "throughline_call_seconds";
 pub const CALLS_REFUSED: &str = "throughline_calls_refused_total";
 /// Breaker state by stage and dependency: 0 closed, 1 half-open, 2 open.
 pub const BREAKER_STATE: &str = "throughline_breaker_state";
+/// Why a breaker is open, by stage, dependency and class of the error: 1 while it is.
+pub const BREAKER_CAUSE: &str = "throughline_breaker_open_cause";
 /// Breaker transitions by stage, dependency and new state.
 pub const BREAKER_TRANSITIONS: &str = "throughline_breaker_transitions_total";
 /// Workflows ended as failed, by stage and code.
@@ -60,9 +62,50 @@ pub const RESTARTS: &str = "throughline_stage_restarts_total";
 /// Workers that died while handling a delivery, by stage.
 pub const WORKER_DEATHS: &str = "throughline_worker_deaths_total";
 
+/// Events of the NATS connection, by event.
+pub const NATS_CONNECTION_EVENTS: &str = "throughline_nats_connection_events_total";
+
 /// Histograms, in seconds; the exporter gives them buckets.
 pub const HISTOGRAMS: [&str; 6] =
     [STAGE_SECONDS, WAIT_SECONDS, CALL_SECONDS, MODEL_SECONDS, FIRST_CHUNK_SECONDS, RATE_LIMIT_SECONDS];
+
+/// Lets the series of what fails exist before it fails, so that a rate over them sees the first time.
+pub(crate) fn begin(stage: StageName) {
+    for outcome in ["acknowledged", "handed_back", "buried"] {
+        counter!(DELIVERIES, "stage" => stage.as_str(), "outcome" => outcome).increment(0);
+    }
+    let own: &[FailureCode] = match stage {
+        StageName::Input => &[
+            FailureCode::InvalidInput,
+            FailureCode::SessionBusy,
+            FailureCode::Interrupted,
+            FailureCode::Merged,
+            FailureCode::Stalled,
+        ],
+        StageName::Generation => &[
+            FailureCode::ModelRejected,
+            FailureCode::ModelUnavailable,
+            FailureCode::RateLimited,
+            FailureCode::TimedOut,
+            FailureCode::BadResponse,
+        ],
+        StageName::Context | StageName::External => &[],
+        StageName::Persistence => {
+            counter!(WORKFLOWS_SAVED).increment(0);
+            &[]
+        }
+    };
+    let any = [
+        FailureCode::StoreUnavailable,
+        FailureCode::UnreadableEvent,
+        FailureCode::Poison,
+        FailureCode::ResultTooLarge,
+        FailureCode::Internal,
+    ];
+    for code in own.iter().chain(&any) {
+        counter!(WORKFLOWS_FAILED, "stage" => stage.as_str(), "code" => code.as_str()).increment(0);
+    }
+}
 
 pub(crate) fn settled(stage: StageName, outcome: &'static str) {
     counter!(DELIVERIES, "stage" => stage.as_str(), "outcome" => outcome).increment(1);
@@ -107,6 +150,25 @@ pub(crate) fn breaker(stage: StageName, dependency: &str, to: BreakerState) {
         BreakerState::Open => 2.0,
     };
     gauge!(BREAKER_STATE, "stage" => stage.as_str(), "dependency" => dependency.to_owned()).set(level);
+}
+
+/// Why a breaker was open until now, and why it is open from now on.
+pub(crate) fn breaker_cause(
+    stage: StageName,
+    dependency: &str,
+    was: Option<&'static str>,
+    is: Option<&'static str>,
+) {
+    let cause = |class: &'static str| {
+        let dependency = dependency.to_owned();
+        gauge!(BREAKER_CAUSE, "stage" => stage.as_str(), "dependency" => dependency, "class" => class)
+    };
+    if let Some(was) = was.filter(|was| is != Some(*was)) {
+        cause(was).set(0.0);
+    }
+    if let Some(is) = is {
+        cause(is).set(1.0);
+    }
 }
 
 pub(crate) fn breaker_moved(stage: StageName, dependency: &str, to: BreakerState) {

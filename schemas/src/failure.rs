@@ -97,6 +97,8 @@ pub enum FailureCode {
     Merged,
     /// It ran longer than a turn may, and its session goes on without it.
     Stalled,
+    /// What a stage made is larger than what can be stored; the message that it was made of is kept as a dead letter.
+    ResultTooLarge,
     /// A bug in Throughline; the message and the log say where.
     Internal,
     /// A code of a later version; never written.
@@ -122,6 +124,7 @@ impl FailureCode {
             Self::Interrupted => "interrupted",
             Self::Merged => "merged",
             Self::Stalled => "stalled",
+            Self::ResultTooLarge => "result_too_large",
             Self::Internal => "internal",
             Self::Unrecognised => "unrecognised",
         }
@@ -157,6 +160,7 @@ impl FailureCode {
             Self::StoreUnavailable
             | Self::UnreadableEvent
             | Self::Poison
+            | Self::ResultTooLarge
             | Self::Internal
             | Self::Unrecognised => EndedBy::Burial,
             Self::Interrupted | Self::Stalled => EndedBy::Outside,

@@ -1,6 +1,6 @@
 //! A worker: its adapters and its engine, started together and stopped in order.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use throughline_actors::{
     engine::{Engine, Observer, StartError},
@@ -71,11 +71,14 @@ impl Worker {
             );
         }
         let template = load_prompt(&config.prompt)?;
-        let port = HttpPort::bind(config.http.listen).await?;
+        let port = http_port(config).await?;
         if let Some(unused) = config.unused_database() {
             tracing::warn!("{unused}");
         }
         let adapters = Adapters::open(config, env, "worker", stages).await?;
+        if let Some(small) = adapters.bus.small_payload() {
+            tracing::warn!(nats = %config.nats.url, "the server's max_payload is small: {small}");
+        }
         let Adapters { bus, store, .. } = &adapters;
         let checked_in = match check_in(bus, store, &place(config.database.url.expose())).await {
             Ok(checked_in) => checked_in,
@@ -123,6 +126,23 @@ impl Worker {
         self.keeper.leave().await;
         self.adapters.close().await;
         report
+    }
+}
+
+/// The configured port. Where nobody has configured one, a second worker on this machine takes a free one.
+async fn http_port(config: &Config) -> Result<HttpPort, HttpError> {
+    match HttpPort::bind(config.http.listen).await {
+        Err(HttpError::InUse { listen }) if !config.is_set("http.listen") => {
+            let port = HttpPort::bind(SocketAddr::new(listen.ip(), 0)).await?;
+            tracing::warn!(
+                taken = %listen,
+                address = %port.address(),
+                "another process has the default address, so readiness and metrics are at a free one; set http.listen to \
+                 choose"
+            );
+            Ok(port)
+        }
+        bound => bound,
     }
 }
 

@@ -18,6 +18,7 @@ mod import;
 mod live;
 mod lookup;
 mod names;
+mod probe;
 mod publish;
 mod pull;
 mod pulse;
@@ -137,6 +138,11 @@ impl NatsBus {
     /// What the server says of itself.
     pub fn server(&self) -> ServerFacts {
         self.core.connection.facts()
+    }
+
+    /// What this server makes of large events, if it takes less at once than servers usually do.
+    pub fn small_payload(&self) -> Option<String> {
+        claim_check::small_payload(&self.core)
     }
 
     /// The client, for what is not the bus's business (live tokens, requests to the server's monitoring).
@@ -320,5 +326,9 @@ impl Bus for NatsBus {
 
     fn is_connected(&self) -> bool {
         self.core.connection.is_up()
+    }
+
+    async fn probe(&self) -> Result<(), BusError> {
+        probe::probe(&self.core).await
     }
 }

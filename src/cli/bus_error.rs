@@ -12,8 +12,10 @@ pub(super) fn failure(error: &BusError) -> Failure {
             message: format!("{what}; run `throughline setup` or `throughline dev`"),
         },
         BusError::Unavailable { .. } => Failure::unavailable(error),
-        BusError::Full(_) | BusError::TooLarge { .. } | BusError::Forbidden(_) | BusError::Encode(_) => {
-            Failure::failed(with_causes(error))
-        }
+        BusError::Full(_)
+        | BusError::BodiesFull(_)
+        | BusError::TooLarge { .. }
+        | BusError::Forbidden(_)
+        | BusError::Encode(_) => Failure::failed(with_causes(error)),
     }
 }

@@ -12,6 +12,7 @@ pub(super) mod reach;
 mod settings;
 mod sync;
 mod whoami;
+mod worker;
 
 use super::{DoctorArgs, Exit, Failure, output, timeline::Style};
 use crate::{
@@ -25,10 +26,11 @@ use throughline_actors::ports::clock::Clock;
 pub(super) async fn run(args: &DoctorArgs, config: &Config, env: &Env) -> Result<(), Failure> {
     // As a worker does, so that it is told what a worker would have.
     raise_open_files();
-    let (nats, database, reach) = tokio::join!(
+    let (nats, database, reach, worker) = tokio::join!(
         Box::pin(nats::check(config, env, args.role)),
         Box::pin(database::check(config, env)),
         Box::pin(reach::check(config, env)),
+        Box::pin(worker::check(config)),
     );
     let findings: Vec<Finding> = settings::check(config, env)
         .into_iter()
@@ -37,6 +39,7 @@ pub(super) async fn run(args: &DoctorArgs, config: &Config, env: &Env) -> Result
         .chain(nats)
         .chain([database])
         .chain(reach)
+        .chain(worker)
         .collect();
     if args.json {
         output::line(&serde_json::to_string(&findings).map_err(Failure::failed)?)?;

@@ -46,7 +46,7 @@ pub(super) async fn run(config: &Config) -> Result<(), Failure> {
 }
 
 /// An address that listens on every interface is asked on loopback.
-fn reachable(listen: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip: IpAddr = match listen.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),

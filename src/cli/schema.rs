@@ -113,6 +113,8 @@ mod tests {
             from: BreakerState::Closed,
             to: BreakerState::Open,
             at: Timestamp::from_unix_ms(0),
+            class: Some("server"),
+            cause: Some("the provider failed".to_owned()),
         });
         let said: BTreeSet<_> = said.as_object().unwrap().keys().collect();
         let described: BTreeSet<_> =

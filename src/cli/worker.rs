@@ -23,7 +23,8 @@ pub(super) async fn run(
     let mut signals = Signals::install()?;
     let (mut worker, port) = Worker::start(config, env, &stages, telemetry.tracer()).await?;
     let mut http = serve(port, &worker, telemetry);
-    tracing::info!(address = %http.address(), stages = ?stages, "worker ready");
+    let names: Vec<&str> = stages.iter().map(|stage| stage.as_str()).collect();
+    tracing::info!(address = %http.address(), stages = names.join(","), "worker ready");
     let ended = until_stopped(&mut signals, &mut worker, &mut http).await;
     let finished = stop(signals, worker, config.worker.drain_grace).await;
     http.shutdown().await;

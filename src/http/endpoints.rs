@@ -12,7 +12,10 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{HttpState, readiness};
+use super::{
+    HttpState,
+    readiness::{self, Probes},
+};
 use crate::telemetry::metrics;
 
 /// Limit on one answer. Above that of the readiness checks, so that it is never what ends them.
@@ -26,7 +29,14 @@ pub(super) fn router(state: HttpState) -> Router {
         .fallback(unknown)
         .method_not_allowed_fallback(only_get)
         .layer(middleware::from_fn(limited))
-        .with_state(state)
+        .with_state(Served { state, probes: Probes::default() })
+}
+
+/// What the routes share.
+#[derive(Clone)]
+struct Served {
+    state: HttpState,
+    probes: Probes,
 }
 
 /// The process is alive and schedules tasks; what it depends on is not its health but its readiness, or a restart of
@@ -35,18 +45,14 @@ async fn health() -> Response {
     fresh(Json(json!({"status": "ok"})))
 }
 
-async fn readiness(State(state): State<HttpState>) -> Response {
-    let checks = readiness::check(&state).await;
-    let (status, word) = if checks.all_good() {
-        (StatusCode::OK, "ready")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not_ready")
-    };
-    fresh((status, Json(json!({"status": word, "checks": checks}))))
+async fn readiness(State(served): State<Served>) -> Response {
+    let found = readiness::check(&served.state, &served.probes).await;
+    let status = if found.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    fresh((status, Json(found)))
 }
 
-async fn scrape(State(state): State<HttpState>) -> Response {
-    fresh(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], state.metrics.render()))
+async fn scrape(State(served): State<Served>) -> Response {
+    fresh(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], served.state.metrics.render()))
 }
 
 async fn unknown() -> Response {

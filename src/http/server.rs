@@ -53,6 +53,11 @@ impl HttpPort {
         Ok(Self { listener, address })
     }
 
+    /// Where it is, with the real port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Serves the endpoints from now on.
     pub fn serve(self, state: HttpState) -> HttpServer {
         let (stop, stopped) = watch::channel(());

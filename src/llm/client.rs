@@ -40,6 +40,7 @@ use throughline_actors::{
         tokenizer::Tokenizer,
     },
     settings::StageSettings,
+    vitals::Vitals,
 };
 use throughline_schemas::{TraceParent, event::generation::Route};
 
@@ -158,6 +159,7 @@ impl Client {
             clock: clock(),
             entropy: Arc::new(SystemEntropy),
             announcer: None,
+            vitals: Vitals::default(),
             admissions: None,
         };
         let inner = ModelClient::new(models, tokenizer(), settings, policy, surroundings)?;

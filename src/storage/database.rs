@@ -129,6 +129,10 @@ impl Store for Database {
         self.store().ping().await
     }
 
+    async fn probe(&self) -> Result<(), StoreError> {
+        self.store().probe().await
+    }
+
     async fn ended(&self) {
         self.store().ended().await;
     }

@@ -1,9 +1,9 @@
 //! What a database's errors mean to a stage.
 
-use std::{error::Error, iter::successors, sync::Arc};
+use std::{error::Error, io, sync::Arc};
 
 use sqlx::{migrate::MigrateError, postgres::PgDatabaseError, sqlite::SqliteError};
-use throughline_actors::ports::store::StoreError;
+use throughline_actors::ports::store::{StoreError, StoreTrouble};
 
 use super::{postgres, sqlite};
 
@@ -15,13 +15,17 @@ pub(super) enum Kind {
     Refused,
 }
 
+/// What an error of a driver means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Meaning(pub(super) Kind, pub(super) StoreTrouble);
+
 /// The tables are not the ones that this version makes.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "its tables are of another version of Throughline, most likely a later one (migration {0} is not known here); run \
      that version, or set database.url to another database"
 )]
-pub(crate) struct OtherVersion(i64);
+pub(super) struct OtherVersion(i64);
 
 /// `context` is what was being done.
 pub(super) fn from_sqlx(context: &'static str, error: sqlx::Error) -> StoreError {
@@ -34,10 +38,11 @@ pub(super) fn shared(context: &'static str, error: &Arc<sqlx::Error>) -> StoreEr
         Some(other) => Box::new(other),
         None => Box::new(Arc::clone(error)),
     });
-    match kind(error) {
-        Kind::Busy => StoreError::Busy { context, source },
-        Kind::Unavailable => StoreError::Unavailable { context, source },
-        Kind::Refused => StoreError::Refused { context, source },
+    let Meaning(kind, trouble) = meaning(error);
+    match kind {
+        Kind::Busy => StoreError::Busy { context, trouble, source },
+        Kind::Unavailable => StoreError::Unavailable { context, trouble, source },
+        Kind::Refused => StoreError::Refused { context, trouble, source },
     }
 }
 
@@ -51,54 +56,50 @@ fn other_version(error: &sqlx::Error) -> Option<OtherVersion> {
     }
 }
 
-/// The code with which a PostgreSQL server refused, if one is among the causes of an error.
-pub(crate) fn postgres_code<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e str> {
-    let mut causes = successors(Some(error), |error| (**error).source());
-    let sqlx: &Arc<sqlx::Error> = causes.find_map(|error| error.downcast_ref())?;
-    let sqlx::Error::Database(error) = &**sqlx else { return None };
-    Some(error.try_downcast_ref::<PgDatabaseError>()?.code())
-}
-
-pub(super) fn is_busy(error: &sqlx::Error) -> bool {
-    kind(error) == Kind::Busy
+/// Whether somebody else holds a lock.
+pub(super) fn is_locked(error: &sqlx::Error) -> bool {
+    meaning(error).1 == StoreTrouble::Locked
 }
 
 pub(super) fn is_refused(error: &sqlx::Error) -> bool {
-    kind(error) == Kind::Refused
+    meaning(error).0 == Kind::Refused
 }
 
 /// The task that would have answered has ended.
 pub(super) fn closed(context: &'static str) -> StoreError {
-    StoreError::Unavailable { context, source: Some("the store is closed".into()) }
+    StoreError::Unavailable { context, trouble: StoreTrouble::Closed, source: None }
 }
 
 pub(super) fn too_slow(context: &'static str) -> StoreError {
-    StoreError::Unavailable { context, source: Some("no answer within the limit for one request".into()) }
+    let source = Some("no answer within the limit for one request".into());
+    StoreError::Unavailable { context, trouble: StoreTrouble::TooSlow, source }
 }
 
-fn kind(error: &sqlx::Error) -> Kind {
+fn meaning(error: &sqlx::Error) -> Meaning {
+    use StoreTrouble as T;
     match error {
         sqlx::Error::Database(error) => {
             if let Some(error) = error.try_downcast_ref::<PgDatabaseError>() {
-                postgres::kind(error)
+                postgres::meaning(error)
             } else if let Some(error) = error.try_downcast_ref::<SqliteError>() {
-                sqlite::kind(error)
+                sqlite::meaning(error)
             } else {
-                Kind::Refused
+                Meaning(Kind::Refused, T::Refused)
             }
         }
         sqlx::Error::Migrate(error) => of_migration(error),
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed
-        | sqlx::Error::BeginFailed => Kind::Unavailable,
-        // Mistakes in a URL, in a statement or in how its rows are read. The enum is open, and an error that
-        // nobody here has thought about is not one to retry for ever.
-        sqlx::Error::Configuration(_)
-        | sqlx::Error::InvalidArgument(_)
-        | sqlx::Error::Protocol(_)
+        sqlx::Error::Io(error) => Meaning(Kind::Unavailable, of_io(error.kind())),
+        sqlx::Error::PoolTimedOut => Meaning(Kind::Unavailable, T::TooSlow),
+        sqlx::Error::PoolClosed => Meaning(Kind::Unavailable, T::Closed),
+        sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed | sqlx::Error::BeginFailed => {
+            Meaning(Kind::Unavailable, T::Unreachable)
+        }
+        sqlx::Error::Configuration(_) | sqlx::Error::InvalidArgument(_) => {
+            Meaning(Kind::Refused, T::Misconfigured)
+        }
+        // Mistakes in a statement or in how its rows are read. The enum is open, and an error that nobody here has
+        // thought about is not one to retry for ever.
+        sqlx::Error::Protocol(_)
         | sqlx::Error::RowNotFound
         | sqlx::Error::TypeNotFound { .. }
         | sqlx::Error::ColumnIndexOutOfBounds { .. }
@@ -108,16 +109,28 @@ fn kind(error: &sqlx::Error) -> Kind {
         | sqlx::Error::Decode(_)
         | sqlx::Error::AnyDriverError(_)
         | sqlx::Error::InvalidSavePointStatement
-        | _ => Kind::Refused,
+        | _ => Meaning(Kind::Refused, T::Refused),
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is open")]
+fn of_io(kind: io::ErrorKind) -> StoreTrouble {
+    match kind {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreTrouble::DiskFull,
+        io::ErrorKind::ReadOnlyFilesystem => StoreTrouble::ReadOnly,
+        io::ErrorKind::PermissionDenied => StoreTrouble::Denied,
+        io::ErrorKind::TimedOut => StoreTrouble::TooSlow,
+        io::ErrorKind::NotFound => StoreTrouble::CannotOpen,
+        _ => StoreTrouble::Unreachable,
     }
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is open, and has variants one must not name")]
-fn of_migration(error: &MigrateError) -> Kind {
+fn of_migration(error: &MigrateError) -> Meaning {
     match error {
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => kind(error),
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => meaning(error),
         // A database of another version, or one whose migration was cut short.
-        _ => Kind::Refused,
+        _ => Meaning(Kind::Refused, StoreTrouble::OtherVersion),
     }
 }
 
@@ -127,10 +140,22 @@ mod tests {
 
     #[test]
     fn a_lost_connection_may_have_written_and_a_mistake_stays_a_mistake() {
-        assert_eq!(kind(&sqlx::Error::WorkerCrashed), Kind::Unavailable);
-        assert_eq!(kind(&sqlx::Error::PoolClosed), Kind::Unavailable);
-        assert_eq!(kind(&sqlx::Error::RowNotFound), Kind::Refused);
+        use StoreTrouble as T;
+        let io = |kind: io::ErrorKind| sqlx::Error::Io(kind.into());
         let newer = sqlx::Error::Migrate(Box::new(MigrateError::VersionMissing(99)));
-        assert_eq!(kind(&newer), Kind::Refused);
+        for (error, kind, trouble) in [
+            (sqlx::Error::WorkerCrashed, Kind::Unavailable, T::Unreachable),
+            (sqlx::Error::PoolClosed, Kind::Unavailable, T::Closed),
+            (sqlx::Error::PoolTimedOut, Kind::Unavailable, T::TooSlow),
+            (io(io::ErrorKind::ConnectionRefused), Kind::Unavailable, T::Unreachable),
+            (io(io::ErrorKind::StorageFull), Kind::Unavailable, T::DiskFull),
+            (io(io::ErrorKind::ReadOnlyFilesystem), Kind::Unavailable, T::ReadOnly),
+            (io(io::ErrorKind::PermissionDenied), Kind::Unavailable, T::Denied),
+            (sqlx::Error::RowNotFound, Kind::Refused, T::Refused),
+            (sqlx::Error::Configuration("no port".into()), Kind::Refused, T::Misconfigured),
+            (newer, Kind::Refused, T::OtherVersion),
+        ] {
+            assert_eq!(meaning(&error), Meaning(kind, trouble), "{error}");
+        }
     }
 }

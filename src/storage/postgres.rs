@@ -30,8 +30,12 @@ use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId, event::conte
 use tokio::time::timeout;
 
 pub use self::server::ServerFacts;
-pub(super) use self::{code::kind, namespaces::peek};
-use self::{connection::Connections, preferences::SetPreferences, server::AskServer};
+pub(super) use self::{code::meaning, namespaces::peek};
+use self::{
+    connection::Connections,
+    preferences::SetPreferences,
+    server::{AskServer, TakesWrites},
+};
 use super::{error, queues::Queues};
 
 /// Longest time that one call may take, waiting in queues included. After that its write may still happen. The server
@@ -207,6 +211,11 @@ impl Store for PostgresStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         self.queues.ping().await
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        self.queues.ping().await?;
+        self.ask("trying to write", &TakesWrites).await
     }
 
     async fn ended(&self) {

@@ -9,6 +9,7 @@ mod code;
 mod file;
 mod mend;
 mod namespaces;
+mod probe;
 mod reader;
 mod record;
 mod rows;
@@ -29,7 +30,7 @@ use throughline_actors::ports::store::{
 use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId, event::context::Context};
 use tokio::time::timeout;
 
-pub(super) use self::{code::kind, namespaces::peek};
+pub(super) use self::{code::meaning, namespaces::peek};
 use self::{file::DatabaseFile, turns::Reading};
 use super::{error, queues::Queues};
 
@@ -190,6 +191,11 @@ impl Store for SqliteStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         self.queues.ping().await
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        self.queues.ping().await?;
+        self.queues.in_time(probe::PROBING, probe::write(&self.file)).await
     }
 
     async fn ended(&self) {

@@ -2,18 +2,25 @@
 
 use std::fmt;
 
-use tracing::field::{Field, Visit};
+use tracing::{
+    Event, Subscriber,
+    field::{Field, Visit},
+};
 use tracing_subscriber::{
     EnvFilter, Layer,
     field::{RecordFields, VisitOutput},
     fmt::{
-        FormatFields, FormattedFields, MakeWriter,
-        format::{DefaultVisitor, JsonVisitor, Writer},
+        FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter,
+        format::{DefaultVisitor, Format, Json, JsonVisitor, Writer, format},
     },
+    registry::LookupSpan,
 };
 
 use super::{AnyLayer, TelemetryError};
-use crate::config::{Env, Log, LogFormat};
+use crate::{
+    config::{Env, Log, LogFormat},
+    system::host_name,
+};
 
 /// Attributes of these namespaces are for the trace. In the log they would make each line several times as long, and
 /// formatting them is most of what a span costs.
@@ -37,14 +44,45 @@ where
         LogFormat::Pretty => {
             layer.compact().with_ansi(colours).fmt_fields(PrettyFields).with_filter(filter).boxed()
         }
-        LogFormat::Json => layer
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .fmt_fields(JsonSpanFields)
-            .with_filter(filter)
-            .boxed(),
+        LogFormat::Json => {
+            let line = JsonLine {
+                inner: format().json().flatten_event(true).with_current_span(false),
+                process: process(),
+            };
+            layer.fmt_fields(JsonSpanFields).event_format(line).with_filter(filter).boxed()
+        }
     })
+}
+
+/// Which process says something, as JSON: several write to one place.
+fn process() -> String {
+    serde_json::Value::from(format!("{}-{}", host_name(), std::process::id())).to_string()
+}
+
+/// One JSON object for each event, of which the first field is the process.
+struct JsonLine {
+    inner: Format<Json>,
+    process: String,
+}
+
+impl<S, N> FormatEvent<S, N> for JsonLine
+where
+    S: Subscriber + for<'l> LookupSpan<'l>,
+    N: for<'w> FormatFields<'w> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut line = String::new();
+        self.inner.format_event(context, Writer::new(&mut line), event)?;
+        match line.strip_prefix('{') {
+            Some(rest) => write!(writer, "{{\"process\":{},{rest}", self.process),
+            None => writer.write_str(&line),
+        }
+    }
 }
 
 fn is_trace_only(field: &Field) -> bool {

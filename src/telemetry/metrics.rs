@@ -22,8 +22,10 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Upper bounds of the histograms' buckets, in seconds: from a stage that only passes on to a model that writes a long
 /// answer.
-const BUCKETS: [f64; 16] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0];
+const BUCKETS: [f64; 20] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 45.0,
+    60.0, 90.0, 120.0,
+];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -33,7 +35,7 @@ enum Kind {
 }
 
 /// What each metric says. Its labels are listed where it is named, in `signals`.
-const DESCRIPTIONS: [(&str, Kind, Unit, &str); 25] = {
+const DESCRIPTIONS: [(&str, Kind, Unit, &str); 27] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         (signals::DELIVERIES, Counter, Unit::Count, "Deliveries settled, by stage and outcome."),
@@ -74,6 +76,12 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 25] = {
             Gauge,
             Unit::Count,
             "State of a breaker, by stage and dependency: 0 closed, 1 half-open, 2 open.",
+        ),
+        (
+            signals::BREAKER_CAUSE,
+            Gauge,
+            Unit::Count,
+            "Why a breaker is open, by stage, dependency and class of the error: 1 while it is.",
         ),
         (
             signals::BREAKER_TRANSITIONS,
@@ -150,6 +158,12 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 25] = {
             Counter,
             Unit::Count,
             "Workers that died with a delivery in hand, by stage.",
+        ),
+        (
+            signals::NATS_CONNECTION_EVENTS,
+            Counter,
+            Unit::Count,
+            "What happened to the connection to NATS, by event: connected, disconnected, slow_consumer and so on.",
         ),
     ]
 };

@@ -91,6 +91,8 @@ fn a_line_for_machines_is_one_object_whatever_it_says() {
         (&line["level"], &line["reason"], &line["message"]),
         (&json!("WARN"), &json!(hostile), &json!(hostile))
     );
+    let process = line["process"].as_str().unwrap();
+    assert!(process.ends_with(&format!("-{}", std::process::id())), "{process}");
     assert_eq!(
         line["spans"],
         json!([

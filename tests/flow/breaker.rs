@@ -55,7 +55,11 @@ async fn five_failures_in_a_row_open_it_and_then_nobody_calls() {
 
     let refused = rig.failed(&rig.publish("c", "s1", "hello")).await;
     assert_eq!(refused.code, FailureCode::ModelUnavailable);
-    assert!(refused.message.contains("breaker is open"), "{}", refused.message);
+    assert!(
+        refused.message.contains("breaker is open (the provider failed: down) for another "),
+        "{}",
+        refused.message
+    );
     assert!(!refused.attempt_log[0].sent, "no request was sent: {refused:?}");
     fail_times(&rig, "d", 20).await;
     assert_eq!(rig.models.calls(PROVIDER), 5, "no call while it is open");
@@ -107,6 +111,8 @@ async fn after_the_cooldown_one_probe_decides() {
         let body: Value = serde_json::from_slice(body).unwrap();
         assert_eq!((&body["stage"], &body["dependency"]), (&json!("generation"), &json!(PROVIDER)));
         assert!(body["at"].is_string(), "{body}");
+        let cause = (body["to"] == "open").then_some("the provider failed: down");
+        assert_eq!(body["cause"].as_str(), cause, "{body}");
         format!("{}->{}", body["from"].as_str().unwrap(), body["to"].as_str().unwrap())
     });
     let told: Vec<_> = told.collect();
@@ -154,4 +160,31 @@ async fn with_a_fallback_an_open_breaker_is_not_waited_out() {
         "the fallback was there all the time: {} s",
         rig.seconds() - before
     );
+}
+
+/// One user's prompt to which the model says nothing, however often it is asked, is no reason not to ask it for others.
+#[tokio::test(start_paused = true)]
+async fn answers_that_are_none_do_not_open_it() {
+    let (rig, _worker) = impatient().await;
+    rig.models.always(PROVIDER, Err(failure(ModelError::Unfit("it has no content".to_owned()))));
+    for n in 0..20 {
+        let failed = rig.failed(&rig.publish(&format!("a{n}"), "s1", "hello")).await;
+        assert_eq!(failed.code, FailureCode::BadResponse);
+    }
+    assert_eq!((rig.models.calls(PROVIDER), state(&rig)), (20, Some(0.0)));
+    rig.models.always(PROVIDER, Ok(answer("well")));
+    rig.saved(&rig.publish("b", "s2", "hello")).await;
+}
+
+/// Nor does such an answer waste the probe of a breaker that is open for another reason.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_none_closes_it_as_any_answer_does() {
+    let (rig, _worker) = impatient().await;
+    rig.models.always(PROVIDER, Err(down()));
+    fail_times(&rig, "a", 5).await;
+    assert_eq!(state(&rig), Some(2.0));
+    rig.pass(SECOND * 31).await;
+    rig.models.always(PROVIDER, Err(failure(ModelError::Unfit("it has no content".to_owned()))));
+    rig.failed(&rig.publish("b", "s1", "hello")).await;
+    assert_eq!((rig.models.calls(PROVIDER), state(&rig)), (6, Some(0.0)));
 }

@@ -22,6 +22,7 @@ mod model;
 mod poison;
 mod redo;
 mod reenact;
+mod room;
 mod routing;
 mod schedule;
 mod sessions;

@@ -106,7 +106,7 @@ async fn an_input_that_cannot_be_published_fails_and_frees_its_session() {
     let second = rig.publish("w2", "s1", "too large to publish");
     let third = rig.publish("w3", "s1", "hello");
     rig.saved(&first).await;
-    assert_eq!(rig.failed(&second).await.code, FailureCode::Internal);
+    assert_eq!(rig.failed(&second).await.code, FailureCode::ResultTooLarge);
     rig.saved(&third).await;
     assert_eq!(rig.types(&first), JOURNEY, "whoever released the turn is not to blame");
     assert!(
@@ -116,7 +116,7 @@ async fn an_input_that_cannot_be_published_fails_and_frees_its_session() {
 
     let alone = rig.publish("w4", "s2", "too large to publish");
     let next = rig.publish("w5", "s2", "hello");
-    assert_eq!(rig.failed(&alone).await.code, FailureCode::Internal);
+    assert_eq!(rig.failed(&alone).await.code, FailureCode::ResultTooLarge);
     rig.saved(&next).await;
 }
 

@@ -92,7 +92,9 @@ async fn only_its_own_breaker_opens_and_recovery_needs_no_restart() {
     assert_eq!(rig.sources.calls(ORDERS), 5, "the fifth failure opened it");
     let refused = ask(&rig, "b").await;
     assert_eq!((refused.calls, refused.status), (0, SourceStatus::Failed));
-    assert_eq!(refused.error.expect("a reason").code, "breaker_open");
+    let error = refused.error.expect("a reason");
+    assert_eq!(error.code, "breaker_open");
+    assert!(error.message.contains("breaker is open (cannot be reached: refused)"), "{}", error.message);
     assert_eq!(rig.sources.calls(ORDERS), 5);
     assert!(rig.seconds() < 5.0, "an open breaker is not waited for: {} s", rig.seconds());
     let gauge =
@@ -222,4 +224,29 @@ async fn the_breaker_of_a_required_source_is_waited_for_as_far_as_its_attempts_g
     rig.pass(SECOND).await;
     rig.sources.always(ORDERS, Ok(json!({"orders": []})));
     assert_eq!(rig.saved(&waiting).await.degraded, [""; 0], "it came back in time");
+}
+
+/// What depends on whose document is asked for (too large, an error page) says nothing about the documents of others.
+#[tokio::test(start_paused = true)]
+async fn one_user_s_document_closes_the_source_for_nobody_else() {
+    let (rig, _worker) = Rig::running().await;
+    let large = || Reply::Now(Ok(json!("x".repeat(20_000))));
+    let page = || Reply::Now(Err(FetchError::NotJson("line 1".to_owned())));
+    for n in 0..10 {
+        rig.sources.push(ORDERS, if n % 2 == 0 { large() } else { page() });
+        assert_eq!(ask(&rig, &format!("a{n}")).await.status, SourceStatus::Failed);
+    }
+    assert_eq!(ask(&rig, "b").await.status, SourceStatus::Ok);
+    assert_eq!(rig.meters.count("throughline_breaker_transitions_total", &[]), 0);
+
+    // Open for a reason of its own, it is closed by any answer.
+    rig.sources.always(ORDERS, Err(FetchError::Unreachable("refused".to_owned())));
+    for n in 0..3 {
+        ask(&rig, &format!("c{n}")).await;
+    }
+    rig.sources.always(ORDERS, Ok(json!("x".repeat(20_000))));
+    rig.pass(SECOND * 31).await;
+    assert_eq!(ask(&rig, "d").await.error.expect("too large").code, "too_large");
+    rig.sources.always(ORDERS, Ok(json!({"orders": []})));
+    assert_eq!(ask(&rig, "e").await.status, SourceStatus::Ok, "the probe was not lost");
 }

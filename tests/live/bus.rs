@@ -13,6 +13,8 @@ mod setup;
 
 use std::time::Duration;
 
+pub(crate) use bodies::large_events_arrive;
+
 use bytes::Bytes;
 use throughline::bus::nats::{
     NatsBus, NatsSettings, ReadRequest, StoredEvent,
@@ -47,7 +49,7 @@ async fn connect(server: &NatsServer) -> NatsBus {
     NatsBus::connect(settings(server)).await.unwrap()
 }
 
-async fn set_up(server: &NatsServer) -> NatsBus {
+pub(crate) async fn set_up(server: &NatsServer) -> NatsBus {
     let bus = connect(server).await;
     topology::setup(&bus, &limits()).await.unwrap();
     bus

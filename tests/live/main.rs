@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod bus;
+mod causes;
 mod chaos;
 mod containers;
 mod crashes;

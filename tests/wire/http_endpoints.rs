@@ -30,7 +30,7 @@ use throughline_actors::{
         memory::{bus::MemoryBus, model::ScriptedModels, source::ScriptedSources, store::MemoryStore},
         store::{
             Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, OpenTurns,
-            Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
+            Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, StoreTrouble, TurnsQuery,
         },
         tokenizer::FourBytes,
     },
@@ -52,6 +52,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 struct Breakable {
     bus: MemoryBus,
     broken: Arc<Notify>,
+    full: AtomicBool,
 }
 
 struct BreakableInbox {
@@ -136,6 +137,12 @@ impl Bus for Breakable {
     fn is_connected(&self) -> bool {
         self.bus.is_connected()
     }
+    async fn probe(&self) -> Result<(), BusError> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(BusError::Full("the stream E is full".to_owned()));
+        }
+        self.bus.probe().await
+    }
 }
 
 /// A store whose answers to a ping can be held back for ever.
@@ -208,7 +215,7 @@ impl Rig {
     async fn start() -> Self {
         let config = Config::default();
         let memory = MemoryBus::new(Namespace::new("endpoints").unwrap());
-        let bus = Arc::new(Breakable { bus: memory, broken: Arc::default() });
+        let bus = Arc::new(Breakable { bus: memory, broken: Arc::default(), full: AtomicBool::new(false) });
         let store = Arc::new(Stuck::default());
         let (_, telemetry) = Telemetry::apart(&Log::default(), &Env::new()).unwrap();
         let ports = Ports {
@@ -242,6 +249,19 @@ impl Rig {
         self.client.get(format!("http://{}{path}", self.http.address())).send().await.unwrap()
     }
 
+    /// Asks until this is the answer.
+    async fn until(&self, expected: &(u16, Value)) {
+        let mut answer = self.ready().await;
+        let asking = async {
+            while answer != *expected {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                answer = self.ready().await;
+            }
+        };
+        let in_time = timeout(LIMIT, asking).await.is_ok();
+        assert!(in_time, "{answer:?} instead of {expected:?}");
+    }
+
     async fn ready(&self) -> (u16, Value) {
         let response = self.get("/readyz").await;
         assert_eq!(response.headers()["cache-control"], "no-store");
@@ -249,37 +269,47 @@ impl Rig {
     }
 }
 
+fn checks(stages: &str, bus: &str, database: &str) -> Value {
+    json!({"stages": stages, "bus": bus, "database": database, "namespace": "ok"})
+}
+
 fn not_ready(checks: &Value) -> (u16, Value) {
-    (503, json!({"status": "not_ready", "checks": checks}))
+    (503, json!({"status": "not_ready", "checks": checks, "breakers": []}))
 }
 
 #[tokio::test]
 async fn ready_means_that_bus_database_and_stages_are() {
     throughline_tls();
     let rig = Rig::start().await;
-    let ready = (200, json!({"status": "ready", "checks": {"stages": "ok", "bus": "ok", "database": "ok"}}));
+    let ready = (200, json!({"status": "ready", "checks": checks("ok", "ok", "ok"), "breakers": []}));
     assert_eq!(rig.ready().await, ready);
 
     rig.bus.bus.set_connected(false);
-    assert_eq!(
-        rig.ready().await,
-        not_ready(&json!({"stages": "ok", "bus": "not connected", "database": "ok"}))
-    );
+    assert_eq!(rig.ready().await, not_ready(&checks("ok", "not connected", "ok")));
     rig.bus.bus.set_connected(true);
 
-    rig.store
-        .store
-        .fail_next(1, || StoreError::Busy { context: "ping", source: Some("password=hunter2".into()) });
-    let busy = json!({"stages": "ok", "bus": "ok", "database": "the database is busy: ping"});
-    assert_eq!(rig.ready().await, not_ready(&busy));
+    // For as long as it takes until the next probe.
+    rig.store.store.fail_next(usize::from(u8::MAX), || StoreError::Busy {
+        context: "trying to write",
+        trouble: StoreTrouble::DiskFull,
+        source: Some("database or disk is full, password=hunter2".into()),
+    });
+    let full = "the disk of the database is full: trying to write; make room on it; what waits goes on by itself: database \
+                or disk is full, password=***";
+    rig.until(&not_ready(&checks("ok", "ok", full))).await;
+    rig.store.store.mend();
 
     rig.store.silent.store(true, Ordering::SeqCst);
-    let silent = json!({"stages": "ok", "bus": "ok", "database": "no answer within 800ms"});
-    assert_eq!(rig.ready().await, not_ready(&silent));
+    rig.until(&not_ready(&checks("ok", "ok", "no answer within 800ms"))).await;
     // None of which is a reason to kill the process.
     assert_eq!(rig.get("/healthz").await.status(), 200);
     rig.store.silent.store(false, Ordering::SeqCst);
-    assert_eq!(rig.ready().await, ready);
+    rig.until(&ready).await;
+
+    rig.bus.full.store(true, Ordering::SeqCst);
+    rig.until(&not_ready(&checks("ok", "there is no room: the stream E is full", "ok"))).await;
+    rig.bus.full.store(false, Ordering::SeqCst);
+    rig.until(&ready).await;
 
     // A stage that lost its consumer, then no stage at all.
     rig.bus.broken.notify_one();

@@ -149,7 +149,7 @@ impl<'a> Asking<'a> {
         }
         // Hears of everything from here on, so that a recovery between looking and waiting is not missed.
         let recovery = candidate.model.provider.recovery();
-        let for_breaker = matches!(candidate.last, Some(AskError::Refused(Refused::BreakerOpen(_))));
+        let for_breaker = matches!(candidate.last, Some(AskError::Refused(Refused::BreakerOpen(..))));
         if for_breaker && candidate.model.provider.state() == BreakerState::Closed {
             return;
         }

@@ -75,26 +75,9 @@ impl AskError {
             Self::OwnRateLimit(_) | Self::HeldTooLong { .. } | Self::OverRateLimit { .. } => {
                 AttemptError::OwnRateLimit
             }
-            Self::Refused(Refused::BreakerOpen(_)) => AttemptError::BreakerOpen,
+            Self::Refused(Refused::BreakerOpen(..)) => AttemptError::BreakerOpen,
             Self::Refused(Refused::Paced(_)) => AttemptError::Paced,
-            Self::Failed(failure) => match &failure.error {
-                ModelError::Credentials => AttemptError::Credentials,
-                ModelError::BadRequest(_) => AttemptError::BadRequest,
-                ModelError::QuotaExhausted(_) => AttemptError::QuotaExhausted,
-                ModelError::UnknownModel(_) => AttemptError::UnknownModel,
-                ModelError::ContextTooLong(_) => AttemptError::ContextTooLong,
-                ModelError::ContentFiltered(_) => AttemptError::ContentFiltered,
-                ModelError::RateLimited => AttemptError::RateLimited,
-                ModelError::Server(_) => AttemptError::Server,
-                ModelError::Unreachable(_) => AttemptError::Unreachable,
-                ModelError::CutShort(_) => AttemptError::CutShort,
-                ModelError::TimedOut(Phase::Connect) => AttemptError::ConnectTimeout,
-                ModelError::TimedOut(Phase::FirstToken) => AttemptError::FirstTokenTimeout,
-                ModelError::TimedOut(Phase::Read) => AttemptError::ReadTimeout,
-                ModelError::TimedOut(Phase::Total) => AttemptError::TotalTimeout,
-                ModelError::TooLarge(_) => AttemptError::TooLarge,
-                ModelError::BadResponse(_) => AttemptError::BadResponse,
-            },
+            Self::Failed(failure) => failure.error.code(),
         }
     }
 
@@ -105,9 +88,8 @@ impl AskError {
             | Self::DoesNotFit { .. }
             | Self::HeldTooLong { .. }
             | Self::OverRateLimit { .. } => Fault::Permanent,
-            Self::OwnRateLimit(wait) | Self::Refused(Refused::BreakerOpen(wait) | Refused::Paced(wait)) => {
-                Fault::Transient { wait_at_least: Some(*wait) }
-            }
+            Self::OwnRateLimit(wait) => Fault::Transient { wait_at_least: Some(*wait) },
+            Self::Refused(refused) => Fault::Transient { wait_at_least: Some(refused.wait()) },
             Self::Failed(failure) => failure.fault(),
         }
     }
@@ -138,7 +120,7 @@ impl AskError {
             | Self::DoesNotFit { .. }
             | Self::HeldTooLong { .. }
             | Self::OverRateLimit { .. }
-            | Self::Refused(Refused::BreakerOpen(_))
+            | Self::Refused(Refused::BreakerOpen(..))
             | Self::Failed(_) => None,
         }
     }

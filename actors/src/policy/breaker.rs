@@ -32,6 +32,10 @@ impl Default for BreakerPolicy {
     }
 }
 
+/// How long a probe may take before another one is admitted, unless the cooldown is longer: longer than any operation of
+/// a database, whose breaker's cooldown is short. A probe that is given up says so; this is for one that is lost.
+const PROBE_LEASE: Duration = Duration::from_secs(15);
+
 /// The state, as others see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -113,8 +117,8 @@ impl Breaker {
     /// Asks leave for one call.
     ///
     /// # Errors
-    /// While open, and while half-open with the probe under way. A probe that is not settled within one cooldown
-    /// is given up, so that a lost permit cannot hold the breaker for ever.
+    /// While open, and while half-open with the probe under way. A probe that is not settled within one cooldown, or
+    /// 15 s, is given up, so that a lost permit cannot hold the breaker for ever.
     pub fn admit(&mut self, now: Instant) -> Result<Permit, Refusal> {
         match self.state {
             State::Closed { .. } => {}
@@ -124,7 +128,8 @@ impl Breaker {
             }
             State::Open { .. } | State::HalfOpen { .. } => {
                 self.generation += 1;
-                self.state = State::HalfOpen { probe_lease: Some(now + self.policy.cooldown) };
+                self.state =
+                    State::HalfOpen { probe_lease: Some(now + self.policy.cooldown.max(PROBE_LEASE)) };
             }
         }
         Ok(Permit { generation: self.generation })

@@ -65,6 +65,10 @@ pub const NOTE_TRIES: u32 = 3;
 /// else could be done with the slot, and a hand-back would use up one of the server's deliveries.
 pub const STORE_PATIENCE: Duration = Duration::from_mins(10);
 
+/// How often a database that fails is asked again while work waits for it, by one operation of each stage: work goes on
+/// within this time of its return. A statement a second is nothing to a database that is back, and to one that is away.
+pub const STORE_PROBE: Duration = Duration::from_secs(1);
+
 /// Longest time one worker may spend on one delivery before it is killed and the delivery handed back.
 pub const WORK_LIMIT: Duration = Duration::from_mins(30);
 
@@ -83,6 +87,14 @@ pub const QUARANTINE_DELAY: Duration = Duration::from_secs(10);
 
 /// Wait before the bus is asked again that did not take an event; and before a delivery comes again for that reason.
 pub const BUS_RETRY_DELAY: Duration = Duration::from_secs(2);
+
+/// A body that is larger than this, in bytes, is likely to be kept in the store for large bodies, and so is what is made of
+/// it.
+pub const LARGE_BODY_BYTES: usize = 64 * 1024;
+
+/// When a delivery comes again whose result needs room for large bodies that is not there. Long, because it is the hundred
+/// deliveries of a message that end its waiting.
+pub const BODIES_RETRY_DELAY: Duration = Duration::from_mins(1);
 
 /// How long a worker holds a result that the bus does not take, before it hands its delivery back and the result is
 /// lost. As with the database, there is nothing else to do meanwhile.

@@ -35,11 +35,13 @@ pub enum BusError {
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
-    /// A stream is full or at its limits; publishing works again when old events expire or limits are raised.
-    #[error(
-        "the event stream refuses new events: {0}; raise nats.max_bytes_mib or wait for old events to expire"
-    )]
+    /// A stream, its account or its server has no room; publishing works again when there is. The text says where, and
+    /// what to do.
+    #[error("there is no room: {0}")]
     Full(String),
+    /// The same of the store for large bodies: small events are still taken.
+    #[error("there is no room for a large body: {0}")]
+    BodiesFull(String),
     /// The event is larger than the server accepts.
     #[error("the event is {bytes} bytes, more than the server accepts")]
     TooLarge {
@@ -57,11 +59,14 @@ pub enum BusError {
     Encode(#[from] throughline_schemas::EncodeError),
 }
 
+/// Class of [`BusError::BodiesFull`].
+pub const BODIES_FULL: &str = "bodies_full";
+
 impl Classify for BusError {
     fn fault(&self) -> Fault {
         match self {
             Self::Unavailable { .. } => Fault::Unknown,
-            Self::Full(_) | Self::NotSetUp(_) | Self::Forbidden(_) => {
+            Self::Full(_) | Self::BodiesFull(_) | Self::NotSetUp(_) | Self::Forbidden(_) => {
                 Fault::Transient { wait_at_least: None }
             }
             Self::TooLarge { .. } | Self::Encode(_) => Fault::Permanent,
@@ -70,10 +75,24 @@ impl Classify for BusError {
 
     fn health(&self) -> Health {
         match self {
-            Self::Unavailable { .. } | Self::Full(_) | Self::NotSetUp(_) | Self::Forbidden(_) => {
-                Health::Failed
-            }
+            Self::Unavailable { .. }
+            | Self::Full(_)
+            | Self::BodiesFull(_)
+            | Self::NotSetUp(_)
+            | Self::Forbidden(_) => Health::Failed,
             Self::TooLarge { .. } | Self::Encode(_) => Health::Answered,
+        }
+    }
+
+    fn class(&self) -> &'static str {
+        match self {
+            Self::Unavailable { .. } => "unavailable",
+            Self::Full(_) => "full",
+            Self::BodiesFull(_) => BODIES_FULL,
+            Self::TooLarge { .. } => "too_large",
+            Self::NotSetUp(_) => "not_set_up",
+            Self::Forbidden(_) => "permission_denied",
+            Self::Encode(_) => "encode",
         }
     }
 }
@@ -299,6 +318,11 @@ pub trait Bus: Send + Sync + 'static {
     async fn publish_again(&self, subject: &Subject, sequence: u64) -> Result<Published, BusError>;
     /// Whether the connection is up at this moment.
     fn is_connected(&self) -> bool;
+    /// Answers if everything that events and letters are kept in is there, answers, and has room; as far as that can be
+    /// found out without publishing anything.
+    async fn probe(&self) -> Result<(), BusError> {
+        Ok(())
+    }
 }
 
 /// The event type that a stage consumes.

@@ -5,7 +5,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 pub use throughline_schemas::event::generation::ToolCall;
-use throughline_schemas::{FinishReason, TraceParent, Usage, event::generation::Message};
+use throughline_schemas::{
+    FinishReason, TraceParent, Usage,
+    event::generation::{AttemptError, Message},
+};
 
 use super::{Classify, Fault, Health};
 
@@ -190,10 +193,37 @@ pub enum ModelError {
     /// The answer is larger than allowed.
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
-    /// A success status with an answer that is not what the protocol promises, is empty, or is a stream that ended
-    /// without saying that it was complete.
+    /// A success status with an answer that is not what the protocol promises, or is a stream that ended without saying
+    /// that it was complete.
     #[error("the provider's answer is not usable: {0}")]
     BadResponse(String),
+    /// An answer as the protocol has it, with nothing in it, or not of the form that this request asked for.
+    #[error("the provider's answer is no answer to this request: {0}")]
+    Unfit(String),
+}
+
+impl ModelError {
+    /// The error, for a machine.
+    pub fn code(&self) -> AttemptError {
+        match self {
+            Self::Credentials => AttemptError::Credentials,
+            Self::BadRequest(_) => AttemptError::BadRequest,
+            Self::QuotaExhausted(_) => AttemptError::QuotaExhausted,
+            Self::UnknownModel(_) => AttemptError::UnknownModel,
+            Self::ContextTooLong(_) => AttemptError::ContextTooLong,
+            Self::ContentFiltered(_) => AttemptError::ContentFiltered,
+            Self::RateLimited => AttemptError::RateLimited,
+            Self::Server(_) => AttemptError::Server,
+            Self::Unreachable(_) => AttemptError::Unreachable,
+            Self::CutShort(_) => AttemptError::CutShort,
+            Self::TimedOut(Phase::Connect) => AttemptError::ConnectTimeout,
+            Self::TimedOut(Phase::FirstToken) => AttemptError::FirstTokenTimeout,
+            Self::TimedOut(Phase::Read) => AttemptError::ReadTimeout,
+            Self::TimedOut(Phase::Total) => AttemptError::TotalTimeout,
+            Self::TooLarge(_) => AttemptError::TooLarge,
+            Self::BadResponse(_) | Self::Unfit(_) => AttemptError::BadResponse,
+        }
+    }
 }
 
 /// A failed call.
@@ -237,16 +267,20 @@ impl Classify for ModelFailure {
             ModelError::CutShort(_)
             | ModelError::TimedOut(Phase::FirstToken | Phase::Read | Phase::Total)
             | ModelError::TooLarge(_)
-            | ModelError::BadResponse(_) => Fault::Unknown,
+            | ModelError::BadResponse(_)
+            | ModelError::Unfit(_) => Fault::Unknown,
         }
     }
 
     fn health(&self) -> Health {
         match &self.error {
+            // What depends on this one request says nothing to the requests of others.
             ModelError::BadRequest(_)
             | ModelError::UnknownModel(_)
             | ModelError::ContextTooLong(_)
-            | ModelError::ContentFiltered(_) => Health::Answered,
+            | ModelError::ContentFiltered(_)
+            | ModelError::TooLarge(_)
+            | ModelError::Unfit(_) => Health::Answered,
             ModelError::RateLimited => Health::Paced,
             ModelError::Credentials
             | ModelError::QuotaExhausted(_)
@@ -254,9 +288,12 @@ impl Classify for ModelFailure {
             | ModelError::Unreachable(_)
             | ModelError::CutShort(_)
             | ModelError::TimedOut(_)
-            | ModelError::TooLarge(_)
             | ModelError::BadResponse(_) => Health::Failed,
         }
+    }
+
+    fn class(&self) -> &'static str {
+        self.error.code().as_str()
     }
 }
 

@@ -109,16 +109,18 @@ impl Classify for FetchError {
 
     fn health(&self) -> Health {
         match self {
-            Self::NotFound(_) | Self::Refused(_) => Health::Answered,
+            // What depends on this one request says nothing to the requests of others: an id whose document is too
+            // large, a status that was chosen for it, an error page. Such calls are not made again, so that a source
+            // which answers everybody so costs each workflow one call and no waiting.
+            Self::NotFound(_) | Self::Refused(_) | Self::TooLarge(_) | Self::NotJson(_) => Health::Answered,
             // A call that was never made says nothing about the source.
             Self::RateLimited { .. } | Self::Misconfigured(_) => Health::Paced,
-            // A source that lies about its format or size is as useless as one that is down.
-            Self::TimedOut(_)
-            | Self::Unreachable(_)
-            | Self::Server { .. }
-            | Self::TooLarge(_)
-            | Self::NotJson(_) => Health::Failed,
+            Self::TimedOut(_) | Self::Unreachable(_) | Self::Server { .. } => Health::Failed,
         }
+    }
+
+    fn class(&self) -> &'static str {
+        self.code()
     }
 }
 

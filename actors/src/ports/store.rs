@@ -15,6 +15,7 @@ mod end;
 mod failure;
 mod fingerprint;
 mod listing;
+mod trouble;
 
 use async_trait::async_trait;
 use throughline_schemas::{
@@ -28,39 +29,58 @@ pub use self::{
     failure::{FAILURE_RECORD_BYTES, FailureRecord, failure_code},
     fingerprint::Fingerprint,
     listing::{ListedTurn, OpenTurns, Tally, TurnState, TurnsQuery},
+    trouble::StoreTrouble,
 };
 use super::{Classify, Fault, Health};
 
-/// Why the store could not do what it was asked.
+/// Why the store could not do what it was asked. Its text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It cannot be reached, or did not answer in time. A write may have happened.
-    #[error("the database did not answer: {context}")]
+    /// It cannot be reached, did not answer in time, or failed on the way. A write may have happened.
+    #[error("{}: {context}; {}", trouble.what(), trouble.advice())]
     Unavailable {
         /// What was being done.
         context: &'static str,
+        /// What is wrong.
+        trouble: StoreTrouble,
         /// The driver's error.
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
-    /// Another process holds its lock, or its disk is full; nothing was written.
-    #[error("the database is busy: {context}")]
+    /// It cannot do it as long as the trouble lasts, whatever is asked; nothing was written.
+    #[error("{}: {context}; {}", trouble.what(), trouble.advice())]
     Busy {
         /// What was being done.
         context: &'static str,
+        /// What is wrong.
+        trouble: StoreTrouble,
         /// The driver's error.
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
-    /// The statement failed for a reason that will not go away: a bug, or a database of another version.
-    #[error("the database refused: {context}; check its version with `throughline doctor`")]
+    /// It does not accept what was asked, and never will: a bug, or at the start a database of another version or a
+    /// mistake in the configuration.
+    #[error("{}: {context}; {}", trouble.what(), trouble.advice())]
     Refused {
         /// What was being done.
         context: &'static str,
+        /// What is wrong.
+        trouble: StoreTrouble,
         /// The driver's error.
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
+}
+
+impl StoreError {
+    /// What is wrong.
+    pub fn trouble(&self) -> StoreTrouble {
+        match self {
+            Self::Unavailable { trouble, .. }
+            | Self::Busy { trouble, .. }
+            | Self::Refused { trouble, .. } => *trouble,
+        }
+    }
 }
 
 impl Classify for StoreError {
@@ -77,6 +97,10 @@ impl Classify for StoreError {
             Self::Unavailable { .. } | Self::Busy { .. } => Health::Failed,
             Self::Refused { .. } => Health::Answered,
         }
+    }
+
+    fn class(&self) -> &'static str {
+        self.trouble().as_str()
     }
 }
 
@@ -232,6 +256,11 @@ pub trait Store: Send + Sync + 'static {
     async fn open_turns(&self) -> Result<OpenTurns, StoreError>;
     /// Answers if the database does.
     async fn ping(&self) -> Result<(), StoreError>;
+    /// Answers if the database can be written to, as far as that can be found out without changing anything that anybody
+    /// sees.
+    async fn probe(&self) -> Result<(), StoreError> {
+        self.ping().await
+    }
     /// Completes when this store can never answer again, because a task of its own has ended; never, if it has none.
     async fn ended(&self) {
         std::future::pending::<()>().await;

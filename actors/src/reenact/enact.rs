@@ -19,6 +19,7 @@ use crate::{
     prompt::PromptTemplate,
     settings::EngineSettings,
     stage::Stage,
+    vitals::Vitals,
 };
 
 /// What became of one recorded result.
@@ -96,6 +97,7 @@ impl Reenactor {
             clock: recording.clone(),
             entropy: recording.clone(),
             announcer: None,
+            vitals: Vitals::default(),
             admissions: Some(recording.clone()),
         };
         let ports = Ports {

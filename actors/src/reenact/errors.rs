@@ -36,7 +36,7 @@ pub(super) fn missed(attempt: &Attempt) -> Option<Missed> {
     let text = attempt.error.as_deref().unwrap_or_default();
     let words = |of: fn(String) -> ModelError| of(beyond(&of(String::new()).to_string(), text).to_owned());
     let error = match attempt.error_code? {
-        AttemptError::BreakerOpen => return Some(Missed::Refused(Refused::BreakerOpen(wait_in(text)))),
+        AttemptError::BreakerOpen => return Some(Missed::Refused(breaker_open(text))),
         AttemptError::Paced => return Some(Missed::Refused(Refused::Paced(wait_in(text)))),
         AttemptError::OwnRateLimit if attempt.error_class.is_none() => {
             return Some(Missed::NoRoom(wait_in(text)));
@@ -59,6 +59,9 @@ pub(super) fn missed(attempt: &Attempt) -> Option<Missed> {
         AttemptError::TotalTimeout => ModelError::TimedOut(Phase::Total),
         AttemptError::TooLarge => {
             ModelError::TooLarge(usize::try_from(last_number(text)).unwrap_or(usize::MAX))
+        }
+        AttemptError::BadResponse if text.contains(&ModelError::Unfit(String::new()).to_string()) => {
+            words(ModelError::Unfit)
         }
         AttemptError::BadResponse | AttemptError::Unrecognised => words(ModelError::BadResponse),
     };
@@ -94,7 +97,7 @@ pub(super) fn failed_fetch(failed: &FailedCall, call: &FetchCall) -> Result<Fetc
     let retry_after = failed.retry_after_ms.map(Duration::from_millis);
     let words = |of: fn(String) -> FetchError| of(beyond(&of(String::new()).to_string(), text).to_owned());
     Ok(match failed.error.code.as_str() {
-        "breaker_open" => return Err(Refused::BreakerOpen(wait_in(text))),
+        "breaker_open" => return Err(breaker_open(text)),
         "rate_limited" if failed.error.http_status.is_none() => return Err(Refused::Paced(wait_in(text))),
         "rate_limited" => FetchError::RateLimited { retry_after },
         "timed_out" => FetchError::TimedOut(call.timeout),
@@ -112,6 +115,15 @@ pub(super) fn failed_fetch(failed: &FailedCall, call: &FetchCall) -> Result<Fetc
 /// What a text has behind a beginning, wherever that begins.
 fn beyond<'a>(beginning: &str, text: &'a str) -> &'a str {
     text.find(beginning).and_then(|at| text.get(at + beginning.len()..)).unwrap_or(text)
+}
+
+/// The refusal of an open breaker, with what opened it if that was told.
+fn breaker_open(text: &str) -> Refused {
+    const BEFORE: &str = "breaker is open (";
+    const BEHIND: &str = ") for another ";
+    let cause = text.find(BEFORE).zip(text.rfind(BEHIND));
+    let cause = cause.and_then(|(before, behind)| text.get(before + BEFORE.len()..behind));
+    Refused::BreakerOpen(wait_in(text), cause.map(Into::into))
 }
 
 fn wait_in(text: &str) -> Duration {
@@ -169,6 +181,7 @@ mod tests {
             ModelError::TimedOut(Phase::Total),
             ModelError::TooLarge(4_194_304),
             ModelError::BadResponse(words()),
+            ModelError::Unfit(words()),
         ] {
             for should_retry in [None, Some(true), Some(false)] {
                 let facts = CallFacts { should_retry, ..CallFacts::default() };
@@ -183,8 +196,13 @@ mod tests {
     #[test]
     fn what_prevented_a_call_comes_back_as_it_was() {
         let wait = Duration::from_millis(12_345);
+        let open = |cause: Option<&str>| Refused::BreakerOpen(wait, cause.map(Into::into));
         for (error, expected) in [
-            (AskError::Refused(Refused::BreakerOpen(wait)), Missed::Refused(Refused::BreakerOpen(wait))),
+            (AskError::Refused(open(None)), Missed::Refused(open(None))),
+            (
+                AskError::Refused(open(Some("503 (x) for another 9 ms"))),
+                Missed::Refused(open(Some("503 (x) for another 9 ms"))),
+            ),
             (AskError::Refused(Refused::Paced(wait)), Missed::Refused(Refused::Paced(wait))),
             (AskError::OwnRateLimit(wait), Missed::NoRoom(wait)),
             (AskError::OverRateLimit { tokens: 9, limit: 8 }, Missed::DoesNotFit),
@@ -236,7 +254,10 @@ mod tests {
             assert_eq!(failed_fetch(&recorded, &call), Ok(error));
         }
         for (code, refused) in [
-            ("breaker_open", Refused::BreakerOpen(Duration::from_millis(77))),
+            (
+                "breaker_open",
+                Refused::BreakerOpen(Duration::from_millis(77), Some("failed (HTTP 503)".into())),
+            ),
             ("rate_limited", Refused::Paced(Duration::from_millis(77))),
         ] {
             assert_eq!(failed_fetch(&record(code, None, refused.to_string(), None), &call), Err(refused));

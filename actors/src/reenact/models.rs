@@ -178,8 +178,9 @@ impl ModelScript {
     /// Whether its provider let the call be made.
     pub(super) fn admit(&mut self) -> (Result<(), Refused>, Option<u64>) {
         let Some(index) = self.under_way else { return (Ok(()), None) };
-        match self.takes[index].missed {
+        match &self.takes[index].missed {
             Some(Missed::Refused(refused)) => {
+                let refused = refused.clone();
                 self.under_way = None;
                 (Err(refused), self.over(index))
             }

@@ -75,6 +75,8 @@ pub enum NotEnacted {
     FromOutside(FailureCode),
     /// What it resulted from is not in the recording: it has expired, or was not selected.
     CauseMissing(EventType),
+    /// A failure that was told from what the database kept of it, which has not the calls that were made.
+    CallsMissing(FailureCode),
 }
 
 impl Past {
@@ -149,7 +151,14 @@ impl Past {
 /// Which stage made an event, if one did.
 pub(super) fn made_by(result: &Stored) -> Result<StageName, NotEnacted> {
     if let EventData::WorkflowFailed(failed) = &result.event.data {
+        // A failing stage that makes recorded calls has made one, or its failure says why it was prevented.
+        let lacks_calls = match failed.stage {
+            StageName::External => failed.external.is_empty(),
+            StageName::Generation => failed.attempt_log.is_empty(),
+            StageName::Input | StageName::Context | StageName::Persistence => false,
+        };
         return match failed.code.ended_by() {
+            EndedBy::Stage if lacks_calls => Err(NotEnacted::CallsMissing(failed.code)),
             EndedBy::Stage => Ok(failed.stage),
             EndedBy::Burial | EndedBy::Outside => Err(NotEnacted::FromOutside(failed.code)),
         };

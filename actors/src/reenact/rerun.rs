@@ -23,6 +23,7 @@ use crate::{
     },
     prompt::PromptTemplate,
     settings::EngineSettings,
+    vitals::Vitals,
 };
 
 /// Stages that are made to run, in the order of the journey. What is behind them would store something.
@@ -87,6 +88,7 @@ impl Rerunner {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             announcer: None,
+            vitals: Vitals::default(),
             admissions: None,
         };
         let ports = Ports {

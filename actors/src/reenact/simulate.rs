@@ -34,6 +34,7 @@ use crate::{
     ports::{clock::Clock, tokenizer::Tokenizer},
     prompt::PromptTemplate,
     settings::EngineSettings,
+    vitals::Vitals,
 };
 
 /// Deliveries of one message after which a simulated workflow is given up; the engine would bury it.
@@ -243,6 +244,7 @@ impl Simulation {
             clock: Arc::clone(&clock),
             entropy: recording.clone(),
             announcer: None,
+            vitals: Vitals::default(),
             admissions: Some(Arc::new(Partly { anew: self.anew.clone() })),
         };
         let ports = Ports {

@@ -19,6 +19,7 @@ use throughline_schemas::{
 use tokio::time::Instant;
 
 use crate::{
+    cause::told,
     dependency::{CallError, Dependency, Missed, Refused, WhenRefused},
     handler::{Next, Run, Step, Stopped},
     ports::{
@@ -125,10 +126,17 @@ impl ExternalStep {
         let result = result.map_err(|gave_up| {
             let error = source_error(&spec.name, &gave_up.last);
             let (source, code, attempts) = (&spec.name, &error.code, gave_up.made);
+            let cause = told(&gave_up.last);
             if spec.required {
-                tracing::warn!(source, code, attempts, "a required source failed");
+                tracing::warn!(source, code, cause, attempts, "a required source failed");
             } else {
-                tracing::warn!(source, code, attempts, "source failed, the workflow goes on without it");
+                tracing::warn!(
+                    source,
+                    code,
+                    cause,
+                    attempts,
+                    "source failed, the workflow goes on without it"
+                );
             }
             (error, is_hopeless(&gave_up.last))
         });
@@ -195,7 +203,7 @@ fn skipped() -> SourceResult {
 
 fn source_error(source: &str, error: &CallError<FetchError>) -> SourceError {
     let (code, http_status) = match error {
-        CallError::Refused(Refused::BreakerOpen(_)) => ("breaker_open", None),
+        CallError::Refused(Refused::BreakerOpen(..)) => ("breaker_open", None),
         CallError::Refused(Refused::Paced(_)) => ("rate_limited", None),
         CallError::Failed(error) => (error.code(), error.http_status()),
     };

@@ -237,6 +237,7 @@ fn failure(code: FailureCode, message: String, attempts: u32, attempt_log: Vec<A
         | FailureCode::Interrupted
         | FailureCode::Merged
         | FailureCode::Stalled
+        | FailureCode::ResultTooLarge
         | FailureCode::Internal
         | FailureCode::Unrecognised => false,
     };

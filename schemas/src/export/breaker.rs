@@ -31,4 +31,8 @@ pub(super) struct BreakerMoved {
     to: BreakerState,
     /// When it changed.
     at: Timestamp,
+    /// What kind of failure opened it, for a machine; only of a breaker that opens.
+    class: Option<String>,
+    /// The failure that opened it, on one line; only of a breaker that opens.
+    cause: Option<String>,
 }

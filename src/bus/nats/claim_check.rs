@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::object_store::{InfoErrorKind, ObjectMetadata, ObjectStore};
+use async_nats::jetstream::object_store::{InfoErrorKind, ObjectMetadata, ObjectStore, PutError};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use throughline_actors::ports::bus::BusError;
+use throughline_actors::{cause::told, ports::bus::BusError};
 use throughline_schemas::EventType;
 use tokio::{
     io::AsyncReadExt,
@@ -15,21 +15,53 @@ use tokio::{
 use super::{
     Core,
     error::{unavailable, unavailable_because},
+    probe, requests,
 };
 
-/// Events up to this size travel in the message itself.
+/// Events up to this size travel in the message itself, unless the server takes less.
 pub(super) const INLINE_BYTES: usize = 64 * 1024;
+/// An event up to this size is not compared with what the server takes: no server that serves takes less.
+pub(super) const SMALL_BYTES: usize = 4 * 1024;
 /// Ends up to this size, and up to half of what the server takes, travel in the message, too: whoever may hear an end
 /// need not be one who may read bodies, which are inputs and prompts as well.
 pub(super) const INLINE_END_BYTES: usize = 512 * 1024;
+/// Bodies are stored in pieces of this size, unless the server takes less.
+const PIECE_BYTES: usize = 128 * 1024;
+/// What a message needs besides its body: subject, headers and what the server adds, in bytes.
+const HEADROOM_BYTES: usize = 2048;
 /// Largest body that is stored or fetched.
 pub(super) const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 /// How long storing or fetching one body may take.
 const TRANSFER_LIMIT: Duration = Duration::from_secs(10);
 /// How many bodies are fetched at once; bounds memory at this many times [`MAX_BODY_BYTES`].
 const TRANSFERS: usize = 8;
+/// What the server says when it, the account or the bucket has no room left.
+const NO_STORAGE: [&str; 4] = [
+    "maximum bytes exceeded",
+    "insufficient storage resources",
+    "insufficient resources",
+    "resource limits exceeded",
+];
 /// Length of a SHA-256 in hex.
 const NAME_BYTES: usize = 64;
+
+/// What a server that takes less than usual makes of large events; `None` of others.
+pub(super) fn small_payload(core: &Core) -> Option<String> {
+    let max_payload = core.connection.facts().max_payload;
+    let (inline, piece) = (fitting(INLINE_BYTES, max_payload), fitting(PIECE_BYTES, max_payload));
+    (piece < PIECE_BYTES).then(|| {
+        format!(
+            "it takes {max_payload} bytes at once, so events of more than {inline} bytes are kept in the object store, in \
+             pieces of {piece} bytes"
+        )
+    })
+}
+
+/// What is left of a size where the server takes only `max_payload` bytes at once.
+fn fitting(size: usize, max_payload: usize) -> usize {
+    // However small: the server says what it does not take.
+    size.min(max_payload.saturating_sub(HEADROOM_BYTES)).max(1)
+}
 
 /// The bucket.
 pub(super) struct Bodies {
@@ -63,12 +95,18 @@ impl Bodies {
                 Err(error) if error.kind() == InfoErrorKind::NotFound => {}
                 Err(error) => return Err(unavailable_because("looking for a stored body", error)),
             }
-            let metadata = ObjectMetadata { name: name.clone(), ..ObjectMetadata::default() };
-            store
-                .put(metadata, &mut body.as_ref())
-                .await
-                .map(|_| ())
-                .map_err(|error| unavailable_because("storing a large body", error))
+            // Pieces of what does not fit as a whole would be left behind.
+            self.room(core, body.len()).await?;
+            let chunk_size = Some(fitting(PIECE_BYTES, core.connection.facts().max_payload));
+            let metadata = ObjectMetadata { name: name.clone(), chunk_size, ..ObjectMetadata::default() };
+            match store.put(metadata, &mut body.as_ref()).await {
+                Ok(_) => Ok(()),
+                Err(error) => {
+                    // Others may have taken the room meanwhile.
+                    self.room(core, body.len()).await?;
+                    Err(refused(error))
+                }
+            }
         };
         self.within(core, stored, "storing a large body").await?;
         Ok(name)
@@ -99,6 +137,17 @@ impl Bodies {
         self.within(core, fetched, "fetching a large body").await
     }
 
+    /// `Err` if the bucket has no room for a body of this size.
+    async fn room(&self, core: &Core, bytes: usize) -> Result<(), BusError> {
+        let stream = core.names.bodies_stream();
+        let filling = requests::filling(core, &stream, core.settings.request_timeout).await?;
+        let bytes = u64::try_from(bytes.saturating_add(HEADROOM_BYTES)).unwrap_or(u64::MAX);
+        if filling.lacks_room_for(bytes) {
+            return Err(BusError::BodiesFull(probe::no_room(&stream, &filling)));
+        }
+        Ok(())
+    }
+
     async fn within<T>(
         &self,
         core: &Core,
@@ -125,7 +174,19 @@ impl Bodies {
 
 /// Up to which size an event travels in its message, on a server that takes messages of `max_payload` bytes.
 pub(super) fn inline_bytes(event_type: EventType, max_payload: usize) -> usize {
-    if event_type.is_end() { INLINE_END_BYTES.min(max_payload / 2).max(INLINE_BYTES) } else { INLINE_BYTES }
+    let most = if event_type.is_end() {
+        INLINE_END_BYTES.min(max_payload / 2).max(INLINE_BYTES)
+    } else {
+        INLINE_BYTES
+    };
+    fitting(most, max_payload)
+}
+
+/// Why a body was not stored. The client gives the server's answer as a text only.
+fn refused(error: PutError) -> BusError {
+    let text = told(&error);
+    let is_full = NO_STORAGE.iter().any(|words| text.contains(words));
+    if is_full { BusError::BodiesFull(text) } else { unavailable_because("storing a large body", error) }
 }
 
 /// Whether a header's value can be the name of a body: nothing but a lower-case hex SHA-256.
@@ -153,10 +214,20 @@ mod tests {
             (end, 1 << 20, INLINE_END_BYTES),
             (end, 8 << 20, INLINE_END_BYTES),
             (end, 256 * 1024, 128 * 1024),
-            (end, 64 * 1024, INLINE_BYTES),
+            (end, 64 * 1024, 64 * 1024 - HEADROOM_BYTES),
+            (other, 32 * 1024, 32 * 1024 - HEADROOM_BYTES),
         ] {
             assert_eq!(inline_bytes(event_type, max_payload), wanted, "{event_type} {max_payload}");
         }
+    }
+
+    #[test]
+    fn whatever_is_sent_fits_into_what_the_server_takes() {
+        const MIB: usize = 1 << 20;
+        assert_eq!((fitting(INLINE_BYTES, MIB), fitting(PIECE_BYTES, MIB)), (65_536, 131_072));
+        assert_eq!((fitting(INLINE_BYTES, 100_000), fitting(PIECE_BYTES, 100_000)), (65_536, 97_952));
+        assert_eq!(fitting(INLINE_BYTES, 32_768), 30_720);
+        assert_eq!(fitting(INLINE_BYTES, 10), 1, "no panic, whatever the server says of itself");
     }
 
     #[test]

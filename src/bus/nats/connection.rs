@@ -9,6 +9,7 @@ use std::{
 };
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, connection::State, jetstream};
+use throughline_actors::signals::NATS_CONNECTION_EVENTS;
 use tokio::{
     sync::{broadcast, watch},
     time::Instant,
@@ -273,7 +274,7 @@ impl Seen {
                 "client_error"
             }
         };
-        metrics::counter!("throughline_nats_connection_events_total", "event" => name).increment(1);
+        metrics::counter!(NATS_CONNECTION_EVENTS, "event" => name).increment(1);
     }
 }
 

@@ -24,6 +24,10 @@ const DELAYS: [Duration; ATTEMPTS - 1] =
     [Duration::from_millis(50), Duration::from_millis(250), Duration::from_secs(1)];
 /// No attempt begins later than this after the first.
 const LIMIT: Duration = Duration::from_secs(12);
+/// How long the server may take to tell of the stream that did not take a message.
+const STREAM_INFO_LIMIT: Duration = Duration::from_secs(1);
+/// The stream is at one of its own limits.
+const STORE_FAILED: u64 = 10_077;
 /// De-duplicates within the stream's window.
 pub(super) const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// Structured-mode `CloudEvents`.
@@ -33,7 +37,7 @@ const CONTENT_TYPE: &str = "application/cloudevents+json";
 pub(super) async fn event(core: &Core, event: &Event) -> Result<Published, BusError> {
     let body = Bytes::from(encode(event)?);
     let traceparent = event.meta.traceparent.to_string();
-    let is_large = body.len() > claim_check::INLINE_BYTES && {
+    let is_large = body.len() > claim_check::SMALL_BYTES && {
         let max_payload = core.connection.client.server_info().max_payload;
         body.len() > claim_check::inline_bytes(event.event_type(), max_payload)
     };
@@ -124,11 +128,12 @@ pub(super) async fn publish(
                     continue;
                 }
                 Verdict::Stored(published) => return Ok(published),
-                Verdict::Full(error) => return Err(BusError::Full(error.to_string())),
+                Verdict::Full(error) => return Err(BusError::Full(no_room(message.stream, &error))),
                 Verdict::TooLarge => return Err(BusError::TooLarge { bytes: message.body.len() }),
                 Verdict::Again(source) => unavailable_because(context(message), source),
             },
             Err(NoAnswer::TooLarge) => return Err(BusError::TooLarge { bytes: message.body.len() }),
+            Err(NoAnswer::TimedOut) => not_stored(core, message).await,
             Err(no_answer) => {
                 if matches!(no_answer, NoAnswer::NoResponders) && waits.len() > 0 {
                     unavailable(context(message))
@@ -149,6 +154,36 @@ pub(super) async fn publish(
 
 fn context(message: &Outgoing<'_>) -> String {
     format!("publishing on {}", message.subject)
+}
+
+/// What it means that a publish was not answered. A nats-server that could not write to its disk once answers no publish
+/// on that stream until it is restarted, while it answers everything else.
+async fn not_stored(core: &Core, message: &Outgoing<'_>) -> BusError {
+    let context = context(message);
+    let limit = core.settings.request_timeout.min(STREAM_INFO_LIMIT);
+    match requests::filling(core, message.stream, limit).await {
+        Ok(_) => unavailable(format!(
+            "{context}: the server answers, but stores nothing in the stream {}; if it stays so, its disk is or was full: \
+             make room, read the server's log, and restart it",
+            message.stream
+        )),
+        Err(BusError::NotSetUp(what)) => BusError::NotSetUp(what),
+        Err(_) => unavailable(context),
+    }
+}
+
+/// Who has no room, in the server's words, and what to do.
+fn no_room(stream: &str, error: &ApiError) -> String {
+    match error.err_code {
+        STORE_FAILED => format!(
+            "the stream {stream} says {error}; raise nats.max_bytes_mib and run `throughline setup`, or wait until old \
+             events expire"
+        ),
+        _ => format!(
+            "the server says {error}: the storage of its account or of the server itself is used up; raise its limits \
+             (max_file_store), or make room"
+        ),
+    }
 }
 
 /// What an answer to a publish means.
@@ -184,7 +219,7 @@ fn verdict(payload: &[u8]) -> Verdict {
         10_071 => Verdict::Stored(Published::Already),
         // Insufficient resources, memory or storage of the account used up, store failed (which is what reaching
         // max_bytes or max_msgs with discard new is called).
-        10_023 | 10_028 | 10_047 | 10_077 => Verdict::Full(error),
+        10_023 | 10_028 | 10_047 | STORE_FAILED => Verdict::Full(error),
         10_054 => Verdict::TooLarge,
         // Everything else may pass, notably 10158 and 10164 of clusters: a publish of this id or subject is under
         // way, and whether it will be stored is not known yet. The codes are an open set of numbers.

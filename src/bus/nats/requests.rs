@@ -190,3 +190,95 @@ async fn is_missing(core: &Core, subject: String) -> bool {
         Err(_) => false,
     }
 }
+
+/// How full a stream is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Filling {
+    /// Bytes in it.
+    pub(super) bytes: u64,
+    /// Bytes that it may hold; `None` if it has no limit of its own.
+    pub(super) max_bytes: Option<u64>,
+    /// It refuses what does not fit, instead of dropping what is oldest.
+    pub(super) refuses: bool,
+}
+
+impl Filling {
+    /// Whether it would refuse so many bytes more.
+    pub(super) fn lacks_room_for(&self, bytes: u64) -> bool {
+        self.refuses && self.max_bytes.is_some_and(|most| self.bytes.saturating_add(bytes) > most)
+    }
+
+    /// As in `31.9 of 32 MiB`.
+    pub(super) fn in_words(&self) -> String {
+        // Tenths are enough, and exact.
+        let mib = |bytes: u64| {
+            let tenths = bytes.saturating_mul(10) >> 20;
+            format!("{}.{}", tenths / 10, tenths % 10)
+        };
+        match self.max_bytes {
+            Some(most) => format!("{} of {} MiB", mib(self.bytes), mib(most)),
+            None => format!("{} MiB", mib(self.bytes)),
+        }
+    }
+}
+
+/// How full a stream is, by the server's word, within `limit`.
+pub(super) async fn filling(core: &Core, stream: &str, limit: Duration) -> Result<Filling, BusError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        error: Option<ApiError>,
+        config: Option<Config>,
+        state: Option<State>,
+    }
+    #[derive(Deserialize)]
+    struct Config {
+        max_bytes: i64,
+        #[serde(default)]
+        discard: String,
+    }
+    #[derive(Deserialize)]
+    struct State {
+        bytes: u64,
+    }
+    let context = || format!("looking at the stream {stream}");
+    let subject = format!("$JS.API.STREAM.INFO.{stream}");
+    let message = match request(core, subject.into(), None, Bytes::new(), limit).await {
+        Ok(message) => message,
+        Err(NoAnswer::Forbidden(words)) => return Err(BusError::Forbidden(words)),
+        Err(NoAnswer::Client(source)) => return Err(unavailable_because(context(), source)),
+        Err(NoAnswer::NoResponders) => {
+            return Err(unavailable(format!("{}: the server has no JetStream at this moment", context())));
+        }
+        Err(NoAnswer::TimedOut | NoAnswer::Reconnected | NoAnswer::TooLarge) => {
+            return Err(unavailable(context()));
+        }
+    };
+    let answer: Answer =
+        serde_json::from_slice(&message.payload).map_err(|error| unavailable_because(context(), error))?;
+    match answer {
+        Answer { error: Some(error), .. } if error.is_not_found() => {
+            Err(BusError::NotSetUp(format!("the stream {stream} does not exist")))
+        }
+        Answer { error: Some(error), .. } => Err(unavailable_because(context(), error)),
+        Answer { config: Some(config), state: Some(state), .. } => Ok(Filling {
+            bytes: state.bytes,
+            max_bytes: u64::try_from(config.max_bytes).ok().filter(|most| *most > 0),
+            refuses: config.discard == "new",
+        }),
+        Answer { .. } => Err(unavailable(format!("{}: an empty answer", context()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_refuses_can_lack_room() {
+        let full = Filling { bytes: 33_500_000, max_bytes: Some(32 << 20), refuses: true };
+        assert!(full.lacks_room_for(65_536) && !full.lacks_room_for(1_000));
+        assert!(!Filling { refuses: false, ..full.clone() }.lacks_room_for(65_536));
+        assert!(!Filling { max_bytes: None, ..full.clone() }.lacks_room_for(u64::MAX));
+        assert_eq!(full.in_words(), "31.9 of 32.0 MiB");
+    }
+}

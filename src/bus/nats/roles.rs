@@ -94,6 +94,8 @@ fn worker(ns: &Namespace, names: &Names) -> Vec<String> {
         format!("$JS.API.CONSUMER.UNPIN.{events}.{}", Names::consumer(StageName::Input)),
         format!("{ns}.live.w"),
         format!("$JS.API.STREAM.INFO.{events}"),
+        format!("$JS.API.STREAM.INFO.{}", names.dead()),
+        format!("$JS.API.STREAM.INFO.{}", names.claims_stream()),
         format!("$JS.API.DIRECT.GET.{events}"),
         format!("$JS.API.DIRECT.GET.{events}.x"),
         format!("$JS.API.STREAM.MSG.GET.{events}"),

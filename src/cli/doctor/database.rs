@@ -1,9 +1,12 @@
 //! Whether the database opens, has its tables and can be written to.
 
-use std::{error::Error, fs::OpenOptions, iter::successors, path::Path, str::FromStr, time::Duration};
+use std::{error::Error, fs::OpenOptions, path::Path, str::FromStr, time::Duration};
 
 use sqlx::sqlite::SqliteConnectOptions;
-use throughline_actors::ports::store::Store;
+use throughline_actors::{
+    cause::told,
+    ports::store::{Store, StoreError, StoreTrouble},
+};
 
 use super::{
     finding::{Finding, within},
@@ -13,7 +16,7 @@ use crate::{
     app::{AdapterError, open_store},
     cli::exit::with_causes,
     config::{Config, Env},
-    storage::{Database, OtherVersion, postgres_code},
+    storage::{Database, DatabaseError},
 };
 
 /// How long opening and asking may take; opening waits for the locks of other processes.
@@ -52,40 +55,51 @@ pub(super) async fn check(config: &Config, env: &Env) -> Finding {
             }
         };
         store.close().await;
-        answered.unwrap_or_else(|error| {
-            Finding::unreachable(NAME, with_causes(&error), "check the disk it is on")
-        })
+        answered.unwrap_or_else(|error| trouble(&url, &error))
     })
     .await
 }
 
 fn not_open(url: &str, error: &AdapterError) -> Finding {
-    if let Some(other) = other_version(error) {
-        Finding::fail(NAME, format!("{url}: {other}"), "")
-    } else if let Some(advice) = postgres_code(error).and_then(advice_on) {
-        Finding::fail(NAME, with_causes(error), advice)
-    } else if error.is_unavailable() {
-        Finding::unreachable(NAME, with_causes(error), "check database.url and its permissions")
-    } else {
-        Finding::fail(NAME, with_causes(error), "correct database.url")
+    match error {
+        AdapterError::Store { source: DatabaseError::Store(error), .. } => trouble(url, error),
+        AdapterError::Store { source: DatabaseError::Unknown, .. }
+        | AdapterError::Namespace(_)
+        | AdapterError::Secret { .. }
+        | AdapterError::Nats(_)
+        | AdapterError::NoDatabase
+        | AdapterError::DatabaseFile { .. }
+        | AdapterError::Sources(_)
+        | AdapterError::HeaderName(_)
+        | AdapterError::Models(_) => Finding::fail(NAME, with_causes(error), "correct database.url"),
     }
 }
 
-/// What to change where a PostgreSQL server refuses; the codes are in appendix A of its manual.
-fn advice_on(code: &str) -> Option<&'static str> {
-    Some(match code {
-        "3D000" => {
-            "create the database (createdb), or correct database.url; the first worker makes its tables"
-        }
-        "28000" | "28P01" => "correct the user and the password of database.url",
-        "42501" => "grant its user CREATE on the schema for the first start, and the tables afterwards",
-        _ => return None,
-    })
-}
-
-/// Whether it is a database that this version cannot use; the error says what to do.
-fn other_version<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e OtherVersion> {
-    successors(Some(error), |error| (**error).source()).find_map(|error| error.downcast_ref())
+/// What is wrong, in the driver's own words, too, and what to do about it.
+fn trouble(url: &str, error: &StoreError) -> Finding {
+    let trouble = error.trouble();
+    let words = error.source().map(told).map(|words| format!(": {words}")).unwrap_or_default();
+    let detail = format!("{url}: {}{words}", trouble.what());
+    match trouble {
+        StoreTrouble::Unreachable
+        | StoreTrouble::TooSlow
+        | StoreTrouble::Locked
+        | StoreTrouble::Conflict
+        | StoreTrouble::TooManyConnections
+        | StoreTrouble::OutOfResources
+        | StoreTrouble::CannotOpen
+        | StoreTrouble::Io
+        | StoreTrouble::Closed => Finding::unreachable(NAME, detail, trouble.advice()),
+        StoreTrouble::DiskFull
+        | StoreTrouble::ReadOnly
+        | StoreTrouble::Denied
+        | StoreTrouble::Corrupt
+        | StoreTrouble::WrongPassword
+        | StoreTrouble::NoDatabase
+        | StoreTrouble::OtherVersion
+        | StoreTrouble::Misconfigured
+        | StoreTrouble::Refused => Finding::fail(NAME, detail, trouble.advice()),
+    }
 }
 
 /// Whether the first worker will be able to create it.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{self, consumer::pull};
-use throughline_actors::ports::bus::BusError;
+use throughline_actors::ports::bus::{Bus, BusError};
 use throughline_schemas::StageName;
 
 use super::{
@@ -23,8 +23,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(12);
 const CHECK_LIMIT: Duration = Duration::from_secs(10);
 /// How long closing may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
-/// A message must be able to hold an event that is not kept elsewhere, or a piece of one that is (128 KiB).
-const MIN_PAYLOAD: usize = 256 * 1024;
+/// A message must be able to hold an event of which all that may be kept elsewhere is.
+const MIN_PAYLOAD: usize = 8 * 1024;
+const RAISE_PAYLOAD: &str = "set max_payload: 1MB in the server's configuration";
 /// Streams and accounts that are fuller than this, in percent, are worth a word.
 const FULL_PERCENT: u64 = 80;
 /// Differences named at most.
@@ -45,7 +46,7 @@ pub(super) async fn check(config: &Config, env: &Env, role: Role) -> Vec<Finding
     };
     let jetstream =
         jetstream::ContextBuilder::new().timeout(config.nats.request_timeout).build(bus.client().clone());
-    let (account, streams, space, workers, sync, whoami, identity) = tokio::join!(
+    let (account, streams, space, workers, sync, whoami, identity, room, health) = tokio::join!(
         within("jetstream", CHECK_LIMIT, account(&bus, &jetstream)),
         within("streams", CHECK_LIMIT, Box::pin(streams(config, &bus, &jetstream, role))),
         space(&bus, &jetstream),
@@ -53,9 +54,11 @@ pub(super) async fn check(config: &Config, env: &Env, role: Role) -> Vec<Finding
         within("sync", CHECK_LIMIT, sync::check(config, &bus)),
         Box::pin(whoami::check(config, &bus, role)),
         Box::pin(identity::check(config, env, &bus, role)),
+        Box::pin(room(&bus, role)),
+        Box::pin(sync::health(config, &bus)),
     );
     let findings = [server(config, &bus), account, streams].into_iter().chain(space).chain(workers);
-    let findings = findings.chain(identity).chain([sync]).chain(whoami).collect();
+    let findings = findings.chain(room).chain(health).chain(identity).chain([sync]).chain(whoami).collect();
     bus.close(CLOSE_LIMIT).await;
     findings
 }
@@ -66,9 +69,26 @@ fn server(config: &Config, bus: &NatsBus) -> Finding {
     let detail = format!("{} is nats-server {}", config.nats.url, facts.version);
     if facts.max_payload < MIN_PAYLOAD {
         let detail = format!("{detail}, max_payload is {} bytes", facts.max_payload);
-        return Finding::fail("nats", detail, "set max_payload: 1MB in the server's configuration");
+        return Finding::fail("nats", detail, RAISE_PAYLOAD);
     }
-    Finding::ok("nats", detail)
+    match bus.small_payload() {
+        Some(words) => Finding::warn("nats", format!("{detail}; {words}"), RAISE_PAYLOAD),
+        None => Finding::ok("nats", detail),
+    }
+}
+
+/// Whether everything that events are kept in answers and has room; nothing if so, or if this role may not ask.
+async fn room(bus: &NatsBus, role: Role) -> Option<Finding> {
+    const NAME: &str = "room";
+    match role {
+        Role::Worker | Role::Admin => {}
+        Role::Publisher | Role::Reader => return None,
+    }
+    match bus.probe().await {
+        // What is missing or forbidden, the checks of the streams and of the permissions say.
+        Ok(()) | Err(BusError::NotSetUp(_) | BusError::Forbidden(_)) => None,
+        Err(error) => Some(Finding::fail(NAME, with_causes(&error), "")),
+    }
 }
 
 async fn account(bus: &NatsBus, jetstream: &jetstream::Context) -> Finding {

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use reqwest::Url;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::Instant;
 
 use super::{finding::Finding, whoami::is_loopback};
@@ -60,20 +60,43 @@ enum Whose {
 }
 
 pub(super) async fn check(config: &Config, bus: &NatsBus) -> Finding {
-    let told = if let Some(urls) = &config.nats.monitoring_url {
-        ask_all(urls.split(',').map(|url| url.trim().to_owned()), &Whose::Named).await
-    } else {
-        let info = bus.client().server_info();
-        let whose = Whose::Server { id: info.server_id, cluster: info.cluster };
-        let urls = config.nats.servers().filter_map(|url| monitoring_of(url, MONITORING_PORT));
-        ask_all(urls, &whose).await
-    };
+    let (urls, whose) = monitorings(config, bus);
+    let told = futures_util::future::join_all(urls.into_iter().map(|url| ask(url, &whose))).await;
     let replicas = config.nats.replicas;
     judge(&told, replicas, config.nats.servers().all(is_loopback))
 }
 
-async fn ask_all(urls: impl Iterator<Item = String>, whose: &Whose) -> Vec<Option<Settings>> {
-    futures_util::future::join_all(urls.map(|url| ask(url, whose))).await
+/// What a server says of its own health, if that is bad. A stream that met a full disk once takes nothing until its server
+/// is restarted, and only the monitoring tells.
+pub(super) async fn health(config: &Config, bus: &NatsBus) -> Option<Finding> {
+    let (urls, whose) = monitorings(config, bus);
+    let asked = urls.into_iter().map(async |url| {
+        ask(url.clone(), &whose).await?;
+        let health: Health = get(&format!("{}/healthz", url.trim_end_matches('/'))).await?;
+        health.error.filter(|error| !error.is_empty())
+    });
+    let errors = futures_util::future::join_all(asked).await;
+    let error = errors.into_iter().flatten().next()?;
+    let advice = "read the server's log; if its disk was full, make room and restart it, since it does not recover by itself";
+    Some(Finding::fail("server", format!("the NATS server says of itself: {error}"), advice))
+}
+
+/// What the monitoring says of the server's health.
+#[derive(Debug, Deserialize)]
+struct Health {
+    #[serde(default)]
+    error: Option<String>,
+}
+
+/// Where the servers' monitoring may be.
+fn monitorings(config: &Config, bus: &NatsBus) -> (Vec<String>, Whose) {
+    if let Some(urls) = &config.nats.monitoring_url {
+        return (urls.split(',').map(|url| url.trim().to_owned()).collect(), Whose::Named);
+    }
+    let info = bus.client().server_info();
+    let whose = Whose::Server { id: info.server_id, cluster: info.cluster };
+    let urls = config.nats.servers().filter_map(|url| monitoring_of(url, MONITORING_PORT));
+    (urls.collect(), whose)
 }
 
 /// `told` is what each server's monitoring said, if it answered.
@@ -120,15 +143,7 @@ fn monitoring_of(url: &str, port: u16) -> Option<String> {
 
 /// What the monitoring at `url` says, if it is of a server that is meant.
 async fn ask(url: String, whose: &Whose) -> Option<Settings> {
-    let client = http_client::client(LIMIT, false).ok()?;
-    let asked = async {
-        let response =
-            client.get(format!("{}/jsz?config=true", url.trim_end_matches('/'))).send().await.ok()?;
-        let limits =
-            BodyLimits { max_bytes: MAX_BYTES, between_pieces: None, deadline: Instant::now() + LIMIT };
-        serde_json::from_slice::<Answer>(&body::read(response, limits).await.ok()?).ok()
-    };
-    let answer = tokio::time::timeout(LIMIT, asked).await.ok()??;
+    let answer: Answer = get(&format!("{}/jsz?config=true", url.trim_end_matches('/'))).await?;
     let is_meant = match whose {
         Whose::Named => true,
         Whose::Server { id, cluster } => {
@@ -139,6 +154,18 @@ async fn ask(url: String, whose: &Whose) -> Option<Settings> {
         }
     };
     if is_meant { answer.config } else { None }
+}
+
+/// A small JSON document, whatever its status, within the limits.
+pub(super) async fn get<T: DeserializeOwned>(url: &str) -> Option<T> {
+    let client = http_client::client(LIMIT, false).ok()?;
+    let asked = async {
+        let response = client.get(url).send().await.ok()?;
+        let limits =
+            BodyLimits { max_bytes: MAX_BYTES, between_pieces: None, deadline: Instant::now() + LIMIT };
+        serde_json::from_slice(&body::read(response, limits).await.ok()?).ok()
+    };
+    tokio::time::timeout(LIMIT, asked).await.ok()?
 }
 
 #[cfg(test)]

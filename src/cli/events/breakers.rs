@@ -11,6 +11,9 @@ use crate::{
     cli::{Failure, bus_error},
 };
 
+/// How much of an announcement is shown, in characters: a cause has at most 500 bytes.
+const MAX_CHARS: usize = 700;
+
 /// Announcements of breakers. They are not stored.
 pub(super) struct Breakers {
     messages: Subscriber,
@@ -26,6 +29,8 @@ struct Announced {
     dependency: String,
     from: String,
     to: String,
+    #[serde(default)]
+    cause: Option<String>,
 }
 
 impl Breakers {
@@ -60,9 +65,10 @@ impl Moved {
     /// For people, and whether it is bad news. Nothing if it is not understood.
     pub(super) fn words(&self) -> Option<(String, bool)> {
         let moved: Announced = serde_json::from_slice(&self.0).ok()?;
-        let Announced { stage, dependency, from, to } = moved;
-        let text = format!("breaker of {dependency} ({stage}): {from} -> {to}");
-        Some((crate::cli::timeline::clean(&text, 300), to == "open"))
+        let Announced { stage, dependency, from, to, cause } = moved;
+        let cause = cause.map(|cause| format!(", because {cause}")).unwrap_or_default();
+        let text = format!("breaker of {dependency} ({stage}): {from} -> {to}{cause}");
+        Some((crate::cli::timeline::clean(&text, MAX_CHARS), to == "open"))
     }
 }
 
@@ -82,9 +88,17 @@ mod tests {
             from: BreakerState::Closed,
             to: BreakerState::Open,
             at: Timestamp::from_unix_ms(0),
+            class: Some("server"),
+            cause: Some("the provider failed: \u{1b}[31mdown".to_owned()),
         };
         let heard = Moved(serde_json::to_vec(&moved).unwrap().into());
-        assert_eq!(heard.words(), Some(("breaker of openai (generation): closed -> open".to_owned(), true)));
+        let (words, is_bad) = heard.words().unwrap();
+        let told = "breaker of openai (generation): closed -> open, because the provider failed: ";
+        assert!(is_bad && words.starts_with(told) && !words.contains('\u{1b}'), "{words}");
+        let earlier = Moved(Bytes::from_static(
+            br#"{"stage":"input","dependency":"database","from":"closed","to":"open","at":"2026-01-01T00:00:00Z"}"#,
+        ));
+        assert_eq!(earlier.words(), Some(("breaker of database (input): closed -> open".to_owned(), true)));
         assert!(heard.json().unwrap().contains("\"type\":\"breaker_moved\""));
         let noise = Moved(Bytes::from_static(b"\x1b[31m"));
         assert!(noise.words().is_none() && noise.json().is_none());

@@ -197,6 +197,9 @@ impl Tally {
 fn reason(why: NotEnacted) -> String {
     match why {
         NotEnacted::FromOutside(code) => format!("ended from outside its stages ({code})"),
+        NotEnacted::CallsMissing(code) => {
+            format!("told from the database, which has not the calls that were made ({code})")
+        }
         NotEnacted::CauseMissing(event_type) => format!("their {event_type} is not on record"),
     }
 }

@@ -58,8 +58,10 @@ pub(super) enum Unusable {
     Withheld(String),
     /// It says that it failed.
     Said(Refusal),
-    /// In words.
+    /// In words: it is not what the protocol promises.
     Broken(String),
+    /// In words: it is as the protocol has it, and no answer to this request.
+    Unfit(String),
 }
 
 impl Unusable {
@@ -69,6 +71,7 @@ impl Unusable {
             Self::Withheld(why) => ModelError::ContentFiltered(why),
             Self::Said(refusal) => refusal.classify_success(),
             Self::Broken(what) => ModelError::BadResponse(format!("{what} ({received})")),
+            Self::Unfit(what) => ModelError::Unfit(format!("{what} ({received})")),
         }
     }
 }
@@ -91,7 +94,7 @@ impl Draft {
                     | FinishReason::Other => "",
                 };
                 let said = text::one_line(self.finish.raw.as_deref().unwrap_or("none"), PREVIEW_CHARS);
-                return Err(Unusable::Broken(format!("it has no content, finish_reason {said}{hint}")));
+                return Err(Unusable::Unfit(format!("it has no content, finish_reason {said}{hint}")));
             }
         }
         let is_json = || serde_json::from_str::<serde::de::IgnoredAny>(&self.text);
@@ -99,7 +102,7 @@ impl Draft {
             // What was cut or withheld says so itself.
             (AnswerFormat::Json(_), FinishReason::Stop | FinishReason::Other) => {
                 if let Err(error) = is_json() {
-                    return Err(Unusable::Broken(format!("it is not the JSON that was asked for: {error}")));
+                    return Err(Unusable::Unfit(format!("it is not the JSON that was asked for: {error}")));
                 }
             }
             (

@@ -1,8 +1,9 @@
 //! What PostgreSQL's error codes mean to a stage (SQLSTATE, appendix A of its manual).
 
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
+use throughline_actors::ports::store::StoreTrouble;
 
-use crate::storage::error::Kind;
+use crate::storage::error::{Kind, Meaning};
 
 /// Two transactions could not both be done; nothing was written, and to try again is all there is to do.
 const SERIALIZATION_FAILURE: &str = "40001";
@@ -16,25 +17,50 @@ const TOO_MANY_CONNECTIONS: &str = "53300";
 /// A standby: the primary is elsewhere now.
 const READ_ONLY: &str = "25006";
 
-pub(in crate::storage) fn kind(error: &PgDatabaseError) -> Kind {
+const DISK_FULL: &str = "53100";
+/// Who one is, and whether one may.
+const INVALID_AUTHORIZATION: &str = "28000";
+const INVALID_PASSWORD: &str = "28P01";
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+const UNKNOWN_DATABASE: &str = "3D000";
+const UNKNOWN_SCHEMA: &str = "3F000";
+/// What is missing of what the migrations make.
+const UNDEFINED_TABLE: &str = "42P01";
+const UNDEFINED_COLUMN: &str = "42703";
+const UNDEFINED_FUNCTION: &str = "42883";
+const DATA_CORRUPTED: &str = "XX001";
+const INDEX_CORRUPTED: &str = "XX002";
+
+pub(in crate::storage) fn meaning(error: &PgDatabaseError) -> Meaning {
     of_code(error.code())
 }
 
-fn of_code(code: &str) -> Kind {
+fn of_code(code: &str) -> Meaning {
+    use StoreTrouble as T;
     match code {
-        SERIALIZATION_FAILURE
-        | DEADLOCK_DETECTED
-        | LOCK_NOT_AVAILABLE
-        | QUERY_CANCELED
-        | CANNOT_CONNECT_NOW
-        | READ_ONLY => Kind::Busy,
+        SERIALIZATION_FAILURE | DEADLOCK_DETECTED => Meaning(Kind::Busy, T::Conflict),
+        LOCK_NOT_AVAILABLE => Meaning(Kind::Busy, T::Locked),
+        QUERY_CANCELED => Meaning(Kind::Busy, T::TooSlow),
+        CANNOT_CONNECT_NOW => Meaning(Kind::Busy, T::Unreachable),
+        READ_ONLY => Meaning(Kind::Busy, T::ReadOnly),
+        DISK_FULL => Meaning(Kind::Busy, T::DiskFull),
+        TOO_MANY_CONNECTIONS => Meaning(Kind::Busy, T::TooManyConnections),
+        INVALID_AUTHORIZATION | INVALID_PASSWORD => Meaning(Kind::Busy, T::WrongPassword),
+        INSUFFICIENT_PRIVILEGE => Meaning(Kind::Busy, T::Denied),
+        UNKNOWN_DATABASE => Meaning(Kind::Busy, T::NoDatabase),
+        UNDEFINED_TABLE | UNDEFINED_COLUMN | UNDEFINED_FUNCTION | UNKNOWN_SCHEMA => {
+            Meaning(Kind::Busy, T::OtherVersion)
+        }
+        DATA_CORRUPTED | INDEX_CORRUPTED => Meaning(Kind::Unavailable, T::Corrupt),
         _ => match code.get(..2) {
-            // No room: on the disk, in memory, for a connection, for a lock.
-            Some("53") => Kind::Busy,
+            // No room: in memory, for a lock.
+            Some("53") => Meaning(Kind::Busy, T::OutOfResources),
             // The connection, an operator's intervention (57P01: the backend was told to end, perhaps after its
-            // commit), the system below (58030: an I/O error).
-            Some("08" | "57" | "58") => Kind::Unavailable,
-            _ => Kind::Refused,
+            // commit).
+            Some("08" | "57") => Meaning(Kind::Unavailable, T::Unreachable),
+            // The system below (58030: an I/O error).
+            Some("58") => Meaning(Kind::Unavailable, T::Io),
+            _ => Meaning(Kind::Refused, T::Refused),
         },
     }
 }
@@ -71,23 +97,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_code_says_whether_it_may_have_happened() {
+    fn each_code_says_what_is_wrong_and_whether_it_may_have_happened() {
+        use StoreTrouble as T;
         const UNIQUE_VIOLATION: &str = "23505";
-        const UNDEFINED_FUNCTION: &str = "42883";
-        const INVALID_PASSWORD: &str = "28P01";
-        const DISK_FULL: &str = "53100";
+        const OUT_OF_MEMORY: &str = "53200";
         const ADMIN_SHUTDOWN: &str = "57P01";
         const CRASH_SHUTDOWN: &str = "57P02";
         const CONNECTION_FAILURE: &str = "08006";
         const IO_ERROR: &str = "58030";
-        for code in [SERIALIZATION_FAILURE, DEADLOCK_DETECTED, DISK_FULL, TOO_MANY_CONNECTIONS, READ_ONLY] {
-            assert_eq!(of_code(code), Kind::Busy, "{code}");
-        }
-        for code in [ADMIN_SHUTDOWN, CRASH_SHUTDOWN, CONNECTION_FAILURE, IO_ERROR] {
-            assert_eq!(of_code(code), Kind::Unavailable, "{code}");
-        }
-        for code in [UNIQUE_VIOLATION, UNDEFINED_FUNCTION, INVALID_PASSWORD, ""] {
-            assert_eq!(of_code(code), Kind::Refused, "{code}");
+        for (code, kind, trouble) in [
+            (SERIALIZATION_FAILURE, Kind::Busy, T::Conflict),
+            (DEADLOCK_DETECTED, Kind::Busy, T::Conflict),
+            (LOCK_NOT_AVAILABLE, Kind::Busy, T::Locked),
+            (QUERY_CANCELED, Kind::Busy, T::TooSlow),
+            (DISK_FULL, Kind::Busy, T::DiskFull),
+            (OUT_OF_MEMORY, Kind::Busy, T::OutOfResources),
+            (TOO_MANY_CONNECTIONS, Kind::Busy, T::TooManyConnections),
+            (READ_ONLY, Kind::Busy, T::ReadOnly),
+            (INVALID_PASSWORD, Kind::Busy, T::WrongPassword),
+            (INVALID_AUTHORIZATION, Kind::Busy, T::WrongPassword),
+            (INSUFFICIENT_PRIVILEGE, Kind::Busy, T::Denied),
+            (UNKNOWN_DATABASE, Kind::Busy, T::NoDatabase),
+            (UNDEFINED_FUNCTION, Kind::Busy, T::OtherVersion),
+            (UNDEFINED_TABLE, Kind::Busy, T::OtherVersion),
+            (DATA_CORRUPTED, Kind::Unavailable, T::Corrupt),
+            (ADMIN_SHUTDOWN, Kind::Unavailable, T::Unreachable),
+            (CRASH_SHUTDOWN, Kind::Unavailable, T::Unreachable),
+            (CONNECTION_FAILURE, Kind::Unavailable, T::Unreachable),
+            (IO_ERROR, Kind::Unavailable, T::Io),
+            (UNIQUE_VIOLATION, Kind::Refused, T::Refused),
+            ("", Kind::Refused, T::Refused),
+        ] {
+            assert_eq!(of_code(code), Meaning(kind, trouble), "{code}");
         }
     }
 }

@@ -44,3 +44,15 @@ impl Statement for AskServer {
         })
     }
 }
+
+/// Whether it takes writes: a standby and a read-only database do not. Fails as a write would if not.
+pub(super) struct TakesWrites;
+
+impl Statement for TakesWrites {
+    type Answer = ();
+
+    async fn send(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        // Fails with 25006 where nothing can be written; where something can, nothing is.
+        sqlx::query("DELETE FROM turns WHERE FALSE").execute(connection).await.map(drop)
+    }
+}

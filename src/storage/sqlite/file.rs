@@ -8,7 +8,7 @@ use sqlx::{
     migrate::{Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-use throughline_actors::ports::store::StoreError;
+use throughline_actors::ports::store::{StoreError, StoreTrouble};
 use throughline_schemas::UserId;
 use tokio::time::{Instant, sleep};
 
@@ -66,8 +66,11 @@ pub(super) struct DatabaseFile {
 
 impl DatabaseFile {
     pub(super) fn new(url: &str, namespace: &str, limits: Limits) -> Result<Self, StoreError> {
-        let refuse =
-            |error: UrlError| StoreError::Refused { context: OPENING, source: Some(Box::new(error)) };
+        let refuse = |error: UrlError| StoreError::Refused {
+            context: OPENING,
+            trouble: StoreTrouble::Misconfigured,
+            source: Some(Box::new(error)),
+        };
         let (path, query) = url.split_once('?').unwrap_or((url, ""));
         if path.contains(":memory:") || query.contains("mode=memory") {
             return Err(refuse(UrlError::InMemory));
@@ -107,6 +110,12 @@ impl DatabaseFile {
         SqliteConnection::connect_with(&self.options).await
     }
 
+    /// A connection to a file that is there, which waits no longer than this for the locks of others.
+    pub(super) async fn connect_briefly(&self, limit: Duration) -> Result<SqliteConnection, sqlx::Error> {
+        let options = (*self.options).clone().create_if_missing(false).busy_timeout(limit);
+        SqliteConnection::connect_with(&options).await
+    }
+
     /// Connections that read, opened when they are needed.
     pub(super) fn readers(&self, max_connections: u32) -> SqlitePool {
         let options = (*self.options).clone().create_if_missing(false);
@@ -128,7 +137,7 @@ impl DatabaseFile {
         let mut connection = loop {
             match self.connect().await {
                 Ok(connection) => break connection,
-                Err(busy) if error::is_busy(&busy) && Instant::now() < deadline => sleep(OPEN_PAUSE).await,
+                Err(busy) if error::is_locked(&busy) && Instant::now() < deadline => sleep(OPEN_PAUSE).await,
                 Err(other) => return Err(error::from_sqlx(OPENING, other)),
             }
         };

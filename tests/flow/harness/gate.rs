@@ -22,11 +22,12 @@ use throughline_actors::ports::{
     source::{FetchCall, FetchError, Sources},
     store::{
         Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, OpenTurns,
-        Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
+        Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, StoreTrouble, TurnsQuery,
     },
 };
 use throughline_schemas::{
-    Event, EventData, SessionId, StageName, Subject, Timestamp, UserId, WorkflowId, event::context::Context,
+    Event, EventData, EventType, SessionId, StageName, Subject, Timestamp, UserId, WorkflowId, encode,
+    event::context::Context,
 };
 use tokio::sync::watch;
 
@@ -81,6 +82,15 @@ pub enum Act {
     DieAfter,
 }
 
+/// Which events the store for large bodies does not take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoRoom {
+    /// Those that are larger, in bytes.
+    Above(usize),
+    /// Those of this type.
+    For(EventType),
+}
+
 type Rule = Arc<dyn Fn(Op, &str) -> Act + Send + Sync>;
 
 /// Between one process and the world.
@@ -89,6 +99,7 @@ pub struct Gate {
     dead: Arc<watch::Sender<bool>>,
     rule: Arc<Mutex<Option<Rule>>>,
     refused: Arc<Mutex<Option<&'static str>>>,
+    no_room: Arc<Mutex<Option<NoRoom>>>,
     bus: MemoryBus,
     store: Arc<MemoryStore>,
     sources: Arc<ScriptedSources>,
@@ -106,6 +117,7 @@ impl Gate {
             dead: Arc::new(watch::Sender::new(false)),
             rule: Arc::default(),
             refused: Arc::default(),
+            no_room: Arc::default(),
             bus,
             store,
             sources,
@@ -134,6 +146,11 @@ impl Gate {
     /// Refuses for ever to publish an input that mentions `marker`: the server finds it too large.
     pub fn refuse(&self, marker: &'static str) {
         *self.refused.lock().unwrap() = Some(marker);
+    }
+
+    /// The store for large bodies takes nothing of these, until it has room again.
+    pub fn no_room(&self, no_room: Option<NoRoom>) {
+        *self.no_room.lock().unwrap() = no_room;
     }
 
     /// The process ends here and now.
@@ -200,7 +217,7 @@ fn no_bus() -> BusError {
 }
 
 fn no_store() -> StoreError {
-    StoreError::Unavailable { context: "injected", source: None }
+    StoreError::Unavailable { context: "injected", trouble: StoreTrouble::Unreachable, source: None }
 }
 
 #[async_trait]
@@ -241,6 +258,15 @@ impl Bus for Gate {
         let about = format!("{} {} {said}", event.event_type(), event.meta.workflow_id);
         if self.refused.lock().unwrap().is_some_and(|marker| about.contains(marker)) {
             return Err(BusError::TooLarge { bytes: usize::MAX });
+        }
+        let no_room = *self.no_room.lock().unwrap();
+        let is_full = match no_room {
+            Some(NoRoom::Above(limit)) => encode(event).is_ok_and(|body| body.len() > limit),
+            Some(NoRoom::For(event_type)) => event.event_type() == event_type,
+            None => false,
+        };
+        if is_full {
+            return Err(BusError::BodiesFull("the bucket is full".to_owned()));
         }
         self.pass(Op::Publish, about, no_bus, self.bus.publish(event)).await
     }

@@ -31,20 +31,25 @@ fn with_text(workflow: &str, bytes: usize) -> Event {
     event
 }
 
-#[tokio::test]
-async fn large_events_arrive_whole_and_small_ones_are_not_held_up() {
-    let Some(server) = NatsServer::start() else { return };
-    let bus = set_up(&server).await;
-    let sizes = [10, 60 * KIB, 64 * KIB, 100 * KIB, 3 * KIB * KIB];
-    let mut wanted = Vec::new();
+/// Publishes events of these sizes, each twice, and reads them back.
+pub(crate) async fn large_events_arrive(bus: &NatsBus, sizes: &[usize]) -> Vec<Event> {
+    let mut published = Vec::new();
     for (n, &size) in sizes.iter().enumerate() {
         let event = with_text(&format!("w-{n}"), size);
         assert_eq!(bus.publish(&event).await.unwrap(), Published::New);
         assert_eq!(bus.publish(&event).await.unwrap(), Published::Already);
         let stored = bus.last(&event.subject()).await.unwrap().unwrap();
         assert_eq!(decode(&stored.body).unwrap(), event);
-        wanted.push(event);
+        published.push(event);
     }
+    published
+}
+
+#[tokio::test]
+async fn large_events_arrive_whole_and_small_ones_are_not_held_up() {
+    let Some(server) = NatsServer::start() else { return };
+    let bus = set_up(&server).await;
+    let mut wanted = large_events_arrive(&bus, &[10, 60 * KIB, 64 * KIB, 100 * KIB, 3 * KIB * KIB]).await;
     let too_large = bus.publish(&with_text("w-huge", 17 * KIB * KIB)).await.err().unwrap();
     assert!(matches!(too_large, BusError::TooLarge { .. }), "{too_large}");
 

@@ -40,7 +40,7 @@ fn class(result: &Result<ModelAnswer, ModelFailure>) -> &'static str {
             ModelError::ContentFiltered(_) => "filtered",
             ModelError::RateLimited => "rate limited",
             ModelError::Server(_) => "server",
-            ModelError::BadResponse(_) => "unusable",
+            ModelError::BadResponse(_) | ModelError::Unfit(_) => "unusable",
             ModelError::Unreachable(_)
             | ModelError::CutShort(_)
             | ModelError::TimedOut(_)

@@ -214,7 +214,7 @@ fn class(error: &ModelError) -> &'static str {
         ModelError::UnknownModel(_) => "unknown model",
         ModelError::ContentFiltered(_) => "filtered",
         ModelError::Server(_) => "server",
-        ModelError::BadResponse(_) => "unusable",
+        ModelError::BadResponse(_) | ModelError::Unfit(_) => "unusable",
         ModelError::Credentials
         | ModelError::QuotaExhausted(_)
         | ModelError::ContextTooLong(_)

@@ -195,7 +195,7 @@ async fn json_is_asked_for_and_checked() {
             for text in ["```json\n{}\n```", "Sure: {}", "{\"a\": "] {
                 let (_, result) = sent(kind, &request, text).await;
                 assert!(
-                    matches!(&result, Err(ModelError::BadResponse(words)) if words.contains("JSON")),
+                    matches!(&result, Err(ModelError::Unfit(words)) if words.contains("JSON")),
                     "{result:?}"
                 );
             }

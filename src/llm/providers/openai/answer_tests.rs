@@ -21,7 +21,7 @@ fn read_choice(choice: &Value) -> Result<Draft, Unusable> {
 
 fn complaint<T: std::fmt::Debug>(result: Result<T, Unusable>) -> String {
     let error = result.unwrap_err().error("text/html, 9 bytes");
-    let ModelError::BadResponse(words) = error else { panic!("{error:?}") };
+    let (ModelError::BadResponse(words) | ModelError::Unfit(words)) = error else { panic!("{error:?}") };
     words
 }
 
