@@ -161,6 +161,9 @@ pub struct PublishArgs {
     /// What to do if the session is busy: enqueue, reject, interrupt, merge [default: as the workers are configured]
     #[arg(long, value_name = "HOW", conflicts_with = "file", value_parser = PossibleValuesParser::new(WhenBusy::ALL.map(WhenBusy::as_str)).try_map(|name| name.parse::<WhenBusy>()))]
     when_busy: Option<WhenBusy>,
+    /// What to pass along, as KEY=VALUE (a text) or a JSON object; may be given more than once
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "file")]
+    metadata: Vec<String>,
     /// Wait for the end; print the answer, or the failure and exit 1
     #[arg(long, group = "ends")]
     wait: bool,
@@ -171,7 +174,7 @@ pub struct PublishArgs {
     /// How long to wait for the end, in seconds; with --file, how long to wait without any end
     #[arg(long, value_name = "SECONDS", default_value_t = 300, requires = "ends", value_parser = clap::value_parser!(u64).range(1..=604_800))]
     timeout: u64,
-    /// Print JSON lines
+    /// Print JSON lines: what became of publishing; with --wait the end instead, with --stream every live frame, then the end
     #[arg(long)]
     json: bool,
     /// Publish each line of a JSON Lines file; `-` reads stdin
@@ -190,6 +193,7 @@ impl PublishArgs {
             session: None,
             workflow_id: None,
             when_busy: None,
+            metadata: Vec::new(),
             wait,
             stream: false,
             timeout,
@@ -204,10 +208,11 @@ const EVENTS_HELP: &str = "\
 Each line of a timeline is one event: when the work for it began (from the start of the workflow), how long it had waited until
 then, how long the work took, the stage that did it, and what came of it. Data sources and models are on record with their own
 times; of the other stages it is not known when they began, and what they took includes their waiting.
-`slow` marks a wait or work of 1 s or more, and work that is more than half of its workflow's time, from 100 ms on.
+`slow` marks a wait or work of 1 s or more; of a model, which may take its time, work of 30 s or more.
 
   throughline events --workflow my-own-id
   throughline events --failed --since 1h
+  throughline events --limit 5
   throughline events --type response_generated --since 2h --until 1h --json";
 
 /// `throughline events`
@@ -233,6 +238,10 @@ pub struct EventsArgs {
     /// --workflow: that one, and exit 1 if it has not failed
     #[arg(long, conflicts_with = "type")]
     failed: bool,
+    /// Only the newest so many workflows, each whole, the newest first; with --type or --json, only the newest so many
+    /// events, the newest first
+    #[arg(long, value_name = "N", conflicts_with_all = ["follow", "workflow"], value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    limit: Option<u32>,
     /// Go on with events as they come; with --workflow, until its end
     #[arg(long, short)]
     follow: bool,

@@ -273,7 +273,8 @@ impl Builder<'_> {
                     );
                     (spec.clone(), dependency)
                 });
-                let step = ExternalStep { sources: Arc::clone(&ports.sources), specs: specs.collect() };
+                let (sources, bus) = (Arc::clone(&ports.sources), Arc::clone(&ports.bus));
+                let step = ExternalStep { sources, specs: specs.collect(), bus };
                 Arc::new(EventHandler::new(step, closer, tracer))
             }
             StageName::Generation => Arc::new(EventHandler::new(self.generation(stage)?, closer, tracer)),

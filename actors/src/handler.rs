@@ -13,7 +13,7 @@ use tracing::Instrument;
 use crate::{
     closing::{Closer, PublishFailed},
     fence::{TakenOver, fenced},
-    notes,
+    live, notes,
     policy::settle::Outcome,
     ports::{
         bus::{BusError, DeadLetter, Delivery, Published, published_by},
@@ -164,6 +164,7 @@ impl<S: Step> EventHandler<S> {
         if let Some(outcome) = self.closer.no_room_for_results_of(delivery) {
             return outcome;
         }
+        live::stage_begins(self.closer.bus.as_ref(), &event.meta.workflow_id, self.step.stage());
         let stepped = tokio::select! {
             biased;
             // Its end has been told by whoever interrupted it.

@@ -18,6 +18,7 @@ pub mod fence;
 pub mod handler;
 pub mod interruptions;
 pub mod listener;
+pub(crate) mod live;
 pub mod model_client;
 mod notes;
 pub mod policy;

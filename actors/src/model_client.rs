@@ -29,7 +29,7 @@ use tokio::time::Instant;
 use limits::{Limits, ProviderLimits};
 
 pub use error::AskError;
-pub use hearing::{Deaf, Heard, Hearing};
+pub use hearing::{Deaf, Failure, Heard, Hearing};
 pub use record::{Record, Sent, counts};
 pub use settings::{ClientSettings, ModelTarget, OlderTurns, RateLimits, Sampling};
 

@@ -35,7 +35,7 @@ pub use event::{EventData, EventType};
 pub use failure::{EndedBy, FailureCode, StageName, UnknownStage, WorkflowFailed};
 pub use ids::{IdError, MAX_ID_BYTES, SessionId, UserId, WorkflowId, token};
 pub use ingress::{Ingress, IngressError, IngressLimits, Refused};
-pub use live::{LiveFrame, LiveKind};
+pub use live::{LiveFrame, LiveKind, WaitReason};
 pub use money::Usd;
 pub use subject::{Namespace, NamespaceError, Subject, Tokens};
 pub use timestamp::Timestamp;

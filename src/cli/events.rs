@@ -4,6 +4,7 @@ mod breakers;
 mod failed;
 mod inputs;
 mod json;
+mod newest;
 mod paces;
 mod reading;
 mod screen;
@@ -37,6 +38,9 @@ pub(super) async fn run(args: &EventsArgs, config: &Config, env: &Env) -> Result
 }
 
 async fn show(args: &EventsArgs, bus: &NatsBus) -> Result<(), Failure> {
+    if let Some(limit) = args.limit {
+        return newest::show(args, bus, limit).await;
+    }
     let mut selection = Selection::new(args, bus.namespace())?;
     let mut show = Show {
         reader: Reading::open(bus, &mut selection).await?,
@@ -79,6 +83,22 @@ async fn taken_up(args: &EventsArgs, bus: &NatsBus) -> Result<(), Failure> {
         output::line(&format!("taken up as {}", clean(id.as_str(), 256)))?;
     }
     Ok(())
+}
+
+/// Nothing was found, and no workflow was asked for. A session of which nothing is stored is as unknown as a workflow would
+/// be; that none of its workflows failed is an answer.
+fn nothing_of(args: &EventsArgs) -> Result<(), Failure> {
+    match args.session.as_ref().filter(|_| !args.failed) {
+        Some(session) => Err(Failure::failed(format!(
+            "no event of session {} is stored that matches: the id is wrong, its input has not been taken up yet (is a \
+             worker running?), or its events have expired",
+            clean(session, 256)
+        ))),
+        None => {
+            output::note("no stored event matches");
+            Ok(())
+        }
+    }
 }
 
 struct Show<'a> {
@@ -137,10 +157,7 @@ impl Show<'_> {
                     if args.since.is_some() || args.until.is_some() { " in that time" } else { "" }
                 ),
             }),
-            (None, 0) => {
-                output::note("no stored event matches");
-                Ok(())
-            }
+            (None, 0) => nothing_of(args),
             _ => Ok(()),
         }
     }

@@ -12,7 +12,7 @@ use throughline_actors::ports::bus::BusError;
 use throughline_schemas::{LiveFrame, WorkflowId};
 
 pub(super) use screen::Screen;
-pub(super) use story::{Ending, Story, Tell, Who, Words};
+pub(super) use story::{Ending, Story, Tell, Who, Whom, Words};
 
 use super::Failure;
 use crate::bus::nats::{EventReader, NatsBus, StoredEvent};

@@ -48,7 +48,7 @@ pub fn render(events: &[StoredEvent], style: Style) -> String {
 pub(super) fn render_group(moments: &[Moment], style: Style) -> String {
     let mut text = header(moments, style);
     text.push_str(&pace::heading(style));
-    let mut pace = Pace::of_whole(moments);
+    let mut pace = Pace::default();
     for moment in moments {
         text.push_str(&line(moment, &mut pace, "", style));
     }

@@ -27,6 +27,7 @@ mod nats_server;
 mod outages;
 mod postgres;
 mod postgres_server;
+mod recipe;
 mod recording;
 mod replay;
 mod sessions;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use throughline_schemas::event::generation::{Attempt, Message, Purpose, Route};
+use throughline_schemas::{
+    WaitReason,
+    event::generation::{Attempt, Message, Purpose, Route},
+};
 use tokio::time::Instant;
 
 use super::{
@@ -10,12 +13,13 @@ use super::{
     Unanswered,
     call::Call,
     fit::{Fit, Fitted, TooLong},
+    hearing::Failure,
     limits::RatePatience,
     record::{counts, failed, held_for, millis, unsent},
 };
 use crate::{
     dependency::Refused,
-    policy::{breaker::BreakerState, fallback::FallbackOn},
+    policy::{breaker::BreakerState, fallback::FallbackOn, limits::NOTICEABLE_WAIT},
     ports::{Fault, model::ModelAnswer},
     signals,
 };
@@ -30,6 +34,16 @@ struct Candidate<'a> {
     standing: Standing,
     /// The prompt as it gets it, once that is known.
     fitted: Option<Fitted>,
+}
+
+/// How much of the last attempt was heard.
+enum Told {
+    /// There was none, or what became of it has been told.
+    Nothing,
+    /// That it was made, or not even that.
+    NoText,
+    /// Some of its text.
+    Text,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -88,7 +102,7 @@ impl<'a> Asking<'a> {
     pub(super) async fn run(mut self) -> Result<Answered, Unanswered> {
         let begun = Instant::now();
         let mut before: Option<usize> = None;
-        let mut void: Option<(u32, String)> = None;
+        let mut told = Told::Nothing;
         while let Some((index, wait)) = self.next() {
             let model = self.candidates[index].model;
             let patience = model.provider.policy().patience;
@@ -102,16 +116,7 @@ impl<'a> Asking<'a> {
                 return Err(self.unanswered(index, Some(wait)));
             }
             // Whoever has been reading learns at once that what they read is void, not only when there is more.
-            if let Some((attempt, reason)) = void.take() {
-                let ModelTarget { model, provider, .. } = &model.target;
-                self.hearing.hear(Heard::Restarted {
-                    attempt,
-                    reason: &reason,
-                    model,
-                    provider,
-                    again_in: wait,
-                });
-            }
+            self.tell(std::mem::replace(&mut told, Told::Nothing), before, index, wait);
             // For a rate limit it waits in the limit's queue, where nobody overtakes it.
             if !held_back {
                 self.wait(index, wait).await;
@@ -124,10 +129,46 @@ impl<'a> Asking<'a> {
                 Ok((answer, sent)) => return Ok(self.answered(index, answer, sent)),
                 Err(failed) => failed,
             };
-            void = heard.then(|| (self.calls, error.to_string()));
+            told = if heard { Told::Text } else { Told::NoText };
             self.failed(index, error);
         }
         Err(self.unanswered(before.unwrap_or_default(), None))
+    }
+
+    /// Tells what became of the last attempt, of which was `told` so much, and what comes next.
+    fn tell(&self, told: Told, before: Option<usize>, index: usize, again_in: Duration) {
+        let candidate = &self.candidates[index];
+        let ModelTarget { model, provider, .. } = &candidate.model.target;
+        let last = self.attempts.last().filter(|_| before.is_some());
+        let failure = last.map(Failure::of);
+        // What a rate limit has no room for was told of while it was waited for.
+        let failed = failure.filter(|_| last.is_some_and(counts));
+        match (told, failed) {
+            (Told::Text, Some(failure)) => {
+                let (attempt, reason) = (self.calls, failure.reason);
+                self.hearing.hear(Heard::Restarted { attempt, reason, model, provider, again_in });
+            }
+            (Told::NoText, Some(failure)) => {
+                self.hearing.hear(Heard::AttemptFailed { failure, model, provider, again_in });
+            }
+            (Told::Nothing, _) | (Told::Text | Told::NoText, None) => {}
+        }
+        if before.is_some_and(|before| before != index) {
+            self.hearing.hear(Heard::FellBack { model, provider });
+        }
+        if candidate.is_held_back() || again_in < NOTICEABLE_WAIT {
+            return;
+        }
+        // Of the model that is waited for, which need not be the one that failed last.
+        let of_model =
+            |one: &&Attempt| one.provider == *provider && one.model == *model && one.purpose.is_none();
+        let Some(failure) = self.attempts.iter().rev().find(of_model).map(Failure::of) else { return };
+        let why = match &candidate.last {
+            Some(AskError::Refused(Refused::BreakerOpen(..))) => WaitReason::BreakerOpen,
+            Some(error) if error.asks_to_wait() => WaitReason::AskedToWait,
+            Some(_) | None => WaitReason::Backoff,
+        };
+        self.hearing.hear(Heard::Waiting { why, failure, model, provider, wait: again_in });
     }
 
     /// Whom to ask next, and after which wait: the first of the route that may be asked now, else the one that may be

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use throughline_schemas::{StageName, TraceParent, event::generation::Attempt};
+use throughline_schemas::{StageName, TraceParent, WaitReason, event::generation::Attempt};
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -110,7 +110,9 @@ impl Call<'_> {
                 let tell = |expected: Duration| {
                     if expected >= NOTICEABLE_WAIT && !told.swap(true, Ordering::Relaxed) {
                         let ModelTarget { model, provider, .. } = target;
-                        hearing.hear(Heard::HeldBack { model, provider, expected });
+                        let asked = self.model.provider.paced() >= expected;
+                        let why = if asked { WaitReason::AskedToWait } else { WaitReason::RateLimit };
+                        hearing.hear(Heard::HeldBack { why, model, provider, expected });
                     }
                 };
                 limits.enter(need, self.patience, || provider.paced(), tell).await

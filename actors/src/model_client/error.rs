@@ -125,6 +125,23 @@ impl AskError {
         }
     }
 
+    /// Whether the other side asked to wait.
+    pub(super) fn asks_to_wait(&self) -> bool {
+        match self {
+            Self::Failed(failure) => match failure.fault() {
+                Fault::Transient { wait_at_least } => wait_at_least.is_some(),
+                Fault::Permanent | Fault::Unknown => false,
+            },
+            Self::Refused(Refused::Paced(_)) => true,
+            Self::Refused(Refused::BreakerOpen(..))
+            | Self::OwnRateLimit(_)
+            | Self::NoModel
+            | Self::DoesNotFit { .. }
+            | Self::HeldTooLong { .. }
+            | Self::OverRateLimit { .. } => false,
+        }
+    }
+
     /// Whether a request went out.
     pub(super) fn was_sent(&self) -> bool {
         match self {

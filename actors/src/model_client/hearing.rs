@@ -5,6 +5,11 @@ use std::{
     time::Duration,
 };
 
+use throughline_schemas::{
+    WaitReason,
+    event::generation::{Attempt, AttemptError, ErrorClass},
+};
+
 use crate::ports::model::{Delta, DeltaSink};
 
 /// What there is to hear.
@@ -36,8 +41,42 @@ pub enum Heard<'a> {
         /// After which wait.
         again_in: Duration,
     },
+    /// An attempt failed before anything had been heard of it, or an open breaker prevented it, and another one will be
+    /// made.
+    AttemptFailed {
+        /// What it failed of.
+        failure: Failure<'a>,
+        /// The provider's name of the model that is asked next.
+        model: &'a str,
+        /// Name of its provider in the configuration.
+        provider: &'a str,
+        /// After which wait.
+        again_in: Duration,
+    },
+    /// From here on another model is asked.
+    FellBack {
+        /// The provider's name of the model.
+        model: &'a str,
+        /// Name of its provider in the configuration.
+        provider: &'a str,
+    },
+    /// The next attempt has to wait. Told only of waits that a reader would notice.
+    Waiting {
+        /// What for.
+        why: WaitReason,
+        /// What the attempt before failed of.
+        failure: Failure<'a>,
+        /// The provider's name of the model that is asked next.
+        model: &'a str,
+        /// Name of its provider in the configuration.
+        provider: &'a str,
+        /// For how long.
+        wait: Duration,
+    },
     /// A rate limit holds the next call back. Told once a call, and only of waits that a reader would notice.
     HeldBack {
+        /// A rate limit, or what the provider asked for.
+        why: WaitReason,
         /// The provider's name of the model.
         model: &'a str,
         /// Name of its provider in the configuration.
@@ -45,6 +84,31 @@ pub enum Heard<'a> {
         /// For about how long.
         expected: Duration,
     },
+}
+
+/// What an attempt failed of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure<'a> {
+    /// For a person.
+    pub reason: &'a str,
+    /// For a machine.
+    pub code: Option<AttemptError>,
+    /// Whether another attempt could help.
+    pub class: Option<ErrorClass>,
+    /// The provider's HTTP status, where there was one.
+    pub http_status: Option<u16>,
+}
+
+impl<'a> Failure<'a> {
+    /// Of an attempt on record.
+    pub(super) fn of(attempt: &'a Attempt) -> Self {
+        Self {
+            reason: attempt.error.as_deref().unwrap_or_default(),
+            code: attempt.error_code,
+            class: attempt.error_class,
+            http_status: attempt.http_status,
+        }
+    }
 }
 
 /// Hears how an answer comes into being. Never waits: a hearer that cannot keep up drops what it must.

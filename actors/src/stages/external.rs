@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use serde_json::{Map, Value};
 use throughline_schemas::{
-    Event, EventData, Millis, StageName,
+    Event, EventData, Millis, StageName, WaitReason, WorkflowId,
     event::{
         ExternalDataFetched,
         context::Context,
@@ -22,8 +22,11 @@ use crate::{
     cause::told,
     dependency::{CallError, Dependency, Missed, Refused, WhenRefused},
     handler::{Next, Run, Step, Stopped},
+    live,
+    policy::limits::NOTICEABLE_WAIT,
     ports::{
         Classify, Fault,
+        bus::Bus,
         source::{FetchCall, FetchError, Sources},
     },
     source_plan::{Asker, Plan, SourceSpec},
@@ -36,6 +39,8 @@ pub struct ExternalStep {
     pub sources: Arc<dyn Sources>,
     /// What to call, each with its breaker.
     pub specs: Vec<(SourceSpec, Dependency)>,
+    /// Where listeners are told what is waited for.
+    pub bus: Arc<dyn Bus>,
 }
 
 #[async_trait]
@@ -53,7 +58,7 @@ impl Step for ExternalStep {
                 workflow: &event.meta.workflow_id,
             };
             let plan = spec.plan(&retrieved.request.user_input, asker);
-            self.ask(spec, dependency, plan, run)
+            self.ask(spec, dependency, plan, run, &event.meta.workflow_id)
         }))
         .await;
         let hopeless = asked.iter().map(|asked| asked.hopeless).collect::<Vec<_>>();
@@ -72,14 +77,22 @@ impl Step for ExternalStep {
 }
 
 impl ExternalStep {
-    async fn ask(&self, spec: &SourceSpec, dependency: &Dependency, plan: Plan, run: Run) -> Asked {
+    async fn ask(
+        &self,
+        spec: &SourceSpec,
+        dependency: &Dependency,
+        plan: Plan,
+        run: Run,
+        workflow: &WorkflowId,
+    ) -> Asked {
         let urls = match plan {
             Plan::Skip => return Asked { result: skipped(), hopeless: false },
             Plan::Fetch(urls) => urls,
         };
         let started = Instant::now();
         let many = spec.max_matches > 1;
-        let fetches = (0..).zip(urls).map(|(index, url)| self.fetch(spec, dependency, index, url, run));
+        let fetches =
+            (0..).zip(urls).map(|(index, url)| self.fetch(spec, dependency, index, url, run, workflow));
         let answers = join_all(fetches).await;
         let calls = answers.iter().map(|answer| answer.calls).sum();
         let duration_ms = started.elapsed().into();
@@ -106,6 +119,7 @@ impl ExternalStep {
         index: u32,
         url: String,
         run: Run,
+        workflow: &WorkflowId,
     ) -> Answer {
         let call = FetchCall {
             source: spec.name.clone(),
@@ -121,7 +135,15 @@ impl ExternalStep {
             self.sources.fetch(&call)
         };
         let mut failed = Vec::new();
-        let tell = |missed: Missed<'_, FetchError>| failed.push(failed_call(&spec.name, index, &missed));
+        let tell = |missed: Missed<'_, FetchError>| {
+            let call = failed_call(&spec.name, index, &missed);
+            if let Some(wait) = missed.again_in.filter(|wait| *wait >= NOTICEABLE_WAIT) {
+                let why = waits_for(missed.error);
+                let reason = call.error.message.clone();
+                live::waits_for_source(self.bus.as_ref(), workflow, &spec.name, why, reason, wait);
+            }
+            failed.push(call);
+        };
         let result = dependency.call_telling(WhenRefused::Wait, 0, fetch, tell).await;
         let result = result.map_err(|gave_up| {
             let error = source_error(&spec.name, &gave_up.last);
@@ -142,6 +164,20 @@ impl ExternalStep {
         });
         let hopeless = matches!(result, Err((_, true)));
         Answer { result: result.map_err(|(error, _)| error), calls, failed, hopeless }
+    }
+}
+
+/// What is waited for after a call that failed.
+fn waits_for(error: &CallError<FetchError>) -> WaitReason {
+    match error {
+        CallError::Refused(Refused::BreakerOpen(..)) => WaitReason::BreakerOpen,
+        CallError::Refused(Refused::Paced(_)) => WaitReason::AskedToWait,
+        CallError::Failed(error) => match error.fault() {
+            Fault::Transient { wait_at_least: Some(_) } => WaitReason::AskedToWait,
+            Fault::Transient { wait_at_least: None } | Fault::Permanent | Fault::Unknown => {
+                WaitReason::Backoff
+            }
+        },
     }
 }
 

@@ -64,7 +64,7 @@ impl Step for GenerationStep {
                 Ok(self.done(fetched, &ask, left_out, answered))
             }
             Err(unanswered) => {
-                live.failed(&unanswered.error.to_string());
+                live.failed(&unanswered.error.to_string(), unanswered.again_in);
                 if unanswered.again_in.is_some() {
                     let note = earlier.and(unanswered.record.attempts.clone());
                     notes::keep(bus, stage, run.sequence, &note).await;

@@ -24,6 +24,7 @@ pub(crate) mod superseded;
 
 use crate::{
     closing::{Closer, PublishFailed, caused, store_away},
+    live,
     policy::{limits::BUS_RETRY_DELAY, settle::Outcome},
     ports::{
         bus::{DeadLetter, Delivery, Published},
@@ -301,7 +302,11 @@ impl InputStage {
                 return self.closer.release(admitted.opening).await;
             }
             Standing::Running | Standing::Refused => return self.publish_own(event, sequence).await,
-            Standing::Waiting | Standing::Ended => return Outcome::Done,
+            Standing::Waiting => {
+                live::waits_for_turn(self.closer.bus.as_ref(), &event.meta.workflow_id);
+                return Outcome::Done;
+            }
+            Standing::Ended => return Outcome::Done,
             Standing::Repeated { .. } | Standing::Conflict { .. } => {
                 signals::duplicate();
                 tracing::debug!(workflow = %event.meta.workflow_id, "input ignored, its workflow id is known");

@@ -41,6 +41,8 @@ pub struct ReadRequest {
     pub filters: Vec<String>,
     /// Only what was stored at this time or later.
     pub since: Option<Timestamp>,
+    /// Only what has this sequence or a later one; `since` then does not count.
+    pub from: Option<u64>,
     /// Go on with what is stored later, instead of ending.
     pub follow: bool,
     /// Ask for each filter on its own, so that a user who may read only these subjects can: the server sees the
@@ -56,12 +58,19 @@ impl ReadRequest {
 
     /// Events of one filter from the beginning, without following.
     pub fn events(filter: String) -> Self {
-        Self { log: Log::Events, filters: vec![filter], since: None, follow: false, apart: false }
+        Self { log: Log::Events, filters: vec![filter], since: None, from: None, follow: false, apart: false }
     }
 
     /// Every dead letter of a namespace, without following.
     pub fn all_dead(ns: &Namespace) -> Self {
-        Self { log: Log::Dead, filters: vec![ns.dead_letters()], since: None, follow: false, apart: false }
+        Self {
+            log: Log::Dead,
+            filters: vec![ns.dead_letters()],
+            since: None,
+            from: None,
+            follow: false,
+            apart: false,
+        }
     }
 
     /// The ends of one workflow, past and to come.
@@ -71,7 +80,7 @@ impl ReadRequest {
             .filter(|event_type| event_type.is_end())
             .map(|event_type| ns.events_of_workflow(Some(event_type), workflow))
             .collect();
-        Self { log: Log::Events, filters, since: None, follow: true, apart: true }
+        Self { log: Log::Events, filters, since: None, from: None, follow: true, apart: true }
     }
 
     /// The same, going on with what is stored later.
@@ -131,9 +140,10 @@ impl EventReader {
             Log::Events => core.names.events(),
             Log::Dead => core.names.dead(),
         };
-        let deliver_policy = match request.since {
-            Some(since) => DeliverPolicy::ByStartTime { start_time: since.into() },
-            None => DeliverPolicy::All,
+        let deliver_policy = match (request.from, request.since) {
+            (Some(start_sequence), _) => DeliverPolicy::ByStartSequence { start_sequence },
+            (None, Some(since)) => DeliverPolicy::ByStartTime { start_time: since.into() },
+            (None, None) => DeliverPolicy::All,
         };
         let groups: Vec<_> = if request.apart {
             request.filters.into_iter().map(|filter| vec![filter]).collect()

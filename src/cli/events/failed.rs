@@ -1,6 +1,6 @@
 //! `--failed`: each failure leads to everything that is stored of its workflow.
 
-use throughline_schemas::{EventType, Namespace, Subject};
+use throughline_schemas::{Namespace, Subject};
 
 use super::{Show, inputs::fetch_input};
 use crate::{
@@ -24,9 +24,9 @@ impl Show<'_> {
     }
 }
 
-/// Everything that is stored of the workflow of a failure. Its exact subjects are looked up, so that the size of the log does
+/// Everything that is stored of the workflow of an event. Its exact subjects are looked up, so that the size of the log does
 /// not matter.
-async fn whole(bus: &NatsBus, failure: &StoredEvent) -> Result<Vec<StoredEvent>, Failure> {
+pub(super) async fn whole(bus: &NatsBus, failure: &StoredEvent) -> Result<Vec<StoredEvent>, Failure> {
     let Some(filter) = same_workflow(bus.namespace(), &failure.subject) else {
         return Ok(vec![failure.clone()]);
     };
@@ -45,8 +45,9 @@ async fn whole(bus: &NatsBus, failure: &StoredEvent) -> Result<Vec<StoredEvent>,
 
 /// Subjects of the workflow that this one belongs to; none if it is not read that way.
 fn same_workflow(ns: &Namespace, subject: &str) -> Option<String> {
-    let failed = Subject::parse(ns, subject)?.live(ns);
-    let (front, back) = failed.split_once(&format!(".{}.", EventType::WorkflowFailed))?;
+    let subject = Subject::parse(ns, subject)?;
+    let words = subject.live(ns);
+    let (front, back) = words.split_once(&format!(".{}.", subject.event_type()))?;
     Some(format!("{front}.*.{back}"))
 }
 
@@ -60,6 +61,8 @@ mod tests {
         let ns = Namespace::new("t").unwrap();
         let all = same_workflow(&ns, "t.v1.workflow_failed.workflow_failed.w");
         assert_eq!(all.as_deref(), Some("t.v1.*.workflow_failed.w"));
+        let all = same_workflow(&ns, "t.v1.input_validated.s.w");
+        assert_eq!(all.as_deref(), Some("t.v1.*.s.w"));
         assert_eq!(same_workflow(&ns, "t.v1.workflow_failed"), None);
     }
 }

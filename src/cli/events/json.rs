@@ -2,17 +2,18 @@
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
-use throughline_schemas::{EventType, Tokens};
+use throughline_schemas::{EventType, Tokens, token};
 
 use crate::bus::nats::StoredEvent;
 
-/// The stored event, unchanged but on one line, if it is a structured CloudEvent. Other forms of input become an
-/// object with the same keys, as far as they say something: `type`, `data`, `id`, `workflowid`, ...
-pub(super) fn line(event: &StoredEvent) -> String {
+/// The stored event, unchanged but on one line, if it is a structured CloudEvent. Other forms of input become one: with
+/// the attributes that they have, and the ones that they would have as an event of ours. `led_to` is the event by which
+/// an input was found that does not name its workflow.
+pub(super) fn line(event: &StoredEvent, led_to: Option<&StoredEvent>) -> String {
     match serde_json::from_slice::<Value>(&event.body) {
         Ok(Value::Object(object)) if object.contains_key("specversion") => compact(&event.body),
-        Ok(data) => wrapped(event, data),
-        Err(_) => wrapped(event, Value::String(String::from_utf8_lossy(&event.body).into_owned())),
+        Ok(data) => wrapped(event, led_to, data),
+        Err(_) => wrapped(event, led_to, Value::String(String::from_utf8_lossy(&event.body).into_owned())),
     }
 }
 
@@ -34,7 +35,7 @@ fn compact(json: &[u8]) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-fn wrapped(event: &StoredEvent, data: Value) -> String {
+fn wrapped(event: &StoredEvent, led_to: Option<&StoredEvent>, data: Value) -> String {
     let mut envelope = Map::new();
     for (name, value) in &event.headers {
         if let Some(attribute) = name.to_ascii_lowercase().strip_prefix("ce-") {
@@ -47,8 +48,18 @@ fn wrapped(event: &StoredEvent, data: Value) -> String {
     let text = |value: Option<&Value>| value.filter(|value| value.is_string()).cloned();
     let workflow = text(data.get("workflow_id"))
         .or_else(|| envelope.get("id").cloned())
-        .or_else(|| message_id.map(|(_, id)| Value::String(id.clone())));
+        .or_else(|| message_id.map(|(_, id)| Value::String(id.clone())))
+        .or_else(|| {
+            let led_to: Value = serde_json::from_slice(&led_to?.body).ok()?;
+            text(led_to.get("workflowid"))
+        });
+    let id = workflow
+        .as_ref()
+        .and_then(Value::as_str)
+        .map(|workflow| Value::String(format!("{}.{}", token(workflow), EventType::UserInputReceived)));
     for (key, value) in [
+        ("id", id),
+        ("subject", workflow.clone()),
         ("workflowid", workflow),
         ("sessionid", text(data.get("session_id"))),
         ("userid", text(data.get("user_id"))),
@@ -58,6 +69,9 @@ fn wrapped(event: &StoredEvent, data: Value) -> String {
         }
     }
     let kind = Tokens::of(&event.subject).map_or(EventType::UserInputReceived.as_str(), |tokens| tokens.kind);
+    envelope.entry("specversion").or_insert_with(|| "1.0".into());
+    envelope.entry("source").or_insert_with(|| event.subject.as_str().into());
+    envelope.entry("datacontenttype").or_insert_with(|| "application/json".into());
     envelope.entry("type").or_insert_with(|| kind.into());
     envelope.entry("time").or_insert_with(|| event.stored_at.to_string().into());
     envelope.insert("data".to_owned(), data);
@@ -88,29 +102,37 @@ mod tests {
         let body =
             "{ \"specversion\" : \"1.0\",\r\n\t\"n\": 1.50, \"b\": \" \\\" \\\\\", \"a\": [ 1, 2 ] }\n";
         let expected = r#"{"specversion":"1.0","n":1.50,"b":" \" \\","a":[1,2]}"#;
-        assert_eq!(line(&stored(body, &[])), expected);
+        assert_eq!(line(&stored(body, &[]), None), expected);
     }
 
     #[test]
     fn other_forms_get_the_keys_that_a_script_looks_for() {
         let bare = stored(r#"{"user_id":"u","session_id":"s","user_input":"x"}"#, &[("Nats-Msg-Id", "m")]);
-        let value: Value = serde_json::from_str(&line(&bare)).unwrap();
+        let value: Value = serde_json::from_str(&line(&bare, None)).unwrap();
         assert_eq!(value["type"], "user_input_received");
         assert_eq!(
             (&value["workflowid"], &value["sessionid"], &value["data"]["user_input"]),
             (&json!("m"), &json!("s"), &json!("x"))
         );
+        assert_eq!(
+            (&value["specversion"], &value["id"], &value["subject"], &value["source"]),
+            (&json!("1.0"), &json!("m.user_input_received"), &json!("m"), &json!("t.v1.user_input_received"))
+        );
+        let nameless = stored(r#"{"user_id":"u","session_id":"s","user_input":"x"}"#, &[]);
+        let found_by = stored(r#"{"specversion":"1.0","workflowid":"w"}"#, &[]);
+        let value: Value = serde_json::from_str(&line(&nameless, Some(&found_by))).unwrap();
+        assert_eq!((&value["workflowid"], &value["subject"]), (&json!("w"), &json!("w")));
         let headers = [("ce-id", "a%20b"), ("ce-type", "user_input_received"), ("ce-sessionid", "s2")];
         let binary = stored(r#"{"user_input":"x"}"#, &headers);
-        let value: Value = serde_json::from_str(&line(&binary)).unwrap();
+        let value: Value = serde_json::from_str(&line(&binary, None)).unwrap();
         assert_eq!(
             (&value["workflowid"], &value["sessionid"], &value["id"]),
             (&json!("a b"), &json!("s2"), &json!("a b"))
         );
         let anonymous = stored(r#"{"user_id":"u","session_id":"s","user_input":"x"}"#, &[]);
-        assert!(!line(&anonymous).contains("workflowid"));
+        assert!(!line(&anonymous, None).contains("workflowid"));
         assert_eq!(
-            serde_json::from_str::<Value>(&line(&stored("no\njson", &[]))).unwrap()["data"],
+            serde_json::from_str::<Value>(&line(&stored("no\njson", &[]), None)).unwrap()["data"],
             "no\njson"
         );
     }

@@ -64,7 +64,7 @@ impl Screen {
             }
         };
         match &mut self.mode {
-            Mode::Json => output::line(&json::line(event)),
+            Mode::Json => output::line(&json::line(event, led_to)),
             Mode::Grouped(groups) => {
                 groups.add(moment()).iter().try_for_each(|group| print(&timeline::render_group(group, style)))
             }

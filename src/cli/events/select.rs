@@ -67,11 +67,22 @@ impl Selection {
         })
     }
 
+    /// Reading from a place of the log on.
+    pub(super) fn request_from(&self, sequence: u64) -> ReadRequest {
+        ReadRequest { from: Some(sequence), ..self.request() }
+    }
+
+    /// Whether everything asked for was stored after this.
+    pub(super) fn is_before(&self, at: Timestamp) -> bool {
+        self.period.since.is_some_and(|since| at < since)
+    }
+
     pub(super) fn request(&self) -> ReadRequest {
         ReadRequest {
             log: Log::Events,
             filters: self.filters.clone(),
             since: self.from,
+            from: None,
             follow: self.follow,
             apart: false,
         }

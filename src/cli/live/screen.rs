@@ -6,7 +6,9 @@
 
 use std::io::{self, IsTerminal, Stderr, Stdout, Write};
 
-use super::{Ending, Story, Tell, Who};
+use throughline_schemas::WaitReason;
+
+use super::{Ending, Story, Tell, Who, Whom};
 use crate::cli::{
     Failure, output,
     timeline::{Style, Tone, clean, clean_lines},
@@ -55,8 +57,19 @@ impl<O: Write, E: Write> Screen<O, E> {
                     what_next(who, next.as_ref())
                 ))
             }
-            Tell::HeldBack { who, wait_ms } => {
+            Tell::HeldBack { who, wait_ms, asked: true } => {
+                self.notice(&format!("waiting about {}: {who} asked to wait", seconds(*wait_ms)))
+            }
+            Tell::HeldBack { who, wait_ms, asked: false } => {
                 self.notice(&format!("waiting about {} for the rate limit of {who}", seconds(*wait_ms)))
+            }
+            // On a terminal somebody wonders why nothing comes; a file of notices is about what stands in the answer.
+            Tell::Failed { .. } | Tell::Waiting { .. } if !self.err_terminal => Ok(()),
+            Tell::Failed { who, reason, next } => {
+                self.notice(&format!("{who} failed: {reason}{}", what_next(who, Some(&(next.clone(), 0)))))
+            }
+            Tell::Waiting { whom, wait_ms, why, reason, http_status } => {
+                self.notice(&waits(whom, *wait_ms, *why, reason, *http_status))
             }
             Tell::Again { who } => {
                 self.notice(&format!(
@@ -124,6 +137,36 @@ impl<O: Write, E: Write> Screen<O, E> {
         // Nobody can be told if that fails.
         let _ = writeln!(self.err, "{line}");
         Ok(())
+    }
+}
+
+/// What is waited for.
+fn waits(
+    whom: &Whom,
+    wait_ms: Option<u64>,
+    why: WaitReason,
+    reason: &str,
+    http_status: Option<u16>,
+) -> String {
+    let who = match whom {
+        Whom::Session => {
+            return "waiting for its session's turn: an earlier message of the session has not ended"
+                .to_owned();
+        }
+        Whom::Model(who) => who.to_string(),
+        Whom::Source(source) => format!("the data source {source}"),
+    };
+    let length = wait_ms.map_or_else(|| "waiting".to_owned(), |ms| format!("waiting {}", seconds(ms)));
+    let status = http_status.map_or_else(String::new, |status| format!(" (HTTP {status})"));
+    match why {
+        WaitReason::AskedToWait => format!("{length}: {who} asked to wait{status}"),
+        WaitReason::BreakerOpen => {
+            format!("{length}: calls to {who} are stopped, because they kept failing: {reason}")
+        }
+        WaitReason::RateLimit => format!("{length} for the rate limit of {who}"),
+        WaitReason::Backoff | WaitReason::Session | WaitReason::Unrecognised => {
+            format!("{length}: {who} failed{status}: {reason}")
+        }
     }
 }
 
@@ -204,6 +247,38 @@ mod tests {
             assert_eq!(out, "Hel\n----- the answer begins again -----\nHello\n");
             assert_eq!(err.lines().count(), 2, "thinking is for terminals: {err}");
         }
+    }
+
+    #[test]
+    fn a_wait_is_told_on_a_terminal_and_nowhere_else() {
+        let tells = [
+            Tell::Waiting {
+                whom: Whom::Model(who("a")),
+                wait_ms: Some(12_000),
+                why: WaitReason::AskedToWait,
+                reason: "slow down".to_owned(),
+                http_status: Some(429),
+            },
+            Tell::Waiting {
+                whom: Whom::Source("crm".to_owned()),
+                wait_ms: Some(30_000),
+                why: WaitReason::BreakerOpen,
+                reason: "refused\u{1b}".to_owned(),
+                http_status: None,
+            },
+            Tell::Failed { who: who("a"), reason: "busy".to_owned(), next: who("b") },
+        ];
+        for terminals in [(true, true), (false, true)] {
+            let (out, err) = show(terminals, &tells, None);
+            assert_eq!(out, "");
+            assert_eq!(
+                err,
+                "[waiting 12 s: openai (a) asked to wait (HTTP 429)]\n\
+                 [waiting 30 s: calls to the data source crm are stopped, because they kept failing: refused\\u{1b}]\n\
+                 [openai (a) failed: busy; asking openai (b) instead]\n"
+            );
+        }
+        assert_eq!(show((false, false), &tells, None), (String::new(), String::new()));
     }
 
     #[test]

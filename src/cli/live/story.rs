@@ -3,7 +3,11 @@
 use std::fmt;
 
 use sha2::{Digest, Sha256};
-use throughline_schemas::{LiveFrame, LiveKind};
+use throughline_actors::policy::limits::NOTICEABLE_WAIT;
+use throughline_schemas::{LiveFrame, LiveKind, WaitReason};
+
+/// Shorter waits are not worth a line, in milliseconds.
+const NOTICEABLE_MS: u64 = NOTICEABLE_WAIT.as_secs() * 1_000;
 
 /// A model, as far as it is known who it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -70,6 +74,30 @@ pub(in crate::cli) enum Tell {
         who: Who,
         /// For how long.
         wait_ms: u64,
+        /// Whether that is what the provider asked for.
+        asked: bool,
+    },
+    /// A question had no answer, and is put again without a wait worth a word.
+    Failed {
+        /// To whom it was put.
+        who: Who,
+        /// Why, in words.
+        reason: String,
+        /// To whom it is put next.
+        next: Who,
+    },
+    /// Nothing happens for a while.
+    Waiting {
+        /// Who is waited for.
+        whom: Whom,
+        /// For about how many milliseconds, if that is known.
+        wait_ms: Option<u64>,
+        /// Because of what.
+        why: WaitReason,
+        /// The same in words.
+        reason: String,
+        /// The HTTP status that said so, if one did.
+        http_status: Option<u16>,
     },
     /// The text that follows is the answer from its beginning.
     Again {
@@ -85,6 +113,33 @@ pub(in crate::cli) enum Tell {
         /// Why, in words.
         reason: String,
     },
+}
+
+impl Tell {
+    /// Whether it tells why nothing comes, and nothing of the answer.
+    pub(in crate::cli) fn is_about_waiting(&self) -> bool {
+        match self {
+            Self::HeldBack { .. } | Self::Failed { .. } | Self::Waiting { .. } => true,
+            Self::Text(_)
+            | Self::Thinking
+            | Self::BrokeOff { .. }
+            | Self::Again { .. }
+            | Self::Lost(_)
+            | Self::Complete
+            | Self::NoAnswer { .. } => false,
+        }
+    }
+}
+
+/// Who is waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::cli) enum Whom {
+    /// A model.
+    Model(Who),
+    /// A data source.
+    Source(String),
+    /// The earlier messages of the session.
+    Session,
 }
 
 /// How to end, so that the reader has the whole answer.
@@ -116,11 +171,16 @@ pub(in crate::cli) struct Story {
     broke_off: bool,
     /// Text was told that is void now, and nothing since.
     void: bool,
+    /// A wait before the next attempt was told along with what came before it.
+    wait_told: bool,
 }
 
 impl Story {
     /// Hears a frame. Frames of an attempt that was given up, or that were heard already, tell nothing.
     pub(in crate::cli) fn hear(&mut self, frame: &LiveFrame) -> Vec<Tell> {
+        if frame.delivery == 0 {
+            return Self::beside(frame).into_iter().collect();
+        }
         let mut tell = Vec::new();
         let place = (frame.delivery, frame.attempt);
         let same_delivery = self.place.is_some_and(|(delivery, _)| delivery == frame.delivery);
@@ -141,7 +201,7 @@ impl Story {
 
         let reason = frame.reason.as_deref().unwrap_or("no reason is given");
         match frame.kind {
-            LiveKind::Started => self.who = Who::of(frame),
+            LiveKind::Started => (self.who, self.wait_told) = (Who::of(frame), false),
             LiveKind::Text => {
                 // Only now is it known who answers: whoever was asked may have had nothing to say.
                 if std::mem::take(&mut self.void) {
@@ -160,13 +220,25 @@ impl Story {
             }
             LiveKind::Restarted => {
                 let next = frame.again_in_ms.map(|wait| (Who::of(frame), wait));
+                self.wait_told = self.told > 0;
                 self.break_off(reason, next, &mut tell);
                 self.begin();
             }
             LiveKind::HeldBack => {
                 let wait_ms = frame.again_in_ms.unwrap_or_default();
-                tell.push(Tell::HeldBack { who: Who::of(frame), wait_ms });
+                let asked = frame.why == Some(WaitReason::AskedToWait);
+                tell.push(Tell::HeldBack { who: Who::of(frame), wait_ms, asked });
             }
+            LiveKind::AttemptFailed => {
+                // A longer wait is told by a frame of its own, with the reason.
+                if frame.again_in_ms.is_none_or(|wait| wait < NOTICEABLE_MS) {
+                    let (who, next) = (self.who.clone(), Who::of(frame));
+                    tell.push(Tell::Failed { who, reason: reason.to_owned(), next });
+                }
+            }
+            LiveKind::Waiting if std::mem::take(&mut self.wait_told) => {}
+            LiveKind::Waiting => tell.extend(waiting(frame, Whom::Model(Who::of(frame)))),
+            LiveKind::FellBack | LiveKind::Stage => {}
             LiveKind::Completed => tell.push(Tell::Complete),
             LiveKind::Failed => {
                 self.void |= self.told > 0;
@@ -176,6 +248,18 @@ impl Story {
             LiveKind::Unrecognised => {}
         }
         tell
+    }
+
+    /// What a frame tells that is not about a call to a model.
+    fn beside(frame: &LiveFrame) -> Option<Tell> {
+        if frame.kind != LiveKind::Waiting {
+            return None;
+        }
+        match (&frame.source, frame.why) {
+            (Some(source), _) => waiting(frame, Whom::Source(source.clone())),
+            (None, Some(WaitReason::Session)) => waiting(frame, Whom::Session),
+            (None, _) => None,
+        }
     }
 
     /// What is missing of `answer`, the one that counts.
@@ -207,6 +291,16 @@ impl Story {
     }
 }
 
+fn waiting(frame: &LiveFrame, whom: Whom) -> Option<Tell> {
+    Some(Tell::Waiting {
+        whom,
+        wait_ms: frame.again_in_ms,
+        why: frame.why?,
+        reason: frame.reason.clone().unwrap_or_default(),
+        http_status: frame.http_status,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
@@ -216,24 +310,19 @@ mod tests {
 
     fn frame((delivery, attempt, seq): (u32, u32, u64), kind: LiveKind, word: &str) -> LiveFrame {
         let word = || Some(word.to_owned());
-        let mut frame = LiveFrame {
-            workflow_id: WorkflowId::new("w").unwrap(),
-            delivery,
-            seq,
-            attempt,
-            kind,
-            text: None,
-            model: None,
-            provider: None,
-            finish_reason: None,
-            reason: None,
-            again_in_ms: None,
-        };
+        let mut frame =
+            LiveFrame { delivery, seq, attempt, ..LiveFrame::new(WorkflowId::new("w").unwrap(), kind) };
         match kind {
             LiveKind::Text | LiveKind::Reasoning => frame.text = word(),
             LiveKind::Started => frame.model = word(),
-            LiveKind::Restarted | LiveKind::Failed => frame.reason = word(),
-            LiveKind::Completed | LiveKind::HeldBack | LiveKind::Unrecognised => {}
+            LiveKind::Restarted | LiveKind::Failed | LiveKind::AttemptFailed | LiveKind::Waiting => {
+                frame.reason = word();
+            }
+            LiveKind::Completed
+            | LiveKind::HeldBack
+            | LiveKind::Stage
+            | LiveKind::FellBack
+            | LiveKind::Unrecognised => {}
         }
         frame
     }
@@ -254,7 +343,10 @@ mod tests {
         Tell::BrokeOff { who, words: 1, reason: reason.to_owned(), next: None }
     }
 
-    use LiveKind::{Completed, Failed, HeldBack, Reasoning, Restarted, Started, Text};
+    use LiveKind::{
+        AttemptFailed, Completed, Failed, FellBack, HeldBack, Reasoning, Restarted, Stage, Started, Text,
+        Waiting,
+    };
 
     #[test]
     fn a_calm_answer_is_told_as_it_comes() {
@@ -368,6 +460,65 @@ mod tests {
             ],
         );
         assert_eq!(told, [text("Hi")]);
+    }
+
+    #[test]
+    fn what_happens_before_the_first_text_is_told_once_with_its_length() {
+        let mut story = Story::default();
+        let mut asked_to_wait = frame((1, 1, 2), Waiting, "too many requests");
+        (asked_to_wait.why, asked_to_wait.again_in_ms) = (Some(WaitReason::AskedToWait), Some(12_000));
+        asked_to_wait.http_status = Some(429);
+        let long =
+            LiveFrame { again_in_ms: Some(12_000), ..frame((1, 1, 1), AttemptFailed, "too many requests") };
+        let short = LiveFrame { again_in_ms: Some(340), ..frame((1, 2, 4), AttemptFailed, "busy") };
+        let source = LiveFrame {
+            source: Some("crm".to_owned()),
+            why: Some(WaitReason::BreakerOpen),
+            again_in_ms: Some(30_000),
+            ..frame((0, 0, 0), Waiting, "refused")
+        };
+        let frames = [
+            frame((0, 0, 0), Stage, ""),
+            source,
+            frame((1, 1, 0), Started, "a"),
+            long,
+            asked_to_wait,
+            frame((1, 2, 3), Started, "a"),
+            short,
+            frame((1, 2, 5), FellBack, ""),
+            frame((1, 3, 6), Started, "b"),
+            frame((0, 0, 0), Stage, ""),
+            frame((1, 3, 7), Text, "Hi"),
+        ];
+        let told: Vec<_> = frames.iter().flat_map(|frame| story.hear(frame)).collect();
+        let [
+            Tell::Waiting { whom: Whom::Source(source), wait_ms: Some(30_000), .. },
+            Tell::Waiting { whom: Whom::Model(_), wait_ms: Some(12_000), http_status: Some(429), .. },
+            Tell::Failed { who, reason, .. },
+            Tell::Text(text),
+        ] = &told[..]
+        else {
+            panic!("{told:?}");
+        };
+        assert_eq!(
+            (source.as_str(), who, reason.as_str(), text.as_str()),
+            ("crm", &named("a"), "busy", "Hi")
+        );
+        assert_eq!(story.ending("Hi"), Ending::Rest(""));
+    }
+
+    #[test]
+    fn a_wait_that_was_told_with_the_restart_is_not_told_again() {
+        let mut story = Story::default();
+        let mut waiting = frame((1, 1, 3), Waiting, "lost");
+        (waiting.why, waiting.again_in_ms) = (Some(WaitReason::Backoff), Some(2_000));
+        let frames = [
+            frame((1, 1, 0), Started, "a"),
+            frame((1, 1, 1), Text, "Hel"),
+            frame((1, 1, 2), Restarted, "lost"),
+        ];
+        frames.iter().for_each(|frame| drop(story.hear(frame)));
+        assert_eq!(story.hear(&waiting), []);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use throughline_schemas::IngressLimits;
 use tokio::time::Instant;
 
 use super::{
-    end::End,
+    end::{End, Saved},
     progress::Progress,
     send::{Sender, Sent},
     tally::Tally,
@@ -172,6 +172,14 @@ async fn deliver(bus: &NatsBus, sender: &Sender, job: Job, wait: bool) -> Delive
     Delivered { job, sent, stored_end }
 }
 
+/// One answer out of many: whose it is, and the text under it.
+fn answer_in_words(line: u64, workflow: &str, saved: &Saved) -> String {
+    let lacks = saved.lacks().map_or_else(String::new, |lacks| format!(", {lacks}"));
+    let workflow = crate::cli::timeline::clean(workflow, 256);
+    let text = crate::cli::timeline::clean_lines(saved.text());
+    format!("line {line}: workflow {workflow}{lacks}\n  {}", text.trim_end().replace('\n', "\n  "))
+}
+
 impl Run<'_> {
     /// Checks a line; a bad one is reported.
     fn read(&mut self, line: Line, limits: &IngressLimits) -> Result<Option<Job>, Failure> {
@@ -268,6 +276,9 @@ impl Run<'_> {
             let what =
                 format!("line {}: workflow {workflow}: {}: {}", expected.line, failed.code, failed.message);
             self.progress.complain(&crate::cli::timeline::clean(&what, 500));
+        }
+        if let (End::Saved(saved), false) = (&end, self.args.json) {
+            self.progress.print(&answer_in_words(expected.line, &workflow, saved))?;
         }
         let mut record = super::end::Record::new(&workflow, Some(&end), latency);
         record.line = Some(expected.line);

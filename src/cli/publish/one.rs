@@ -1,11 +1,12 @@
 //! Publishing one text, and waiting for its answer.
 
 use std::{
-    io::{self, Read},
+    io::{self, IsTerminal, Read},
     time::Duration,
 };
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 use throughline_actors::ports::bus::BusError;
 use throughline_schemas::{IdError, SessionId, UserId, WorkflowId};
 use tokio::time::Instant;
@@ -22,6 +23,7 @@ use crate::{
         live::{self, Frames, Heard, Screen, Story},
         output,
         signal::Signals,
+        timeline::clean,
     },
     config::Config,
 };
@@ -43,11 +45,36 @@ pub(super) fn message(args: &PublishArgs) -> Result<Message, Failure> {
         session: SessionId::new(args.session.as_deref().unwrap_or_default())
             .map_err(|error| id("--session", error))?,
         text,
-        metadata: serde_json::Map::new(),
+        metadata: metadata(&args.metadata)?,
         when_busy: args.when_busy,
         redo: None,
     };
     input.encode().map_err(Failure::failed)
+}
+
+/// What the arguments ask to pass along; the last one that names a key decides.
+fn metadata(arguments: &[String]) -> Result<Map<String, Value>, Failure> {
+    let mut all = Map::new();
+    for argument in arguments {
+        if argument.trim_start().starts_with('{') {
+            let object: Map<String, Value> = serde_json::from_str(argument)
+                .map_err(|error| Failure::usage(format!("--metadata is no JSON object: {error}")))?;
+            all.extend(object);
+            continue;
+        }
+        match argument.split_once('=') {
+            Some((key, value)) if !key.is_empty() => {
+                all.insert(key.to_owned(), Value::String(value.to_owned()));
+            }
+            Some(_) | None => {
+                let shown = clean(argument, 80);
+                return Err(Failure::usage(format!(
+                    "--metadata {shown} is neither KEY=VALUE nor a JSON object"
+                )));
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// The text of an argument; `-` means stdin.
@@ -77,7 +104,8 @@ pub(in crate::cli) async fn publish(
     // Before publishing, so that no end is missed; a stored end comes first.
     let failed = |error: BusError| bus_error::failure(&error);
     let ends = if args.wait || args.stream {
-        let frames = if args.stream {
+        // Somebody who waits at a terminal wonders what for.
+        let frames = if args.stream || (io::stderr().is_terminal() && !args.json) {
             Some(Frames::open(bus, &message.workflow).await.map_err(failed)?)
         } else {
             None
@@ -121,7 +149,7 @@ async fn wait(
 ) -> Result<(), Failure> {
     let limit = Duration::from_secs(args.timeout);
     let mut signals = Signals::install()?;
-    let mut shown = Shown::new(args.json);
+    let mut shown = Shown::new(args.json, args.stream);
     let end = async {
         if let Some(mut frames) = frames {
             return live::follow(&mut frames, &mut ends, |heard| shown.hear(&heard)).await;
@@ -146,22 +174,28 @@ async fn wait(
 /// What stdout has seen of a workflow that is waited for.
 struct Shown {
     json: bool,
+    /// Whether the text is shown as it comes.
+    stream: bool,
     story: Story,
     screen: Screen,
 }
 
 impl Shown {
-    fn new(json: bool) -> Self {
-        Self { json, story: Story::default(), screen: Screen::new() }
+    fn new(json: bool, stream: bool) -> Self {
+        Self { json, stream, story: Story::default(), screen: Screen::new() }
     }
 
     fn hear(&mut self, heard: &Heard) -> Result<(), Failure> {
         if self.json {
             // As it came, with the fields of a later version, but on one line.
-            let frame: serde_json::Value = serde_json::from_slice(&heard.json).map_err(Failure::failed)?;
+            let frame: Value = serde_json::from_slice(&heard.json).map_err(Failure::failed)?;
             return output::line(&frame.to_string());
         }
-        self.story.hear(&heard.frame).iter().try_for_each(|tell| self.screen.tell(tell))
+        let tells = self.story.hear(&heard.frame);
+        tells
+            .iter()
+            .filter(|tell| self.stream || tell.is_about_waiting())
+            .try_for_each(|tell| self.screen.tell(tell))
     }
 
     fn end(mut self, end: &End, workflow: &WorkflowId, started: Instant) -> Result<(), Failure> {
@@ -171,11 +205,16 @@ impl Shown {
         match end {
             End::Saved(_) if self.json => Ok(()),
             End::Saved(saved) => {
+                let broke_off = self.story.broke_off();
+                if !self.stream {
+                    // Nothing of it has been shown.
+                    self.story = Story::default();
+                }
                 self.screen.finish(&self.story, saved.text())?;
                 if let Some(lacks) = saved.lacks() {
                     output::note(&lacks);
                 }
-                self.screen.sign(&saved.signature(self.story.broke_off(), started.elapsed()))
+                self.screen.sign(&saved.signature(broke_off, started.elapsed()))
             }
             // Said already, to a script.
             End::Failed(_) if self.json => Err(Failure { exit: Exit::Failed, message: String::new() }),
@@ -198,6 +237,18 @@ impl Shown {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn metadata_is_texts_by_key_or_json() {
+        let given =
+            |arguments: &[&str]| metadata(&arguments.iter().map(|&a| a.to_owned()).collect::<Vec<_>>());
+        let all = given(&["channel=web", "empty=", r#"{"n": 1, "channel": "mail"}"#, "a=b=c"]).unwrap();
+        let wanted = serde_json::json!({"channel": "mail", "empty": "", "n": 1, "a": "b=c"});
+        assert_eq!(Value::Object(all), wanted);
+        for bad in ["channel", "=web", "{", "[1]"] {
+            assert!(given(&[bad]).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn stdin_is_bounded_text() {

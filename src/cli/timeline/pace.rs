@@ -2,15 +2,16 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use throughline_schemas::Timestamp;
+use throughline_schemas::{StageName, Timestamp};
 use time::OffsetDateTime;
 
 use super::{INDENT, Moment, Style, Tone, duration};
 
 /// Work or a wait of at least this long is marked.
 const SLOW: Duration = Duration::from_secs(1);
-/// Work that is more than half of its workflow's time is marked from here on: half of next to nothing is not slow.
-const SLOW_SHARE_FROM: Duration = Duration::from_millis(100);
+/// Work with a model of at least this long is marked: most of a workflow's time is a model's, and a long answer takes tens
+/// of seconds.
+const SLOW_MODEL: Duration = Duration::from_secs(30);
 /// What stands above the columns of a timeline.
 const HEADING: [&str; 5] = ["start", "waited", "took", "stage", "event"];
 
@@ -19,8 +20,6 @@ const HEADING: [&str; 5] = ["start", "waited", "took", "stage", "event"];
 pub(in crate::cli) struct Pace {
     start: Option<Timestamp>,
     last: Option<Timestamp>,
-    /// From its input to its last event, where that is known.
-    total: Option<Duration>,
 }
 
 /// The time of one event, as far as it is on record.
@@ -35,13 +34,6 @@ pub(super) struct Step {
 }
 
 impl Pace {
-    /// The pace of a whole workflow, whose last event is known.
-    pub(super) fn of_whole(moments: &[Moment]) -> Self {
-        let ends = moments.first().zip(moments.last());
-        let total = ends.map(|(first, last)| between(first.started.unwrap_or(first.at), last.at));
-        Self { total, ..Self::default() }
-    }
-
     /// Goes on to the next event.
     pub(super) fn step(&mut self, moment: &Moment) -> Step {
         let start = *self.start.get_or_insert(moment.started.unwrap_or(moment.at));
@@ -58,12 +50,11 @@ impl Pace {
             took: Some(worked.unwrap_or(since_last)),
         }
     }
+}
 
-    /// Whether this long work is to be marked.
-    pub(super) fn is_slow(&self, took: Duration) -> bool {
-        let most = self.total.is_some_and(|total| took * 2 > total);
-        took >= SLOW || (most && took >= SLOW_SHARE_FROM)
-    }
+/// Whether work of a stage that took so long is to be marked.
+pub(super) fn is_slow(stage: &str, took: Duration) -> bool {
+    took >= if stage == StageName::Generation.as_str() { SLOW_MODEL } else { SLOW }
 }
 
 /// The names of the columns.
@@ -85,7 +76,7 @@ pub(in crate::cli) fn line(moment: &Moment, pace: &mut Pace, prefix: &str, style
         None => format!("{:>12}", ""),
     };
     let waited = column(step.waited, step.waited.is_some_and(|waited| waited >= SLOW));
-    let took = column(step.took, step.took.is_some_and(|took| pace.is_slow(took)));
+    let took = column(step.took, step.took.is_some_and(|took| is_slow(moment.stage, took)));
     let kind = style.paint(moment.tone, &format!("{:<21}", moment.kind));
     let what =
         if moment.tone == Tone::Bad { style.paint(Tone::Bad, &moment.what) } else { moment.what.clone() };

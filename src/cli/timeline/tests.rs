@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::{pace::Pace, *};
+use super::{
+    pace::{Pace, is_slow},
+    *,
+};
 
 const HOSTILE: &str = "\u{1b}]0;gone\u{7}\u{1b}[2J\r\u{202e}";
 
@@ -127,17 +130,11 @@ fn waiting_is_what_came_before_the_work_and_never_more_than_there_was() {
 }
 
 #[test]
-fn slow_is_a_second_or_more_than_half_of_what_is_not_short() {
-    let whole = |ms: i64| {
-        let moments =
-            [0, ms].map(|at| Moment::of(&event(1, at, "input_validated", "w", &json!({})), Style::plain()));
-        Pace::of_whole(&moments)
-    };
+fn slow_is_a_second_and_half_a_minute_of_a_model() {
     let ms = Duration::from_millis;
-    assert!(whole(100_000).is_slow(ms(1000)) && Pace::default().is_slow(ms(1000)), "a second always is");
-    assert!(!whole(100_000).is_slow(ms(999)) && !Pace::default().is_slow(ms(999)));
-    assert!(whole(300).is_slow(ms(151)) && !whole(300).is_slow(ms(150)), "more than half");
-    assert!(!whole(100).is_slow(ms(99)), "all of it was short");
+    for (stage, from) in [("context", 1_000), ("external", 1_000), ("generation", 30_000)] {
+        assert!(is_slow(stage, ms(from)) && !is_slow(stage, ms(from - 1)), "{stage}");
+    }
 }
 
 #[test]

@@ -58,8 +58,11 @@ impl Hearing for Queue {
             Heard::Text(text) => Event::Text(text.to_owned()),
             Heard::Reasoning(text) => Event::Reasoning(text.to_owned()),
             Heard::Restarted { reason, .. } => Event::Restarted { reason: reason.to_owned() },
-            // It is on record in the end, as the attempt's `waited_ms`.
-            Heard::HeldBack { .. } => return,
+            // They are on record in the end, as attempts.
+            Heard::HeldBack { .. }
+            | Heard::AttemptFailed { .. }
+            | Heard::FellBack { .. }
+            | Heard::Waiting { .. } => return,
         };
         self.push(event);
     }

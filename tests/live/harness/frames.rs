@@ -53,7 +53,8 @@ impl Frames {
         let mut text = String::new();
         let mut of = None;
         let mut next = (0, 0);
-        for frame in &frames {
+        // Those of delivery 0 are about no call to a model.
+        for frame in frames.iter().filter(|frame| frame.delivery > 0) {
             if next.0 != frame.delivery {
                 next = (frame.delivery, 0);
                 text.clear();
@@ -73,6 +74,10 @@ impl Frames {
                 LiveKind::Started
                 | LiveKind::Reasoning
                 | LiveKind::HeldBack
+                | LiveKind::Stage
+                | LiveKind::AttemptFailed
+                | LiveKind::FellBack
+                | LiveKind::Waiting
                 | LiveKind::Completed
                 | LiveKind::Failed
                 | LiveKind::Unrecognised => {}

@@ -5,10 +5,11 @@ use std::{
     time::Duration,
 };
 
-use throughline_schemas::{FinishReason, LiveFrame, LiveKind, WorkflowId};
+use throughline_schemas::{FinishReason, LiveFrame, LiveKind, StageName, WorkflowId};
 
 use crate::{
-    model_client::{Heard, Hearing},
+    live,
+    model_client::{Failure, Heard, Hearing},
     ports::bus::Bus,
 };
 
@@ -34,8 +35,12 @@ impl<'a> Live<'a> {
         self.tell(LiveKind::Completed, |frame| frame.finish_reason = Some(finish_reason));
     }
 
-    pub(super) fn failed(&self, reason: &str) {
-        self.tell(LiveKind::Failed, |frame| frame.reason = Some(reason.to_owned()));
+    /// `again_in`: after which wait another delivery goes on.
+    pub(super) fn failed(&self, reason: &str, again_in: Option<Duration>) {
+        self.tell(LiveKind::Failed, |frame| {
+            frame.reason = Some(reason.to_owned());
+            frame.again_in_ms = again_in.map(live::millis);
+        });
     }
 
     fn text(&self, kind: LiveKind, mut text: &str) {
@@ -48,25 +53,14 @@ impl<'a> Live<'a> {
 
     fn tell(&self, kind: LiveKind, fill: impl FnOnce(&mut LiveFrame)) {
         let mut frame = LiveFrame {
-            workflow_id: self.workflow.clone(),
             delivery: self.delivery,
             // One caller at a time: the order is that of the calls.
             seq: self.seq.fetch_add(1, Ordering::Relaxed),
             attempt: self.attempt.load(Ordering::Relaxed),
-            kind,
-            text: None,
-            model: None,
-            provider: None,
-            finish_reason: None,
-            reason: None,
-            again_in_ms: None,
+            ..LiveFrame::new(self.workflow.clone(), kind)
         };
         fill(&mut frame);
-        match serde_json::to_vec(&frame) {
-            // A frame that was not taken is missed by its number.
-            Ok(json) => _ = self.bus.live(self.workflow, json.into()),
-            Err(error) => tracing::error!(%error, "a live frame could not be written"),
-        }
+        live::send(self.bus, &frame);
     }
 }
 
@@ -88,8 +82,29 @@ impl Hearing for Live<'_> {
                     next(frame, model, provider, again_in);
                 });
             }
-            Heard::HeldBack { model, provider, expected } => {
-                self.tell(LiveKind::HeldBack, |frame| next(frame, model, provider, expected));
+            Heard::HeldBack { why, model, provider, expected } => {
+                self.tell(LiveKind::HeldBack, |frame| {
+                    frame.why = Some(why);
+                    next(frame, model, provider, expected);
+                });
+            }
+            Heard::AttemptFailed { failure, model, provider, again_in } => {
+                self.tell(LiveKind::AttemptFailed, |frame| {
+                    failed(frame, failure);
+                    frame.error_class = failure.class;
+                    next(frame, model, provider, again_in);
+                });
+            }
+            Heard::FellBack { model, provider } => self.tell(LiveKind::FellBack, |frame| {
+                frame.model = Some(model.to_owned());
+                frame.provider = Some(provider.to_owned());
+            }),
+            Heard::Waiting { why, failure, model, provider, wait } => {
+                self.tell(LiveKind::Waiting, |frame| {
+                    (frame.stage, frame.why) = (Some(StageName::Generation), Some(why));
+                    failed(frame, failure);
+                    next(frame, model, provider, wait);
+                });
             }
         }
     }
@@ -99,5 +114,11 @@ impl Hearing for Live<'_> {
 fn next(frame: &mut LiveFrame, model: &str, provider: &str, wait: Duration) {
     frame.model = Some(model.to_owned());
     frame.provider = Some(provider.to_owned());
-    frame.again_in_ms = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+    frame.again_in_ms = Some(live::millis(wait));
+}
+
+/// What the attempt before failed of.
+fn failed(frame: &mut LiveFrame, failure: Failure<'_>) {
+    frame.reason = Some(failure.reason.to_owned());
+    (frame.error_code, frame.http_status) = (failure.code, failure.http_status);
 }

@@ -39,7 +39,8 @@ impl Watch {
             .filter(|event_type| event_type.is_end())
             .map(|end| ns.events_of(end))
             .collect();
-        let request = ReadRequest { log: Log::Events, filters, since: None, follow: true, apart: true };
+        let request =
+            ReadRequest { log: Log::Events, filters, since: None, from: None, follow: true, apart: true };
         // From the last message that is stored now, by the server's own clock.
         let stream = jetstream::new(bus.client().clone()).get_stream(bus.names().events()).await;
         let request = match &stream {
