@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod announcer;
+mod as_told;
 pub mod cause;
 pub mod claims;
 pub mod closing;
@@ -25,6 +26,7 @@ pub mod policy;
 pub mod ports;
 pub mod prompt;
 pub mod reenact;
+mod repair;
 pub mod settings;
 pub mod signals;
 pub mod source_plan;

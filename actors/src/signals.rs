@@ -57,6 +57,8 @@ pub const FALLBACKS: &str = "throughline_model_fallbacks_total";
 pub const TURNS_RESUMED: &str = "throughline_turns_resumed_total";
 /// Times that log and database were found to be of different age, by kind.
 pub const STORES_DIFFER: &str = "throughline_log_and_database_differ_total";
+/// Turns that were closed as the log says, because the database had forgotten their end.
+pub const TURNS_RESTORED: &str = "throughline_turns_restored_total";
 /// Restarts of stage actors, by stage; of `sweeper` and `listener`, too.
 pub const RESTARTS: &str = "throughline_stage_restarts_total";
 /// Workers that died while handling a delivery, by stage.
@@ -114,6 +116,10 @@ pub(crate) fn settled(stage: StageName, outcome: &'static str) {
 /// Log and database are of different age: `new_log`, `lost_database`, `older_database`.
 pub fn stores_differ(kind: &'static str) {
     counter!(STORES_DIFFER, "kind" => kind).increment(1);
+}
+
+pub(crate) fn restored() {
+    counter!(TURNS_RESTORED).increment(1);
 }
 
 pub(crate) fn redelivered(stage: StageName) {

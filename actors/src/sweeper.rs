@@ -20,6 +20,7 @@ use throughline_schemas::{
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
+    as_told,
     closing::Closer,
     policy::{
         settle::Outcome,
@@ -32,8 +33,10 @@ use crate::{
     },
     signals, untold,
 };
+use catch_up::CatchUp;
 use seen::Seen;
 
+mod catch_up;
 mod seen;
 
 /// Turns listed at once.
@@ -82,6 +85,7 @@ pub struct Sweep;
 pub struct SweeperState {
     args: SweeperArgs,
     seen: Seen,
+    catch_up: CatchUp,
 }
 
 impl Actor for Sweeper {
@@ -96,7 +100,7 @@ impl Actor for Sweeper {
     ) -> Result<SweeperState, ActorProcessingErr> {
         // The first one only notes which turns there are: how long they have run is counted from then.
         myself.send_message(Sweep)?;
-        Ok(SweeperState { args, seen: Seen::default() })
+        Ok(SweeperState { args, seen: Seen::default(), catch_up: CatchUp::default() })
     }
 
     async fn handle(
@@ -115,6 +119,10 @@ impl Actor for Sweeper {
             Some(Ok(Err(why))) => tracing::debug!(why, "sweep not finished"),
             Some(Err(error)) => tracing::error!(%error, "sweep panicked"),
             None => {}
+        }
+        let has_seen_turns = state.seen.take_news();
+        if let Err(why) = state.catch_up.step(&state.args.closer, has_seen_turns).await {
+            tracing::debug!(why, "the database was not compared with the log");
         }
         // It ends with its actor, so nobody holds on to it.
         drop(myself.send_after(state.args.wait(), || Sweep));
@@ -221,18 +229,16 @@ impl SweeperArgs {
             }
             (Work::Lost { .. } | Work::Ended, _) => {
                 if self.runs(turn).await? {
-                    self.close_as_told(turn).await?;
+                    // The log has the end of a turn that runs in the database: that one is older.
+                    let along = as_told::close_along(&self.closer, &turn.session_id, id, turn.input_sequence);
+                    if along.await.or_else(|outcome| done(outcome).map(|()| 1))? == 0 {
+                        tracing::warn!(workflow = %id, "the log has the end of a turn, and not what it answers");
+                    }
                 }
                 seen.forget(id);
             }
         }
         Ok(())
-    }
-
-    /// The log has the end of a turn that runs in the database: the database is older than the log.
-    async fn close_as_told(&self, turn: &RunningTurn) -> Result<(), String> {
-        let cause = self.cause(turn).await?;
-        outcome(self.closer.finish(&cause, turn.input_sequence).await)
     }
 
     /// How long a turn has run by the server's clock: the only one that every process knows. `None` if the log does not
@@ -264,7 +270,7 @@ impl SweeperArgs {
         }
         told_of(turn, StageName::Input);
         // A beginning that this version cannot read, for one, must not keep the sweep from the turns behind it.
-        if let Err(why) = outcome(self.begin_behind_the_last(turn, opening).await) {
+        if let Err(why) = done(self.begin_behind_the_last(turn, opening).await) {
             tracing::warn!(workflow = %turn.workflow_id, why, "a turn cannot be begun here");
         }
         Ok(true)
@@ -309,7 +315,7 @@ impl SweeperArgs {
             let cause = self.cause(&turn).await?;
             self.closer.interruptions.announce(self.closer.bus.as_ref(), id).await;
             let failed = stalled(stage.unwrap_or(StageName::Input), limit);
-            outcome(self.closer.fail(&cause, turn.input_sequence, failed, cause.traceparent).await)?;
+            done(self.closer.fail(&cause, turn.input_sequence, failed, cause.traceparent).await)?;
             seen.forget(id);
         }
         Ok(())
@@ -341,7 +347,7 @@ fn told_of(turn: &RunningTurn, stage: StageName) {
     tracing::warn!(workflow = %turn.workflow_id, %stage, since = %turn.started_at, "nobody worked on a turn; resumed");
 }
 
-fn outcome(outcome: Outcome) -> Result<(), String> {
+fn done(outcome: Outcome) -> Result<(), String> {
     match outcome {
         // Then another one goes on with it.
         Outcome::Done | Outcome::TakenOver => Ok(()),

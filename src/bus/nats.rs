@@ -11,6 +11,7 @@ mod complaints;
 mod connection;
 mod dead;
 mod deployment;
+mod ends;
 mod error;
 mod exhausted;
 mod headers;
@@ -322,6 +323,14 @@ impl Bus for NatsBus {
 
     async fn publish_again(&self, subject: &Subject, sequence: u64) -> Result<Published, BusError> {
         sweep::publish_again(&self.core, subject, sequence).await
+    }
+
+    async fn ends_from(
+        &self,
+        sequence: u64,
+        most: u64,
+    ) -> Result<throughline_actors::ports::bus::Ends, BusError> {
+        ends::from(&self.core, sequence, most).await
     }
 
     fn is_connected(&self) -> bool {

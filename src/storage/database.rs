@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use throughline_actors::ports::store::{
-    Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, OpenTurns, Opening,
-    RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
+    Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, Mark, OpenTurns,
+    Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
 };
 use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId, event::context::Context};
 
@@ -123,6 +123,14 @@ impl Store for Database {
 
     async fn open_turns(&self) -> Result<OpenTurns, StoreError> {
         self.store().open_turns().await
+    }
+
+    async fn mark(&self) -> Result<Mark, StoreError> {
+        self.store().mark().await
+    }
+
+    async fn set_mark(&self, from: u64, to: u64) -> Result<(), StoreError> {
+        self.store().set_mark(from, to).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -23,8 +23,8 @@ use async_trait::async_trait;
 use futures_util::TryFutureExt as _;
 use serde_json::{Map, Value};
 use throughline_actors::ports::store::{
-    Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, OpenTurns, Opening,
-    RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
+    Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, Mark, OpenTurns,
+    Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
 };
 use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId, event::context::Context};
 use tokio::time::timeout;
@@ -33,6 +33,7 @@ pub use self::server::ServerFacts;
 pub(super) use self::{code::meaning, namespaces::peek};
 use self::{
     connection::Connections,
+    namespaces::{AskMark, SetMark},
     preferences::SetPreferences,
     server::{AskServer, TakesWrites},
 };
@@ -207,6 +208,15 @@ impl Store for PostgresStore {
 
     async fn open_turns(&self) -> Result<OpenTurns, StoreError> {
         self.ask("counting open turns", &record::AskOpen(&self.namespace)).await
+    }
+
+    async fn mark(&self) -> Result<Mark, StoreError> {
+        self.ask("reading how far the log is in the database", &AskMark(&self.namespace)).await
+    }
+
+    async fn set_mark(&self, from: u64, to: u64) -> Result<(), StoreError> {
+        let set = SetMark { namespace: &self.namespace, from, to };
+        self.ask("noting how far the log is in the database", &set).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -24,8 +24,8 @@ use futures_util::TryFutureExt as _;
 use serde_json::{Map, Value};
 use sqlx::SqlitePool;
 use throughline_actors::ports::store::{
-    Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, OpenTurns, Opening,
-    RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
+    Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, Mark, OpenTurns,
+    Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
 };
 use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId, event::context::Context};
 use tokio::time::timeout;
@@ -187,6 +187,14 @@ impl Store for SqliteStore {
 
     async fn open_turns(&self) -> Result<OpenTurns, StoreError> {
         self.call("counting open turns", record::open_turns(self.reading())).await
+    }
+
+    async fn mark(&self) -> Result<Mark, StoreError> {
+        self.read_mark().await
+    }
+
+    async fn set_mark(&self, from: u64, to: u64) -> Result<(), StoreError> {
+        self.move_mark(from, to).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -35,7 +35,7 @@ enum Kind {
 }
 
 /// What each metric says. Its labels are listed where it is named, in `signals`.
-const DESCRIPTIONS: [(&str, Kind, Unit, &str); 27] = {
+const DESCRIPTIONS: [(&str, Kind, Unit, &str); 28] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         (signals::DELIVERIES, Counter, Unit::Count, "Deliveries settled, by stage and outcome."),
@@ -151,6 +151,12 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 27] = {
             Counter,
             Unit::Count,
             "Times that log and database were found to be of different age, by kind (new_log, lost_database, older_database).",
+        ),
+        (
+            signals::TURNS_RESTORED,
+            Counter,
+            Unit::Count,
+            "Turns that were closed as the log says, because the database had forgotten their end.",
         ),
         (signals::RESTARTS, Counter, Unit::Count, "Restarts of a stage actor, by stage."),
         (

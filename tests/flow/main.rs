@@ -22,6 +22,7 @@ mod model;
 mod poison;
 mod redo;
 mod reenact;
+mod restored;
 mod room;
 mod routing;
 mod schedule;

@@ -30,6 +30,7 @@ mod postgres_server;
 mod recipe;
 mod recording;
 mod replay;
+mod restored;
 mod sessions;
 mod stopping;
 mod stream_measure;

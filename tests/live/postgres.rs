@@ -22,8 +22,8 @@ use throughline_actors::{
     ports::{
         contract::store::{self as story, UnderTest},
         store::{
-            Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, OpenTurns,
-            Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
+            Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, Mark,
+            OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
         },
     },
     store_contract,
@@ -117,6 +117,12 @@ impl Store for Stores {
     }
     async fn open_turns(&self) -> Result<OpenTurns, StoreError> {
         self.deref().open_turns().await
+    }
+    async fn mark(&self) -> Result<Mark, StoreError> {
+        self.deref().mark().await
+    }
+    async fn set_mark(&self, from: u64, to: u64) -> Result<(), StoreError> {
+        self.deref().set_mark(from, to).await
     }
     async fn ping(&self) -> Result<(), StoreError> {
         self.deref().ping().await

@@ -25,12 +25,14 @@ use throughline_actors::{
     policy::retry::RetryPolicy,
     ports::{
         bus::{
-            Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Inbox, Latest, Note, Position, Published,
+            Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Ends, Inbox, Latest, Note, Position,
+            Published,
         },
         memory::{bus::MemoryBus, model::ScriptedModels, source::ScriptedSources, store::MemoryStore},
         store::{
-            Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, OpenTurns,
-            Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, StoreTrouble, TurnsQuery,
+            Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, Mark,
+            OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, StoreTrouble,
+            TurnsQuery,
         },
         tokenizer::FourBytes,
     },
@@ -134,6 +136,9 @@ impl Bus for Breakable {
     fn live(&self, workflow: &WorkflowId, frame: Bytes) -> bool {
         self.bus.live(workflow, frame)
     }
+    async fn ends_from(&self, sequence: u64, most: u64) -> Result<Ends, BusError> {
+        self.bus.ends_from(sequence, most).await
+    }
     fn is_connected(&self) -> bool {
         self.bus.is_connected()
     }
@@ -192,6 +197,12 @@ impl Store for Stuck {
     }
     async fn open_turns(&self) -> Result<OpenTurns, StoreError> {
         self.store.open_turns().await
+    }
+    async fn mark(&self) -> Result<Mark, StoreError> {
+        self.store.mark().await
+    }
+    async fn set_mark(&self, from: u64, to: u64) -> Result<(), StoreError> {
+        self.store.set_mark(from, to).await
     }
     async fn ping(&self) -> Result<(), StoreError> {
         if self.silent.load(Ordering::SeqCst) {

@@ -20,7 +20,7 @@ use throughline_actors::{
         contract::store::{self as story, UnderTest},
         store::{
             Admission, Admitted, Closed, EndedTurn, Ending, Failing, Fingerprint, Interaction, KnownEnd,
-            ListedTurn, OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, Standing, Store,
+            ListedTurn, Mark, OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, Standing, Store,
             StoreError, StoreTrouble, TurnsQuery, Verdict,
         },
     },
@@ -110,6 +110,12 @@ impl Store for Stores {
     }
     async fn open_turns(&self) -> Result<OpenTurns, StoreError> {
         self.deref().open_turns().await
+    }
+    async fn mark(&self) -> Result<Mark, StoreError> {
+        self.deref().mark().await
+    }
+    async fn set_mark(&self, from: u64, to: u64) -> Result<(), StoreError> {
+        self.deref().set_mark(from, to).await
     }
     async fn ping(&self) -> Result<(), StoreError> {
         self.deref().ping().await

@@ -258,6 +258,15 @@ pub struct Latest {
     pub stored_at: Timestamp,
 }
 
+/// Ends in the order of the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// The encoded events, whole.
+    pub ends: Vec<Bytes>,
+    /// Every end up to this place of the log is among them, or came before.
+    pub read_to: u64,
+}
+
 /// One stage's deliveries in this process.
 #[async_trait]
 pub trait Inbox: Send {
@@ -316,6 +325,8 @@ pub trait Bus: Send + Sync + 'static {
     /// Moves a stored event to the end of the log, so that its stage is given it once more. `Already` if the event is
     /// not there any more, or another has been stored on its subject: somebody else was first.
     async fn publish_again(&self, subject: &Subject, sequence: u64) -> Result<Published, BusError>;
+    /// The ends of workflows that are stored from a place of the log on, at most so many of each kind.
+    async fn ends_from(&self, sequence: u64, most: u64) -> Result<Ends, BusError>;
     /// Whether the connection is up at this moment.
     fn is_connected(&self) -> bool;
     /// Answers if everything that events and letters are kept in is there, answers, and has room; as far as that can be

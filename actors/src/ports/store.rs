@@ -206,6 +206,16 @@ pub struct Closed {
     pub next: Option<Opening>,
 }
 
+/// How far the log is known to be in the database.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// Every end up to this place of the log is on record.
+    pub sequence: u64,
+    /// Which run of the database's server says so: another one may lack what was committed last, if it is a replica or
+    /// began with a backup.
+    pub server: String,
+}
+
 /// The database.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -254,6 +264,10 @@ pub trait Store: Send + Sync + 'static {
     async fn latest_turns(&self, query: TurnsQuery) -> Result<Vec<ListedTurn>, StoreError>;
     /// How many turns are open, and since when.
     async fn open_turns(&self) -> Result<OpenTurns, StoreError>;
+    /// How far the log is known to be in the database; at its beginning if nobody has said.
+    async fn mark(&self) -> Result<Mark, StoreError>;
+    /// Moves that mark, unless it is not at `from` any more.
+    async fn set_mark(&self, from: u64, to: u64) -> Result<(), StoreError>;
     /// Answers if the database does.
     async fn ping(&self) -> Result<(), StoreError>;
     /// Answers if the database can be written to, as far as that can be found out without changing anything that anybody

@@ -13,8 +13,8 @@ use super::{
     tape::{Recording, with},
 };
 use crate::ports::bus::{
-    Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Inbox, Latest, Note, Position, Published, Receipt,
-    Settlement,
+    Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Ends, Inbox, Latest, Note, Position, Published,
+    Receipt, Settlement,
 };
 
 /// Nobody waits for an answer.
@@ -124,6 +124,10 @@ impl Bus for Recording {
 
     async fn publish_again(&self, _: &Subject, _: u64) -> Result<Published, BusError> {
         Ok(Published::Already)
+    }
+
+    async fn ends_from(&self, _: u64, _: u64) -> Result<Ends, BusError> {
+        Ok(Ends::default())
     }
 
     fn is_connected(&self) -> bool {

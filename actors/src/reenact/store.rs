@@ -14,8 +14,8 @@ use crate::{
     policy::merge::SEPARATOR,
     ports::store::{
         Admission, Admitted, Closed, EndedTurn, Ending, FailedTurn, Failing, Interaction, KnownEnd,
-        ListedTurn, OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, Standing, Store, StoreError,
-        TurnsQuery, Verdict,
+        ListedTurn, Mark, OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, Standing, Store,
+        StoreError, TurnsQuery, Verdict,
     },
 };
 
@@ -172,6 +172,14 @@ impl Store for Recording {
 
     async fn open_turns(&self) -> Result<OpenTurns, StoreError> {
         Ok(OpenTurns::default())
+    }
+
+    async fn mark(&self) -> Result<Mark, StoreError> {
+        Ok(Mark::default())
+    }
+
+    async fn set_mark(&self, _: u64, _: u64) -> Result<(), StoreError> {
+        Ok(())
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -16,6 +16,8 @@ const WHOLE_PASS_EVERY: u32 = 6;
 pub(super) struct Seen {
     /// The last turn that was looked at, in the order in which turns start: a pass lists what started behind it.
     until: Option<Start>,
+    /// Whether turns were listed that no pass had listed before.
+    has_news: bool,
     /// Which pass it is, and what it has listed.
     pass: Pass,
     /// The end of the log at the last look.
@@ -73,6 +75,7 @@ impl Seen {
     pub(super) fn note(&mut self, turn: RunningTurn, now: Instant) {
         self.pass.to = Some(start(&turn));
         let number = self.pass.number;
+        self.has_news |= !self.turns.contains_key(&turn.workflow_id);
         let watched = self.turns.entry(turn.workflow_id.clone()).or_insert_with(|| Watched {
             turn,
             first_seen: now,
@@ -82,6 +85,11 @@ impl Seen {
             deadline: None,
         });
         watched.listed_in = number;
+    }
+
+    /// Whether turns were listed for the first time since this was asked last.
+    pub(super) fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.has_news)
     }
 
     /// Forgets turns that have not been looked at and were not listed again: they have ended meanwhile, as most do.

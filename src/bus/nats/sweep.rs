@@ -20,6 +20,18 @@ use super::{
 
 /// The end of the log, and how far the stages are.
 pub(super) async fn position(core: &Core) -> Result<Position, BusError> {
+    let (last, now) = end(core).await?;
+    let stages = StageName::ALL.into_iter().filter(|stage| *stage != StageName::Input);
+    let settled = try_join_all(stages.map(async |stage| {
+        let consumer = ConsumerState::ask(core, stage).await?;
+        Ok::<_, BusError>((stage, consumer.ack_floor.stream_seq))
+    }))
+    .await?;
+    Ok(Position { last, settled: BTreeMap::from_iter(settled), now })
+}
+
+/// The sequence of the last event, and what time the server has.
+pub(super) async fn end(core: &Core) -> Result<(u64, Option<Timestamp>), BusError> {
     #[derive(Deserialize)]
     struct Info {
         state: State,
@@ -33,13 +45,7 @@ pub(super) async fn position(core: &Core) -> Result<Position, BusError> {
     }
     let info: Info =
         raw::ask(core, format!("$JS.API.STREAM.INFO.{}", core.names.events()), Bytes::new()).await?;
-    let stages = StageName::ALL.into_iter().filter(|stage| *stage != StageName::Input);
-    let settled = try_join_all(stages.map(async |stage| {
-        let consumer = ConsumerState::ask(core, stage).await?;
-        Ok::<_, BusError>((stage, consumer.ack_floor.stream_seq))
-    }))
-    .await?;
-    Ok(Position { last: info.state.last_seq, settled: BTreeMap::from_iter(settled), now: instant(&info.ts) })
+    Ok((info.state.last_seq, instant(&info.ts)))
 }
 
 fn instant(text: &str) -> Option<Timestamp> {

@@ -1,7 +1,7 @@
 //! Identity and workers of a namespace.
 
 use sqlx::{Connection, PgConnection, Row};
-use throughline_actors::ports::store::StoreError;
+use throughline_actors::ports::store::{Mark, StoreError};
 
 use super::{
     Limits, PostgresStore,
@@ -10,6 +10,7 @@ use super::{
 use crate::storage::{
     error,
     namespaces::{Beat, Peeked, Stranger, WORKER_COUNTS_FOR, seconds},
+    text::integer,
 };
 
 const READING: &str = "reading which namespace the database belongs to";
@@ -27,6 +28,12 @@ const STRANGERS: &str = "SELECT worker, extract(epoch FROM clock_timestamp() - s
     FROM namespace_workers
     WHERE namespace = $1 AND log <> $2 AND seen_at > clock_timestamp() - make_interval(secs => $3)
     ORDER BY worker";
+const MARK: &str = "SELECT
+    (SELECT log_sequence FROM namespace_marks WHERE namespace = $1), pg_postmaster_start_time()::text";
+const SET_MARK: &str = "INSERT INTO namespace_marks (namespace, log_sequence)
+    SELECT $1, $3 WHERE $2 = 0 OR EXISTS (SELECT FROM namespace_marks WHERE namespace = $1)
+    ON CONFLICT (namespace) DO UPDATE SET log_sequence = excluded.log_sequence
+    WHERE namespace_marks.log_sequence = $2";
 const LEAVE: &str = "DELETE FROM namespace_workers WHERE namespace = $1 AND worker = $2";
 
 impl PostgresStore {
@@ -54,6 +61,36 @@ impl PostgresStore {
     pub(in crate::storage) async fn leave(&self, namespace: &str, worker: &str) -> Result<(), StoreError> {
         let leave = Leave { namespace, worker };
         self.ask("noting that a worker does not use the database any more", &leave).await
+    }
+}
+
+/// How far is the log known to be in the database?
+pub(super) struct AskMark<'a>(pub(super) &'a str);
+
+impl Statement for AskMark<'_> {
+    type Answer = Mark;
+
+    async fn send(&self, connection: &mut PgConnection) -> Result<Mark, sqlx::Error> {
+        let row = sqlx::query(MARK).bind(self.0).fetch_one(connection).await?;
+        let sequence: Option<i64> = row.try_get(0)?;
+        Ok(Mark { sequence: sequence.map_or(0, i64::unsigned_abs), server: row.try_get(1)? })
+    }
+}
+
+/// Move that mark.
+pub(super) struct SetMark<'a> {
+    pub(super) namespace: &'a str,
+    pub(super) from: u64,
+    pub(super) to: u64,
+}
+
+impl Statement for SetMark<'_> {
+    type Answer = ();
+
+    async fn send(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let Self { namespace, from, to } = self;
+        let moved = sqlx::query(SET_MARK).bind(*namespace).bind(integer(*from)).bind(integer(*to));
+        moved.execute(connection).await.map(drop)
     }
 }
 

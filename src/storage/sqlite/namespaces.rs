@@ -3,12 +3,13 @@
 use std::str::FromStr;
 
 use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
-use throughline_actors::ports::store::StoreError;
+use throughline_actors::ports::store::{Mark, StoreError};
 
 use super::SqliteStore;
 use crate::storage::{
     error,
     namespaces::{Beat, Peeked, Stranger, WORKER_COUNTS_FOR, seconds},
+    text::integer,
 };
 
 const READING: &str = "reading which namespace the database belongs to";
@@ -29,6 +30,11 @@ const STRANGERS: &str =
     "SELECT worker, (julianday('now') - julianday(seen_at)) * 86400.0 AS ago FROM namespace_workers
     WHERE namespace = $1 AND log <> $2 AND (julianday('now') - julianday(seen_at)) * 86400.0 < $3
     ORDER BY worker";
+const MARK: &str = "SELECT log_sequence FROM namespace_marks WHERE namespace = $1";
+const SET_MARK: &str = "INSERT INTO namespace_marks (namespace, log_sequence)
+    SELECT $1, $3 WHERE $2 = 0 OR EXISTS (SELECT 1 FROM namespace_marks WHERE namespace = $1)
+    ON CONFLICT (namespace) DO UPDATE SET log_sequence = excluded.log_sequence
+    WHERE namespace_marks.log_sequence = $2";
 const LEAVE: &str = "DELETE FROM namespace_workers WHERE namespace = $1 AND worker = $2";
 
 impl SqliteStore {
@@ -69,6 +75,25 @@ impl SqliteStore {
     pub(in crate::storage) async fn leave(&self, namespace: &str, worker: &str) -> Result<(), StoreError> {
         self.ask(LEAVING, async |connection| {
             sqlx::query(LEAVE).bind(namespace).bind(worker).execute(connection).await.map(drop)
+        })
+        .await
+    }
+
+    pub(super) async fn read_mark(&self) -> Result<Mark, StoreError> {
+        self.ask("reading how far the log is in the database", async |connection| {
+            let sequence: Option<i64> =
+                sqlx::query_scalar(MARK).bind(&**self.file.namespace()).fetch_optional(connection).await?;
+            // One file has no server that could be another one.
+            Ok(Mark { sequence: sequence.map_or(0, i64::unsigned_abs), server: String::new() })
+        })
+        .await
+    }
+
+    pub(super) async fn move_mark(&self, from: u64, to: u64) -> Result<(), StoreError> {
+        self.ask("noting how far the log is in the database", async |connection| {
+            let moved =
+                sqlx::query(SET_MARK).bind(&**self.file.namespace()).bind(integer(from)).bind(integer(to));
+            moved.execute(connection).await.map(drop)
         })
         .await
     }

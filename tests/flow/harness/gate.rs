@@ -13,7 +13,7 @@ use futures_util::{StreamExt, stream::BoxStream};
 use serde_json::Value;
 use throughline_actors::ports::{
     bus::{
-        Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Inbox, Latest, Note, Position, Published,
+        Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Ends, Inbox, Latest, Note, Position, Published,
         Receipt, Settlement,
     },
     clock::Entropy,
@@ -21,7 +21,7 @@ use throughline_actors::ports::{
     model::{CallFacts, DeltaSink, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models},
     source::{FetchCall, FetchError, Sources},
     store::{
-        Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, OpenTurns,
+        Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, Mark, OpenTurns,
         Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, StoreTrouble, TurnsQuery,
     },
 };
@@ -304,6 +304,9 @@ impl Bus for Gate {
         let call = self.bus.publish_again(subject, sequence);
         self.pass(Op::PublishAgain, format!("{subject:?}"), no_bus, call).await
     }
+    async fn ends_from(&self, sequence: u64, most: u64) -> Result<Ends, BusError> {
+        self.pass(Op::Position, sequence.to_string(), no_bus, self.bus.ends_from(sequence, most)).await
+    }
     fn is_connected(&self) -> bool {
         self.bus.is_connected()
     }
@@ -402,6 +405,12 @@ impl Store for Gate {
     }
     async fn open_turns(&self) -> Result<OpenTurns, StoreError> {
         self.store.open_turns().await
+    }
+    async fn mark(&self) -> Result<Mark, StoreError> {
+        self.pass(Op::Running, "mark".to_owned(), no_store, self.store.mark()).await
+    }
+    async fn set_mark(&self, from: u64, to: u64) -> Result<(), StoreError> {
+        self.pass(Op::Running, "mark".to_owned(), no_store, self.store.set_mark(from, to)).await
     }
     async fn ping(&self) -> Result<(), StoreError> {
         self.store.ping().await

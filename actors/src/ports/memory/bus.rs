@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use crate::ports::bus::{
-    Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Inbox, Latest, Note, Position, Published,
+    Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Ends, Inbox, Latest, Note, Position, Published,
     consumed_by,
 };
 use inbox::MemoryInbox;
@@ -484,6 +484,25 @@ impl Bus for MemoryBus {
         };
         self.shared.changed();
         Ok(published)
+    }
+
+    async fn ends_from(&self, sequence: u64, most: u64) -> Result<Ends, BusError> {
+        let state = self.shared.lock();
+        if state.offline {
+            return Err(unavailable("reading ends"));
+        }
+        let last = state.log.all().last().map_or(0, |stored| stored.sequence);
+        let is_end = |stored: &&Stored| {
+            Subject::parse(&self.shared.ns, &stored.subject)
+                .is_some_and(|subject| subject.event_type().is_end())
+        };
+        let behind = state.log.all().iter().filter(|stored| stored.sequence >= sequence);
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let mut found: Vec<&Stored> = behind.filter(is_end).take(most + 1).collect();
+        let is_cut = found.len() > most;
+        found.truncate(most);
+        let read_to = if is_cut { found.last().map_or(last, |stored| stored.sequence) } else { last };
+        Ok(Ends { ends: found.into_iter().map(|stored| stored.body.clone()).collect(), read_to })
     }
 
     fn is_connected(&self) -> bool {

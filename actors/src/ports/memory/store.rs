@@ -15,8 +15,8 @@ use throughline_schemas::{
 
 pub use crate::ports::store::TurnState;
 use crate::ports::store::{
-    Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, OpenTurns, Opening,
-    RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
+    Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, Mark, OpenTurns,
+    Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
 };
 use state::{Entry, State, ended, waits};
 
@@ -25,6 +25,10 @@ use state::{Entry, State, ended, waits};
 pub struct MemoryStore {
     state: Mutex<State>,
 }
+
+/// What a store was like once.
+#[derive(Debug, Clone)]
+pub struct Backup(State);
 
 impl MemoryStore {
     /// An empty store.
@@ -47,6 +51,16 @@ impl MemoryStore {
     pub fn set_preferences(&self, user: &UserId, preferences: &Map<String, Value>) {
         let mut state = self.lock();
         state.preferences.entry(user.clone()).or_default().extend(preferences.clone());
+    }
+
+    /// Everything that is in it now.
+    pub fn backup(&self) -> Backup {
+        Backup(self.lock().clone())
+    }
+
+    /// A backup takes the place of everything.
+    pub fn put_back(&self, backup: &Backup) {
+        *self.lock() = backup.0.clone();
     }
 
     /// What was stored for a workflow.
@@ -192,6 +206,18 @@ impl Store for MemoryStore {
 
     async fn open_turns(&self) -> Result<OpenTurns, StoreError> {
         Ok(self.answering()?.open_turns())
+    }
+
+    async fn mark(&self) -> Result<Mark, StoreError> {
+        Ok(Mark { sequence: self.answering()?.mark, server: String::new() })
+    }
+
+    async fn set_mark(&self, from: u64, to: u64) -> Result<(), StoreError> {
+        let mut state = self.answering()?;
+        if state.mark == from {
+            state.mark = to;
+        }
+        Ok(())
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -10,7 +10,7 @@ use crate::ports::store::{
     MERGE_LIMIT_BYTES, Opening, Standing, StoreError, TurnState, Verdict,
 };
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct State {
     pub(super) turns: HashMap<WorkflowId, Entry>,
     /// Open turns by session, in the order in which they run.
@@ -20,12 +20,14 @@ pub(super) struct State {
     pub(super) history: BTreeMap<(SessionId, UserId), BTreeMap<Place, WorkflowId>>,
     pub(super) preferences: HashMap<UserId, Map<String, Value>>,
     pub(super) faults: VecDeque<fn() -> StoreError>,
+    /// How far the log is known to be here.
+    pub(super) mark: u64,
 }
 
 /// A turn's place in its session: input sequence, then workflow id should two streams ever share a store.
 pub(super) type Place = (u64, WorkflowId);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) session: SessionId,
     pub(super) user: Option<UserId>,
