@@ -10,13 +10,13 @@ async fn setting_up_is_idempotent_and_drift_is_told_and_repaired() {
     let Some(server) = NatsServer::start() else { return };
     let bus = connect(&server).await;
     let missing = topology::check(&bus, &limits()).await.unwrap();
-    assert!(missing.iter().all(topology::Drift::is_missing) && missing.len() == 5, "{missing:?}");
+    assert!(missing.iter().all(topology::Drift::is_missing) && missing.len() == 6, "{missing:?}");
 
     let first = topology::setup(&bus, &limits()).await.unwrap();
-    assert_eq!((first.created.len(), first.updated.len(), first.unchanged.len()), (15, 0, 0), "{first}");
+    assert_eq!((first.created.len(), first.updated.len(), first.unchanged.len()), (16, 0, 0), "{first}");
     assert_eq!(topology::check(&bus, &limits()).await.unwrap(), []);
     let second = topology::setup(&bus, &limits()).await.unwrap();
-    assert_eq!((second.created.len(), second.updated.len(), second.unchanged.len()), (0, 0, 15), "{second}");
+    assert_eq!((second.created.len(), second.updated.len(), second.unchanged.len()), (0, 0, 16), "{second}");
 
     let mut other = settings(&server);
     other.ack_wait = ACK_WAIT * 2;
