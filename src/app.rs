@@ -1,6 +1,7 @@
 //! From a configuration to a running process: adapters are made, handed to the engine, and closed again.
 
 mod adapters;
+mod archive;
 mod clock;
 mod prompt;
 mod settings;
@@ -9,6 +10,7 @@ mod worker;
 pub use adapters::{
     AdapterError, Adapters, connect_bus, database_url, http_sources, open_store, stream_limits,
 };
+pub use archive::recording_header;
 pub use prompt::{
     BUILT_IN_DATA, PromptFileError, PromptSources, load as load_prompt, sources as prompt_sources,
 };

@@ -21,6 +21,7 @@ use crate::{
     ports::{
         bus::Bus,
         clock::{Clock, Entropy},
+        log::Keeper,
         model::Models,
         source::Sources,
         store::Store,
@@ -28,6 +29,7 @@ use crate::{
         trace::Tracer,
     },
     prompt::PromptTemplate,
+    retention::RetentionArgs,
     settings::{EngineSettings, StageSettings},
     signals,
     stage::{Drained, Source, Stage, StageArgs},
@@ -68,6 +70,8 @@ pub struct Ports {
     pub entropy: Arc<dyn Entropy>,
     /// Trace context.
     pub tracer: Arc<dyn Tracer>,
+    /// The log as whoever keeps room in it sees it; `None` where there is none to keep room in.
+    pub keeper: Option<Keeper>,
 }
 
 /// A running worker process: its stages under one supervisor.
@@ -112,10 +116,18 @@ impl Engine {
             template,
             interruptions: interruptions.clone(),
         };
-        // Whoever admits also sweeps.
+        // Whoever admits also sweeps, and keeps room in the log.
         let sweeper = settings.stages.get(&StageName::Input).map(|stage| SweeperArgs {
             closer: builder.closer(StageName::Input, "sweeper_database", stage),
             settings: settings.sessions.sweep,
+            entropy: Arc::clone(&ports.entropy),
+        });
+        let admits = settings.stages.contains_key(&StageName::Input);
+        let retention = ports.keeper.clone().filter(|_| admits).map(|keeper| RetentionArgs {
+            keeper,
+            bus: Arc::clone(&ports.bus),
+            store: Arc::clone(&ports.store),
+            settings: settings.retention,
             entropy: Arc::clone(&ports.entropy),
         });
         let quarantine = Arc::new(Semaphore::new(1));
@@ -146,6 +158,7 @@ impl Engine {
             stages,
             listener: ListenerArgs { interruptions, bus: Arc::clone(&ports.bus) },
             sweeper,
+            retention,
             announcer: announcer.get_cell(),
             restart: settings.restart,
             gave_up: Arc::clone(&why),

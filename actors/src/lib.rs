@@ -27,6 +27,7 @@ pub mod ports;
 pub mod prompt;
 pub mod reenact;
 mod repair;
+pub mod retention;
 pub mod settings;
 pub mod signals;
 pub mod source_plan;

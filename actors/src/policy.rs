@@ -7,6 +7,7 @@ pub mod fallback;
 pub mod lease;
 pub mod limits;
 pub mod merge;
+pub mod retention;
 pub mod retry;
 pub mod routing;
 pub mod settle;

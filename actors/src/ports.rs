@@ -3,10 +3,12 @@
 //! Adapters say *what happened* (rate limited, wait nine seconds); only [`crate::policy`] says what to do about it.
 //! Every error answers [`Fault`]: may it be tried again, and may it have happened?
 
+pub mod archive;
 pub mod bus;
 pub mod clock;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
+pub mod log;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
 pub mod model;

@@ -12,6 +12,7 @@ use crate::{
         limits::{DeliveryLimits, HOLD_LIMIT, STORE_PATIENCE, STORE_PROBE},
         retry::RetryPolicy,
     },
+    retention::RetentionSettings,
     source_plan::SourceSpec,
     supervisor::RestartPolicy,
     sweeper::SweepSettings,
@@ -94,6 +95,8 @@ pub struct EngineSettings {
     pub ack_wait: Duration,
     /// How often one message may come.
     pub delivery: DeliveryLimits,
+    /// How long things are kept.
+    pub retention: RetentionSettings,
     /// When the supervisor gives up.
     pub restart: RestartPolicy,
 }

@@ -6,7 +6,12 @@ use std::time::Duration;
 use metrics::{Gauge, Label, counter, gauge, histogram};
 use throughline_schemas::{FailureCode, StageName, Usage, event::generation::AttemptError};
 
-use crate::{model_client::ModelTarget, policy::breaker::BreakerState};
+use crate::{
+    model_client::ModelTarget,
+    policy::breaker::BreakerState,
+    ports::log::{Fill, Room},
+    retention::pace::{float, until},
+};
 
 /// Deliveries settled, by stage and outcome.
 pub const DELIVERIES: &str = "throughline_deliveries_total";
@@ -59,7 +64,29 @@ pub const TURNS_RESUMED: &str = "throughline_turns_resumed_total";
 pub const STORES_DIFFER: &str = "throughline_log_and_database_differ_total";
 /// Turns that were closed as the log says, because the database had forgotten their end.
 pub const TURNS_RESTORED: &str = "throughline_turns_restored_total";
-/// Restarts of stage actors, by stage; of `sweeper` and `listener`, too.
+/// What the event log takes, in bytes.
+pub const LOG_BYTES: &str = "throughline_log_bytes";
+/// What the event log may take before it refuses input, in bytes.
+pub const LOG_MAX_BYTES: &str = "throughline_log_max_bytes";
+/// How full a stream is, from 0 to 1, by what it holds: `events`, `dead_letters`, `bodies`, `claims`, `advisories`.
+pub const LOG_FILL: &str = "throughline_log_fill_ratio";
+/// What the event log grows by, in bytes a second, whatever is removed meanwhile.
+pub const LOG_GROWTH: &str = "throughline_log_growth_bytes_per_second";
+/// Until the event log is full if nothing is removed; -1 if it does not grow.
+pub const LOG_SECONDS_LEFT: &str = "throughline_log_seconds_until_full";
+/// Events of finished work that were removed.
+pub const LOG_PURGED: &str = "throughline_log_purged_total";
+/// Events that were archived before they were removed.
+pub const LOG_ARCHIVED: &str = "throughline_log_archived_total";
+/// Input sequence of the oldest open turn; 0 if none is open.
+pub const LOG_OLDEST_OPEN: &str = "throughline_log_oldest_open_sequence";
+/// Age of the message that keeps a log nearly full that has more to remove behind it; 0 if none does.
+pub const LOG_HELD_SECONDS: &str = "throughline_log_held_seconds";
+/// Whether old events, rows or archives cannot be removed at this moment: 1 or 0.
+pub const RETENTION_FAILING: &str = "throughline_retention_failing";
+/// Ended turns that were forgotten, with their rows.
+pub const TURNS_FORGOTTEN: &str = "throughline_turns_forgotten_total";
+/// Restarts of stage actors, by stage; of `sweeper`, `listener` and `retention`, too.
 pub const RESTARTS: &str = "throughline_stage_restarts_total";
 /// Workers that died while handling a delivery, by stage.
 pub const WORKER_DEATHS: &str = "throughline_worker_deaths_total";
@@ -267,4 +294,37 @@ pub(crate) fn restarted(part: &'static str) {
 
 pub(crate) fn worker_died(stage: StageName) {
     counter!(WORKER_DEATHS, "stage" => stage.as_str()).increment(1);
+}
+
+pub(crate) fn log_fill(fill: &Fill, growth: f64, oldest_open: Option<u64>) {
+    gauge!(LOG_BYTES).set(float(fill.bytes));
+    gauge!(LOG_GROWTH).set(growth);
+    gauge!(LOG_OLDEST_OPEN).set(float(oldest_open.unwrap_or(0)));
+    if let Some(max) = fill.max_bytes {
+        gauge!(LOG_MAX_BYTES).set(float(max));
+        let left = until(fill.bytes, max, growth);
+        gauge!(LOG_SECONDS_LEFT).set(left.map_or(-1.0, |left| left.as_secs_f64()));
+    }
+    let log = Room { holds: "events", bytes: fill.bytes, max_bytes: fill.max_bytes };
+    for room in fill.others.iter().chain([&log]) {
+        let ratio = room.max_bytes.filter(|max| *max > 0).map_or(0.0, |max| float(room.bytes) / float(max));
+        gauge!(LOG_FILL, "stream" => room.holds).set(ratio);
+    }
+}
+
+pub(crate) fn log_held(age: Option<Duration>) {
+    gauge!(LOG_HELD_SECONDS).set(age.map_or(0.0, |age| age.as_secs_f64()));
+}
+
+pub(crate) fn purged(removed: u64, archived: u64) {
+    counter!(LOG_PURGED).increment(removed);
+    counter!(LOG_ARCHIVED).increment(archived);
+}
+
+pub(crate) fn retention_failing(failing: bool) {
+    gauge!(RETENTION_FAILING).set(if failing { 1.0 } else { 0.0 });
+}
+
+pub(crate) fn forgotten(turns: u64) {
+    counter!(TURNS_FORGOTTEN).increment(turns);
 }

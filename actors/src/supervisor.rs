@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::{
     listener::{Listener, ListenerArgs},
     policy::retry::RetryPolicy,
+    retention::{Retention, RetentionArgs},
     signals,
     stage::{Drained, Source, StageActor, StageArgs, StageMessage},
     sweeper::{Sweeper, SweeperArgs},
@@ -54,6 +55,8 @@ pub struct SupervisorArgs {
     pub listener: ListenerArgs,
     /// What looks for turns on which nobody works, in a process that admits.
     pub sweeper: Option<SweeperArgs>,
+    /// What keeps room in the log, in a process that admits.
+    pub retention: Option<RetentionArgs>,
     /// The actor that tells about breakers. It is not restarted, since those who tell it hold on to it: its end ends
     /// the supervisor.
     pub announcer: ActorCell,
@@ -87,6 +90,8 @@ pub enum Part {
     Listener,
     /// What looks for turns on which nobody works.
     Sweeper,
+    /// What keeps room in the log.
+    Retention,
 }
 
 impl Part {
@@ -96,6 +101,7 @@ impl Part {
             Self::Stage(stage, _) => stage.as_str(),
             Self::Listener => "listener",
             Self::Sweeper => "sweeper",
+            Self::Retention => "retention",
         }
     }
 }
@@ -104,7 +110,7 @@ impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stage(stage, source) => write!(f, "stage {stage} ({source})"),
-            Self::Listener | Self::Sweeper => write!(f, "the {}", self.label()),
+            Self::Listener | Self::Sweeper | Self::Retention => write!(f, "the {}", self.label()),
         }
     }
 }
@@ -215,7 +221,8 @@ impl SupervisorArgs {
     /// swept up goes to stages that are there.
     fn parts(&self) -> Vec<Part> {
         let sweeper = self.sweeper.as_ref().map(|_| Part::Sweeper);
-        self.stages.iter().map(part).chain([Part::Listener]).chain(sweeper).collect()
+        let retention = self.retention.as_ref().map(|_| Part::Retention);
+        self.stages.iter().map(part).chain([Part::Listener]).chain(sweeper).chain(retention).collect()
     }
 
     async fn start(
@@ -240,6 +247,11 @@ impl SupervisorArgs {
             Part::Sweeper => {
                 let sweeper = self.sweeper.clone().ok_or("this process does not sweep")?;
                 let (actor, _) = Sweeper::spawn_linked(None, Sweeper, sweeper, cell).await?;
+                Ok(actor.get_cell())
+            }
+            Part::Retention => {
+                let retention = self.retention.clone().ok_or("this process keeps no room in the log")?;
+                let (actor, _) = Retention::spawn_linked(None, Retention, retention, cell).await?;
                 Ok(actor.get_cell())
             }
         }

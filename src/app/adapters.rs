@@ -11,10 +11,11 @@ use std::{
 use reqwest::header::HeaderName;
 use throughline_actors::{
     engine::Ports,
-    ports::{clock::Clock, trace::Tracer},
+    ports::{archive::Archive, clock::Clock, log::Keeper, trace::Tracer},
 };
 use throughline_schemas::{Namespace, NamespaceError, StageName};
 
+use super::{PromptFileError, archive::archive};
 use crate::{
     bus::nats::{ConnectError, NatsAuth, NatsBus, NatsSettings, Url, topology},
     config::{self, Config, Env, SecretError, SecretUrl, Source, SourceHeader},
@@ -78,6 +79,9 @@ pub enum AdapterError {
     /// The models cannot be asked.
     #[error(transparent)]
     Models(#[from] SetupError),
+    /// The prompt, which stands in every archive, cannot be read.
+    #[error(transparent)]
+    Prompt(#[from] PromptFileError),
 }
 
 impl AdapterError {
@@ -92,7 +96,8 @@ impl AdapterError {
             | Self::Store { source: DatabaseError::Unknown, .. }
             | Self::Sources(_)
             | Self::HeaderName(_)
-            | Self::Models(_) => false,
+            | Self::Models(_)
+            | Self::Prompt(_) => false,
         }
     }
 }
@@ -142,7 +147,9 @@ fn secret(key: &str, secret: &config::Secret, env: &Env) -> Result<String, Adapt
 /// The limits that streams are made with.
 pub fn stream_limits(config: &Config) -> topology::Limits {
     topology::Limits {
-        max_age: config.nats.max_age,
+        max_age: config.retention.events,
+        dead_letters: config.retention.dead_letters,
+        fits: !config.is_set("nats.max_bytes_mib"),
         max_bytes: config.nats.max_bytes,
         replicas: u8::try_from(config.nats.replicas).unwrap_or(u8::MAX),
     }
@@ -196,6 +203,7 @@ pub struct Adapters {
     pub store: Arc<Database>,
     sources: Arc<HttpSources>,
     models: Arc<ModelProviders>,
+    archive: Option<Arc<dyn Archive>>,
     clock: Arc<dyn Clock>,
 }
 
@@ -218,13 +226,15 @@ impl Adapters {
         } else {
             ModelProviders::new(Vec::new(), &clock).map_err(SetupError::from)?
         };
-        let bus = connect_bus(config, env, role).await?;
+        let bus = Arc::new(connect_bus(config, env, role).await?);
+        let archive = archive(config, &bus, &clock)?;
         let store = open_store(config, env).await?;
         Ok(Self {
-            bus: Arc::new(bus),
+            bus,
             store: Arc::new(store),
             sources: Arc::new(sources),
             models: Arc::new(models),
+            archive,
             clock,
         })
     }
@@ -240,6 +250,7 @@ impl Adapters {
             clock: Arc::clone(&self.clock),
             entropy: Arc::new(SystemEntropy),
             tracer,
+            keeper: Some(Keeper { log: self.bus.clone(), archive: self.archive.clone() }),
         }
     }
 

@@ -50,6 +50,7 @@ pub fn engine_settings(config: &Config, stages: &[StageName]) -> Result<EngineSe
         },
         ack_wait: config.worker.ack_wait,
         delivery: DeliveryLimits { max_deliveries: config.worker.max_deliver, ..DeliveryLimits::default() },
+        retention: config.retention.settings(),
         restart: RestartPolicy {
             intensity: config.worker.restart_intensity,
             window: config.worker.restart_window,

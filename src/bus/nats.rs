@@ -27,6 +27,7 @@ mod raw;
 mod reader;
 mod receipt;
 mod requests;
+mod retention;
 mod roles;
 mod settings;
 mod sweep;

@@ -42,9 +42,9 @@ pub struct Nats {
     pub monitoring_url: Option<String>,
     /// Copies of each stream in a cluster, 1 to 5. Default 1.
     pub replicas: usize,
-    /// `max_age_hours`: how long events are kept. Default 168 h.
-    pub max_age: Duration,
-    /// `max_bytes_mib`, in bytes: what the event stream may hold before publishing fails. Reserved on the server,
+    /// `max_age_hours`: the older form of `retention.events_days`, which is stronger.
+    pub max_age: Option<Duration>,
+    /// `max_bytes_mib`, in bytes: what the event stream may hold; finished work makes room. Reserved on the server,
     /// with as much again for large bodies and an eighth of it for dead letters. Default 2048 MiB.
     pub max_bytes: u64,
     /// `request_timeout_ms`: limit of one request to the server, publishing included. Default 5 s.
@@ -67,7 +67,7 @@ impl Default for Nats {
             inbox_prefix: "_INBOX".to_owned(),
             monitoring_url: None,
             replicas: 1,
-            max_age: 168 * HOUR,
+            max_age: None,
             max_bytes: 2048 * MIB,
             request_timeout: Duration::from_secs(5),
         }
@@ -91,7 +91,9 @@ impl Nats {
             inbox_prefix: s.or_where("inbox_prefix", d.inbox_prefix, |prefix| check_inbox_prefix(prefix)),
             monitoring_url: s.optional("monitoring_url"),
             replicas: s.within("replicas", d.replicas, 1..=5),
-            max_age: HOUR * s.within("max_age_hours", hours(d.max_age), 1..=87_600),
+            max_age: s
+                .optional_where("max_age_hours", |hours| check_hours(*hours))
+                .map(|hours: u32| HOUR * hours),
             max_bytes: MIB * s.within("max_bytes_mib", d.max_bytes / MIB, 1..=(1 << 30)),
             request_timeout: s.millis("request_timeout_ms", d.request_timeout, 100..=600_000),
         };
@@ -128,8 +130,13 @@ impl Nats {
     }
 }
 
-fn hours(duration: Duration) -> u32 {
-    u32::try_from(duration.as_secs() / HOUR.as_secs()).unwrap_or(u32::MAX)
+fn check_hours(hours: u32) -> Result<(), String> {
+    let allowed = 1..=87_600;
+    if allowed.contains(&hours) {
+        Ok(())
+    } else {
+        Err(format!("{hours} is out of range; allowed are {} to {}", allowed.start(), allowed.end()))
+    }
 }
 
 /// A name that can stand in a subject, a metric label or a file name as it is.

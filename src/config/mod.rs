@@ -30,6 +30,7 @@ mod models;
 mod providers;
 mod reader;
 mod report;
+mod retention;
 mod routing;
 mod runtime;
 mod secret;
@@ -51,6 +52,7 @@ pub use generation::{AnswerForm, DEFAULT_MODEL, Generation, OlderTurns};
 pub use layers::{DEFAULT_FILE, ENV_PREFIX, Layers, Override, process_env};
 pub use models::{MaxTokensField, Model};
 pub use providers::{ANTHROPIC_BASE_URL, GEMINI_BASE_URL, OPENAI_BASE_URL, Provider, ProviderKind, Rates};
+pub use retention::{ArchivePlace, Retention};
 pub use routing::Routing;
 pub use runtime::{Context, Limits, Log, LogFormat, Prompt, Sandbox, Sessions, Worker};
 pub use secret::{Secret, SecretError, SecretValue};
@@ -75,6 +77,8 @@ pub struct Config {
     pub database: Database,
     /// Health and metrics.
     pub http: Http,
+    /// How long things are kept.
+    pub retention: Retention,
     /// What is accepted from outside.
     pub limits: Limits,
     /// What a prompt is told of the past.
@@ -183,6 +187,7 @@ impl Config {
             let nats = root.section("nats", Nats::read);
             let database = root.section("database", Database::read);
             let http = root.section("http", Http::read);
+            let retention = root.section("retention", |s| Retention::read(s, nats.max_age));
             let limits = root.section("limits", Limits::read);
             let context = root.section("context", Context::read);
             let sessions = root.section("sessions", Sessions::read);
@@ -195,6 +200,7 @@ impl Config {
                 nats,
                 database,
                 http,
+                retention,
                 limits,
                 context,
                 sessions,

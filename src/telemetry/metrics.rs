@@ -35,7 +35,7 @@ enum Kind {
 }
 
 /// What each metric says. Its labels are listed where it is named, in `signals`.
-const DESCRIPTIONS: [(&str, Kind, Unit, &str); 28] = {
+const DESCRIPTIONS: [(&str, Kind, Unit, &str); 39] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         (signals::DELIVERIES, Counter, Unit::Count, "Deliveries settled, by stage and outcome."),
@@ -158,6 +158,57 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 28] = {
             Unit::Count,
             "Turns that were closed as the log says, because the database had forgotten their end.",
         ),
+        (signals::LOG_BYTES, Gauge, Unit::Bytes, "What the event log takes."),
+        (signals::LOG_MAX_BYTES, Gauge, Unit::Bytes, "What the event log may take before it refuses input."),
+        (
+            signals::LOG_FILL,
+            Gauge,
+            Unit::Count,
+            "How full a stream is, from 0 to 1, by stream (events, dead_letters, bodies, claims, advisories).",
+        ),
+        (
+            signals::LOG_GROWTH,
+            Gauge,
+            Unit::Bytes,
+            "What the event log grows by each second, whatever is removed meanwhile.",
+        ),
+        (
+            signals::LOG_SECONDS_LEFT,
+            Gauge,
+            Unit::Seconds,
+            "Time until the event log is full if nothing is removed; -1 if it does not grow.",
+        ),
+        (
+            signals::LOG_PURGED,
+            Counter,
+            Unit::Count,
+            "Events of finished work that were removed from the log.",
+        ),
+        (
+            signals::LOG_ARCHIVED,
+            Counter,
+            Unit::Count,
+            "Events that were archived before they were removed from the log.",
+        ),
+        (
+            signals::LOG_OLDEST_OPEN,
+            Gauge,
+            Unit::Count,
+            "Input sequence of the oldest open turn; 0 if none is open.",
+        ),
+        (
+            signals::LOG_HELD_SECONDS,
+            Gauge,
+            Unit::Seconds,
+            "Age of the message that keeps everything behind it in a log that is nearly full; 0 if none does.",
+        ),
+        (
+            signals::RETENTION_FAILING,
+            Gauge,
+            Unit::Count,
+            "1 while old events, rows or archives cannot be removed, else 0.",
+        ),
+        (signals::TURNS_FORGOTTEN, Counter, Unit::Count, "Ended turns that were forgotten, with their rows."),
         (signals::RESTARTS, Counter, Unit::Count, "Restarts of a stage actor, by stage."),
         (
             signals::WORKER_DEATHS,

@@ -20,7 +20,9 @@ use serde_json::json;
 use throughline_actors::{
     engine::{Engine, Ports, StartError},
     ports::{
+        archive::Archive,
         clock::{Clock, Entropy},
+        log::Keeper,
         memory::{
             bus::MemoryBus,
             model::{ScriptedModels, answer},
@@ -57,6 +59,7 @@ pub struct Rig {
     pub store: Arc<MemoryStore>,
     pub sources: Arc<ScriptedSources>,
     pub models: Arc<ScriptedModels>,
+    pub archive: Option<Arc<dyn Archive>>,
     pub settings: EngineSettings,
     pub meters: Meters,
     local: Arc<Local>,
@@ -88,6 +91,7 @@ impl Rig {
             store: Arc::new(MemoryStore::new()),
             sources,
             models,
+            archive: None,
             settings,
             meters: Meters::install(),
             local: Arc::new(local),
@@ -132,6 +136,7 @@ impl Rig {
             clock,
             entropy: Arc::new(GatedEntropy { inner: Arc::clone(&self.local) as _, gate: gate.clone() }),
             tracer: Arc::clone(&self.local) as _,
+            keeper: Some(Keeper { log: Arc::new(gate.clone()), archive: self.archive.clone() }),
         };
         let engine = Engine::start(ports, self.settings.clone(), defaults::template()).await?;
         Ok(Worker { engine, gate })

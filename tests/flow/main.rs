@@ -23,6 +23,7 @@ mod poison;
 mod redo;
 mod reenact;
 mod restored;
+mod retention;
 mod room;
 mod routing;
 mod schedule;

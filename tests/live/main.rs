@@ -31,6 +31,7 @@ mod recipe;
 mod recording;
 mod replay;
 mod restored;
+mod retention;
 mod sessions;
 mod stopping;
 mod stream_measure;

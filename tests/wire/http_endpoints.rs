@@ -238,6 +238,7 @@ impl Rig {
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
             tracer: telemetry.tracer(),
+            keeper: None,
         };
         let mut settings = engine_settings(&config, &[StageName::Context, StageName::Persistence]).unwrap();
         // A stage that is down stays down for as long as anybody looks.

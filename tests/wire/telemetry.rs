@@ -159,6 +159,7 @@ async fn workflow(tracer: Arc<dyn Tracer>, traceparent: Option<&str>) -> Vec<Eve
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),
         tracer,
+        keeper: None,
     };
     let settings = engine_settings(&config, &StageName::ALL).unwrap();
     let engine = Engine::start(ports, settings, load_prompt(&config.prompt).unwrap()).await.unwrap();

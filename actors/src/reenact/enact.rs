@@ -109,6 +109,7 @@ impl Reenactor {
             clock: recording.clone(),
             entropy: recording.clone(),
             tracer: recording,
+            keeper: None,
         };
         let stages = Stages::new(settings, template, &ports, surroundings)?;
         Ok(Self { stages, rules: Rules::of(settings) })

@@ -100,6 +100,7 @@ impl Rerunner {
             clock,
             entropy,
             tracer: recording,
+            keeper: None,
         };
         let stages = Stages::new(settings, template, &ports, surroundings)?;
         Ok(Self { stages, rules: Rules::of(settings) })

@@ -256,6 +256,7 @@ impl Simulation {
             clock,
             entropy: recording.clone(),
             tracer: recording,
+            keeper: None,
         };
         let stages = Arc::new(Stages::new(&self.settings, self.template, &ports, surroundings)?);
         let rules = Rules::of(&self.recorded_settings);

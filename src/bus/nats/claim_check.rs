@@ -148,6 +148,18 @@ impl Bodies {
         Ok(())
     }
 
+    /// Whether there is certainly no body of this name.
+    pub(super) async fn is_gone(&self, core: &Core, name: &str) -> Result<bool, BusError> {
+        let looked = async {
+            match self.store(core).await?.info(name).await {
+                Ok(info) => Ok(info.deleted),
+                Err(error) if error.kind() == InfoErrorKind::NotFound => Ok(true),
+                Err(error) => Err(unavailable_because("looking for a stored body", error)),
+            }
+        };
+        self.within(core, looked, "looking for a stored body").await
+    }
+
     async fn within<T>(
         &self,
         core: &Core,

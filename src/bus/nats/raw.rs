@@ -10,7 +10,7 @@ use throughline_schemas::StageName;
 use super::{
     Core, Names,
     error::{unavailable, unavailable_because},
-    requests::{self, ApiError},
+    requests::{self, ApiError, NoAnswer},
 };
 
 /// The first message of these subjects from a sequence on, as the leader of the stream has it.
@@ -31,6 +31,15 @@ pub(super) async fn delete(core: &Core, sequence: u64) -> Result<(), BusError> {
 
 /// The message of the event log that a request of the API names.
 pub(super) async fn message(core: &Core, request: String) -> Result<Option<RawMessage>, BusError> {
+    message_in(core, core.names.events(), request).await
+}
+
+/// The same of another stream.
+pub(super) async fn message_in(
+    core: &Core,
+    stream: &str,
+    request: String,
+) -> Result<Option<RawMessage>, BusError> {
     /// No message found.
     const NO_MESSAGE: u64 = 10_037;
     #[derive(Deserialize)]
@@ -39,7 +48,7 @@ pub(super) async fn message(core: &Core, request: String) -> Result<Option<RawMe
         error: Option<ApiError>,
     }
     let what = "reading a stored message";
-    let address = format!("$JS.API.STREAM.MSG.GET.{}", core.names.events());
+    let address = format!("$JS.API.STREAM.MSG.GET.{stream}");
     let limit = core.settings.request_timeout;
     let answer = requests::request(core, address.into(), None, request.into(), limit).await;
     let answer = answer.map_err(|_| unavailable(what))?;
@@ -64,7 +73,13 @@ pub(super) async fn ask<T: for<'a> Deserialize<'a>>(
     }
     let what = "asking the server's API";
     let answer = requests::request(core, subject.into(), None, body, core.settings.request_timeout).await;
-    let answer = answer.map_err(|_| unavailable(what))?;
+    let answer = answer.map_err(|no_answer| match no_answer {
+        NoAnswer::Forbidden(words) => BusError::Forbidden(words),
+        NoAnswer::Client(source) => unavailable_because(what, source),
+        NoAnswer::TimedOut | NoAnswer::Reconnected | NoAnswer::NoResponders | NoAnswer::TooLarge => {
+            unavailable(what)
+        }
+    })?;
     if let Ok(Refusal { error }) = serde_json::from_slice(&answer.payload) {
         return Err(unavailable_because(what, error));
     }
@@ -77,6 +92,8 @@ pub(super) struct ConsumerState {
     pub(super) delivered: Sequences,
     pub(super) ack_floor: Sequences,
     pub(super) num_ack_pending: u64,
+    /// Stored and not given out yet.
+    pub(super) num_pending: u64,
 }
 
 #[derive(Deserialize)]

@@ -303,6 +303,22 @@ pub(super) async fn at(core: &Core, stream: &str, sequence: u64) -> Result<Optio
     }
 }
 
+/// The same message with its whole body and its headers in the order of all that is read here. Only a body that is gone for
+/// good is left as its reference.
+pub(super) async fn complete(core: &Core, event: StoredEvent) -> Result<StoredEvent, BusError> {
+    let body = match whole_body(core, &event).await {
+        Ok(body) => body,
+        Err(error) => match event.header(headers::BODY) {
+            Some(name) if core.bodies.is_gone(core, name).await? => {
+                tracing::warn!(sequence = event.sequence, %error, "a message's body is gone");
+                event.body.clone()
+            }
+            Some(_) | None => return Err(error),
+        },
+    };
+    Ok(StoredEvent { body, headers: sorted(event.headers), ..event })
+}
+
 /// What the server adds to the headers of a message that it reads for somebody: where the message is.
 const PLACE: [&str; 4] = ["Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp"];
 /// What it adds besides to one of many: how many more there are.

@@ -33,21 +33,32 @@ const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(250);
 /// How much the streams may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// How long events are kept.
+    /// How long events are kept as a rule. The stream itself has no such limit, which would take what is open as well:
+    /// retention removes what is old and finished. What belongs to events has this limit.
     pub max_age: Duration,
-    /// How many bytes of events are kept; beyond that the stream refuses new ones until old ones expire. As much
-    /// again is allowed for large bodies, and an eighth of it for dead letters. The server sets all of it aside at
+    /// How long dead letters are kept.
+    pub dead_letters: Duration,
+    /// How many bytes of events are kept; retention makes room before that, and beyond it the stream refuses new ones. As
+    /// much again is allowed for large bodies, and an eighth of it for dead letters. The server sets all of it aside at
     /// once, and refuses if its store is smaller.
     pub max_bytes: u64,
+    /// Whether less will do where the server has less.
+    pub fits: bool,
     /// Copies in a cluster: 1, 3 or 5.
     pub replicas: u8,
 }
 
 impl Default for Limits {
-    /// 7 days, 4 GiB of events, one copy.
+    /// 7 days, 4 GiB of events, one copy; dead letters for 30 days.
     fn default() -> Self {
         const GIB: u64 = 1024 * 1024 * 1024;
-        Self { max_age: Duration::from_hours(7 * 24), max_bytes: 4 * GIB, replicas: 1 }
+        Self {
+            max_age: Duration::from_hours(7 * 24),
+            dead_letters: Duration::from_hours(30 * 24),
+            max_bytes: 4 * GIB,
+            fits: false,
+            replicas: 1,
+        }
     }
 }
 
@@ -135,6 +146,8 @@ pub(super) async fn prepare_import(core: &Core, limits: &Limits) -> Result<bool,
         Some(found) if !holds_imported(&found) => return Ok(false),
         Some(_) => {}
         None => {
+            // Nobody keeps room in it.
+            events.max_age = limits.max_age;
             events.metadata.insert(MARK.0.to_owned(), MARK.1.to_owned());
             // What happened long ago is no news.
             events.republish = None;

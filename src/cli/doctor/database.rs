@@ -71,7 +71,8 @@ fn not_open(url: &str, error: &AdapterError) -> Finding {
         | AdapterError::DatabaseFile { .. }
         | AdapterError::Sources(_)
         | AdapterError::HeaderName(_)
-        | AdapterError::Models(_) => Finding::fail(NAME, with_causes(error), "correct database.url"),
+        | AdapterError::Models(_)
+        | AdapterError::Prompt(_) => Finding::fail(NAME, with_causes(error), "correct database.url"),
     }
 }
 

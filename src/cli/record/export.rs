@@ -4,11 +4,11 @@ use std::path::Path;
 
 use tempfile::NamedTempFile;
 use throughline_actors::ports::clock::Clock;
-use throughline_schemas::recording::{FORMAT, Header, Prompt, VERSION};
+use throughline_schemas::recording::{Header, VERSION};
 
 use super::{ExportArgs, broken};
 use crate::{
-    app::{load_prompt, prompt_sources},
+    app::recording_header,
     cli::{
         Failure,
         exit::with_causes,
@@ -90,18 +90,6 @@ fn header(
         let selection = format!("{} of: {}", selection.in_words(), header.selection);
         return Ok(Header { version: VERSION, created_at, selection, redacted, ..header.clone() });
     }
-    let unusable = |error| Failure::configuration(&error);
-    let sources = prompt_sources(&config.prompt).map_err(unusable)?;
-    let hash = load_prompt(&config.prompt).map_err(unusable)?.hash().to_owned();
-    Ok(Header {
-        format: FORMAT.to_owned(),
-        version: VERSION,
-        created_at,
-        namespace: config.nats.namespace.clone(),
-        selection: selection.in_words(),
-        configuration_id: config.id(),
-        configuration: config.decisive(),
-        prompt: Prompt { id: config.prompt.id.clone(), system: sources.system, data: sources.data, hash },
-        redacted,
-    })
+    let header = recording_header(config, &SystemClock).map_err(|error| Failure::configuration(&error))?;
+    Ok(Header { selection: selection.in_words(), redacted, ..header })
 }

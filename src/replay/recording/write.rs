@@ -31,15 +31,26 @@ impl<W: Write> Writer<W> {
     /// Writes all messages of a workflow.
     pub fn write(&mut self, history: History) -> Result<(), RecordingError> {
         for event in history.events {
-            let StoredEvent { sequence, subject, stored_at, headers, body } = event;
-            let raw = verbatim(&body);
-            let body_base64 = raw.is_none().then(|| STANDARD.encode(&body));
-            let message = Message { sequence, subject, stored_at, headers, body: raw, body_base64 };
-            self.line(&Line { message: Some(message), trailer: None })?;
-            self.messages += 1;
+            self.message(event)?;
         }
         self.workflows += 1;
         Ok(())
+    }
+
+    /// Writes one message, of whichever workflow.
+    pub fn message(&mut self, event: StoredEvent) -> Result<(), RecordingError> {
+        let StoredEvent { sequence, subject, stored_at, headers, body } = event;
+        let raw = verbatim(&body);
+        let body_base64 = raw.is_none().then(|| STANDARD.encode(&body));
+        let message = Message { sequence, subject, stored_at, headers, body: raw, body_base64 };
+        self.line(&Line { message: Some(message), trailer: None })?;
+        self.messages += 1;
+        Ok(())
+    }
+
+    /// As [`Writer::finish`], for messages that were written one by one: they are of so many workflows.
+    pub fn finish_with(self, workflows: u64) -> Result<(W, Trailer), RecordingError> {
+        Self { workflows, ..self }.finish()
     }
 
     /// Writes the trailer; gives back what was written to.

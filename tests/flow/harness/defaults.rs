@@ -9,6 +9,7 @@ use throughline_actors::{
     model_client::{ClientSettings, ModelTarget, Sampling},
     policy::{breaker::BreakerPolicy, limits::DeliveryLimits, retry::RetryPolicy},
     prompt::PromptTemplate,
+    retention::RetentionSettings,
     settings::{EngineSettings, GenerationSettings, SessionSettings, StageSettings},
     source_plan::SourceSpec,
     supervisor::RestartPolicy,
@@ -45,6 +46,7 @@ pub fn settings() -> EngineSettings {
         },
         ack_wait: ACK_WAIT,
         delivery: DeliveryLimits::default(),
+        retention: RetentionSettings::default(),
         restart: RestartPolicy::default(),
     }
 }

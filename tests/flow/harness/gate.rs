@@ -17,7 +17,13 @@ use throughline_actors::ports::{
         Receipt, Settlement,
     },
     clock::Entropy,
-    memory::{bus::MemoryBus, model::ScriptedModels, source::ScriptedSources, store::MemoryStore},
+    log::{Fill, Log, Purge},
+    memory::{
+        bus::MemoryBus,
+        model::ScriptedModels,
+        source::ScriptedSources,
+        store::{MemoryStore, TurnState},
+    },
     model::{CallFacts, DeltaSink, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models},
     source::{FetchCall, FetchError, Sources},
     store::{
@@ -52,6 +58,9 @@ pub enum Op {
     Fail,
     Running,
     Opening,
+    OldestOpen,
+    Fill,
+    Purge,
     EndedBefore,
     End,
     Restore,
@@ -100,6 +109,8 @@ pub struct Gate {
     rule: Arc<Mutex<Option<Rule>>>,
     refused: Arc<Mutex<Option<&'static str>>>,
     no_room: Arc<Mutex<Option<NoRoom>>>,
+    /// Messages that were about to be removed from the log although their work was not finished.
+    unfinished: Arc<Mutex<Vec<String>>>,
     bus: MemoryBus,
     store: Arc<MemoryStore>,
     sources: Arc<ScriptedSources>,
@@ -118,6 +129,7 @@ impl Gate {
             rule: Arc::default(),
             refused: Arc::default(),
             no_room: Arc::default(),
+            unfinished: Arc::default(),
             bus,
             store,
             sources,
@@ -312,6 +324,45 @@ impl Bus for Gate {
     }
 }
 
+#[async_trait]
+impl Log for Gate {
+    async fn fill(&self) -> Result<Fill, BusError> {
+        self.pass(Op::Fill, String::new(), no_bus, self.bus.fill()).await
+    }
+    async fn age_at(&self, sequence: u64) -> Result<Option<Duration>, BusError> {
+        self.pass(Op::Fill, String::new(), no_bus, self.bus.age_at(sequence)).await
+    }
+    async fn first_within(&self, age: Duration) -> Result<u64, BusError> {
+        self.pass(Op::Fill, String::new(), no_bus, self.bus.first_within(age)).await
+    }
+    async fn purge(&self, purge: &Purge) -> Result<u64, BusError> {
+        let purged = async {
+            self.note_unfinished(purge.before);
+            self.bus.purge(purge).await
+        };
+        self.pass(Op::Purge, purge.before.to_string(), no_bus, purged).await
+    }
+}
+
+impl Gate {
+    /// What this process removed although it belonged to a turn that was open, or was an input that nobody had admitted.
+    pub fn unfinished(&self) -> Vec<String> {
+        self.unfinished.lock().unwrap().clone()
+    }
+
+    fn note_unfinished(&self, before: u64) {
+        for stored in self.bus.stored().iter().filter(|stored| stored.sequence < before) {
+            let body: Value = serde_json::from_slice(&stored.body).unwrap();
+            let workflow = [&body["workflowid"], &body["workflow_id"]].into_iter().find_map(Value::as_str);
+            let state = workflow.and_then(|workflow| self.store.turn(&super::id(workflow)));
+            if !matches!(state, Some(TurnState::Saved | TurnState::Failed)) {
+                let line = format!("{} {} {workflow:?} {state:?}", stored.sequence, stored.subject);
+                self.unfinished.lock().unwrap().push(line);
+            }
+        }
+    }
+}
+
 /// Dice that can break.
 pub struct GatedEntropy {
     pub inner: Arc<dyn Entropy>,
@@ -392,7 +443,7 @@ impl Store for Gate {
         self.pass(Op::End, workflow.to_string(), no_store, self.store.end(workflow)).await
     }
     async fn oldest_open(&self) -> Result<Option<u64>, StoreError> {
-        self.store.oldest_open().await
+        self.pass(Op::OldestOpen, String::new(), no_store, self.store.oldest_open()).await
     }
     async fn forget_ended(&self, ended_before: Timestamp, most: usize) -> Result<u64, StoreError> {
         self.store.forget_ended(ended_before, most).await

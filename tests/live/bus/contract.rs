@@ -8,7 +8,11 @@ use futures_util::StreamExt;
 use throughline::bus::nats::{NatsBus, ReadRequest};
 use throughline_actors::ports::{
     bus::Bus,
-    contract::bus::{self as contract, Bench},
+    contract::{
+        bus::{self as contract, Bench},
+        log as log_contract,
+    },
+    log::Log,
     memory::bus::Stored,
 };
 use throughline_schemas::Namespace;
@@ -26,6 +30,9 @@ struct Live {
 #[async_trait]
 impl Bench for Live {
     fn bus(&self) -> &dyn Bus {
+        &self.bus
+    }
+    fn log(&self) -> &dyn Log {
         &self.bus
     }
     fn namespace(&self) -> &Namespace {
@@ -64,17 +71,18 @@ impl Bench for Live {
 }
 
 macro_rules! keeps {
-    ($($promise:ident),* $(,)?) => {
+    ($suite:ident: $($promise:ident),* $(,)?) => {
         $(#[tokio::test]
         async fn $promise() {
             let Some(server) = NatsServer::start() else { return };
             let bus = set_up(&server).await;
-            contract::$promise(&Live { bus, _server: server }).await;
+            $suite::$promise(&Live { bus, _server: server }).await;
         })*
     };
 }
 
 keeps!(
+    contract:
     publishing_is_idempotent,
     what_is_stored_can_be_read,
     a_foreign_message_id_hides_no_event,
@@ -90,4 +98,12 @@ keeps!(
     what_is_given_up_on_is_handed_over_for_burial,
     a_stage_is_shared_by_its_inboxes,
     announcements_reach_listeners,
+);
+
+keeps!(
+    log_contract:
+    what_is_not_settled_is_needed,
+    only_what_lies_below_is_removed,
+    ages_are_those_of_the_log,
+    what_waits_to_be_buried_is_needed,
 );

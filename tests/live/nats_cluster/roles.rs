@@ -144,9 +144,10 @@ async fn what_none_may(nodes: &Nodes) {
     reader.may_not_publish("$JS.ACK.throughline_EVENTS.stage_input.1.1.1.1.1").await;
     let worker = Stranger::connect(nodes, "worker").await;
     worker.may_not_publish("throughline.v1.user_input_received").await;
-    for forbidden in ["STREAM.DELETE", "STREAM.PURGE", "STREAM.UPDATE", "STREAM.CREATE"] {
+    for forbidden in ["STREAM.DELETE", "STREAM.UPDATE", "STREAM.CREATE"] {
         worker.may_not_publish(&format!("$JS.API.{forbidden}.throughline_EVENTS")).await;
     }
+    worker.may_not_publish("$JS.API.STREAM.PURGE.throughline_DEAD").await;
     worker.may_not_publish("$JS.API.CONSUMER.DELETE.throughline_EVENTS.stage_input").await;
     worker.may_not_subscribe("throughline.v1.>").await;
     let own = Stranger::connect(nodes, "admin").await;
@@ -161,7 +162,7 @@ async fn what_none_may(nodes: &Nodes) {
 
 /// Ours says what is forbidden, at once, and what it is about.
 async fn ours_says_so(rig: &Rig) {
-    rig.write_config("shrink", "worker", "[nats]\nmax_age_hours = 1\n");
+    rig.write_config("shrink", "worker", "[nats]\nmax_bytes_mib = 99\n");
     for (config, arguments, told) in [
         ("reader", &QUESTION[..], "throughline.v1.user_input_received.s.w1"),
         ("publisher", &["events", "--workflow", "w1"], "DIRECT.GET.throughline_EVENTS."),

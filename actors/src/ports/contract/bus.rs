@@ -13,6 +13,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 use crate::ports::{
     bus::{Bus, Claim, DeadLetter, Delivery, Inbox, Note, Published, Settlement},
+    log::Log,
     memory::bus::Stored,
 };
 
@@ -27,6 +28,8 @@ pub const MAX_DELIVER: u32 = 6;
 pub trait Bench: Send + Sync {
     /// The bus.
     fn bus(&self) -> &dyn Bus;
+    /// Its log.
+    fn log(&self) -> &dyn Log;
     /// Its namespace.
     fn namespace(&self) -> &Namespace;
     /// After how long an unanswered delivery comes again.
@@ -73,23 +76,23 @@ fn id<T, E: std::fmt::Debug>(made: Result<T, E>) -> T {
     made.unwrap_or_else(|error| unreachable!("an id of the contract suite: {error:?}"))
 }
 
-async fn input(bench: &dyn Bench, n: usize) {
+pub(super) async fn input(bench: &dyn Bench, n: usize) {
     let body = format!(r#"{{"user_id":"u","session_id":"s","user_input":"{n}"}}"#);
     bench.publish_raw(&bench.namespace().bare_input(), &[], body.into()).await;
 }
 
-async fn open(bench: &dyn Bench, granted: usize) -> Box<dyn Inbox> {
+pub(super) async fn open(bench: &dyn Bench, granted: usize) -> Box<dyn Inbox> {
     let opened = bench.bus().open(StageName::Input).await;
     let mut inbox = opened.unwrap_or_else(|error| unreachable!("open: {error}"));
     granted_more(inbox.as_mut(), granted).await;
     inbox
 }
 
-async fn granted_more(inbox: &mut dyn Inbox, n: usize) {
+pub(super) async fn granted_more(inbox: &mut dyn Inbox, n: usize) {
     assert!(inbox.grant(n).await.is_ok(), "grant");
 }
 
-async fn next(inbox: &mut dyn Inbox) -> Delivery {
+pub(super) async fn next(inbox: &mut dyn Inbox) -> Delivery {
     match timeout(SOON, inbox.next()).await {
         Ok(Ok(delivery)) => delivery,
         Ok(Err(error)) => unreachable!("next: {error}"),
@@ -103,7 +106,7 @@ async fn nothing(inbox: &mut dyn Inbox, within: Duration, why: &str) {
     }
 }
 
-async fn settle(delivery: &Delivery, settlement: Settlement) {
+pub(super) async fn settle(delivery: &Delivery, settlement: Settlement) {
     assert!(delivery.receipt.settle(settlement).await.is_ok(), "settle");
 }
 

@@ -3,6 +3,7 @@
 //! As with the real one, several open inboxes of one stage share its deliveries, except that those of the input stage go
 //! to the one that is pinned.
 
+mod fill;
 mod inbox;
 mod log;
 
@@ -31,6 +32,7 @@ use crate::ports::bus::{
     Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Ends, Inbox, Latest, Note, Position, Published,
     consumed_by,
 };
+use crate::ports::log::Purge;
 use inbox::MemoryInbox;
 use log::Log;
 pub use log::Stored;
@@ -72,6 +74,11 @@ struct State {
     listeners: Vec<(String, mpsc::UnboundedSender<Bytes>)>,
     faults: VecDeque<PublishFault>,
     offline: bool,
+    /// What the log may take, in bytes; no limit if unset.
+    max_bytes: Option<u64>,
+    /// What was removed last, and how many purges there were.
+    purged: Option<Purge>,
+    purges: usize,
     /// Who takes the inputs, and when that one last asked for more.
     pin: Option<(u64, Instant)>,
 }
@@ -335,6 +342,8 @@ impl Bus for MemoryBus {
             }
             let published = if state.log.has(&subject) {
                 Published::Already
+            } else if state.is_full(body.len()) {
+                return Err(BusError::Full("maximum bytes exceeded".to_owned()));
             } else {
                 state.log.append(subject, headers, body, now);
                 Published::New

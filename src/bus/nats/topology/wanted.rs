@@ -23,8 +23,6 @@ pub(in crate::bus::nats) const PIN_GROUP: &str = "admission";
 const EVENTS_DUPLICATE_WINDOW: Duration = Duration::from_mins(2);
 /// Dead letters are few, and create-if-absent does not protect them: one workflow may have several.
 const DEAD_DUPLICATE_WINDOW: Duration = Duration::from_hours(24);
-/// Long enough to come back from a holiday and still find what failed.
-const DEAD_MAX_AGE: Duration = Duration::from_hours(30 * 24);
 /// Dead letters get this fraction of what events get.
 const DEAD_SHARE: u64 = 8;
 /// Bodies outlive the events that name them, so that no stored reference dangles.
@@ -33,6 +31,8 @@ const BODIES_OUTLIVE: Duration = Duration::from_hours(24);
 const SMALL_STREAM_BYTES: i64 = 16 * 1024 * 1024;
 /// One small entry for each namespace.
 const META_BYTES: i64 = 1024 * 1024;
+/// Longer than anybody takes to bury what the server has given up on.
+const ADVISORIES_MAX_AGE: Duration = Duration::from_hours(30 * 24);
 /// A message that kills even whoever buries it is left alone after so many.
 const BURIAL_ATTEMPTS: i64 = 20;
 /// More than all workers of a large deployment have in hand at once (64 processes with 1,024 slots). How much is in
@@ -68,26 +68,29 @@ pub(super) fn streams(settings: &NatsSettings, names: &Names, limits: &Limits) -
         name: names.events().to_owned(),
         description: Some("Throughline: the log of events".to_owned()),
         subjects: vec![ns.all_events()],
-        max_age: limits.max_age,
+        // An age limit of the server's would remove what is open, too. Retention removes what is finished.
+        max_age: Duration::ZERO,
         max_bytes: bytes(limits.max_bytes),
         // With `old`, a full stream would drop events that no stage has seen; with `new` it says so.
         discard: DiscardPolicy::New,
-        duplicate_window: EVENTS_DUPLICATE_WINDOW.min(limits.max_age),
         // A plain subscriber of the log's own subjects also sees publishes that the server refuses.
         republish: Some(Republish {
             source: ns.all_events(),
             destination: ns.all_stored(),
             headers_only: false,
         }),
+        duplicate_window: EVENTS_DUPLICATE_WINDOW,
         ..base.clone()
     };
     let dead = stream::Config {
         name: names.dead().to_owned(),
         description: Some("Throughline: dead letters".to_owned()),
         subjects: vec![ns.all_dead()],
-        max_age: DEAD_MAX_AGE,
+        max_age: limits.dead_letters,
         max_bytes: bytes(limits.max_bytes / DEAD_SHARE),
-        discard: DiscardPolicy::New,
+        // What cannot be handled must never keep back what can: with `new`, a flood of it would fill the stream, and its
+        // messages would hold the stages' slots until there is room.
+        discard: DiscardPolicy::Old,
         duplicate_window: DEAD_DUPLICATE_WINDOW,
         ..base.clone()
     };
@@ -97,7 +100,7 @@ pub(super) fn streams(settings: &NatsSettings, names: &Names, limits: &Limits) -
         name: names.bodies_stream(),
         description: Some("Throughline: bodies that are too large for a message".to_owned()),
         subjects: vec![format!("$O.{bucket}.C.>"), format!("$O.{bucket}.M.>")],
-        max_age: limits.max_age.max(DEAD_MAX_AGE) + BODIES_OUTLIVE,
+        max_age: limits.max_age.max(limits.dead_letters) + BODIES_OUTLIVE,
         max_bytes: bytes(limits.max_bytes),
         discard: DiscardPolicy::New,
         allow_rollup: true,
@@ -123,7 +126,7 @@ pub(super) fn streams(settings: &NatsSettings, names: &Names, limits: &Limits) -
         description: Some("Throughline: messages that the server has given up on".to_owned()),
         subjects: vec![exhausted(names, "*")],
         retention: RetentionPolicy::WorkQueue,
-        max_age: DEAD_MAX_AGE,
+        max_age: ADVISORIES_MAX_AGE,
         max_bytes: SMALL_STREAM_BYTES,
         discard: DiscardPolicy::Old,
         duplicate_window: EVENTS_DUPLICATE_WINDOW,

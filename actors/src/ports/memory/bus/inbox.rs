@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use throughline_schemas::StageName;
+use throughline_schemas::{Namespace, StageName};
 use tokio::{sync::watch, time::Instant};
 
 use super::{Shared, Stored, log::Next, unavailable};
@@ -36,10 +36,22 @@ pub(super) struct MemoryInbox {
     left: VecDeque<Stored>,
 }
 
+fn prefix(ns: &Namespace, stage: StageName) -> String {
+    ns.events_of(consumed_by(stage)).trim_end_matches(".>").to_owned()
+}
+
+fn is_below(prefix: &str, subject: &str) -> bool {
+    subject.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// Whether a stage consumes what is published on this subject.
+pub(super) fn wants(ns: &Namespace, stage: StageName, subject: &str) -> bool {
+    is_below(&prefix(ns, stage), subject)
+}
+
 impl MemoryInbox {
     pub(super) fn new(shared: Arc<Shared>, stage: StageName, exhausted: bool) -> Self {
-        let all = shared.ns.events_of(consumed_by(stage));
-        let prefix = all.trim_end_matches(".>").to_owned();
+        let prefix = prefix(&shared.ns, stage);
         let changes = shared.changes.subscribe();
         let id = shared.inboxes.fetch_add(1, Ordering::Relaxed);
         Self { id, shared, stage, exhausted, credit: 0, changes, prefix, left: VecDeque::new() }
@@ -72,9 +84,7 @@ impl MemoryInbox {
                 return Next::Left(message);
             }
         }
-        let wants = |subject: &str| {
-            subject.strip_prefix(&self.prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
+        let wants = |subject: &str| is_below(&self.prefix, subject);
         let given_up = state.log.exhausted(self.stage);
         let next = state.log.next(self.stage, wants, now, ack_wait, self.shared.max_deliver);
         if state.log.exhausted(self.stage) > given_up {

@@ -198,6 +198,38 @@ impl Log {
         self.stages.insert(stage, Cursor { looked_at: to, ..Cursor::default() });
     }
 
+    /// Removes what lies below a sequence, and what the stages knew of it; how many messages.
+    pub(super) fn purge(&mut self, before: u64) -> u64 {
+        let gone = self.messages.partition_point(|message| message.sequence < before);
+        for message in self.messages.drain(..gone) {
+            // Of a subject that was published on twice the later one may stay.
+            self.subjects.remove(&message.subject);
+        }
+        self.subjects.extend(self.messages.iter().map(|message| message.subject.clone()));
+        for cursor in self.stages.values_mut() {
+            cursor.looked_at = cursor.looked_at.max(before.saturating_sub(1));
+            cursor.pending.0.retain(|sequence, _| *sequence >= before);
+            cursor.exhausted.0.retain(|sequence, _| *sequence >= before);
+        }
+        gone as u64
+    }
+
+    /// The first message that a stage wants and has not settled, or that waits to be buried.
+    pub(super) fn needed(&self, stage: StageName, wants: impl Fn(&str) -> bool) -> Option<u64> {
+        let nothing = Cursor::default();
+        let cursor = self.stages.get(&stage).unwrap_or(&nothing);
+        let new = self.messages.partition_point(|message| message.sequence <= cursor.looked_at);
+        let next = self.messages[new..].iter().find(|message| wants(&message.subject));
+        let out =
+            [&cursor.pending, &cursor.exhausted].map(|set| set.0.first_key_value().map(|(first, _)| *first));
+        out.into_iter().flatten().chain(next.map(|message| message.sequence)).min()
+    }
+
+    /// Sequence of the last message, stored or removed.
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
     /// What a stage has been given and has not answered for, in order.
     pub(super) fn unanswered(&self, stage: StageName) -> Vec<Stored> {
         let pending = self.stages.get(&stage).into_iter().flat_map(|cursor| cursor.pending.0.keys());

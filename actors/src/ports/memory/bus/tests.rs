@@ -12,6 +12,9 @@ impl Bench for Memory {
     fn bus(&self) -> &dyn Bus {
         &self.0
     }
+    fn log(&self) -> &dyn crate::ports::log::Log {
+        &self.0
+    }
     fn namespace(&self) -> &Namespace {
         self.0.namespace()
     }
@@ -92,4 +95,25 @@ async fn an_interruption_is_ridden_out_and_answers_given_meanwhile_are_lost() {
     bus.set_connected(true);
     let second = waiting.await.unwrap().unwrap();
     assert_eq!((second.sequence, second.delivered), (1, 2));
+}
+
+mod log {
+    use super::bench;
+    use crate::ports::contract::log as contract;
+
+    macro_rules! keeps {
+        ($($promise:ident),* $(,)?) => {
+            $(#[tokio::test(start_paused = true)]
+            async fn $promise() {
+                contract::$promise(&bench()).await;
+            })*
+        };
+    }
+
+    keeps!(
+        what_is_not_settled_is_needed,
+        only_what_lies_below_is_removed,
+        ages_are_those_of_the_log,
+        what_waits_to_be_buried_is_needed,
+    );
 }

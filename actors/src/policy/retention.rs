@@ -1,0 +1,135 @@
+//! When finished work makes room in the log, and up to where it may. Pure.
+
+use std::time::Duration;
+
+use throughline_schemas::StageName;
+
+use crate::ports::log::Fill;
+
+/// From this fill on, in percent of what the log may take, finished work is removed.
+pub const BEGIN_PERCENT: u64 = 80;
+/// Down to this fill, in percent: what is removed at once is worth a request, and an archive of its own.
+pub const DOWN_TO_PERCENT: u64 = 65;
+/// From this fill on, in percent, every process makes room, and what has just been finished goes, too: a log that
+/// refuses input is worse.
+pub const URGENT_PERCENT: u64 = 90;
+/// What was stored within this time stays while there is other room: whoever stood still for a moment finds what became of
+/// its work, and a reader what it has just waited for.
+pub const JUST_FINISHED: Duration = Duration::from_mins(2);
+/// Events that are removed for their age are so much older than they must be: one request an hour is enough.
+pub const AGE_SLACK: Duration = Duration::from_hours(1);
+
+/// What keeps the log from being shorter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// A turn that is open in the database.
+    Turn,
+    /// A message that a stage has not settled, or that waits to be buried.
+    Stage(StageName),
+}
+
+/// Up to where nothing is needed any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Floor {
+    /// Everything below this sequence belongs to finished work.
+    pub before: u64,
+    /// What stands there; `None`: the end of the log.
+    pub held_by: Option<Holder>,
+}
+
+/// The positions of the stages, as one look at the log tells them.
+pub fn settled(fill: &Fill) -> Floor {
+    match fill.needed {
+        Some((before, stage)) => Floor { before, held_by: Some(Holder::Stage(stage)) },
+        None => Floor { before: fill.last + 1, held_by: None },
+    }
+}
+
+/// The lowest of what two looks at the stages and one, later, at the database say.
+///
+/// An input is in the hand of its stage until its turn stands in the database: the transaction comes before the
+/// acknowledgement. So whoever asks the stages first and the database afterwards sees it in one of the two. The other way
+/// round it could be in neither. The same holds for the end of a turn: its event is published before the message that led
+/// to it is acknowledged, so what is not told yet lies above the position of its stage. The stages' earlier positions
+/// count as well, so that a message that the server has just given up on, and whose advisory is not stored yet, is not
+/// taken for settled.
+pub fn floor(earlier: Floor, now: Floor, oldest_open: Option<u64>) -> Floor {
+    let open = oldest_open.map(|before| Floor { before, held_by: Some(Holder::Turn) });
+    let stages = if earlier.before < now.before { earlier } else { now };
+    open.filter(|open| open.before <= stages.before).unwrap_or(stages)
+}
+
+/// How full the log is, in percent; of a log without a limit zero.
+pub fn percent(fill: &Fill) -> u64 {
+    fill.max_bytes.filter(|max| *max > 0).map_or(0, |max| share(fill.bytes, 100, max))
+}
+
+/// Below which sequence messages have to go for the log to have room again, if it is nearly full. Sizes are taken to be
+/// alike; where they are not the next look corrects it.
+pub fn for_room(fill: &Fill) -> Option<u64> {
+    let max = fill.max_bytes?;
+    if percent(fill) < BEGIN_PERCENT || fill.bytes == 0 {
+        return None;
+    }
+    let surplus = fill.bytes.saturating_sub(share(max, DOWN_TO_PERCENT, 100));
+    let span = fill.last.saturating_sub(fill.first).saturating_add(1);
+    Some(fill.first.saturating_add(share(span, surplus, fill.bytes).max(1)).min(fill.last.saturating_add(1)))
+}
+
+/// `part * of / whole`, without overflow on the way.
+fn share(part: u64, of: u64, whole: u64) -> u64 {
+    let share = u128::from(part) * u128::from(of) / u128::from(whole.max(1));
+    u64::try_from(share).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use throughline_schemas::Timestamp;
+
+    use super::*;
+
+    fn fill(bytes: u64, max_bytes: Option<u64>) -> Fill {
+        Fill {
+            now: Timestamp::from_unix_ms(0),
+            first: 101,
+            last: 200,
+            messages: 100,
+            bytes,
+            max_bytes,
+            needed: None,
+            others: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn room_is_made_from_the_first_threshold_on_down_to_the_second() {
+        assert_eq!(for_room(&fill(79, Some(100))), None);
+        // 15 of 80 bytes are 18 of the hundred messages.
+        assert_eq!(for_room(&fill(80, Some(100))), Some(119));
+        assert_eq!(for_room(&fill(100, Some(100))), Some(136));
+        assert_eq!(for_room(&fill(u64::MAX, None)), None, "no limit");
+        assert_eq!(for_room(&fill(0, Some(0))), None);
+        assert_eq!(for_room(&fill(u64::MAX, Some(1))), Some(201), "never beyond the end");
+        assert_eq!(percent(&fill(u64::MAX, Some(u64::MAX))), 100);
+    }
+
+    #[test]
+    fn the_lowest_of_all_that_is_needed_decides() {
+        let stage = |before| Floor { before, held_by: Some(Holder::Stage(StageName::Input)) };
+        let end = Floor { before: 201, held_by: None };
+        let turn = |before| Floor { before, held_by: Some(Holder::Turn) };
+        for (earlier, now, open, expected) in [
+            (end, end, None, end),
+            (stage(150), end, None, stage(150)),
+            (end, stage(150), None, stage(150)),
+            (stage(120), stage(150), Some(130), stage(120)),
+            (stage(140), stage(150), Some(130), turn(130)),
+            (end, end, Some(300), end),
+        ] {
+            assert_eq!(floor(earlier, now, open), expected, "{earlier:?} {now:?} {open:?}");
+        }
+        let needed = Fill { needed: Some((7, StageName::Context)), ..fill(1, None) };
+        assert_eq!(settled(&needed), Floor { before: 7, held_by: Some(Holder::Stage(StageName::Context)) });
+        assert_eq!(settled(&fill(1, None)), end);
+    }
+}

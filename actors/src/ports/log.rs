@@ -1,0 +1,82 @@
+//! The event log, as whoever keeps room in it sees it.
+//!
+//! Obligations of an implementation, checked by `ports::contract::log`:
+//! - [`Log::fill`] names no sequence as free that a stage has not settled, and none whose burial is still to come.
+//! - [`Log::purge`] removes what lies below, and nothing else; a second purge changes nothing.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use throughline_schemas::{StageName, Timestamp};
+
+use super::{archive::Archive, bus::BusError};
+
+/// How full the log is, and from where on stages still need it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fill {
+    /// Now, by the server's clock.
+    pub now: Timestamp,
+    /// Sequence of the first message; of an empty log that of the next one.
+    pub first: u64,
+    /// Sequence of the last message, stored or removed.
+    pub last: u64,
+    /// Messages that are stored.
+    pub messages: u64,
+    /// What they take, in bytes.
+    pub bytes: u64,
+    /// What they may take; `None`: no limit.
+    pub max_bytes: Option<u64>,
+    /// The first message that a stage has not settled, or that waits to be buried, and whose it is. `None`: everything
+    /// up to `last` is settled.
+    pub needed: Option<(u64, StageName)>,
+    /// The streams beside the log, which have limits of their own.
+    pub others: Vec<Room>,
+}
+
+/// How full one of the other streams is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// What it holds: `dead_letters`, `bodies`, `claims`, `advisories`.
+    pub holds: &'static str,
+    /// What it takes, in bytes.
+    pub bytes: u64,
+    /// What it may take; `None`: no limit.
+    pub max_bytes: Option<u64>,
+}
+
+/// What is removed, and where it has been kept. The last one stays where readers of the log can see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Purge {
+    /// Everything below this sequence is gone.
+    pub before: u64,
+    /// When, by the server's clock.
+    pub at: Timestamp,
+    /// The archive that holds the last of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<String>,
+}
+
+/// The event log.
+#[async_trait]
+pub trait Log: Send + Sync + 'static {
+    /// How full it is, and what is still needed. The stages' positions are read when this is called, not before.
+    async fn fill(&self) -> Result<Fill, BusError>;
+    /// For how long the first message at this sequence or behind it has been stored, by the server's clock; `None` if there is
+    /// none.
+    async fn age_at(&self, sequence: u64) -> Result<Option<Duration>, BusError>;
+    /// Sequence of the first message that was stored within `age`, by the server's clock; that of the next message if
+    /// all are older.
+    async fn first_within(&self, age: Duration) -> Result<u64, BusError>;
+    /// Removes every message below a sequence, and keeps on record that it did. How many were removed.
+    async fn purge(&self, purge: &Purge) -> Result<u64, BusError>;
+}
+
+/// What keeps room in the log, and what it can keep the past in.
+#[derive(Clone)]
+pub struct Keeper {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// Where messages are written before they are removed; `None`: nowhere.
+    pub archive: Option<Arc<dyn Archive>>,
+}

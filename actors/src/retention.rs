@@ -1,0 +1,388 @@
+//! Keeps room in the log: finished work is removed before input would be refused, or when it is old enough; rows and
+//! archives that are old enough go, too. Nothing that is open is ever removed (`policy/retention.rs` says why that holds
+//! while everything goes on).
+//!
+//! Runs in each process that admits. Several do no harm, and one of them is enough (`turn.rs`).
+
+pub(crate) mod pace;
+mod turn;
+
+use std::{sync::Arc, time::Duration};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use throughline_schemas::Timestamp;
+use tokio::{task::JoinSet, time::Instant};
+
+use crate::{
+    policy::retention::{
+        AGE_SLACK, BEGIN_PERCENT, Floor, Holder, JUST_FINISHED, URGENT_PERCENT, floor, for_room, percent,
+        settled,
+    },
+    ports::{
+        bus::Bus,
+        clock::Entropy,
+        log::{Fill, Keeper, Purge},
+        store::Store,
+    },
+    signals,
+};
+use pace::{Pace, until};
+use turn::Turn;
+
+/// Longest time between two looks at the log.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// Shortest one, while the log fills.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+/// Looks from now until removing begins, at the present growth.
+const LOOKS_BEFORE: u32 = 4;
+/// Rows and archives are looked at so often.
+const HOUSEKEEPING: Duration = Duration::from_hours(1);
+/// Turns that are forgotten in one transaction.
+const FORGET_AT_ONCE: usize = 500;
+/// Such transactions between two looks at the log; the rest waits for the next one.
+const FORGET_ROUNDS: usize = 20;
+/// What keeps the log full is told again after this time.
+const TELL_AGAIN: Duration = Duration::from_mins(10);
+/// A forecast below this is worth a warning if removing finished work does not help.
+const SOON: Duration = Duration::from_hours(24);
+
+/// How long things are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetentionSettings {
+    /// Events of finished work. They go earlier when the log is nearly full.
+    pub events: Duration,
+    /// Rows of ended turns, and with them the memory of their ids; `None`: for ever.
+    pub interactions: Option<Duration>,
+    /// Archives; `None`: for ever.
+    pub archives: Option<Duration>,
+}
+
+impl Default for RetentionSettings {
+    /// Seven days; a year; for ever.
+    fn default() -> Self {
+        Self {
+            events: Duration::from_hours(7 * 24),
+            interactions: Some(Duration::from_hours(365 * 24)),
+            archives: None,
+        }
+    }
+}
+
+/// What keeping room needs.
+#[derive(Clone)]
+pub struct RetentionArgs {
+    /// The log and its archive.
+    pub keeper: Keeper,
+    /// Knows whose turn it is.
+    pub bus: Arc<dyn Bus>,
+    /// Knows what is open.
+    pub store: Arc<dyn Store>,
+    /// How long things are kept.
+    pub settings: RetentionSettings,
+    /// For jitter, and to tell processes apart.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// See the module's documentation.
+pub struct Retention;
+
+/// Time for the next look.
+pub struct Look;
+
+/// Private state.
+pub struct RetentionState {
+    args: RetentionArgs,
+    known: Known,
+}
+
+/// What this process knows from earlier looks.
+#[derive(Default)]
+struct Known {
+    turn: Turn,
+    seen: Seen,
+    /// What went wrong last, and when that was told.
+    failed: Option<(String, Instant)>,
+}
+
+/// What earlier looks found.
+#[derive(Default)]
+struct Seen {
+    pace: Pace,
+    /// The stages' positions at the last look.
+    settled: Option<Floor>,
+    /// When rows and archives were last looked at, and all that was old had gone.
+    housekept: Option<Instant>,
+    /// What was last told to keep the log full, and when.
+    told: Option<(Floor, Instant)>,
+    wait: Duration,
+}
+
+/// What one look found.
+struct Found {
+    fill: Fill,
+    /// Bytes a second.
+    growth: f64,
+    floor: Floor,
+    /// This process has the turn.
+    is_ours: bool,
+}
+
+impl Actor for Retention {
+    type Msg = Look;
+    type State = RetentionState;
+    type Arguments = RetentionArgs;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Look>,
+        args: RetentionArgs,
+    ) -> Result<RetentionState, ActorProcessingErr> {
+        let wait = args.jittered(SHORTEST_WAIT);
+        drop(myself.send_after(wait, || Look));
+        Ok(RetentionState { args, known: Known::default() })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Look>,
+        Look: Look,
+        state: &mut RetentionState,
+    ) -> Result<(), ActorProcessingErr> {
+        // In a task of its own, so that a panic ends that look and not the looking. It ends with this actor.
+        let mut task = JoinSet::new();
+        let (args, mut known) = (state.args.clone(), std::mem::take(&mut state.known));
+        task.spawn(async move {
+            let looked = args.look(&mut known).await;
+            (looked, known)
+        });
+        let mut wait = LONGEST_WAIT;
+        match task.join_next().await {
+            Some(Ok((looked, known))) => {
+                wait = known.seen.wait;
+                state.known = known;
+                state.known.tell_failure(looked.err());
+            }
+            Some(Err(error)) => tracing::error!(%error, "keeping room in the event log panicked"),
+            None => {}
+        }
+        // It ends with its actor, so nobody holds on to it.
+        drop(myself.send_after(state.args.jittered(wait), || Look));
+        Ok(())
+    }
+}
+
+impl Known {
+    /// Says what went wrong, once in a while.
+    fn tell_failure(&mut self, failed: Option<String>) {
+        signals::retention_failing(failed.is_some());
+        let Some(why) = failed else {
+            self.failed = None;
+            return;
+        };
+        if self.failed.as_ref().is_some_and(|(told, at)| *told == why && at.elapsed() < TELL_AGAIN) {
+            return;
+        }
+        tracing::warn!(why, "old events, rows or archives cannot be removed now; trying again");
+        self.failed = Some((why, Instant::now()));
+    }
+}
+
+impl RetentionArgs {
+    /// Up to a quarter longer, so that processes that started together do not look together.
+    fn jittered(&self, wait: Duration) -> Duration {
+        let quarter = u64::try_from(wait.as_millis() / 4).unwrap_or(u64::MAX);
+        wait + Duration::from_millis(self.entropy.next_u64() % quarter.max(1))
+    }
+
+    /// The error says why it ended early.
+    async fn look(&self, known: &mut Known) -> Result<(), String> {
+        let Known { turn, seen, .. } = known;
+        seen.wait = LONGEST_WAIT;
+        // The stages before the database: see `policy::retention::floor`.
+        let fill = self.keeper.log.fill().await.map_err(|error| with_causes(&error))?;
+        let growth = seen.pace.look(&fill);
+        let now = settled(&fill);
+        let earlier = seen.settled.replace(now);
+        let open = self.store.oldest_open().await.map_err(|error| error.to_string())?;
+        seen.wait = wait(&fill, growth);
+        signals::log_fill(&fill, growth, open);
+        let is_ours =
+            turn.take(self.bus.as_ref(), self.entropy.as_ref()).await.map_err(|error| with_causes(&error))?;
+        let Some(earlier) = earlier else {
+            // One look knows too little.
+            seen.wait = SHORTEST_WAIT;
+            return Ok(());
+        };
+        let found = Found { fill, growth, floor: floor(earlier, now, open), is_ours };
+        let work = self.act(found, seen);
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = tokio::time::sleep(turn::SAY_AGAIN), if is_ours => {
+                    if let Err(error) = turn.take(self.bus.as_ref(), self.entropy.as_ref()).await {
+                        tracing::debug!(%error, "the turn at keeping room in the log cannot be kept");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn act(&self, mut found: Found, seen: &mut Seen) -> Result<(), String> {
+        let is_urgent = percent(&found.fill) >= URGENT_PERCENT;
+        // Without an archive everybody may remove what is finished, and nobody waits for whoever has the turn.
+        if found.is_ours || (is_urgent && self.keeper.archive.is_none()) {
+            let removed = self.make_room(&mut found.fill, found.floor, is_urgent).await?;
+            if removed && found.floor.before > found.fill.first {
+                seen.wait = SHORTEST_WAIT;
+            }
+        }
+        self.tell_what_holds(&found, seen).await?;
+        if found.is_ours { self.keep_house(&found.fill, seen).await } else { Ok(()) }
+    }
+
+    /// Removes finished work if there is reason to. Whether anything was removed.
+    async fn make_room(&self, fill: &mut Fill, floor: Floor, is_urgent: bool) -> Result<bool, String> {
+        let log = &self.keeper.log;
+        let mut wanted = for_room(fill);
+        if log
+            .age_at(fill.first)
+            .await
+            .map_err(|error| with_causes(&error))?
+            .is_some_and(|age| age > self.settings.events + AGE_SLACK)
+        {
+            let young = log.first_within(self.settings.events).await.map_err(|error| with_causes(&error))?;
+            wanted = wanted.max(Some(young));
+        }
+        let Some(wanted) = wanted else { return Ok(false) };
+        let mut before = wanted.min(floor.before);
+        if !is_urgent && before > fill.first {
+            // Whoever stood still for a moment finds what became of its work, and an untold end what it is made of.
+            before = before.min(log.first_within(JUST_FINISHED).await.map_err(|error| with_causes(&error))?);
+        }
+        if before <= fill.first {
+            return Ok(false);
+        }
+        let archived = match &self.keeper.archive {
+            Some(archive) => {
+                Some(archive.keep(fill.first, before).await.map_err(|error| with_causes(&error))?)
+            }
+            None => None,
+        };
+        let name = archived.as_ref().map(|archived| archived.name.clone());
+        let purge = Purge { before, at: fill.now, archive: name.clone() };
+        let removed = log.purge(&purge).await.map_err(|error| with_causes(&error))?;
+        signals::purged(removed, archived.map_or(0, |archived| archived.messages));
+        tracing::info!(
+            removed,
+            from = fill.first,
+            before,
+            percent = percent(fill),
+            archive = name.unwrap_or_default(),
+            "finished work was removed from the event log"
+        );
+        fill.first = before;
+        Ok(true)
+    }
+
+    /// Says what keeps a log full that has nothing to give.
+    async fn tell_what_holds(&self, found: &Found, seen: &mut Seen) -> Result<(), String> {
+        let Found { fill, floor, growth, .. } = found;
+        let Some(wanted) = for_room(fill).filter(|wanted| *wanted > floor.before) else {
+            seen.told = None;
+            signals::log_held(None);
+            return Ok(());
+        };
+        let left = fill.max_bytes.and_then(|max| until(fill.bytes, max, *growth));
+        let age = self.keeper.log.age_at(floor.before).await.map_err(|error| with_causes(&error))?;
+        signals::log_held(age);
+        let is_known = seen.told.is_some_and(|(told, at)| told == *floor && at.elapsed() < TELL_AGAIN);
+        if is_known || left.is_none_or(|left| left > SOON) {
+            return Ok(());
+        }
+        seen.told = Some((*floor, Instant::now()));
+        let holder = match floor.held_by {
+            Some(Holder::Turn) => "an open turn began with it".to_owned(),
+            Some(Holder::Stage(stage)) => format!("the stage {stage} has not settled it"),
+            None => "it is the end of the log".to_owned(),
+        };
+        tracing::warn!(
+            percent = percent(fill),
+            sequence = floor.before,
+            wanted,
+            holder,
+            stored_for_s = age.map_or(0, |age| age.as_secs()),
+            refuses_input_in_s = left.map_or(0, |left| left.as_secs()),
+            "the event log fills and what is in it is not finished: a message that is still needed keeps everything behind \
+             it; raise nats.max_bytes_mib and run `throughline setup`, or see to that message"
+        );
+        Ok(())
+    }
+
+    /// Rows and archives that are old enough.
+    async fn keep_house(&self, fill: &Fill, seen: &mut Seen) -> Result<(), String> {
+        if seen.housekept.is_some_and(|at| at.elapsed() < HOUSEKEEPING) {
+            return Ok(());
+        }
+        if let Some(age) = self.settings.interactions {
+            // A turn is remembered at least for as long as the log has anything of it.
+            let oldest = self
+                .keeper
+                .log
+                .age_at(fill.first)
+                .await
+                .map_err(|error| with_causes(&error))?
+                .unwrap_or_default();
+            let ended_before = ago(fill.now, age.max(oldest));
+            let mut rounds = 0..FORGET_ROUNDS;
+            loop {
+                if rounds.next().is_none() {
+                    // Not all; the next look goes on.
+                    return Ok(());
+                }
+                let forgotten = self.store.forget_ended(ended_before, FORGET_AT_ONCE).await;
+                let forgotten = forgotten.map_err(|error| error.to_string())?;
+                signals::forgotten(forgotten);
+                if usize::try_from(forgotten).unwrap_or(usize::MAX) < FORGET_AT_ONCE {
+                    break;
+                }
+            }
+        }
+        if let (Some(archive), Some(age)) = (&self.keeper.archive, self.settings.archives) {
+            let removed = archive.forget(ago(fill.now, age)).await.map_err(|error| with_causes(&error))?;
+            if removed > 0 {
+                tracing::info!(removed, "archives that were old enough were removed");
+            }
+        }
+        seen.housekept = Some(Instant::now());
+        Ok(())
+    }
+}
+
+/// When to look again: in time before the log is so full that something must go.
+fn wait(fill: &Fill, growth: f64) -> Duration {
+    let Some(max) = fill.max_bytes else { return LONGEST_WAIT };
+    if percent(fill) >= BEGIN_PERCENT {
+        return SHORTEST_WAIT;
+    }
+    let begin = u64::try_from(u128::from(max) * u128::from(BEGIN_PERCENT) / 100).unwrap_or(max);
+    until(fill.bytes, begin, growth)
+        .map_or(LONGEST_WAIT, |left| (left / LOOKS_BEFORE).clamp(SHORTEST_WAIT, LONGEST_WAIT))
+}
+
+fn ago(now: Timestamp, age: Duration) -> Timestamp {
+    let ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+    Timestamp::from_unix_ms(now.unix_ms().saturating_sub(ms))
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(below) = source {
+        words.push_str(": ");
+        words.push_str(&below.to_string());
+        source = below.source();
+    }
+    words
+}

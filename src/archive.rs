@@ -1,0 +1,47 @@
+//! Archives: parts of the log that were written to files before retention removed them. Each is a recording
+//! (`throughline_schemas::recording`), so that `replay --file` and `record show` read it.
+//!
+//! An archive has its name only when it is whole: it is written beside it, synced, read back and compared, and renamed. A
+//! process that dies in between leaves a file under another name, which is removed later; one that dies between archiving
+//! and removing finds the archive again and takes it as it is.
+
+mod folder;
+mod verify;
+
+pub use folder::Folder;
+
+/// Every archive ends like this.
+const EXTENSION: &str = ".jsonl.gz";
+
+/// `{namespace}-{first}-{last}.jsonl.gz`: the sequences that it covers, both included.
+fn file_name(namespace: &str, first: u64, before: u64) -> String {
+    format!("{namespace}-{first}-{}{EXTENSION}", before.saturating_sub(1))
+}
+
+/// The sequences in the name of an archive of this namespace: the first, and the one behind the last.
+fn range_of(name: &str, namespace: &str) -> Option<(u64, u64)> {
+    let rest = name.strip_prefix(namespace)?.strip_prefix('-')?.strip_suffix(EXTENSION)?;
+    let (first, last) = rest.split_once('-')?;
+    Some((first.parse().ok()?, last.parse::<u64>().ok()?.checked_add(1)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_tells_what_it_covers_and_of_which_namespace() {
+        assert_eq!(file_name("shop", 7, 100), "shop-7-99.jsonl.gz");
+        assert_eq!(range_of("shop-7-99.jsonl.gz", "shop"), Some((7, 100)));
+        assert_eq!(range_of("shop-eu-7-99.jsonl.gz", "shop-eu"), Some((7, 100)));
+        for other in [
+            "shop-eu-7-99.jsonl.gz",
+            "shop-7.jsonl.gz",
+            "shop-7-99.jsonl",
+            "shop-7-99.jsonl.gz.part",
+            "bug.jsonl.gz",
+        ] {
+            assert_eq!(range_of(other, "shop"), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! A log of a few MiB through which more goes than it can hold: nothing is refused, nothing open is removed.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use serde_json::Value;
+use throughline::replay::recording::Reader;
+use tokio::time::Instant;
+
+use crate::harness::{Cluster, Settings, cluster::said};
+
+/// About twice what the log can hold: each takes 22 kB.
+const WORKFLOWS: usize = 680;
+/// Published at once, then waited for. Less than the fifth of the log that is free when room begins to be made.
+const WAVE: usize = 40;
+/// How long one wave may take, with a worker killed in it.
+const WAVE_LIMIT: Duration = Duration::from_mins(1);
+
+fn settings(more: &str) -> Settings {
+    Settings::new("[nats]\nmax_bytes_mib = 8\n[worker]\nack_wait_ms = 2000\n").with(more)
+}
+
+/// Publishes waves of workflows; `between` is told after each how many are published. None may be refused, and each ends
+/// once.
+async fn waves(cluster: &mut Cluster, mut between: impl AsyncFnMut(&mut Cluster, usize)) -> Vec<String> {
+    let mut log = cluster.log().await;
+    let mut all = Vec::new();
+    while all.len() < WORKFLOWS {
+        let wave: Vec<_> = (all.len()..all.len() + WAVE).map(|n| format!("w{n}")).collect();
+        // Refused input would fail here.
+        let text = "x".repeat(1_500);
+        let messages =
+            wave.iter().enumerate().map(|(n, id)| said(id, "demo", &format!("s{n}"), &text)).collect();
+        cluster.publish_all(messages).await;
+        all.extend(wave.iter().cloned());
+        between(cluster, all.len()).await;
+        log.until_ended_within(WAVE_LIMIT, &wave).await;
+    }
+    for workflow in &all {
+        let ends = log
+            .events(workflow)
+            .filter(|seen| matches!(seen.kind().as_str(), "interaction_saved" | "workflow_failed"));
+        assert_eq!(ends.count(), 1, "{workflow}");
+    }
+    all
+}
+
+async fn first_sequence(cluster: &Cluster) -> u64 {
+    let jetstream = async_nats::jetstream::new(cluster.client.clone());
+    let mut stream = jetstream.get_stream("throughline_EVENTS").await.unwrap();
+    stream.info().await.unwrap().state.first_sequence
+}
+
+fn saved(rows: &[Value]) -> Vec<String> {
+    let mut ids: Vec<_> = rows.iter().map(|row| row["workflow_id"].as_str().unwrap().to_owned()).collect();
+    ids.sort_unstable();
+    ids
+}
+
+#[tokio::test]
+async fn more_than_the_log_can_hold_goes_through_it() {
+    let Some(mut cluster) = Cluster::start(2, &settings("")).await else { return };
+    for worker in &cluster.workers {
+        worker.until_ready().await;
+    }
+    let began = Instant::now();
+    let mut kills = 0;
+    let all = waves(&mut cluster, async |cluster, published| {
+        // While its wave is under way, in every fourth.
+        if published % (WAVE * 4) == 0 {
+            cluster.workers.remove(0).kill();
+            cluster.add_worker();
+            kills += 1;
+        }
+    })
+    .await;
+    eprintln!("{} workflows in {:?}, {kills} kills", all.len(), began.elapsed());
+    assert!(first_sequence(&cluster).await > 1_000, "nothing made room");
+    let mut expected = all.clone();
+    expected.sort_unstable();
+    assert_eq!(saved(&cluster.rows()), expected);
+    cluster.assert_workers_run();
+    let log = cluster.workers.last().unwrap().stderr();
+    assert!(!log.contains("cannot be removed"), "{log}");
+}
+
+/// Every archive, read by itself: it is whole, its messages lie in the range of its name, and together they leave out
+/// nothing from the first message on. The subjects by sequence.
+fn archived(folder: &Path) -> BTreeMap<u64, String> {
+    let mut ranges = Vec::new();
+    let mut all = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let Some(range) = name.strip_suffix(".jsonl.gz").and_then(|name| name.strip_prefix("throughline-"))
+        else {
+            // Left by a process that was killed while it wrote.
+            assert!(name.starts_with(".part-"), "{name}");
+            continue;
+        };
+        let (first, last) = range.split_once('-').unwrap();
+        let (first, last): (u64, u64) = (first.parse().unwrap(), last.parse().unwrap());
+        let mut reader = Reader::open(&entry.path()).unwrap();
+        while let Some(message) = reader.next_message().unwrap() {
+            assert!((first..=last).contains(&message.sequence), "{name}: {}", message.sequence);
+            all.insert(message.sequence, message.subject);
+        }
+        ranges.push((first, last));
+    }
+    ranges.sort_unstable();
+    let mut next = 1;
+    for (first, last) in &ranges {
+        assert!(*first <= next, "nothing holds {next} to {first}: {ranges:?}");
+        next = next.max(last + 1);
+    }
+    all
+}
+
+/// Whoever archives is killed at any moment, between archiving and removing, too.
+#[tokio::test]
+async fn what_is_removed_is_in_archives_that_are_whole() {
+    let Some(mut cluster) = Cluster::start(0, &settings("[retention]\narchive = \"file:archives\"\n")).await
+    else {
+        return;
+    };
+    let folder = cluster.dir().join("archives");
+    for _ in 0..2 {
+        cluster.add_worker();
+    }
+    for worker in &cluster.workers {
+        worker.until_ready().await;
+    }
+    let mut kills = 0;
+    let all = waves(&mut cluster, async |cluster, published| {
+        if published % (WAVE * 3) == 0 {
+            // As soon as there is one more archive, whoever wrote it is about to remove what is in it.
+            let count = || std::fs::read_dir(&folder).map_or(0, Iterator::count);
+            let before = count();
+            let until = Instant::now() + Duration::from_secs(3);
+            while count() == before && Instant::now() < until {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            cluster.workers.remove(kills % 2).kill();
+            cluster.add_worker();
+            kills += 1;
+        }
+    })
+    .await;
+    let first = first_sequence(&cluster).await;
+    assert!(first > 1_000, "nothing made room");
+    let held = archived(&folder);
+    // Deleted from the middle of the log were only first copies of events that were published again.
+    let missing = (1..first).filter(|sequence| !held.contains_key(sequence)).count();
+    let again =
+        cluster.workers.iter().map(|worker| worker.stderr().matches("resumed").count()).sum::<usize>();
+    assert!(missing <= again, "{missing} messages were removed and are in no archive");
+    let mut expected = all.clone();
+    expected.sort_unstable();
+    assert_eq!(saved(&cluster.rows()), expected);
+    // It is a recording as any other.
+    let newest = std::fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.path());
+    let newest =
+        newest.filter(|path| path.extension().is_some_and(|extension| extension == "gz")).max().unwrap();
+    let mut verify = cluster.run("verify", &["replay", "verify", "--file", newest.to_str().unwrap()]);
+    verify.ended(Duration::from_mins(1)).await;
+    let out = verify.stdout();
+    assert!(out.contains("identical"), "{out}{}", verify.stderr());
+    eprintln!(
+        "{} archives, {kills} kills, {missing} missing of {first}",
+        std::fs::read_dir(&folder).unwrap().count()
+    );
+}
