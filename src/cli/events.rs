@@ -88,17 +88,15 @@ async fn taken_up(args: &EventsArgs, bus: &NatsBus) -> Result<(), Failure> {
 /// Nothing was found, and no workflow was asked for. A session of which nothing is stored is as unknown as a workflow would
 /// be; that none of its workflows failed is an answer.
 fn nothing_of(args: &EventsArgs) -> Result<(), Failure> {
-    match args.session.as_ref().filter(|_| !args.failed) {
-        Some(session) => Err(Failure::failed(format!(
+    if let Some(session) = args.session.as_ref().filter(|_| !args.failed) {
+        return Err(Failure::failed(format!(
             "no event of session {} is stored that matches: the id is wrong, its input has not been taken up yet (is a \
              worker running?), or its events have expired",
             clean(session, 256)
-        ))),
-        None => {
-            output::note("no stored event matches");
-            Ok(())
-        }
+        )));
     }
+    output::note("no stored event matches");
+    Ok(())
 }
 
 struct Show<'a> {

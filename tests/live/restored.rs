@@ -108,7 +108,7 @@ async fn goes_back(keeps_a_backup: bool) {
         assert_eq!(ends.count(), 1, "{id}");
     }
     assert_eq!(cluster.stand_ins.count("model").await, calls + SESSIONS as u64 + 1, "nobody was asked again");
-    let said: String = cluster.workers.iter().map(|worker| worker.stderr()).collect();
+    let said: String = cluster.workers.iter().map(crate::harness::Program::stderr).collect();
     assert!(said.contains("the database is older than the log"), "{said}");
     cluster.assert_workers_run();
 }

@@ -156,6 +156,7 @@ type Place = (u32, u32);
 
 /// What has been told so far. Keeps no text, so its size does not depend on the answer's.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each says one thing of its own about what was told")]
 pub(in crate::cli) struct Story {
     place: Option<Place>,
     next_seq: u64,
@@ -238,14 +239,13 @@ impl Story {
             }
             LiveKind::Waiting if std::mem::take(&mut self.wait_told) => {}
             LiveKind::Waiting => tell.extend(waiting(frame, Whom::Model(Who::of(frame)))),
-            LiveKind::FellBack | LiveKind::Stage => {}
             LiveKind::Completed => tell.push(Tell::Complete),
             LiveKind::Failed => {
                 self.void |= self.told > 0;
                 self.begin();
                 tell.push(Tell::NoAnswer { reason: reason.to_owned() });
             }
-            LiveKind::Unrecognised => {}
+            LiveKind::FellBack | LiveKind::Stage | LiveKind::Unrecognised => {}
         }
         tell
     }
@@ -517,7 +517,9 @@ mod tests {
             frame((1, 1, 1), Text, "Hel"),
             frame((1, 1, 2), Restarted, "lost"),
         ];
-        frames.iter().for_each(|frame| drop(story.hear(frame)));
+        for frame in &frames {
+            drop(story.hear(frame));
+        }
         assert_eq!(story.hear(&waiting), []);
     }
 
