@@ -14,4 +14,4 @@ pub mod sqlite;
 mod text;
 
 pub use database::{Database, DatabaseError};
-pub use namespaces::{Beat, Peeked, Stranger, peek};
+pub use namespaces::{Beat, Peeked, Stranger, peek, peek_end};

@@ -11,12 +11,10 @@
 //! Several may run: all that they do is idempotent, or done by the one who is first. One sweep does a bounded amount of
 //! work, and asks nothing of the bus while no turn is old enough.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use throughline_schemas::{
-    EventType, FailureCode, Meta, StageName, Subject, Timestamp, TraceParent, WorkflowFailed, decode,
-};
+use throughline_schemas::{StageName, Subject, Timestamp};
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
@@ -27,7 +25,7 @@ use crate::{
         sweep::{Work, judge},
     },
     ports::{
-        bus::{Latest, Position, Published, consumer_of},
+        bus::{Latest, Position, Published},
         clock::Entropy,
         store::{Opening, RunningQuery, RunningTurn},
     },
@@ -37,6 +35,7 @@ use catch_up::CatchUp;
 use seen::Seen;
 
 mod catch_up;
+mod overdue;
 mod seen;
 
 /// Turns listed at once.
@@ -241,25 +240,6 @@ impl SweeperArgs {
         Ok(())
     }
 
-    /// How long a turn has run by the server's clock: the only one that every process knows. `None` if the log does not
-    /// know its beginning, or the server does not tell the time.
-    async fn age(
-        &self,
-        turn: &RunningTurn,
-        latest: Option<Latest>,
-        position: &Position,
-    ) -> Result<Option<Duration>, String> {
-        let Some(now) = position.now else { return Ok(None) };
-        let began = match latest {
-            Some(latest) if latest.event_type == EventType::InputValidated => Some(latest.stored_at),
-            _ => {
-                let subject = Subject::new(EventType::InputValidated, &turn.session_id, &turn.workflow_id);
-                self.closer.bus.stored_at(&subject).await.map_err(|error| error.to_string())?
-            }
-        };
-        Ok(began.map(|began| Duration::from_millis(now.ms_since(began))))
-    }
-
     /// Says whether the turn still runs.
     async fn begin(&self, turn: &RunningTurn) -> Result<bool, String> {
         let opening =
@@ -294,52 +274,6 @@ impl SweeperArgs {
         let opening = self.closer.store.opening(&turn.workflow_id).await;
         opening.map(|opening| opening.is_some()).map_err(|error| error.to_string())
     }
-
-    /// Fails turns that have run for too long, which starts the next ones of their sessions.
-    async fn end_overdue(&self, seen: &mut Seen, position: &Position) -> Result<(), String> {
-        let limit = self.settings.turn_limit;
-        for (turn, ran) in seen.overdue(Instant::now(), PAGE) {
-            let id = &turn.workflow_id;
-            if !self.runs(&turn).await? {
-                seen.forget(id);
-                continue;
-            }
-            let latest = self.latest(&turn).await?;
-            let stage = latest.as_ref().and_then(|latest| consumer_of(latest.event_type));
-            let age = self.age(&turn, latest, position).await?;
-            // The server's clock may have been set meanwhile; this process's own has not.
-            if ran < limit && age.is_none_or(|age| age < limit) {
-                seen.set_deadline(id, limit, age);
-                continue;
-            }
-            let cause = self.cause(&turn).await?;
-            self.closer.interruptions.announce(self.closer.bus.as_ref(), id).await;
-            let failed = stalled(stage.unwrap_or(StageName::Input), limit);
-            done(self.closer.fail(&cause, turn.input_sequence, failed, cause.traceparent).await)?;
-            seen.forget(id);
-        }
-        Ok(())
-    }
-
-    /// The envelope of what the turn began with; of a turn whose beginning is not known, one that is made up.
-    async fn cause(&self, turn: &RunningTurn) -> Result<Meta, String> {
-        let opening =
-            self.closer.store.opening(&turn.workflow_id).await.map_err(|error| error.to_string())?;
-        if let Some(event) = opening.and_then(|opening| decode(&opening.event).ok()) {
-            return Ok(event.meta);
-        }
-        Ok(Meta {
-            id: format!("{}.{}", turn.workflow_id.token(), EventType::InputValidated),
-            source: format!("throughline/{}", StageName::Input),
-            time: turn.started_at,
-            workflow_id: turn.workflow_id.clone(),
-            session_id: turn.session_id.clone(),
-            user_id: turn.user_id.clone(),
-            causation_id: None,
-            traceparent: TraceParent::root(u128::from(self.entropy.next_u64()), self.entropy.next_u64()),
-            attempt: 1,
-        })
-    }
 }
 
 fn told_of(turn: &RunningTurn, stage: StageName) {
@@ -353,23 +287,5 @@ fn done(outcome: Outcome) -> Result<(), String> {
         Outcome::Done | Outcome::TakenOver => Ok(()),
         Outcome::Later { reason, .. } | Outcome::Died { reason, .. } => Err(reason),
         Outcome::Unusable { error, .. } => Err(error),
-    }
-}
-
-fn stalled(stage: StageName, limit: Duration) -> WorkflowFailed {
-    WorkflowFailed {
-        code: FailureCode::Stalled,
-        stage,
-        message: format!(
-            "the turn ran longer than {} s (sessions.turn_limit_ms), and its session goes on without it",
-            limit.as_secs()
-        ),
-        attempts: 1,
-        retryable: true,
-        may_have_happened: true,
-        superseded_by: None,
-        earlier_deliveries: 0,
-        attempt_log: Vec::new(),
-        external: BTreeMap::new(),
     }
 }

@@ -84,6 +84,17 @@ pub async fn peek(url: &str, namespace: &str) -> Result<Peeked, DatabaseError> {
     }
 }
 
+/// Whether the end of a workflow is on record in a database that is not changed and has an identity of the namespace.
+pub async fn peek_end(url: &str, namespace: &str, workflow: &str) -> Result<bool, DatabaseError> {
+    if url.starts_with("sqlite:") {
+        Ok(super::sqlite::peek_end(url, namespace, workflow).await?)
+    } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+        Ok(super::postgres::peek_end(url, namespace, workflow).await?)
+    } else {
+        Err(DatabaseError::Unknown)
+    }
+}
+
 /// Seconds, as databases count them.
 pub(super) fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)

@@ -30,7 +30,10 @@ use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId, event::conte
 use tokio::time::timeout;
 
 pub use self::server::ServerFacts;
-pub(super) use self::{code::meaning, namespaces::peek};
+pub(super) use self::{
+    code::meaning,
+    namespaces::{peek, peek_end},
+};
 use self::{
     connection::Connections,
     namespaces::{AskMark, SetMark},

@@ -30,7 +30,10 @@ use throughline_actors::ports::store::{
 use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId, event::context::Context};
 use tokio::time::timeout;
 
-pub(super) use self::{code::meaning, namespaces::peek};
+pub(super) use self::{
+    code::meaning,
+    namespaces::{peek, peek_end},
+};
 use self::{file::DatabaseFile, turns::Reading};
 use super::{error, queues::Queues};
 

@@ -79,6 +79,10 @@ async fn goes_back(keeps_a_backup: bool) {
     assert_eq!(calls, ids.len() as u64);
 
     replace(&mut cluster, keeps_a_backup.then_some(&*backup)).await;
+    let mut doctor = cluster.run("doctor", &["doctor"]);
+    doctor.ended(SOON).await;
+    let finding = if keeps_a_backup { "is older than the log" } else { "was lost or replaced" };
+    assert!(doctor.stdout().contains(finding), "{}", doctor.stdout());
     cluster.add_worker();
     cluster.add_worker();
     let began = Instant::now();

@@ -4,12 +4,13 @@ use async_nats::header;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use throughline_actors::ports::bus::{BusError, Published};
+use throughline_schemas::{EventType, WorkflowId, decode};
 
 use super::{
     Core, NatsBus,
     error::{unavailable, unavailable_because},
     publish::{Expected, Outgoing, publish},
-    requests,
+    reader, requests,
 };
 
 /// What the log knows of the database of its namespace.
@@ -51,6 +52,18 @@ impl NatsBus {
             body: Bytes::from(body),
         };
         Ok(publish(core, &message, |_| {}).await? == Published::New)
+    }
+
+    /// The workflow whose answer was told last, as far as the log goes back.
+    pub async fn last_saved(&self) -> Result<Option<WorkflowId>, BusError> {
+        let filter = self.namespace().events_of(EventType::InteractionSaved);
+        let stream = self.core.names.events();
+        let Some(message) = requests::last_of_subject(&self.core, stream, &filter).await? else {
+            return Ok(None);
+        };
+        let Some(event) = reader::direct(message) else { return Ok(None) };
+        let body = reader::whole_body(&self.core, &event).await?;
+        Ok(decode(&body).ok().map(|event| event.meta.workflow_id))
     }
 }
 

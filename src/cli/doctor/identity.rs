@@ -9,7 +9,7 @@ use crate::{
     cli::exit::with_causes,
     config::{Config, Env},
     identity::{Verdict, decide, place},
-    storage::{Peeked, peek},
+    storage::{Peeked, peek, peek_end},
 };
 
 const NAME: &str = "namespace";
@@ -37,6 +37,11 @@ pub(super) async fn check(config: &Config, env: &Env, bus: &NatsBus, role: Role)
     };
     let here = place(config.database.url.expose());
     let finding = match decide(namespace, entry.as_ref(), identity.as_deref(), &here) {
+        Verdict::Fine | Verdict::Moved { .. } if is_older(bus, url.expose()).await => Finding::warn(
+            NAME,
+            format!("the database {here} is older than the log of {namespace}: it lacks ends that were told"),
+            "start a worker, or let it run: it puts them back, and asks no model again",
+        ),
         Verdict::Fine | Verdict::Moved { .. } => {
             Finding::ok(NAME, format!("{namespace} and the database {here} belong together"))
         }
@@ -58,4 +63,10 @@ pub(super) async fn check(config: &Config, env: &Env, bus: &NatsBus, role: Role)
         Verdict::Refuse(refusal) => Finding::fail(NAME, refusal.to_string(), ""),
     };
     Some(finding)
+}
+
+/// Whether the database lacks the answer that was told last. What cannot be found out is no reason to warn.
+async fn is_older(bus: &NatsBus, url: &str) -> bool {
+    let Ok(Ok(Some(last))) = tokio::time::timeout(LIMIT, bus.last_saved()).await else { return false };
+    peek_end(url, bus.namespace().as_str(), last.as_str()).await.is_ok_and(|is_known| !is_known)
 }

@@ -16,6 +16,8 @@ use crate::storage::{
 const READING: &str = "reading which namespace the database belongs to";
 
 const IDENTITY: &str = "SELECT identity FROM namespaces WHERE namespace = $1";
+const ENDED: &str = "SELECT EXISTS (SELECT FROM turns
+    WHERE namespace = $1 AND workflow_id = $2 AND state IN ('saved', 'failed'))";
 const CLAIM: &str = "INSERT INTO namespaces (namespace, identity, created_at) VALUES ($1, $2, now())
     ON CONFLICT (namespace) DO NOTHING";
 /// Rows of workers that vanished are kept for a day.
@@ -176,14 +178,40 @@ impl Statement for Peek<'_> {
     }
 }
 
+struct PeekEnd<'a> {
+    namespace: &'a str,
+    workflow: &'a str,
+}
+
+impl Statement for PeekEnd<'_> {
+    type Answer = bool;
+
+    async fn send(&self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        sqlx::query_scalar(ENDED).bind(self.namespace).bind(self.workflow).fetch_one(connection).await
+    }
+}
+
 /// See [`crate::storage::peek`].
 pub(in crate::storage) async fn peek(url: &str, namespace: &str) -> Result<Peeked, StoreError> {
+    look(url, &Peek { namespace }).await
+}
+
+/// See [`crate::storage::peek_end`].
+pub(in crate::storage) async fn peek_end(
+    url: &str,
+    namespace: &str,
+    workflow: &str,
+) -> Result<bool, StoreError> {
+    look(url, &PeekEnd { namespace, workflow }).await
+}
+
+async fn look<S: Statement>(url: &str, statement: &S) -> Result<S::Answer, StoreError> {
     let connections = Connections::new(url, 1, Limits::default())?;
-    let peeked = async {
+    let asked = async {
         let lease = connections.get().await?;
-        connections.run(lease, &Peek { namespace }).await
+        connections.run(lease, statement).await
     };
-    let peeked = peeked.await.map_err(|e| error::from_sqlx(READING, e));
+    let answer = asked.await.map_err(|e| error::from_sqlx(READING, e));
     connections.close();
-    peeked
+    answer
 }

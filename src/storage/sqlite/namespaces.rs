@@ -18,6 +18,8 @@ const BEATING: &str = "noting which worker uses the database";
 const LEAVING: &str = "noting that a worker does not use the database any more";
 
 const IDENTITY: &str = "SELECT identity FROM namespaces WHERE namespace = $1";
+const ENDED: &str = "SELECT count(*) FROM turns
+    WHERE namespace = $1 AND workflow_id = $2 AND state IN ('saved', 'failed')";
 const CLAIM: &str = "INSERT INTO namespaces (namespace, identity, created_at)
     VALUES ($1, $2, strftime('%Y-%m-%dT%H:%M:%f000000Z')) ON CONFLICT (namespace) DO NOTHING";
 /// Rows of workers that vanished are kept for a day.
@@ -119,13 +121,7 @@ async fn read(connection: &mut SqliteConnection, namespace: &str) -> Result<Opti
 
 /// See [`crate::storage::peek`].
 pub(in crate::storage) async fn peek(url: &str, namespace: &str) -> Result<Peeked, StoreError> {
-    let failed = |e| error::from_sqlx(READING, e);
-    let options = SqliteConnectOptions::from_str(url).map_err(failed)?.read_only(true);
-    let options = sqlx::ConnectOptions::disable_statement_logging(options).create_if_missing(false);
-    if !options.get_filename().exists() {
-        return Ok(Peeked::Missing);
-    }
-    let mut connection = SqliteConnection::connect_with(&options).await.map_err(failed)?;
+    let Some(mut connection) = look(url).await? else { return Ok(Peeked::Missing) };
     let peeked = async {
         let table = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'namespaces'";
         let tables: i64 = sqlx::query_scalar(table).fetch_one(&mut connection).await?;
@@ -134,4 +130,31 @@ pub(in crate::storage) async fn peek(url: &str, namespace: &str) -> Result<Peeke
     let identity = peeked.await.map_err(failed)?;
     connection.close().await.map_err(failed)?;
     Ok(identity.map_or(Peeked::Nothing, Peeked::Identity))
+}
+
+/// See [`crate::storage::peek_end`].
+pub(in crate::storage) async fn peek_end(
+    url: &str,
+    namespace: &str,
+    workflow: &str,
+) -> Result<bool, StoreError> {
+    let Some(mut connection) = look(url).await? else { return Ok(false) };
+    let known = sqlx::query_scalar(ENDED).bind(namespace).bind(workflow).fetch_one(&mut connection).await;
+    let known: i64 = known.map_err(failed)?;
+    connection.close().await.map_err(failed)?;
+    Ok(known > 0)
+}
+
+/// A connection that cannot write; `None` if there is no file.
+async fn look(url: &str) -> Result<Option<SqliteConnection>, StoreError> {
+    let options = SqliteConnectOptions::from_str(url).map_err(failed)?.read_only(true);
+    let options = sqlx::ConnectOptions::disable_statement_logging(options).create_if_missing(false);
+    if !options.get_filename().exists() {
+        return Ok(None);
+    }
+    SqliteConnection::connect_with(&options).await.map(Some).map_err(failed)
+}
+
+fn failed(error: sqlx::Error) -> StoreError {
+    error::from_sqlx(READING, error)
 }

@@ -98,6 +98,8 @@ keeps!(
     what_is_given_up_on_is_handed_over_for_burial,
     a_stage_is_shared_by_its_inboxes,
     announcements_reach_listeners,
+    the_log_tells_where_a_workflow_stands_and_since_when,
+    ends_come_page_by_page_in_the_order_of_the_log,
 );
 
 keeps!(

@@ -17,6 +17,10 @@ use crate::ports::{
     memory::bus::Stored,
 };
 
+mod standing;
+
+pub use standing::*;
+
 /// Within this something that must happen has happened. Generous, because real servers share machines.
 const SOON: Duration = Duration::from_secs(10);
 

@@ -93,6 +93,7 @@ macro_rules! store_contract {
             turns_are_listed_newest_first
             a_list_can_be_narrowed
             open_turns_are_counted
+            the_mark_moves_only_from_where_it_is
             the_latest_turns_come_oldest_first
             users_who_share_a_session_id_do_not_see_each_other
             preferences_are_set_one_by_one

@@ -62,3 +62,20 @@ pub async fn the_turn_that_ended_before_another_is_known<S: UnderTest>(store: &S
     admit(store, &[asking(WhenBusy::Reject, "no", "s", 4)]).await;
     assert_eq!(before(&[("s", 5)]).await, [b]);
 }
+
+/// How far the log is known to be on record: a mark that is not where it was expected stays where it is.
+pub async fn the_mark_moves_only_from_where_it_is<S: UnderTest>(store: &S) {
+    let mark = async || store.mark().await.expect("the store answers").sequence;
+    let set = async |from, to| store.set_mark(from, to).await.expect("the store answers");
+    assert_eq!(mark().await, 0);
+    set(5, 9).await;
+    assert_eq!(mark().await, 0, "it is not at 5");
+    set(0, 7).await;
+    assert_eq!(mark().await, 7);
+    set(0, 20).await;
+    assert_eq!(mark().await, 7, "somebody else was first");
+    set(7, 3).await;
+    assert_eq!(mark().await, 3, "a log that was made anew");
+    let servers = (store.mark().await.expect("it answers"), store.mark().await.expect("it answers"));
+    assert_eq!(servers.0, servers.1, "the same run of the same server");
+}
