@@ -231,8 +231,9 @@ impl RetentionArgs {
 
     async fn act(&self, mut found: Found, seen: &mut Seen) -> Result<(), String> {
         let is_urgent = percent(&found.fill) >= URGENT_PERCENT;
-        // Without an archive everybody may remove what is finished, and nobody waits for whoever has the turn.
-        if found.is_ours || (is_urgent && self.keeper.archive.is_none()) {
+        // Whoever has the turn may have died: nobody waits for that in a log that is about to refuse input. Two archives of
+        // the same messages are better than none.
+        if found.is_ours || is_urgent {
             let removed = self.make_room(&mut found.fill, found.floor, is_urgent).await?;
             if removed && found.floor.before > found.fill.first {
                 seen.wait = SHORTEST_WAIT;
