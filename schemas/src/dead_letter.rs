@@ -23,3 +23,5 @@ pub const CONSUMER: &str = "Throughline-Consumer";
 pub const WORKER: &str = "Throughline-Worker";
 /// On an input that repeats a buried one: the dead letter's sequence in its stream.
 pub const RETRY_OF: &str = "Throughline-Retry-Of";
+/// How long the original body is, in bytes, where only its beginning is kept: there was no room for all of it.
+pub const BODY_BYTES: &str = "Throughline-Body-Bytes";

@@ -18,7 +18,7 @@ use throughline_schemas::{Namespace, NamespaceError, StageName};
 use super::{PromptFileError, archive::archive};
 use crate::{
     bus::nats::{ConnectError, NatsAuth, NatsBus, NatsSettings, Url, topology},
-    config::{self, Config, Env, SecretError, SecretUrl, Source, SourceHeader},
+    config::{self, Config, Env, Origin, SecretError, SecretUrl, Source, SourceHeader},
     fetch::{Credential, HeaderText, HttpSource, HttpSources, HttpSourcesError},
     llm::{ModelProviders, SetupError, model_providers},
     storage::{Database, DatabaseError},
@@ -149,7 +149,10 @@ pub fn stream_limits(config: &Config) -> topology::Limits {
     topology::Limits {
         max_age: config.retention.events,
         dead_letters: config.retention.dead_letters,
-        fits: !config.is_set("nats.max_bytes_mib"),
+        // `dev` sets a size of its own, which nobody asked for either.
+        fits: config
+            .origin_of("nats.max_bytes_mib")
+            .is_none_or(|origin| *origin == Origin::Default || *origin == Origin::Flag("dev".into())),
         max_bytes: config.nats.max_bytes,
         replicas: u8::try_from(config.nats.replicas).unwrap_or(u8::MAX),
     }

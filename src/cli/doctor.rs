@@ -10,6 +10,7 @@ mod postgres;
 mod prices;
 pub(super) mod reach;
 mod settings;
+pub(super) mod space;
 mod sync;
 mod whoami;
 mod worker;

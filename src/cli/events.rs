@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use throughline_schemas::WorkflowId;
 
-use super::{EventsArgs, Exit, Failure, bus_error, output, signal::Signals, timeline::clean};
+use super::{
+    EventsArgs, Exit, Failure, bus_error, doctor::space::removed, output, signal::Signals, timeline::clean,
+};
 use crate::{
     app::connect_bus,
     bus::nats::{NatsBus, StoredEvent},
@@ -52,7 +54,10 @@ async fn show(args: &EventsArgs, bus: &NatsBus) -> Result<(), Failure> {
     };
     if !args.follow {
         while show.more(bus).await? {}
-        show.finish(args)?;
+        let shown = show.count;
+        if let Err(failure) = show.finish(args) {
+            return Err(with_what_was_removed(failure, shown, bus).await);
+        }
         return taken_up(args, bus).await;
     }
     let mut signals = Signals::install()?;
@@ -69,6 +74,16 @@ async fn show(args: &EventsArgs, bus: &NatsBus) -> Result<(), Failure> {
             moved = Breakers::next(&mut breakers) => show.screen.breaker(&moved)?,
             _ = signals.next() => return Ok(()),
         }
+    }
+}
+
+/// Who looks for what is not there is told what retention has removed.
+async fn with_what_was_removed(failure: Failure, shown: u64, bus: &NatsBus) -> Failure {
+    match bus.last_purge().await {
+        Ok(Some(purge)) if shown == 0 => {
+            Failure { message: format!("{}{}", failure.message, removed(&purge)), ..failure }
+        }
+        Ok(_) | Err(_) => failure,
     }
 }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 use clap::{ArgGroup, Args};
 use throughline_schemas::WorkflowId;
 
-use super::{Failure, bus_error, exit::with_causes, output, timeline::Style, timeline::clean};
+use super::{
+    Failure, bus_error, doctor::space::removed, exit::with_causes, output, timeline::Style, timeline::clean,
+};
 use crate::{
     app::{connect_bus, load_prompt},
     bus::nats::{NatsBus, StoredEvent},
@@ -85,9 +87,10 @@ pub(super) async fn run(args: &ExplainArgs, config: &Config, env: &Env) -> Resul
 async fn one(workflow: &WorkflowId, json: bool, config: &Config, bus: &NatsBus) -> Result<(), Failure> {
     let events = stored(workflow, bus).await?;
     if events.is_empty() {
+        let removed = bus.last_purge().await.ok().flatten().map(|purge| removed(&purge)).unwrap_or_default();
         return Err(Failure::failed(format!(
             "no event of workflow {} is stored: the id is wrong, its input has not been taken up yet (is a worker \
-             running?), or its events have expired",
+             running?), or its events have expired{removed}",
             clean(workflow.as_str(), ID_CHARS)
         )));
     }

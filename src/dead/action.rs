@@ -80,6 +80,12 @@ pub enum ActionError {
     /// Trying it again would answer a second time.
     #[error("workflow {0} has been saved all the same, so there is nothing to retry; drop the letter")]
     Saved(String),
+    /// Half a message cannot be tried again.
+    #[error(
+        "only the beginning of its {0} bytes was kept, because the store of large bodies was full; publish the message again, \
+         and drop the letter"
+    )]
+    Cut(u64),
     /// It was there a moment ago, and nobody says what became of it, or something else did.
     #[error("it is not there any more; `throughline dead show` says what became of it")]
     Gone,
@@ -103,6 +109,9 @@ async fn act(bus: &NatsBus, letter: &Letter, action: Action) -> Result<Outcome, 
     let retry = match action {
         Action::Dropped => None,
         Action::Retried => {
+            if let Some(bytes) = letter.cut_from {
+                return Err(ActionError::Cut(bytes));
+            }
             let repeat = repeat(letter, bus.namespace())?;
             if let Some((session, workflow)) = &repeat.failed {
                 let saved = Subject::new(EventType::InteractionSaved, session, workflow);

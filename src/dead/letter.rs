@@ -44,8 +44,10 @@ pub struct Letter {
     pub subject: Option<String>,
     /// Its headers, under their own names.
     pub headers: Vec<(String, String)>,
-    /// Its body, byte for byte.
+    /// Its body, byte for byte; its beginning, if it was cut.
     pub body: Bytes,
+    /// How long the whole body was, if this is its beginning.
+    pub cut_from: Option<u64>,
 }
 
 impl Letter {
@@ -68,6 +70,7 @@ impl Letter {
             worker: of(dead_letter::WORKER),
             subject: of(dead_letter::SUBJECT),
             headers: stored.headers.iter().filter_map(original).collect(),
+            cut_from: of(dead_letter::BODY_BYTES).and_then(|bytes| bytes.parse().ok()),
             body: stored.body,
         }
     }

@@ -6,12 +6,19 @@ use serde_json::Value;
 use throughline::replay::recording::Reader;
 use tokio::time::Instant;
 
-use crate::harness::{Cluster, Settings, cluster::said};
+use crate::{
+    harness::{
+        Cluster, Program, Settings,
+        cluster::{BARE, message, said},
+        process::throughline,
+    },
+    nats_server::NatsServer,
+};
 
 /// About twice what the log can hold: each takes 22 kB.
 const WORKFLOWS: usize = 680;
 /// Published at once, then waited for. Less than the fifth of the log that is free when room begins to be made.
-const WAVE: usize = 40;
+const WAVE: usize = 30;
 /// How long one wave may take, with a worker killed in it.
 const WAVE_LIMIT: Duration = Duration::from_mins(1);
 
@@ -23,14 +30,16 @@ fn settings(more: &str) -> Settings {
 /// once.
 ///
 /// A patient publisher waits until a log is not nearly full: whoever makes room may have been killed.
-async fn waves(cluster: &mut Cluster, patient: bool, mut between: impl AsyncFnMut(&mut Cluster, usize)) -> Vec<String> {
+async fn waves(
+    cluster: &mut Cluster,
+    patient: bool,
+    mut between: impl AsyncFnMut(&mut Cluster, usize),
+) -> Vec<String> {
     let mut log = cluster.log().await;
     let mut all = Vec::new();
     while all.len() < WORKFLOWS {
-        let deadline = Instant::now() + WAVE_LIMIT;
-        while patient && percent(cluster).await > 80 {
-            assert!(Instant::now() < deadline, "nobody makes room");
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        if patient {
+            room(cluster).await;
         }
         let wave: Vec<_> = (all.len()..all.len() + WAVE).map(|n| format!("w{n}")).collect();
         // Refused input would fail here.
@@ -64,6 +73,15 @@ async fn first_sequence(cluster: &Cluster) -> u64 {
 async fn percent(cluster: &Cluster) -> u64 {
     let info = events(cluster).await;
     info.state.bytes * 100 / u64::try_from(info.config.max_bytes).unwrap()
+}
+
+/// Waits until the log is not about to refuse input. From 90 % on everything that is finished may go.
+async fn room(cluster: &Cluster) {
+    let deadline = Instant::now() + WAVE_LIMIT;
+    while percent(cluster).await >= 90 {
+        assert!(Instant::now() < deadline, "nobody makes room");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 fn saved(rows: &[Value]) -> Vec<String> {
@@ -184,4 +202,51 @@ async fn what_is_removed_is_in_archives_that_are_whole() {
         "{} archives, {kills} kills, {missing} missing of {first}",
         std::fs::read_dir(&folder).unwrap().count()
     );
+}
+
+/// A flood of what is no message: whatever it fills, it keeps nobody from their work.
+#[tokio::test]
+async fn rubbish_stops_nobody() {
+    let Some(cluster) = Cluster::start(1, &Settings::new("[nats]\nmax_bytes_mib = 24\n")).await else {
+        return;
+    };
+    cluster.workers[0].until_ready().await;
+    let mut log = cluster.log().await;
+    // Nine times what the stream of dead letters can hold.
+    for (waves, count, bytes) in [(30, 20, 30_000), (10, 1, 900_000)] {
+        for _ in 0..waves {
+            room(&cluster).await;
+            let rubbish = (0..count).map(|_| message(BARE, &[], "x".repeat(bytes))).collect();
+            cluster.publish_all(rubbish).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    let began = Instant::now();
+    cluster.say("other", "demo", "other", "Hello").await;
+    log.until_ended_within(Duration::from_secs(20), &["other"]).await;
+    eprintln!("the other user waited {:?}", began.elapsed());
+    log.answer("other");
+}
+
+/// On a server with little room `setup` takes what there is, says so, and says it once.
+#[tokio::test]
+async fn setting_up_takes_what_room_there_is() {
+    let Some(server) = NatsServer::start_configured("jetstream { max_file_store: 320MB }") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("throughline.toml");
+    let run = async |name: &str, more: &str, arguments: &[&str]| {
+        std::fs::write(&file, format!("[nats]\nurl = {:?}\n{more}", server.url())).unwrap();
+        let mut command = throughline();
+        command.arg("--config").arg(&file).args(arguments).env("HOME", dir.path());
+        let mut program = Program::start(name, dir.path(), &mut command);
+        let status = program.ended(crate::harness::SOON).await;
+        (status.code(), program.stdout(), program.stderr())
+    };
+    let (code, _, err) = run("strict", "max_bytes_mib = 2048\n", &["setup"]).await;
+    assert!(code != Some(0) && err.contains("max_bytes_mib"), "what is asked for is not made smaller: {err}");
+    let (code, out, err) = run("fits", "", &["setup"]).await;
+    assert_eq!(code, Some(0), "{out}{err}");
+    assert!(out.contains("room for 128 MiB of events instead of 2048 MiB"), "{out}");
+    let (code, out, _) = run("again", "", &["setup"]).await;
+    assert!(code == Some(0) && !out.contains("updated") && !out.contains("created"), "{out}");
 }

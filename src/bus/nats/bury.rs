@@ -14,11 +14,14 @@ use super::{
 const MAX_ERROR_CHARS: usize = 2_000;
 /// What the protocol adds to a header, in bytes.
 const HEADER_OVERHEAD_BYTES: usize = 4;
+/// What is kept of a body that there is no room for, in bytes: enough to see what it is.
+const CUT_BYTES: usize = 64 * 1024;
 /// Left free for the message id, where it happened, the name of a body and what the server adds, in bytes.
 const HEADROOM_BYTES: usize = 2048;
 
 /// Stores a dead letter. Headers that the server or a reader would obey (`Nats-…`, `Throughline-…`) are kept as
-/// `Original-…`. A body that does not fit into one message is kept in the object store and named by a header.
+/// `Original-…`. A body that does not fit into one message is kept in the object store and named by a header; where that has
+/// no room, the letter has its beginning.
 pub(super) async fn bury(core: &Core, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
     let fill = |map: &mut HeaderMap| {
         let error: String = letter.error.chars().take(MAX_ERROR_CHARS).collect();
@@ -62,8 +65,20 @@ pub(super) async fn store(
         .map(|(name, value)| name.len() + value.len() + HEADER_OVERHEAD_BYTES)
         .sum();
     let fits = body.len() + header_bytes + HEADROOM_BYTES <= core.connection.facts().max_payload;
-    let (body, object) =
-        if fits { (body, None) } else { (Bytes::new(), Some(core.bodies.put(core, body).await?)) };
+    let whole = body.len();
+    let (body, object) = if fits {
+        (body, None)
+    } else {
+        match core.bodies.put(core, body.clone()).await {
+            Ok(name) => (Bytes::new(), Some(name)),
+            // What cannot be handled must not wait for room that other work needs, with a slot in hand.
+            Err(BusError::BodiesFull(_) | BusError::TooLarge { .. }) => {
+                (body.slice(..whole.min(CUT_BYTES)), None)
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    let is_cut = object.is_none() && body.len() < whole;
     let message_id = format!("dead.{stage}.{sequence}");
     let message = Outgoing {
         stream: core.names.dead(),
@@ -78,6 +93,9 @@ pub(super) async fn store(
         headers::append(map, dead_letter::CONSUMER, Names::consumer(stage));
         headers::append(map, dead_letter::WORKER, &core.settings.name);
         fill(map);
+        if is_cut {
+            headers::append(map, dead_letter::BODY_BYTES, &whole.to_string());
+        }
         if let Some(name) = &object {
             map.insert(headers::BODY, name.as_str());
         }

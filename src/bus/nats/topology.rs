@@ -27,6 +27,8 @@ pub(super) use wanted::{PIN_GROUP, is_pinned};
 
 /// How long the nodes of a cluster may take to find each other before a stream is refused.
 const SETTLE_LIMIT: Duration = Duration::from_secs(15);
+/// Least room for events that is worth setting up, in bytes.
+const LEAST_BYTES: u64 = 16 * 1024 * 1024;
 /// Between attempts while they do.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(250);
 
@@ -71,6 +73,8 @@ pub struct Report {
     pub updated: Vec<Drift>,
     /// Were as they should be.
     pub unchanged: Vec<String>,
+    /// Bytes of events that there is room for, if that is less than wanted.
+    pub fitted: Option<(u64, u64)>,
 }
 
 impl fmt::Display for Report {
@@ -84,21 +88,57 @@ impl fmt::Display for Report {
         for name in &self.unchanged {
             writeln!(f, "unchanged {name}")?;
         }
+        if let Some((room, wanted)) = self.fitted {
+            writeln!(
+                f,
+                "the server has room for {} MiB of events instead of {} MiB (its disk, or max_file_store), and as much for \
+                 large bodies; finished work makes room in them",
+                room >> 20,
+                wanted >> 20
+            )?;
+        }
         Ok(())
     }
 }
 
 /// Creates what is missing and updates what differs. Idempotent; may run while workers do.
 pub async fn setup(bus: &NatsBus, limits: &Limits) -> Result<Report, BusError> {
+    let mut report = Report::default();
+    let mut fitting = *limits;
+    // What this call has made is empty, and may be made smaller again.
+    while let Err(no_room) = streams(bus, &fitting, &mut report).await? {
+        let smaller = fitting.max_bytes / 2;
+        if !limits.fits || smaller < LEAST_BYTES {
+            return Err(no_room);
+        }
+        fitting.max_bytes = smaller;
+        report.fitted = Some((smaller, limits.max_bytes));
+    }
+    consumers(bus, &mut report).await?;
+    Ok(report)
+}
+
+/// The inner error is that the server has no room for them.
+async fn streams(
+    bus: &NatsBus,
+    limits: &Limits,
+    report: &mut Report,
+) -> Result<Result<(), BusError>, BusError> {
     let core = &bus.core;
     let jetstream = &core.connection.jetstream;
-    let mut report = Report::default();
+    report.unchanged.clear();
     for wanted in wanted::streams(&core.settings, &core.names, limits) {
         let found = stream_config(core, &wanted.name).await?;
         match &found {
             None => {
-                create(core, &wanted).await?;
+                if let Err(no_room) = create(core, &wanted).await? {
+                    return Ok(Err(no_room));
+                }
                 report.created.push(wanted.name);
+            }
+            Some(_) if report.created.contains(&wanted.name) => {
+                let updated = jetstream.update_stream(&wanted);
+                permitted(core, &wanted.name, updated).await?.map_err(|e| refused(&wanted.name, e))?;
             }
             Some(found) => {
                 if holds_imported(found) {
@@ -108,7 +148,7 @@ pub async fn setup(bus: &NatsBus, limits: &Limits) -> Result<Report, BusError> {
                         core.settings.namespace
                     )));
                 }
-                let drifts = drift::of_stream(&wanted, found);
+                let drifts = drifts_of(&wanted, found, limits);
                 if drifts.is_empty() {
                     report.unchanged.push(wanted.name);
                 } else {
@@ -119,6 +159,24 @@ pub async fn setup(bus: &NatsBus, limits: &Limits) -> Result<Report, BusError> {
             }
         }
     }
+    Ok(Ok(()))
+}
+
+/// Where less will do, a stream that an earlier set-up made as large as there was room is as it should be.
+fn drifts_of(
+    wanted: &jetstream::stream::Config,
+    found: &jetstream::stream::Config,
+    limits: &Limits,
+) -> Vec<Drift> {
+    let fits = limits.fits && found.max_bytes > 0 && found.max_bytes < wanted.max_bytes;
+    let mut drifts = drift::of_stream(wanted, found);
+    drifts.retain(|drift| !(fits && drift.setting == Some("max_bytes")));
+    drifts
+}
+
+async fn consumers(bus: &NatsBus, report: &mut Report) -> Result<(), BusError> {
+    let core = &bus.core;
+    let jetstream = &core.connection.jetstream;
     for Wanted { stream, name, config } in wanted::consumers(&core.settings, &core.names) {
         let found = consumer_config(core, &stream, name).await?;
         let drifts = found.as_ref().map(|found| drift::of_consumer(name, &config, found));
@@ -135,7 +193,7 @@ pub async fn setup(bus: &NatsBus, limits: &Limits) -> Result<Report, BusError> {
             None => report.created.push(name.to_owned()),
         }
     }
-    Ok(report)
+    Ok(())
 }
 
 /// Makes the namespace one for imports if there is none yet: a log with a mark and a place for large bodies, without
@@ -151,11 +209,11 @@ pub(super) async fn prepare_import(core: &Core, limits: &Limits) -> Result<bool,
             events.metadata.insert(MARK.0.to_owned(), MARK.1.to_owned());
             // What happened long ago is no news.
             events.republish = None;
-            create(core, &events).await?;
+            create(core, &events).await??;
         }
     }
     if stream_config(core, &bodies.name).await?.is_none() {
-        create(core, &bodies).await?;
+        create(core, &bodies).await??;
     }
     Ok(true)
 }
@@ -171,7 +229,7 @@ pub async fn check(bus: &NatsBus, limits: &Limits) -> Result<Vec<Drift>, BusErro
     for wanted in wanted::streams(&core.settings, &core.names, limits) {
         match stream_config(core, &wanted.name).await? {
             None => drifts.push(Drift::missing(&wanted.name)),
-            Some(found) => drifts.extend(drift::of_stream(&wanted, &found)),
+            Some(found) => drifts.extend(drifts_of(&wanted, &found, limits)),
         }
     }
     if drifts.iter().any(|drift| drift.is_missing() && drift.object == core.names.events()) {
@@ -261,13 +319,15 @@ async fn consumer_config(core: &Core, stream: &str, name: &str) -> Result<Option
     }
 }
 
-/// A cluster whose nodes are still finding each other has no room for a stream yet.
-async fn create(core: &Core, wanted: &jetstream::stream::Config) -> Result<(), BusError> {
+/// A cluster whose nodes are still finding each other has no room for a stream yet. The inner error is that the server has
+/// none.
+async fn create(core: &Core, wanted: &jetstream::stream::Config) -> Result<Result<(), BusError>, BusError> {
     let deadline = Instant::now() + SETTLE_LIMIT;
     loop {
         let created = core.connection.jetstream.create_stream(wanted.clone());
         match permitted(core, &wanted.name, created).await? {
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(Ok(())),
+            Err(error) if has_no_room(&error) => return Ok(Err(refused(&wanted.name, error))),
             Err(error) if is_settling(&error) && Instant::now() < deadline => {
                 tokio::time::sleep(BETWEEN_ATTEMPTS).await;
             }
@@ -284,9 +344,13 @@ fn is_settling(error: &CreateStreamError) -> bool {
     ].contains(&error.error_code()))
 }
 
+fn has_no_room(error: &CreateStreamError) -> bool {
+    matches!(error.kind(), CreateStreamErrorKind::JetStream(error)
+        if error.error_code() == ErrorCode::STORAGE_RESOURCES_EXCEEDED)
+}
+
 fn refused(name: &str, error: CreateStreamError) -> BusError {
-    let no_room = matches!(error.kind(), CreateStreamErrorKind::JetStream(error)
-        if error.error_code() == ErrorCode::STORAGE_RESOURCES_EXCEEDED);
+    let no_room = has_no_room(&error);
     // The streams set aside what they may hold, and a server offers three quarters of its free disk by default.
     let advice =
         if no_room { "; lower nats.max_bytes_mib, or raise the server's max_file_store" } else { "" };

@@ -41,7 +41,14 @@ pub(super) fn render(letter: &Letter) -> String {
         line(&mut text, &format!("  {}:", clean(name, MAX_VALUE_CHARS)), value);
     }
     // Writing to a string does not fail.
-    let _ = write!(text, "\nbody, {} bytes\n", letter.body.len());
+    let _ = match letter.cut_from {
+        Some(whole) => write!(
+            text,
+            "\nbody, the first {} of {whole} bytes: there was no room for more\n",
+            letter.body.len()
+        ),
+        None => write!(text, "\nbody, {} bytes\n", letter.body.len()),
+    };
     match std::str::from_utf8(&letter.body) {
         Ok("") => text.push_str("  (empty)"),
         Ok(body) => text.push_str(&clean_lines(body)),

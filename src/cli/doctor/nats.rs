@@ -8,7 +8,7 @@ use throughline_schemas::StageName;
 
 use super::{
     finding::{Finding, within},
-    identity, sync, whoami,
+    identity, space, sync, whoami,
 };
 use crate::{
     app::{connect_bus, stream_limits},
@@ -49,7 +49,7 @@ pub(super) async fn check(config: &Config, env: &Env, role: Role) -> Vec<Finding
     let (account, streams, space, workers, sync, whoami, identity, room, health) = tokio::join!(
         within("jetstream", CHECK_LIMIT, account(&bus, &jetstream)),
         within("streams", CHECK_LIMIT, Box::pin(streams(config, &bus, &jetstream, role))),
-        space(&bus, &jetstream),
+        space::check(&bus, &jetstream),
         workers(&bus, &jetstream),
         within("sync", CHECK_LIMIT, sync::check(config, &bus)),
         Box::pin(whoami::check(config, &bus, role)),
@@ -106,7 +106,7 @@ async fn account(bus: &NatsBus, jetstream: &jetstream::Context) -> Finding {
         Some(limit) if limit > 0 => {
             let detail = format!("on; {} of {} used", mib(used), mib(limit));
             if used / FULL_PERCENT > limit / 100 {
-                Finding::warn(NAME, detail, "raise the account's storage, or nats.max_age_hours down")
+                Finding::warn(NAME, detail, "raise the account's storage, or lower nats.max_bytes_mib")
             } else {
                 Finding::ok(NAME, detail)
             }
@@ -149,24 +149,6 @@ async fn streams(config: &Config, bus: &NatsBus, jetstream: &jetstream::Context,
     }
 }
 
-/// How full the event stream is; nothing if there is none, which the check of the streams says.
-async fn space(bus: &NatsBus, jetstream: &jetstream::Context) -> Option<Finding> {
-    const NAME: &str = "space";
-    let stream = bus.names().events();
-    let stream = bus.unless_forbidden(stream, jetstream.get_stream(stream)).await.ok()?.ok()?;
-    let info = stream.cached_info();
-    let (used, messages) = (info.state.bytes, info.state.messages);
-    let limit = u64::try_from(info.config.max_bytes).ok().filter(|limit| *limit > 0)?;
-    let detail = format!("{messages} events in {} of {}", mib(used), mib(limit));
-    Some(if used / FULL_PERCENT > limit / 100 {
-        let advice = "a full stream refuses new events: raise nats.max_bytes_mib or lower nats.max_age_hours, then \
-                      run `throughline setup`";
-        Finding::warn(NAME, detail, advice)
-    } else {
-        Finding::ok(NAME, detail)
-    })
-}
-
 /// Whether anybody works; nothing if there is no consumer to work on.
 async fn workers(bus: &NatsBus, jetstream: &jetstream::Context) -> Option<Finding> {
     const NAME: &str = "workers";
@@ -197,6 +179,6 @@ async fn workers(bus: &NatsBus, jetstream: &jetstream::Context) -> Option<Findin
     })
 }
 
-fn mib(bytes: u64) -> String {
+pub(super) fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(1 << 20))
 }
