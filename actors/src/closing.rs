@@ -243,6 +243,12 @@ impl Closer {
         opening.map(|opening| opening.is_some()).map_err(|gave_up| store_away(&gave_up))
     }
 
+    /// What the database knows of a workflow's end.
+    pub(crate) async fn known_end(&self, workflow: &WorkflowId) -> Result<Option<KnownEnd>, Outcome> {
+        let known = self.database.call(0, |_| self.store.end(workflow)).await;
+        known.map_err(|gave_up| store_away(&gave_up))
+    }
+
     /// Publishes the end of a workflow that is recorded as failed.
     pub async fn tell(
         &self,

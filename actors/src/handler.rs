@@ -17,11 +17,12 @@ use crate::{
     policy::settle::Outcome,
     ports::{
         bus::{BusError, DeadLetter, Delivery, Published, published_by},
-        store::{Ending, Opening},
+        store::{Ending, Interaction, KnownEnd, Opening},
         trace::Tracer,
     },
     signals,
     stage::Stage,
+    stages::input::again,
 };
 use std::sync::Arc;
 
@@ -79,13 +80,15 @@ enum Earlier {
     Failed,
     /// It recorded the workflow as failed, and did not get to say so.
     Unsaid,
+    /// The workflow was saved, and the log has lost that.
+    Saved(Box<Interaction>),
 }
 
 impl Earlier {
     fn is_something(&self) -> bool {
         match self {
             Self::Nothing => false,
-            Self::Published | Self::Failed | Self::Unsaid => true,
+            Self::Published | Self::Failed | Self::Unsaid | Self::Saved(_) => true,
         }
     }
 }
@@ -157,6 +160,12 @@ impl<S: Step> EventHandler<S> {
                         Err(outcome) => return outcome,
                     };
                     return self.closer.fail(&event.meta, input_sequence(event), failed, traceparent).await;
+                }
+                Ok(Earlier::Saved(interaction)) => {
+                    if let Err(failed) = again::tell_saved(&self.closer, &event.meta, *interaction).await {
+                        return failed.outcome();
+                    }
+                    return self.closer.finish(&event.meta, input_sequence(event)).await;
                 }
                 Err(outcome) => return outcome,
             }
@@ -290,8 +299,13 @@ impl<S: Step> EventHandler<S> {
             }
         }
         // Nobody is to be asked, and paid, for a turn that has ended.
-        let runs = self.closer.runs(&meta.workflow_id).await?;
-        Ok(if runs { Earlier::Nothing } else { Earlier::Unsaid })
+        if self.closer.runs(&meta.workflow_id).await? {
+            return Ok(Earlier::Nothing);
+        }
+        Ok(match self.closer.known_end(&meta.workflow_id).await? {
+            Some(KnownEnd::Saved(interaction)) => Earlier::Saved(interaction),
+            Some(KnownEnd::Open | KnownEnd::Failed(_) | KnownEnd::Forgotten { .. }) | None => Earlier::Unsaid,
+        })
     }
 }
 

@@ -41,6 +41,8 @@ pub const WORKFLOWS_FAILED: &str = "throughline_workflows_failed_total";
 pub const WORKFLOWS_SAVED: &str = "throughline_workflows_saved_total";
 /// Inputs ignored because their workflow id had been admitted before.
 pub const DUPLICATES: &str = "throughline_duplicate_inputs_total";
+/// Inputs refused because their workflow id belongs to another message.
+pub const CONFLICTS: &str = "throughline_conflicts_total";
 /// Tokens by model and type (`input`, `output`).
 pub const TOKENS: &str = "gen_ai_client_token_usage_total";
 /// Time of one call to a model, by operation, provider, model and, if it failed, error type.
@@ -109,6 +111,7 @@ pub(crate) fn begin(stage: StageName) {
             FailureCode::SessionBusy,
             FailureCode::Interrupted,
             FailureCode::Merged,
+            FailureCode::Conflict,
             FailureCode::Stalled,
         ],
         StageName::Generation => &[
@@ -223,6 +226,10 @@ pub(crate) fn saved() {
 
 pub(crate) fn duplicate() {
     counter!(DUPLICATES).increment(1);
+}
+
+pub(crate) fn conflict() {
+    counter!(CONFLICTS).increment(1);
 }
 
 pub(crate) fn tokens(model: &str, usage: &Usage) {

@@ -99,6 +99,10 @@ pub enum FailureCode {
     Stalled,
     /// What a stage made is larger than what can be stored; the message that it was made of is kept as a dead letter.
     ResultTooLarge,
+    /// Its workflow id belongs to another message: of another user, session, text or source. It was not run.
+    Conflict,
+    /// It was published again after its workflow had ended, and how that ended is not kept any more.
+    Gone,
     /// A bug in Throughline; the message and the log say where.
     Internal,
     /// A code of a later version; never written.
@@ -125,6 +129,8 @@ impl FailureCode {
             Self::Merged => "merged",
             Self::Stalled => "stalled",
             Self::ResultTooLarge => "result_too_large",
+            Self::Conflict => "conflict",
+            Self::Gone => "gone",
             Self::Internal => "internal",
             Self::Unrecognised => "unrecognised",
         }
@@ -150,6 +156,8 @@ impl FailureCode {
             Self::InvalidInput
             | Self::SessionBusy
             | Self::Merged
+            | Self::Conflict
+            | Self::Gone
             | Self::ModelRejected
             | Self::ModelUnavailable
             | Self::RateLimited

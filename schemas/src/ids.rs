@@ -35,6 +35,10 @@ pub fn token(id: &str) -> String {
     if literal {
         return id.to_owned();
     }
+    hash_token(id)
+}
+
+fn hash_token(id: &str) -> String {
     let digest = Sha256::digest(id.as_bytes());
     let mut token = String::with_capacity(1 + 2 * digest.len());
     token.push('h');
@@ -142,10 +146,46 @@ impl WorkflowId {
     }
 }
 
+impl WorkflowId {
+    /// The id under which it is told that a message asked for this id, which is another message's: `sequence` is that of
+    /// the message that was refused. `{base}-conflict-{sequence}`, with [`WorkflowId::conflict_base`].
+    #[must_use]
+    pub fn of_conflict(&self, sequence: u64) -> Self {
+        Self(format!("{}-conflict-{sequence}", self.conflict_base()))
+    }
+
+    /// What stands for this id in the ids of its conflicts, which are plain tokens whatever the id is: its token, or
+    /// `h` and the first 32 hex digits of its SHA-256 where that would be too long.
+    pub fn conflict_base(&self) -> String {
+        // More messages than 16 digits count are in no stream.
+        const SUFFIX: usize = "-conflict-".len() + 16;
+        let token = self.token();
+        if token.len() + SUFFIX <= MAX_LITERAL_TOKEN {
+            return token;
+        }
+        let hash = if token == self.0 { hash_token(&self.0) } else { token };
+        hash.chars().take(33).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_conflict_has_an_id_of_its_own_that_stands_in_a_subject_as_it_is() {
+        let of = |id: &str, sequence| WorkflowId::new(id).unwrap().of_conflict(sequence);
+        assert_eq!(of("order-77", 12).as_str(), "order-77-conflict-12");
+        let uuid = "0199d3c8-7d6b-7b1e-9a43-5a3f0c1d2e4f";
+        assert_eq!(of(uuid, 9_999_999_999_999_999).as_str(), format!("{uuid}-conflict-9999999999999999"));
+        for odd in ["a b", "*", &"x".repeat(64), &"y".repeat(256)] {
+            let conflict = of(odd, u64::from(u32::MAX));
+            assert_eq!(conflict.token(), conflict.as_str(), "{odd}");
+            assert_ne!(conflict, of(odd, 1));
+        }
+        assert_ne!(of(&"x".repeat(64), 1), of(&"x".repeat(63), 1));
+    }
 
     #[test]
     fn plain_ids_stand_as_they_are_and_all_others_become_fixed_length_hashes() {

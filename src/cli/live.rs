@@ -15,7 +15,7 @@ pub(super) use screen::Screen;
 pub(super) use story::{Ending, Story, Tell, Who, Whom, Words};
 
 use super::Failure;
-use crate::bus::nats::{EventReader, NatsBus, StoredEvent};
+use crate::bus::nats::{NatsBus, StoredEvent};
 
 /// The frames of one workflow, from the subscription on.
 pub(super) struct Frames {
@@ -69,25 +69,24 @@ impl Frames {
     }
 }
 
-/// Hands every frame to `hear` until the workflow ends, and returns the event that is its end.
+/// Hands every frame to `hear` until the workflow ends, and returns the event that is its end, which `end` waits for.
 ///
 /// Frames are sent before the end is stored and come over the same connection; those that have arrived with the end are
 /// heard first.
 pub(super) async fn follow(
     frames: &mut Frames,
-    ends: &mut EventReader,
+    end: impl Future<Output = Result<StoredEvent, Failure>>,
     mut hear: impl FnMut(Heard) -> Result<(), Failure>,
 ) -> Result<StoredEvent, Failure> {
-    let end = ends.next();
     tokio::pin!(end);
     let end = loop {
         tokio::select! {
             heard = frames.next() => hear(heard)?,
-            end = &mut end => break end.map_err(|error| super::bus_error::failure(&error))?,
+            end = &mut end => break end?,
         }
     };
     while let Some(heard) = frames.arrived() {
         hear(heard)?;
     }
-    end.ok_or_else(|| Failure::failed("the event log ended"))
+    Ok(end)
 }

@@ -4,6 +4,7 @@ mod end;
 mod many;
 pub(super) mod message;
 mod one;
+mod own;
 mod progress;
 mod send;
 mod tally;

@@ -35,7 +35,7 @@ enum Kind {
 }
 
 /// What each metric says. Its labels are listed where it is named, in `signals`.
-const DESCRIPTIONS: [(&str, Kind, Unit, &str); 39] = {
+const DESCRIPTIONS: [(&str, Kind, Unit, &str); 40] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         (signals::DELIVERIES, Counter, Unit::Count, "Deliveries settled, by stage and outcome."),
@@ -96,6 +96,12 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 39] = {
             Counter,
             Unit::Count,
             "Inputs ignored because their workflow id had been admitted before.",
+        ),
+        (
+            signals::CONFLICTS,
+            Counter,
+            Unit::Count,
+            "Inputs refused because their workflow id belongs to another message.",
         ),
         (signals::TOKENS, Counter, Unit::Count, "Tokens of model calls, by model and type (input, output)."),
         (

@@ -198,7 +198,6 @@ async fn the_same_workflow_id_runs_once() {
     let (rig, _worker) = Rig::running().await;
     let workflow = rig.publish("w1", "s1", "hello");
     rig.publish("w1", "s1", "hello");
-    rig.publish("w1", "another session", "something else");
     rig.publish("w1", "s1", " "); // invalid
     rig.saved(&workflow).await;
     rig.publish("w1", "s1", "hello, long after");
@@ -207,7 +206,12 @@ async fn the_same_workflow_id_runs_once() {
     assert_eq!(rig.types(&workflow), JOURNEY, "one run, one end");
     assert_eq!(rig.models.calls(PROVIDER), 2);
     assert_eq!(rig.store.interactions(), 2);
-    assert_eq!(rig.meters.count("throughline_duplicate_inputs_total", &[]), 5);
+    assert_eq!(rig.meters.count("throughline_duplicate_inputs_total", &[]), 1);
+    assert_eq!(
+        rig.meters.count("throughline_conflicts_total", &[]),
+        3,
+        "what says something else is refused"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -112,6 +112,10 @@ async fn an_answer_that_vanished_from_the_log_with_its_end_is_not_asked_for_agai
     rig.pass(ACK_WAIT * 2).await;
     assert_eq!(rig.models.calls(PROVIDER), 3, "the database knows that the turns have ended");
     assert_eq!(rig.store.interactions(), 3);
+    for workflow in &workflows {
+        let saved = rig.saved(workflow).await;
+        assert_eq!(saved.response.text, "re: hello", "the end is told again from the database");
+    }
 }
 
 #[tokio::test(start_paused = true)]

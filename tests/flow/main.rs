@@ -8,6 +8,7 @@
 mod harness;
 mod walls;
 
+mod again;
 mod breaker;
 mod busy;
 mod clocks;

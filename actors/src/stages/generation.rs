@@ -236,6 +236,8 @@ fn failure(code: FailureCode, message: String, attempts: u32, attempt_log: Vec<A
         | FailureCode::SessionBusy
         | FailureCode::Interrupted
         | FailureCode::Merged
+        | FailureCode::Conflict
+        | FailureCode::Gone
         | FailureCode::Stalled
         | FailureCode::ResultTooLarge
         | FailureCode::Internal

@@ -20,6 +20,7 @@ use throughline_schemas::{
     },
 };
 
+pub(crate) mod again;
 pub(crate) mod superseded;
 
 use crate::{
@@ -306,11 +307,17 @@ impl InputStage {
                 live::waits_for_turn(self.closer.bus.as_ref(), &event.meta.workflow_id);
                 return Outcome::Done;
             }
-            Standing::Ended => return Outcome::Done,
-            Standing::Repeated { .. } | Standing::Conflict { .. } => {
+            // A log that was made anew counts from one again, so that a message can come in the place of itself.
+            Standing::Ended => return again::repeated(&self.closer, event).await,
+            Standing::Repeated { ended } => {
                 signals::duplicate();
-                tracing::debug!(workflow = %event.meta.workflow_id, "input ignored, its workflow id is known");
+                if ended {
+                    return again::repeated(&self.closer, event).await;
+                }
                 return Outcome::Done;
+            }
+            Standing::Conflict { session_id } => {
+                return again::conflict(&self.closer, event, sequence, &session_id).await;
             }
             Standing::Rejected => rejected(),
             Standing::Merged { into } => merged(into),

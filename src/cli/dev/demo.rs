@@ -65,7 +65,11 @@ async fn ask(bus: &NatsBus, text: &str) -> Result<WorkflowId, Failure> {
     bus.publish(&event).await.map_err(unavailable)?;
     let (mut story, mut screen) = (Story::default(), Screen::new());
     let live = io::stdout().is_terminal();
-    let end = live::follow(&mut frames, &mut ends, |heard| {
+    let stored = async {
+        let end = ends.next().await.map_err(|error| Failure::unavailable(&error))?;
+        end.ok_or_else(|| Failure::failed("the event log ended"))
+    };
+    let end = live::follow(&mut frames, stored, |heard| {
         if live { story.hear(&heard.frame).iter().try_for_each(|tell| screen.tell(tell)) } else { Ok(()) }
     });
     let end = tokio::time::timeout(PATIENCE, end).await.unwrap_or_else(|_| {

@@ -2,11 +2,12 @@
 
 use std::{fmt, time::Duration};
 
-use async_nats::jetstream;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use throughline_actors::ports::bus::BusError;
-use throughline_schemas::{EventData, EventType, FailureCode, Subject, WorkflowId, decode, token};
+use throughline_schemas::{
+    EventData, EventType, FailureCode, SessionId, Subject, UserId, WorkflowId, decode, token,
+};
 
 use crate::{
     bus::nats::{NatsBus, StoredEvent},
@@ -135,6 +136,7 @@ impl Failed {
 
     fn advice(&self) -> &'static str {
         match self.code.as_str() {
+            "conflict" | "gone" => "publish it again under a new workflow id",
             "invalid_input" => "correct the input and publish it under a new workflow id",
             "model_rejected" => {
                 "look at the model, its key and the prompt; `throughline doctor` checks the first two"
@@ -246,30 +248,29 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The end that is stored of a workflow, if it has ended.
-pub(super) async fn stored(bus: &NatsBus, workflow: &WorkflowId) -> Result<Option<StoredEvent>, BusError> {
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| BusError::Unavailable {
-        context: format!("looking for the end of workflow {}", shown(workflow)),
-        source: Some(source),
-    };
-    let stream = jetstream::new(bus.client().clone())
-        .get_stream_no_info(bus.names().events())
-        .await
-        .map_err(|error| failed(error.into()))?;
+/// The end that is stored of a workflow of this session, if it has ended.
+pub(super) async fn stored(
+    bus: &NatsBus,
+    session: &SessionId,
+    workflow: &WorkflowId,
+) -> Result<Option<StoredEvent>, BusError> {
     for event_type in EventType::ALL.into_iter().filter(|event_type| event_type.is_end()) {
-        // The session may be another one than this publisher says, hence the wildcard.
-        let subject = bus.namespace().events_of_workflow(Some(event_type), workflow);
-        match stream.direct_get_last_for_subject(subject).await {
-            Ok(found) => {
-                let Some(subject) = Subject::parse(bus.namespace(), &found.subject) else { continue };
-                // Once more, by its exact subject, to get a body that is kept elsewhere.
-                return bus.last(&subject).await;
-            }
-            Err(error) if error.kind() == jetstream::stream::DirectGetErrorKind::NotFound => {}
-            Err(error) => return Err(failed(error.into())),
+        if let Some(end) = bus.last(&Subject::new(event_type, session, workflow)).await? {
+            return Ok(Some(end));
         }
     }
     Ok(None)
+}
+
+/// Whether an end is that of a message of this user: a session may have several users, and an id may be another's.
+pub(super) fn is_of(event: &StoredEvent, user: &UserId) -> bool {
+    #[derive(Deserialize)]
+    struct Envelope {
+        userid: Option<String>,
+    }
+    // What cannot be read is told as such.
+    serde_json::from_slice::<Envelope>(&event.body)
+        .map_or(true, |envelope| envelope.userid.is_none_or(|of| of == user.as_str()))
 }
 
 #[cfg(test)]

@@ -17,7 +17,8 @@ use throughline_schemas::IngressLimits;
 use tokio::time::Instant;
 
 use super::{
-    end::{End, Saved},
+    end::{End, Saved, is_of},
+    message::Message,
     progress::Progress,
     send::{Sender, Sent},
     tally::Tally,
@@ -163,8 +164,9 @@ async fn deliver(bus: &NatsBus, sender: &Sender, job: Job, wait: bool) -> Delive
     let known_before = job.chosen_id || sent.as_ref().is_ok_and(|sent| sent.duplicate);
     let mut stored_end = None;
     if wait && known_before && sent.is_ok() {
-        match super::end::stored(bus, &job.message.workflow).await {
-            Ok(found) => stored_end = found,
+        let Message { session, workflow, user, .. } = &job.message;
+        match super::end::stored(bus, session, workflow).await {
+            Ok(found) => stored_end = found.filter(|end| is_of(end, user)),
             // It would only have been found sooner.
             Err(error) => tracing::debug!(%error, "end not looked up"),
         }

@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
-use throughline_actors::ports::clock::{Clock, Entropy};
+use throughline_actors::ports::{
+    clock::{Clock, Entropy},
+    store::Fingerprint,
+};
 use throughline_schemas::{
     EncodeError, Event, EventData, EventType, Meta, SessionId, Subject, TraceParent, UserId, WorkflowId,
     encode,
@@ -28,8 +31,11 @@ pub(in crate::cli) struct Input {
 #[derive(Debug, Clone)]
 pub(in crate::cli) struct Message {
     pub(super) workflow: WorkflowId,
+    pub(super) user: UserId,
+    pub(super) session: SessionId,
     pub(super) subject: Subject,
-    /// De-duplicates; also the event's id, by which the next event names its cause.
+    /// De-duplicates. It tells what is said, too: another message with the same workflow id is not to vanish in the
+    /// server, where nobody would tell its publisher.
     pub(super) id: String,
     /// Begins the workflow's trace.
     pub(super) traceparent: String,
@@ -65,12 +71,15 @@ impl Input {
 
     /// Makes the message that this command sends.
     pub(in crate::cli) fn encode(self) -> Result<Message, EncodeError> {
+        let said = Fingerprint::of(&self.user, &self.session, &self.text, None);
         let event = self.event("throughline/cli");
         Ok(Message {
             subject: event.subject(),
             body: encode(&event)?.into(),
             workflow: event.meta.workflow_id,
-            id: event.meta.id,
+            user: event.meta.user_id,
+            session: event.meta.session_id,
+            id: format!("{}.{said}", event.meta.id),
             traceparent: event.meta.traceparent.to_string(),
         })
     }
@@ -120,13 +129,17 @@ mod tests {
         let message = input.clone().encode().unwrap();
         let limits = IngressLimits { max_input_bytes: 100, max_metadata_bytes: 100 };
         let read = Ingress::read(&message.body, |_| None, WorkflowId::unknown(), &limits).unwrap().unwrap();
-        assert_eq!((read.workflow_id, read.session_id, read.user_id), (workflow, input.session, input.user));
-        assert_eq!((read.user_input, read.metadata), (input.text, input.metadata));
+        assert_eq!(read.workflow_id, workflow);
+        assert_eq!((read.session_id, read.user_id), (input.session.clone(), input.user.clone()));
+        assert_eq!((read.user_input, read.metadata), (input.text.clone(), input.metadata.clone()));
         assert_eq!(read.when_busy, input.when_busy);
         assert_eq!(read.traceparent.unwrap().to_string(), message.traceparent);
         assert!(message.traceparent.ends_with("-01"), "sampled");
         let event = decode(&message.body).unwrap();
-        assert_eq!(event.meta.id, message.id);
+        assert!(message.id.starts_with(&event.meta.id), "{}", message.id);
+        let other = Input { text: "ho".to_owned(), ..input.clone() }.encode().unwrap();
+        assert_ne!(other.id, message.id, "another text is another message");
+        assert_eq!(input.encode().unwrap().id, message.id, "said again it is the same");
         assert_eq!(event.subject(), message.subject);
     }
 

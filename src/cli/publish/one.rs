@@ -14,10 +14,11 @@ use tokio::time::Instant;
 use super::{
     end::{End, Record, look_at, shown as shown_id},
     message::{Input, Message, new_workflow_id},
+    own::OwnEnd,
     send::{Sender, Sent},
 };
 use crate::{
-    bus::nats::{EventReader, NatsBus},
+    bus::nats::NatsBus,
     cli::{
         Exit, Failure, PublishArgs, bus_error,
         live::{self, Frames, Heard, Screen, Story},
@@ -118,7 +119,10 @@ pub(in crate::cli) async fn publish(
     let sent = sent.map_err(failed)?;
     match ends {
         None => announce(&message, sent, args.json),
-        Some((ends, frames)) => Box::pin(wait(ends, frames, &message.workflow, started, args)).await,
+        Some((ends, frames)) => {
+            let end = OwnEnd::new(bus, ends, &message, sent);
+            Box::pin(wait(end, frames, &message.workflow, started, args)).await
+        }
     }
 }
 
@@ -141,7 +145,7 @@ fn announce(message: &Message, sent: Sent, json: bool) -> Result<(), Failure> {
 }
 
 async fn wait(
-    mut ends: EventReader,
+    mut own: OwnEnd,
     frames: Option<Frames>,
     workflow: &WorkflowId,
     started: Instant,
@@ -152,10 +156,9 @@ async fn wait(
     let mut shown = Shown::new(args.json, args.stream);
     let end = async {
         if let Some(mut frames) = frames {
-            return live::follow(&mut frames, &mut ends, |heard| shown.hear(&heard)).await;
+            return live::follow(&mut frames, Box::pin(own.wait()), |heard| shown.hear(&heard)).await;
         }
-        let end = ends.next().await.map_err(|error| bus_error::failure(&error))?;
-        end.ok_or_else(|| Failure::failed("the event log ended"))
+        own.wait().await
     };
     let unfinished = tokio::select! {
         end = end => return shown.end(&End::read(&end?).map_err(Failure::failed)?, workflow, started),

@@ -52,8 +52,8 @@ impl Sender {
         }
     }
 
-    /// Returns when the stream has the message. Sending it again is harmless: its id, and the condition that its
-    /// subject be empty, let the stream keep one of it.
+    /// Returns when the stream has the message. Sending it again is harmless: by its id the stream keeps one of it, and
+    /// after the stream's window the input stage finds the workflow known.
     pub(super) async fn send(&self, message: &Message) -> Result<Sent, BusError> {
         let mut delays = DELAYS.into_iter();
         let mut is_first = true;
@@ -74,7 +74,6 @@ impl Sender {
         let subject = message.subject.live(&self.ns);
         let mut headers = HeaderMap::new();
         headers.insert(header::NATS_MESSAGE_ID, message.id.as_str());
-        headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
         headers.insert("Content-Type", "application/cloudevents+json");
         headers.insert("traceparent", message.traceparent.as_str());
         let request = Request::new().payload(message.body.clone()).headers(headers).timeout(None);
@@ -102,7 +101,6 @@ impl Sender {
         };
         match Ack::read(&answer.payload) {
             Ack::Stored { sequence, duplicate } => Ok(Ok(Sent { sequence: Some(sequence), duplicate })),
-            Ack::Occupied => Ok(Ok(Sent { sequence: self.last_sequence(&subject).await, duplicate: true })),
             Ack::Full(what) => Err(BusError::Full(what)),
             Ack::TooLarge => Err(BusError::TooLarge { bytes: message.body.len() }),
             Ack::Other(what) => Ok(Err(unavailable(&subject, Some(what.into())))),
@@ -124,11 +122,6 @@ impl Sender {
             },
         }
     }
-
-    async fn last_sequence(&self, subject: &str) -> Option<u64> {
-        let stream = self.jetstream().get_stream_no_info(&self.stream).await.ok()?;
-        Some(stream.direct_get_last_for_subject(subject).await.ok()?.sequence)
-    }
 }
 
 fn unavailable(subject: &str, source: Option<Box<dyn std::error::Error + Send + Sync>>) -> BusError {
@@ -138,12 +131,7 @@ fn unavailable(subject: &str, source: Option<Box<dyn std::error::Error + Send + 
 /// The stream's answer.
 #[derive(Debug, PartialEq, Eq)]
 enum Ack {
-    Stored {
-        sequence: u64,
-        duplicate: bool,
-    },
-    /// The subject has a message already.
-    Occupied,
+    Stored { sequence: u64, duplicate: bool },
     Full(String),
     TooLarge,
     Other(String),
@@ -169,7 +157,6 @@ impl Ack {
         match serde_json::from_slice::<Answer>(payload) {
             Ok(Answer { error: None, seq, duplicate }) => Self::Stored { sequence: seq, duplicate },
             Ok(Answer { error: Some(error), .. }) => match error.err_code {
-                10_071 => Self::Occupied,
                 // Out of resources, of the account's storage, or of the stream's own limits.
                 10_023 | 10_028 | 10_047 | 10_077 => Self::Full(error.description),
                 10_054 => Self::TooLarge,
@@ -189,10 +176,6 @@ mod tests {
         let cases = [
             (r#"{"stream":"t","seq":7}"#, Ack::Stored { sequence: 7, duplicate: false }),
             (r#"{"stream":"t","seq":7,"duplicate":true}"#, Ack::Stored { sequence: 7, duplicate: true }),
-            (
-                r#"{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 3"},"stream":"t","seq":0}"#,
-                Ack::Occupied,
-            ),
             (
                 r#"{"error":{"code":503,"err_code":10077,"description":"maximum bytes exceeded"},"stream":"t","seq":0}"#,
                 Ack::Full("maximum bytes exceeded".to_owned()),

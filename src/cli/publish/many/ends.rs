@@ -4,13 +4,16 @@ use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use async_nats::jetstream;
 use throughline_actors::ports::bus::BusError;
-use throughline_schemas::{EventType, Tokens};
+use throughline_schemas::{EventType, Tokens, UserId};
 use tokio::time::Instant;
 
 use super::Job;
 use crate::{
     bus::nats::{EventReader, Log, NatsBus, ReadRequest, StoredEvent},
-    cli::{Failure, bus_error},
+    cli::{
+        Failure, bus_error,
+        publish::{end::is_of, message::Message},
+    },
 };
 
 /// A workflow whose end has not come.
@@ -21,6 +24,9 @@ pub(super) struct Expected {
     /// When it was first sent.
     pub(super) since: Instant,
     workflow: String,
+    /// What stands for its session.
+    session: String,
+    user: UserId,
 }
 
 /// Reads the ends of a whole namespace and picks out ours.
@@ -80,7 +86,13 @@ impl Watch {
     /// Whose end this is: the workflow's id and what is known of it; `None` if it is none of ours, or not for the
     /// first time.
     pub(super) fn settle(&mut self, event: &StoredEvent) -> Option<(String, Expected)> {
-        let mut expected = self.expected.open.remove(Tokens::of(&event.subject)?.workflow?)?;
+        let tokens = Tokens::of(&event.subject)?;
+        let token = self.expected.named_by(tokens.workflow?);
+        // The end of another message that has the same workflow id is none of ours.
+        let is_ours =
+            |expected: &Expected| tokens.session == Some(&expected.session) && is_of(event, &expected.user);
+        self.expected.open.get(&token).filter(|expected| is_ours(expected))?;
+        let mut expected = self.expected.open.remove(&token)?;
         Some((std::mem::take(&mut expected.workflow), expected))
     }
 }
@@ -89,6 +101,8 @@ impl Watch {
 struct Expectations {
     /// By the workflow's token.
     open: HashMap<String, Expected>,
+    /// Tokens of workflows by what stands for them in the ids of conflicts.
+    conflicts: HashMap<String, String>,
     /// Tokens of ids that lines chose, so that one workflow is counted once however many lines name it.
     chosen: HashSet<String>,
 }
@@ -100,9 +114,24 @@ impl Expectations {
             return;
         }
         if let Entry::Vacant(vacant) = self.open.entry(token) {
-            let workflow = job.message.workflow.as_str().to_owned();
-            vacant.insert(Expected { line: job.line, since: Instant::now(), workflow });
+            let Message { workflow, user, .. } = &job.message;
+            self.conflicts.insert(workflow.conflict_base(), vacant.key().clone());
+            vacant.insert(Expected {
+                line: job.line,
+                since: Instant::now(),
+                workflow: workflow.as_str().to_owned(),
+                session: job.session.clone(),
+                user: user.clone(),
+            });
         }
+    }
+
+    /// The token of the workflow that an end is about: its own, or that of the id which a conflict was about.
+    fn named_by(&self, token: &str) -> String {
+        let base = token.rsplit_once("-conflict-").map(|(base, _)| base);
+        let refused =
+            base.filter(|_| !self.open.contains_key(token)).and_then(|base| self.conflicts.get(base));
+        refused.map_or_else(|| token.to_owned(), Clone::clone)
     }
 }
 

@@ -1,0 +1,129 @@
+//! Messages whose workflow id is known already: the same message once more, or another one.
+
+use throughline_schemas::{
+    Event, EventData, EventType, FailureCode, Meta, SessionId, StageName, Subject, WorkflowFailed,
+    event::InteractionSaved,
+};
+
+use crate::{
+    closing::{Closer, PublishFailed, caused},
+    policy::settle::Outcome,
+    ports::store::{Interaction, KnownEnd},
+    signals,
+};
+
+/// Tells whoever published a message that its workflow id belongs to another one, of which it learns nothing.
+///
+/// In another session the end stands on the id's own subject there, where nothing of the other workflow can stand; in
+/// the same one under an id of its own ([`throughline_schemas::WorkflowId::of_conflict`]).
+pub(super) async fn conflict(closer: &Closer, event: &Event, sequence: u64, holder: &SessionId) -> Outcome {
+    let meta = caused(event.meta.clone());
+    let workflow_id = if *holder == meta.session_id {
+        meta.workflow_id.of_conflict(sequence)
+    } else {
+        meta.workflow_id.clone()
+    };
+    signals::conflict();
+    tracing::warn!(
+        workflow = ?meta.workflow_id.as_str(),
+        sequence,
+        "a workflow id was used again for another message, which is refused"
+    );
+    let failed = match &event.data {
+        // What is not acceptable at all is told first.
+        EventData::WorkflowFailed(refused) => refused.clone(),
+        EventData::UserInputReceived(_)
+        | EventData::InputValidated(_)
+        | EventData::ContextRetrieved(_)
+        | EventData::ExternalDataFetched(_)
+        | EventData::ResponseGenerated(_)
+        | EventData::InteractionSaved(_) => failed(
+            FailureCode::Conflict,
+            format!(
+                "the workflow id {} belongs to another message (of another user, session, text or source), so this one \
+                 was not run; publish it under an id of its own",
+                meta.workflow_id
+            ),
+        ),
+    };
+    let traceparent = meta.traceparent;
+    told(closer.tell(&Meta { workflow_id, ..meta }, failed, traceparent).await)
+}
+
+/// A message was published once more after its workflow had ended: tells the end again if the log does not have it any
+/// more, since whoever repeats itself waits for it.
+pub(super) async fn repeated(closer: &Closer, event: &Event) -> Outcome {
+    let meta = caused(event.meta.clone());
+    for end in [EventType::InteractionSaved, EventType::WorkflowFailed] {
+        match closer.exists(&Subject::new(end, &meta.session_id, &meta.workflow_id)).await {
+            Ok(true) => return Outcome::Done,
+            Ok(false) => {}
+            Err(failed) => return failed.outcome(),
+        }
+    }
+    let known = match closer.known_end(&meta.workflow_id).await {
+        Ok(known) => known,
+        Err(outcome) => return outcome,
+    };
+    match known {
+        // Whoever ends it tells it.
+        Some(KnownEnd::Open) | None => Outcome::Done,
+        Some(KnownEnd::Saved(interaction)) => told(tell_saved(closer, &meta, *interaction).await),
+        Some(KnownEnd::Failed(_)) => match closer.reason(&meta.workflow_id, 1).await {
+            Ok(reason) => told(closer.tell(&meta, reason, meta.traceparent).await),
+            Err(outcome) => outcome,
+        },
+        Some(KnownEnd::Forgotten { .. }) => {
+            let gone = failed(
+                FailureCode::Gone,
+                "the workflow has ended, and its answer is not kept any more; publish the message under a new workflow \
+                 id to have it answered again"
+                    .to_owned(),
+            );
+            told(closer.tell(&meta, gone, meta.traceparent).await)
+        }
+    }
+}
+
+fn told(result: Result<(), PublishFailed>) -> Outcome {
+    result.map_or_else(PublishFailed::outcome, |()| Outcome::Done)
+}
+
+/// Publishes that a workflow was saved, from what the database has of it; nothing if the log has it.
+pub(crate) async fn tell_saved(
+    closer: &Closer,
+    meta: &Meta,
+    interaction: Interaction,
+) -> Result<(), PublishFailed> {
+    let data = saved(interaction);
+    let event = Event { meta: closer.meta(meta, &data, meta.traceparent, 1), data };
+    closer.publish(&event).await.map(|_| ())
+}
+
+/// What told, and tells again, that a workflow was saved.
+fn saved(interaction: Interaction) -> EventData {
+    EventData::InteractionSaved(InteractionSaved {
+        interaction_id: interaction.interaction_id,
+        received_at: interaction.request.received_at,
+        response: interaction.response,
+        usage: interaction.usage,
+        cost_usd: interaction.cost_usd,
+        degraded: interaction.degraded,
+        saved_at: interaction.saved_at,
+    })
+}
+
+fn failed(code: FailureCode, message: String) -> WorkflowFailed {
+    WorkflowFailed {
+        code,
+        stage: StageName::Input,
+        message,
+        attempts: 1,
+        retryable: false,
+        may_have_happened: false,
+        superseded_by: None,
+        earlier_deliveries: 0,
+        attempt_log: Vec::new(),
+        external: std::collections::BTreeMap::new(),
+    }
+}

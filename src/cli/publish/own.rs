@@ -1,0 +1,73 @@
+//! The end of the message that this command published, and of no other that has the same workflow id.
+
+use std::time::Duration;
+
+use throughline_schemas::{EventType, SessionId, Subject, Tokens, UserId};
+
+use super::{end::is_of, message::Message, send::Sent};
+use crate::{
+    bus::nats::{EventReader, NatsBus, StoredEvent},
+    cli::{Failure, bus_error},
+};
+
+/// When it is first looked whether the message was refused because its id belongs to another one; each time after that,
+/// after twice as long, up to the second.
+const LOOK_AFTER: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// See the module's documentation.
+pub(super) struct OwnEnd {
+    bus: NatsBus,
+    ends: EventReader,
+    user: UserId,
+    session: SessionId,
+    /// Where a conflict in the same session is told.
+    refused: Option<Subject>,
+    look_after: Duration,
+}
+
+impl OwnEnd {
+    /// Of a message that was sent; `ends` was opened before, so that none is missed.
+    pub(super) fn new(bus: &NatsBus, ends: EventReader, message: &Message, sent: Sent) -> Self {
+        let refused = sent.sequence.map(|sequence| {
+            let workflow = message.workflow.of_conflict(sequence);
+            Subject::new(EventType::WorkflowFailed, &message.session, &workflow)
+        });
+        Self {
+            bus: bus.clone(),
+            ends,
+            user: message.user.clone(),
+            session: message.session.clone(),
+            refused,
+            look_after: LOOK_AFTER.0,
+        }
+    }
+
+    /// Waits for it. Cancel-safe.
+    pub(super) async fn wait(&mut self) -> Result<StoredEvent, Failure> {
+        let failed = |error| bus_error::failure(&error);
+        loop {
+            tokio::select! {
+                end = self.ends.next() => {
+                    let end = end.map_err(failed)?.ok_or_else(|| Failure::failed("the event log ended"))?;
+                    if self.is_own(&end) {
+                        return Ok(end);
+                    }
+                }
+                () = tokio::time::sleep(self.look_after), if self.refused.is_some() => {
+                    self.look_after = (self.look_after * 2).min(LOOK_AFTER.1);
+                    let Some(refused) = &self.refused else { continue };
+                    // Looked for again, should the server not answer.
+                    if let Ok(Some(end)) = self.bus.last(refused).await {
+                        return Ok(end);
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_own(&self, end: &StoredEvent) -> bool {
+        let session = self.session.token();
+        let in_session = Tokens::of(&end.subject).is_some_and(|tokens| tokens.session == Some(&session));
+        in_session && is_of(end, &self.user)
+    }
+}
