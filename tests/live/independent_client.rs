@@ -73,8 +73,8 @@ fn cases() -> Vec<Case> {
             &["/customers/m%C3%BCller%2F..%2Fx%3Fy%3D1%20%25"], "I can help"),
         case("s-metadata", "Hello again", &json!({"metadata": {"channel": "mail", "deep": {"n": [1, null]}}}),
             &["/customers/demo"], "I can help"),
-        // The same workflow a second time, in another form and with another text: it runs once.
-        case("s-hello", "Something else about my order", &json!({"form": "structured", "id_in": "event"}), &[], ""),
+        // The same message a second time, in another form: it runs once.
+        case("s-hello", "Hello there", &json!({"form": "structured", "id_in": "event"}), &[], ""),
     ]
 }
 
