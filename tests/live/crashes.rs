@@ -387,7 +387,11 @@ async fn a_workflow_id_runs_once() {
     cluster.say("last-s", "demo", "s", "Bye").await;
     cluster.say("last-t", "alice", "t", "Bye").await;
     log.until_ended(&["last-s", "last-t"]).await;
-    assert_eq!(log.events("once").count(), 5);
+    // What is said under its id in the other session is refused there, once for all of it.
+    assert_eq!(log.events("once").filter(|seen| seen.attribute("sessionid") == "s").count(), 5);
+    let refused: Vec<_> = log.events("once").filter(|seen| seen.attribute("sessionid") == "t").collect();
+    assert_eq!(refused.len(), 1);
+    assert_eq!(refused[0].data()["code"], "conflict");
     let ids = ["once", "last-s", "last-t"].map(str::to_owned);
     let faults = PUBLISHED - 1;
     cluster
