@@ -118,6 +118,9 @@ async fn whoever_repeats_itself_gets_its_end_also_when_it_has_left_the_log() {
     say(&rig, "ada", "a", "hello");
     let again = rig.saved(&id("order-77")).await;
     assert_eq!(json!(again), json!(told), "as it was told");
+    let envelope = rig.events(&id("order-77")).remove(0).meta;
+    assert_eq!(envelope.causation_id.as_deref(), Some("order-77.response_generated"));
+    assert_eq!(envelope.source, "throughline/persistence");
     assert_eq!(rig.types(&id("order-77")), [EventType::InteractionSaved]);
     assert_eq!(rig.models.calls(PROVIDER), 1);
 }

@@ -90,13 +90,18 @@ fn told(result: Result<(), PublishFailed>) -> Outcome {
 }
 
 /// Publishes that a workflow was saved, from what the database has of it; nothing if the log has it.
+///
+/// The event is the one that the last stage publishes: whoever saved it may be about to, and a replay finds no difference.
 pub(crate) async fn tell_saved(
     closer: &Closer,
     meta: &Meta,
     interaction: Interaction,
 ) -> Result<(), PublishFailed> {
+    let closer = Closer { stage: StageName::Persistence, ..closer.clone() };
+    let answer = format!("{}.{}", meta.workflow_id.token(), EventType::ResponseGenerated);
     let data = saved(interaction);
-    let event = Event { meta: closer.meta(meta, &data, meta.traceparent, 1), data };
+    let cause = Meta { id: answer, ..meta.clone() };
+    let event = Event { meta: closer.meta(&cause, &data, meta.traceparent, 1), data };
     closer.publish(&event).await.map(|_| ())
 }
 
