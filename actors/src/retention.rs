@@ -33,6 +33,8 @@ use turn::Turn;
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Shortest one, while the log fills.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+/// A log that has not changed is looked at as a whole this often: its age, and the streams beside it.
+const LOOK_ANYWAY: Duration = Duration::from_mins(1);
 /// Looks from now until removing begins, at the present growth.
 const LOOKS_BEFORE: u32 = 4;
 /// Rows and archives are looked at so often.
@@ -114,6 +116,8 @@ struct Seen {
     housekept: Option<Instant>,
     /// What was last told to keep the log full, and when.
     told: Option<(Floor, Instant)>,
+    /// The end of the log when nothing of it had to go, and when that was.
+    at_rest: Option<(u64, Instant)>,
     wait: Duration,
 }
 
@@ -198,6 +202,9 @@ impl RetentionArgs {
     async fn look(&self, known: &mut Known) -> Result<(), String> {
         let Known { turn, seen, .. } = known;
         seen.wait = LONGEST_WAIT;
+        if self.is_at_rest(seen).await? {
+            return Ok(());
+        }
         // The stages before the database: see `policy::retention::floor`.
         let fill = self.keeper.log.fill().await.map_err(|error| with_causes(&error))?;
         let growth = seen.pace.look(&fill);
@@ -213,8 +220,13 @@ impl RetentionArgs {
             seen.wait = SHORTEST_WAIT;
             return Ok(());
         };
+        let quiet = for_room(&fill).is_none().then(|| (fill.last, Instant::now()));
         let found = Found { fill, growth, floor: floor(earlier, now, open), is_ours };
-        let work = self.act(found, seen);
+        let work = async {
+            self.act(found, seen).await?;
+            seen.at_rest = quiet.filter(|_| seen.wait == LONGEST_WAIT);
+            Ok::<(), String>(())
+        };
         tokio::pin!(work);
         loop {
             tokio::select! {
@@ -227,6 +239,18 @@ impl RetentionArgs {
                 }
             }
         }
+    }
+
+    /// Whether nothing has been stored since nothing had to go, so that nothing has to go now: an idle process asks no more.
+    async fn is_at_rest(&self, seen: &mut Seen) -> Result<bool, String> {
+        let Some((last, _)) = seen.at_rest.filter(|(_, at)| at.elapsed() < LOOK_ANYWAY) else {
+            return Ok(false);
+        };
+        let is_at_rest = self.keeper.log.last().await.map_err(|error| with_causes(&error))? == last;
+        if !is_at_rest {
+            seen.at_rest = None;
+        }
+        Ok(is_at_rest)
     }
 
     async fn act(&self, mut found: Found, seen: &mut Seen) -> Result<(), String> {

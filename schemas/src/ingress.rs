@@ -45,6 +45,8 @@ pub struct Refused {
     pub traceparent: Option<TraceParent>,
     /// The CloudEvents `id` of the message, if it is a CloudEvent: what its workflow's first event was caused by.
     pub event_id: Option<String>,
+    /// The CloudEvents `source`, where the workflow has the CloudEvents `id`, which is unique within its source only.
+    pub source: Option<String>,
     /// Everything that is wrong, for a person.
     pub message: String,
 }
@@ -70,6 +72,8 @@ pub struct Ingress {
     pub traceparent: Option<TraceParent>,
     /// The CloudEvents `id` of the message, if it is a CloudEvent: what its workflow's first event was caused by.
     pub event_id: Option<String>,
+    /// The CloudEvents `source`, where the workflow has the CloudEvents `id`, which is unique within its source only.
+    pub source: Option<String>,
 }
 
 impl Ingress {
@@ -112,6 +116,7 @@ fn is_structured(content_type: Option<&str>) -> bool {
 #[derive(Default)]
 struct Form {
     id: Option<String>,
+    source: Option<String>,
     user: Option<String>,
     session: Option<String>,
     traceparent: Option<String>,
@@ -147,6 +152,7 @@ impl Form {
             attribute("ce-dataschema").as_deref(),
         );
         self.id = attribute("ce-id");
+        self.source = attribute("ce-source");
         self.user = attribute("ce-userid");
         self.session = attribute("ce-sessionid");
         self.traceparent = attribute("ce-traceparent");
@@ -159,6 +165,7 @@ impl Form {
         let schema = self.text(top, "dataschema");
         self.attributes(specversion.as_deref(), r#type.as_deref(), schema.as_deref());
         self.id = self.text(top, "id");
+        self.source = self.text(top, "source");
         self.user = self.text(top, "userid");
         self.session = self.text(top, "sessionid");
         self.traceparent = self.text(top, "traceparent");
@@ -214,6 +221,8 @@ impl Form {
     ) -> Result<Ingress, Box<Refused>> {
         let event_id = self.id.clone().filter(|id| (1..=MAX_ID_BYTES).contains(&id.len()));
         let workflow = self.text(data, "workflow_id");
+        let names_itself = workflow.is_none() && self.id.is_some();
+        let source = self.source.take().filter(|_| names_itself);
         let workflow = match (workflow, self.id.take(), header("nats-msg-id")) {
             (Some(id), _, _) => self.id("workflow_id", Some(id)),
             (None, Some(id), _) => self.id("the CloudEvents id", Some(id)),
@@ -250,6 +259,7 @@ impl Form {
                 redo,
                 traceparent,
                 event_id,
+                source,
             }),
             (user, session) => Err(Box::new(Refused {
                 workflow_id,
@@ -257,6 +267,7 @@ impl Form {
                 user_id: user.unwrap_or_else(UserId::unknown),
                 traceparent,
                 event_id,
+                source,
                 message: self.problems.join("; "),
             })),
         }
@@ -326,7 +337,8 @@ impl Form {
     }
 }
 
-fn normalise(text: &str) -> String {
+/// A text as the input stage takes it: trimmed, line ends as `\n`, NUL replaced by U+FFFD.
+pub fn normalise(text: &str) -> String {
     text.trim().replace("\r\n", "\n").replace('\0', "\u{fffd}")
 }
 

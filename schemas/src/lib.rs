@@ -34,7 +34,7 @@ pub use envelope::{DecodeError, EncodeError, Event, Meta, decode, encode, encode
 pub use event::{EventData, EventType};
 pub use failure::{EndedBy, FailureCode, StageName, UnknownStage, WorkflowFailed};
 pub use ids::{IdError, MAX_ID_BYTES, SessionId, UserId, WorkflowId, token};
-pub use ingress::{Ingress, IngressError, IngressLimits, Refused};
+pub use ingress::{Ingress, IngressError, IngressLimits, Refused, normalise};
 pub use live::{LiveFrame, LiveKind, WaitReason};
 pub use money::Usd;
 pub use subject::{Namespace, NamespaceError, Subject, Tokens};

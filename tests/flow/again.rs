@@ -91,6 +91,45 @@ async fn the_first_of_one_batch_has_the_id_and_a_redelivery_tells_nothing_twice(
     assert_eq!(rig.models.calls(PROVIDER), 1);
 }
 
+/// A CloudEvent with the id of these stories, structured or binary.
+fn event_of(rig: &Rig, source: &str, user: &str, session: &str, is_binary: bool) -> u64 {
+    let data = json!({"user_id": user, "session_id": session, "user_input": "hello"});
+    let subject = rig.bus.namespace().bare_input();
+    if is_binary {
+        let headers = [
+            ("ce-specversion", "1.0"),
+            ("ce-type", "user_input_received"),
+            ("ce-id", "order-77"),
+            ("ce-source", source),
+        ];
+        return rig.bus.publish_raw(&subject, &headers, data.to_string());
+    }
+    let event = json!({
+        "specversion": "1.0", "type": "user_input_received", "id": "order-77", "source": source, "data": data,
+    });
+    rig.bus.publish_raw(&subject, &[], event.to_string())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cloud_event_is_known_by_its_source_and_id() {
+    let (rig, _worker) = Rig::running().await;
+    event_of(&rig, "/shop/a", "ada", "a", false);
+    rig.saved(&id("order-77")).await;
+    for is_binary in [false, true] {
+        event_of(&rig, "/shop/a", "ada", "a", is_binary);
+    }
+    rig.pass(Duration::from_secs(1)).await;
+    assert_eq!(failures(&rig, "a"), [], "an event that comes again is the same event, in either mode");
+    let own = [false, true].map(|is_binary| event_of(&rig, "/shop/b", "ada", "a", is_binary));
+    event_of(&rig, "/shop/b", "bob", "b", false);
+    rig.pass(Duration::from_secs(1)).await;
+    let told = failures(&rig, "a").into_iter().map(|(workflow, failed)| (workflow, failed.code));
+    let expected = own.map(|sequence| (format!("order-77-conflict-{sequence}"), FailureCode::Conflict));
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+    assert_eq!(failures(&rig, "b")[0].1.code, FailureCode::Conflict);
+    assert_eq!(rig.models.calls(PROVIDER), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_not_acceptable_at_all_is_told_as_that() {
     let (rig, _worker) = Rig::running().await;

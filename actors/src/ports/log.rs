@@ -60,6 +60,8 @@ pub struct Purge {
 /// The event log.
 #[async_trait]
 pub trait Log: Send + Sync + 'static {
+    /// Sequence of the last message, stored or removed: [`Fill::last`] without the rest, which costs more to find out.
+    async fn last(&self) -> Result<u64, BusError>;
     /// How full it is, and what is still needed. The stages' positions are read when this is called, not before.
     async fn fill(&self) -> Result<Fill, BusError>;
     /// For how long the first message at this sequence or behind it has been stored, by the server's clock; `None` if there is

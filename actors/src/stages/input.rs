@@ -181,7 +181,9 @@ impl InputStage {
     fn accepted(&self, delivery: &Delivery, ingress: Ingress) -> Result<Read, Outcome> {
         let traceparent = self.trace(ingress.traceparent, &ingress.workflow_id);
         let when_busy = ingress.when_busy.unwrap_or(self.when_busy);
-        let fingerprint = Fingerprint::of(&ingress.user_id, &ingress.session_id, &ingress.user_input, None);
+        let source = ingress.source.as_deref();
+        let fingerprint =
+            Fingerprint::of(&ingress.user_id, &ingress.session_id, &ingress.user_input, source);
         let data = EventData::InputValidated(InputValidated {
             request: Request {
                 user_input: ingress.user_input,
@@ -225,7 +227,8 @@ impl InputStage {
         let verdict = Verdict::Refused { failure: FailureRecord::of(&failed) };
         // It may have no text, so all of it is compared.
         let body = String::from_utf8_lossy(&delivery.body);
-        let fingerprint = Fingerprint::of(&refused.user_id, &refused.session_id, &body, None);
+        let fingerprint =
+            Fingerprint::of(&refused.user_id, &refused.session_id, &body, refused.source.as_deref());
         let data = EventData::WorkflowFailed(failed);
         let cause = refused.event_id;
         let event =

@@ -28,13 +28,14 @@ fn the_same_input_in_three_forms_reads_alike() {
         ("ce-specversion", "1.0"),
         ("ce-type", "user_input_received"),
         ("ce-id", "w"),
+        ("ce-source", "%78"),
         ("ce-userid", "u"),
         ("ce-sessionid", "%73"),
     ];
     let bare = read(bare, &[]).unwrap().unwrap();
     assert_eq!(bare.user_input, "hi\nthere");
-    assert_eq!(bare.event_id, None);
-    let event = Ingress { event_id: Some("w".to_owned()), ..bare };
+    assert_eq!((bare.event_id.as_deref(), bare.source.as_deref()), (None, None));
+    let event = Ingress { event_id: Some("w".to_owned()), source: Some("x".to_owned()), ..bare };
     assert_eq!(read(structured, &[]).unwrap().unwrap(), event);
     assert_eq!(read(data, &headers).unwrap().unwrap(), event);
 }
@@ -49,6 +50,20 @@ fn the_workflow_id_is_the_data_s_then_the_event_s_then_the_message_s_then_the_fa
     assert_eq!(id(ce, &[("nats-msg-id", "msg")]), "ce");
     assert_eq!(id(bare, &[("nats-msg-id", "msg")]), "msg");
     assert_eq!(id(bare, &[]), "fallback");
+}
+
+#[test]
+fn a_source_counts_only_where_the_event_s_id_is_the_workflow_s() {
+    let source = |body: &str, headers: &[_]| read(body, headers).unwrap().unwrap().source;
+    let event = r#"{"specversion":"1.0","type":"user_input_received","source":"/shop","id":"ce",
+        "data":{"user_id":"u","session_id":"s","user_input":"x"}}"#;
+    assert_eq!(source(event, &[]).as_deref(), Some("/shop"));
+    let names_its_workflow = &event.replace(r#""user_id""#, r#""workflow_id":"data","user_id""#);
+    assert_eq!(source(names_its_workflow, &[]), None);
+    let has_no_id = &event.replace(r#""id":"ce","#, "");
+    assert_eq!(source(has_no_id, &[("nats-msg-id", "msg")]), None);
+    let refused = read(&event.replace(r#""user_input":"x""#, r#""user_input":"""#), &[]).unwrap().unwrap_err();
+    assert_eq!(refused.source.as_deref(), Some("/shop"));
 }
 
 #[test]

@@ -65,6 +65,10 @@ impl StreamInfo {
 
 #[async_trait]
 impl Log for NatsBus {
+    async fn last(&self) -> Result<u64, BusError> {
+        Ok(StreamInfo::ask(&self.core, self.core.names.events()).await?.state.last_seq)
+    }
+
     async fn fill(&self) -> Result<Fill, BusError> {
         fill(&self.core).await
     }

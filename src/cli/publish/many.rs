@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::{
     end::{End, Saved, is_of},
     message::Message,
+    own::{Whose, whose},
     progress::Progress,
     send::{Sender, Sent},
     tally::Tally,
@@ -166,7 +167,11 @@ async fn deliver(bus: &NatsBus, sender: &Sender, job: Job, wait: bool) -> Delive
     if wait && known_before && sent.is_ok() {
         let Message { session, workflow, user, .. } = &job.message;
         match super::end::stored(bus, session, workflow).await {
-            Ok(found) => stored_end = found.filter(|end| is_of(end, user)),
+            Ok(Some(end)) if is_of(&end, user) && whose(bus, &job.message).await != Whose::Anothers => {
+                stored_end = Some(end);
+            }
+            // That this message is refused is told where ends are watched.
+            Ok(_) => {}
             // It would only have been found sooner.
             Err(error) => tracing::debug!(%error, "end not looked up"),
         }

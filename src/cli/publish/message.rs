@@ -33,6 +33,8 @@ pub(in crate::cli) struct Message {
     pub(super) workflow: WorkflowId,
     pub(super) user: UserId,
     pub(super) session: SessionId,
+    /// What is said.
+    pub(super) text: String,
     pub(super) subject: Subject,
     /// De-duplicates. It tells what is said, too: another message with the same workflow id is not to vanish in the
     /// server, where nobody would tell its publisher.
@@ -72,8 +74,10 @@ impl Input {
     /// Makes the message that this command sends.
     pub(in crate::cli) fn encode(self) -> Result<Message, EncodeError> {
         let said = Fingerprint::of(&self.user, &self.session, &self.text, None);
+        let text = self.text.clone();
         let event = self.event("throughline/cli");
         Ok(Message {
+            text,
             subject: event.subject(),
             body: encode(&event)?.into(),
             workflow: event.meta.workflow_id,

@@ -8,7 +8,7 @@ use std::{
 use serde::Serialize;
 use serde_json::{Map, Value};
 use throughline_actors::ports::bus::BusError;
-use throughline_schemas::{IdError, SessionId, UserId, WorkflowId};
+use throughline_schemas::{IdError, SessionId, UserId, WorkflowId, normalise};
 use tokio::time::Instant;
 
 use super::{
@@ -32,10 +32,14 @@ use crate::{
 /// Longest text read from stdin, in bytes; a NATS message is no longer by default.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
 
-/// What the arguments ask to publish. Whether the text is acceptable is for the workflow to say.
+/// What the arguments ask to publish. Whether a text is acceptable is for the workflow to say, but whoever does not wait
+/// hears nothing of that, and an empty one is a slip of the command line.
 pub(super) fn message(args: &PublishArgs) -> Result<Message, Failure> {
     let id = |flag: &str, error: IdError| Failure::usage(format!("{flag} {error}"));
     let text = text(args.text.as_deref().unwrap_or_default())?;
+    if normalise(&text).is_empty() {
+        return Err(Failure::usage("the text is empty; give one, or `-` to read it from standard input"));
+    }
     let workflow = match &args.workflow_id {
         Some(given) => WorkflowId::new(given).map_err(|error| id("--workflow-id", error))?,
         None => new_workflow_id(),

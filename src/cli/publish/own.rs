@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use throughline_schemas::{EventType, SessionId, Subject, Tokens, UserId};
+use throughline_schemas::{EventType, SessionId, Subject, Tokens, UserId, decode, normalise};
+use tokio::time::Instant;
 
 use super::{end::is_of, message::Message, send::Sent};
 use crate::{
@@ -13,6 +14,8 @@ use crate::{
 /// When it is first looked whether the message was refused because its id belongs to another one; each time after that,
 /// after twice as long, up to the second.
 const LOOK_AFTER: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// How long an end is kept back of which nobody knows what was said: a refusal of this message would come within it.
+const REFUSED_WITHIN: Duration = Duration::from_secs(3);
 
 /// See the module's documentation.
 pub(super) struct OwnEnd {
@@ -23,6 +26,32 @@ pub(super) struct OwnEnd {
     /// Where a conflict in the same session is told.
     refused: Option<Subject>,
     look_after: Duration,
+    message: Message,
+    /// An end that may be this message's, and when it is taken for that.
+    kept_back: Option<(StoredEvent, Instant)>,
+}
+
+/// Whether an end is that of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    Ours,
+    /// Of another message with the same workflow id.
+    Anothers,
+    /// What was said is not stored (any more).
+    Unknown,
+}
+
+/// Whose the end of a workflow is that this message names, if user and session are the message's.
+pub(super) async fn whose(bus: &NatsBus, message: &Message) -> Whose {
+    let validated = Subject::new(EventType::InputValidated, &message.session, &message.workflow);
+    // Whoever cannot be asked says nothing.
+    let stored = bus.last(&validated).await.ok().flatten();
+    let event = stored.and_then(|stored| decode(&stored.body).ok());
+    match event.as_ref().and_then(|event| event.data.request()) {
+        Some(request) if request.user_input == normalise(&message.text) => Whose::Ours,
+        Some(_) => Whose::Anothers,
+        None => Whose::Unknown,
+    }
 }
 
 impl OwnEnd {
@@ -39,18 +68,28 @@ impl OwnEnd {
             session: message.session.clone(),
             refused,
             look_after: LOOK_AFTER.0,
+            message: message.clone(),
+            kept_back: None,
         }
     }
 
-    /// Waits for it. Cancel-safe.
+    /// Waits for it. Not cancel-safe: an end that is being compared would be lost.
     pub(super) async fn wait(&mut self) -> Result<StoredEvent, Failure> {
         let failed = |error| bus_error::failure(&error);
         loop {
             tokio::select! {
                 end = self.ends.next() => {
                     let end = end.map_err(failed)?.ok_or_else(|| Failure::failed("the event log ended"))?;
-                    if self.is_own(&end) {
-                        return Ok(end);
+                    if !self.is_own(&end) {
+                        continue;
+                    }
+                    match whose(&self.bus, &self.message).await {
+                        Whose::Ours => return Ok(end),
+                        Whose::Unknown if self.refused.is_none() => return Ok(end),
+                        Whose::Unknown => {
+                            self.kept_back.get_or_insert((end, Instant::now() + REFUSED_WITHIN));
+                        }
+                        Whose::Anothers => {}
                     }
                 }
                 () = tokio::time::sleep(self.look_after), if self.refused.is_some() => {
@@ -58,6 +97,9 @@ impl OwnEnd {
                     let Some(refused) = &self.refused else { continue };
                     // Looked for again, should the server not answer.
                     if let Ok(Some(end)) = self.bus.last(refused).await {
+                        return Ok(end);
+                    }
+                    if let Some((end, _)) = self.kept_back.take_if(|(_, until)| *until <= Instant::now()) {
                         return Ok(end);
                     }
                 }

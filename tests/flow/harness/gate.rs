@@ -326,6 +326,9 @@ impl Bus for Gate {
 
 #[async_trait]
 impl Log for Gate {
+    async fn last(&self) -> Result<u64, BusError> {
+        self.pass(Op::Fill, String::new(), no_bus, self.bus.last()).await
+    }
     async fn fill(&self) -> Result<Fill, BusError> {
         self.pass(Op::Fill, String::new(), no_bus, self.bus.fill()).await
     }

@@ -55,6 +55,7 @@ pub async fn what_is_not_settled_is_needed(bench: &dyn Bench) {
     soon(None).await;
     let filled = fill(bench).await;
     assert_eq!((filled.first, filled.last, filled.messages), (1, 4, 4), "{filled:?}");
+    assert_eq!(bench.log().last().await.ok(), Some(4));
     assert!(filled.bytes > 0);
 }
 

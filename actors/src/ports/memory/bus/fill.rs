@@ -43,6 +43,11 @@ impl MemoryBus {
 
 #[async_trait]
 impl Log for MemoryBus {
+    async fn last(&self) -> Result<u64, BusError> {
+        let state = self.shared.lock();
+        if state.offline { Err(unavailable("looking at the log")) } else { Ok(state.log.last()) }
+    }
+
     async fn fill(&self) -> Result<Fill, BusError> {
         let now = self.shared.now();
         let state = self.shared.lock();
