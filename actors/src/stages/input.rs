@@ -182,8 +182,7 @@ impl InputStage {
         let traceparent = self.trace(ingress.traceparent, &ingress.workflow_id);
         let when_busy = ingress.when_busy.unwrap_or(self.when_busy);
         let source = ingress.source.as_deref();
-        let fingerprint =
-            Fingerprint::of(&ingress.user_id, &ingress.session_id, &ingress.user_input, source);
+        let fingerprint = Fingerprint::of(&ingress.user_id, &ingress.session_id, &ingress.user_input, source);
         let data = EventData::InputValidated(InputValidated {
             request: Request {
                 user_input: ingress.user_input,

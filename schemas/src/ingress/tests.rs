@@ -62,7 +62,8 @@ fn a_source_counts_only_where_the_event_s_id_is_the_workflow_s() {
     assert_eq!(source(names_its_workflow, &[]), None);
     let has_no_id = &event.replace(r#""id":"ce","#, "");
     assert_eq!(source(has_no_id, &[("nats-msg-id", "msg")]), None);
-    let refused = read(&event.replace(r#""user_input":"x""#, r#""user_input":"""#), &[]).unwrap().unwrap_err();
+    let refused =
+        read(&event.replace(r#""user_input":"x""#, r#""user_input":"""#), &[]).unwrap().unwrap_err();
     assert_eq!(refused.source.as_deref(), Some("/shop"));
 }
 
