@@ -22,6 +22,7 @@ mod listening;
 mod llama;
 mod llm;
 mod llmock;
+mod mistakes;
 mod nats_cluster;
 mod nats_server;
 mod outages;

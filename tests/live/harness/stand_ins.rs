@@ -13,7 +13,8 @@ const STAND_INS: [&str; 5] = ["model", "customers", "customer_orders", "orders",
 pub struct StandIns {
     _program: Program,
     http: reqwest::Client,
-    base: String,
+    /// Where they listen.
+    pub base: String,
     /// The configuration that uses them.
     pub config: String,
 }
