@@ -6,6 +6,7 @@ mod database;
 mod error;
 mod kept;
 mod known;
+mod look;
 pub mod namespaces;
 mod operation;
 pub mod postgres;
@@ -14,4 +15,5 @@ pub mod sqlite;
 mod text;
 
 pub use database::{Database, DatabaseError};
+pub use look::{Looked, Tables, look};
 pub use namespaces::{Beat, Peeked, Stranger, peek, peek_end};

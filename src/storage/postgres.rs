@@ -8,6 +8,7 @@ mod apply;
 mod code;
 mod connection;
 mod context;
+mod look;
 mod migrate;
 mod namespaces;
 mod nul;
@@ -32,6 +33,7 @@ use tokio::time::timeout;
 pub use self::server::ServerFacts;
 pub(super) use self::{
     code::meaning,
+    look::look,
     namespaces::{peek, peek_end},
 };
 use self::{

@@ -7,6 +7,7 @@ mod answers;
 mod batch;
 mod code;
 mod file;
+mod look;
 mod mend;
 mod namespaces;
 mod probe;
@@ -32,6 +33,7 @@ use tokio::time::timeout;
 
 pub(super) use self::{
     code::meaning,
+    look::look,
     namespaces::{peek, peek_end},
 };
 use self::{file::DatabaseFile, turns::Reading};

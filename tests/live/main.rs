@@ -5,6 +5,7 @@ mod bad_input;
 mod bus;
 mod causes;
 mod chaos;
+mod checks;
 mod containers;
 mod crashes;
 mod dead_letters;

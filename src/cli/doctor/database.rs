@@ -1,11 +1,12 @@
-//! Whether the database opens, has its tables and can be written to.
+//! Whether the database opens, has its tables and can be written to. Nothing is changed to find out.
 
-use std::{error::Error, fs::OpenOptions, path::Path, str::FromStr, time::Duration};
+use std::{error::Error, path::Path, str::FromStr, time::Duration};
 
+use rustix::fs::{Access, access};
 use sqlx::sqlite::SqliteConnectOptions;
 use throughline_actors::{
     cause::told,
-    ports::store::{Store, StoreError, StoreTrouble},
+    ports::store::{StoreError, StoreTrouble},
 };
 
 use super::{
@@ -13,57 +14,75 @@ use super::{
     postgres,
 };
 use crate::{
-    app::{AdapterError, open_store},
+    app::{AdapterError, database_url},
     cli::exit::with_causes,
     config::{Config, Env},
-    storage::{Database, DatabaseError},
+    storage::{DatabaseError, Looked, Tables, look},
 };
 
-/// How long opening and asking may take; opening waits for the locks of other processes.
+/// How long connecting and asking may take.
 const LIMIT: Duration = Duration::from_secs(12);
 pub(super) const NAME: &str = "database";
 
-/// Opens an existing database as a worker would, which brings its tables up to date. One that does not exist is
-/// not created.
+/// Looks at the database and changes nothing: its tables are made and migrated by the first worker.
 pub(super) async fn check(config: &Config, env: &Env) -> Finding {
     within(NAME, LIMIT, async {
-        let url = config.database.url.to_string();
-        if config.database.url.expose().starts_with("sqlite:")
-            && let Ok(options) = SqliteConnectOptions::from_str(config.database.url.expose())
-            && !options.get_filename().exists()
-        {
-            // The folder of the default is made with it.
-            return match &config.database.default_file {
-                Some(file) if !file.parent().is_some_and(Path::is_dir) => {
-                    let detail =
-                        format!("{} does not exist yet; the first worker creates it", file.display());
-                    Finding::ok(NAME, detail)
-                }
-                Some(_) | None => to_be_created(options.get_filename()),
-            };
-        }
-        let store = match open_store(config, env).await {
-            Ok(store) => store,
-            Err(error) => return not_open(&url, &error),
+        let shown = config.database.url.to_string();
+        let looked = match database_url(config, env) {
+            Ok(url) => look(url.expose()).await,
+            Err(error) => return not_open(&error),
         };
-        let answered = match &store {
-            Database::Sqlite(store) => store.ping().await.map(|()| {
-                Finding::ok(NAME, format!("{url} opens, its tables are up to date, it can be written to"))
-            }),
-            Database::Postgres(store) => {
-                store.server().await.map(|server| postgres::judge(&url, &server, config))
+        match looked {
+            Ok(Looked::NoFile) => not_there(config),
+            Ok(Looked::File(tables)) => {
+                judge_tables(&format!("{shown} opens and can be written to"), &tables)
             }
-        };
-        store.close().await;
-        answered.unwrap_or_else(|error| trouble(&url, &error))
+            Ok(Looked::Server(server, tables)) => postgres::judge(&shown, &server, &tables, config),
+            Err(DatabaseError::Store(error)) => trouble(&shown, &error),
+            Err(source @ DatabaseError::Unknown) => not_open(&AdapterError::Store { url: shown, source }),
+        }
     })
     .await
 }
 
-fn not_open(url: &str, error: &AdapterError) -> Finding {
+/// What is said of a database that is fine but for its tables, perhaps.
+pub(super) fn judge_tables(seen: &str, tables: &Tables) -> Finding {
+    match tables {
+        Tables::Current => Finding::ok(NAME, format!("{seen}; its tables are up to date")),
+        Tables::None => {
+            Finding::ok(NAME, format!("{seen}; it has no tables yet, the first worker makes them"))
+        }
+        Tables::Earlier { pending } => Finding::warn(
+            NAME,
+            format!(
+                "{seen}; its tables are of an earlier version, and the first worker migrates them: {}",
+                pending.join(", ")
+            ),
+            "back it up and stop the workers of the earlier version before you start one of this version",
+        ),
+    }
+}
+
+/// A file that is not there is not created to find out whether it could be.
+fn not_there(config: &Config) -> Finding {
+    let file = match &config.database.default_file {
+        // Its folder is made with it.
+        Some(file) if !file.parent().is_some_and(Path::is_dir) => {
+            let detail = format!("{} does not exist yet; the first worker creates it", file.display());
+            return Finding::ok(NAME, detail);
+        }
+        Some(file) => file.clone(),
+        None => match SqliteConnectOptions::from_str(config.database.url.expose()) {
+            Ok(options) => options.get_filename().to_owned(),
+            Err(error) => return Finding::fail(NAME, told(&error), "correct database.url"),
+        },
+    };
+    to_be_created(&file)
+}
+
+fn not_open(error: &AdapterError) -> Finding {
     match error {
-        AdapterError::Store { source: DatabaseError::Store(error), .. } => trouble(url, error),
-        AdapterError::Store { source: DatabaseError::Unknown, .. }
+        AdapterError::Store { .. }
         | AdapterError::Namespace(_)
         | AdapterError::Secret { .. }
         | AdapterError::Nats(_)
@@ -114,14 +133,10 @@ fn to_be_created(file: &Path) -> Finding {
         let advice = format!("create the folder {}, or correct database.url", folder.display());
         return Finding::fail(NAME, format!("{shown} cannot be created"), advice);
     }
-    let probe = folder.join(format!(".throughline-doctor-{}", std::process::id()));
-    match OpenOptions::new().write(true).create_new(true).open(&probe) {
-        Ok(_) => {
-            // Nothing depends on it; the worst is an empty file.
-            let _ = std::fs::remove_file(&probe);
-            Finding::ok(NAME, format!("{shown} does not exist yet; the first worker creates it"))
-        }
+    match access(folder, Access::WRITE_OK | Access::EXEC_OK) {
+        Ok(()) => Finding::ok(NAME, format!("{shown} does not exist yet; the first worker creates it")),
         Err(error) => {
+            let error = std::io::Error::from(error);
             let advice = format!("make {} writable, or correct database.url", folder.display());
             Finding::fail(NAME, format!("{shown} cannot be created: {error}"), advice)
         }
@@ -134,7 +149,7 @@ mod tests {
     use sqlx::{Connection, SqliteConnection};
 
     use super::*;
-    use crate::{cli::doctor::finding::Status, config::Layers};
+    use crate::{app::open_store, cli::doctor::finding::Status, config::Layers};
 
     fn config(file: &Path) -> Config {
         let url = toml::Value::from(format!("sqlite://{}", file.display()));

@@ -1,16 +1,35 @@
 //! Whether a PostgreSQL server keeps what it answers.
 
-use super::{database::NAME, finding::Finding};
-use crate::{config::Config, storage::postgres::ServerFacts};
+use throughline_actors::ports::store::StoreTrouble;
+
+use super::{
+    database::{NAME, judge_tables},
+    finding::Finding,
+};
+use crate::{
+    config::Config,
+    storage::{Tables, postgres::ServerFacts},
+};
 
 /// `url` is shown as it is, so it must be without its password.
-pub(super) fn judge(url: &str, server: &ServerFacts, config: &Config) -> Finding {
+pub(super) fn judge(url: &str, server: &ServerFacts, tables: &Tables, config: &Config) -> Finding {
     let seen = format!("{url} (PostgreSQL {})", server.version);
     if server.is_standby {
         return Finding::fail(
             NAME,
             format!("{seen} is a standby and takes no writes"),
             "set database.url to the primary",
+        );
+    }
+    if server.is_read_only {
+        let advice = StoreTrouble::ReadOnly.advice();
+        return Finding::fail(NAME, format!("{seen}: {}", StoreTrouble::ReadOnly.what()), advice);
+    }
+    if *tables != Tables::Current && !server.may_make_tables {
+        return Finding::fail(
+            NAME,
+            format!("{seen} lacks tables of this version, and this user may not make them"),
+            "grant it CREATE on the first schema of its search_path, or start the first worker as a user who may",
         );
     }
     let off: Vec<&str> = [
@@ -39,7 +58,7 @@ pub(super) fn judge(url: &str, server: &ServerFacts, config: &Config) -> Finding
             "lower database.max_connections, or raise max_connections of the server",
         );
     }
-    Finding::ok(NAME, format!("{seen}: its tables are up to date, and it flushes before it answers"))
+    judge_tables(&format!("{seen} flushes before it answers"), tables)
 }
 
 #[cfg(test)]
@@ -55,6 +74,8 @@ mod tests {
             writes_full_pages: true,
             is_standby: false,
             max_connections: 100,
+            is_read_only: false,
+            may_make_tables: true,
         }
     }
 
@@ -62,12 +83,34 @@ mod tests {
     #[allow(clippy::unwrap_used)]
     fn a_server_that_may_lose_answers_is_named_with_its_setting() {
         let config = Layers::default().load_text("t.toml", "").unwrap();
-        let judge = |server: ServerFacts| judge("postgres://h/d", &server, &config);
+        let judge = |server: ServerFacts| judge("postgres://h/d", &server, &Tables::Current, &config);
         assert_eq!(judge(facts()).status, Status::Ok);
         let lossy = judge(ServerFacts { flushes: false, waits_for_flush: false, ..facts() });
         assert_eq!(lossy.status, Status::Warn);
         assert!(lossy.detail.ends_with("fsync = off, synchronous_commit = off"), "{}", lossy.detail);
         assert_eq!(judge(ServerFacts { is_standby: true, ..facts() }).status, Status::Fail);
         assert_eq!(judge(ServerFacts { max_connections: 7, ..facts() }).status, Status::Warn);
+        assert_eq!(judge(ServerFacts { is_read_only: true, ..facts() }).status, Status::Fail);
+    }
+
+    #[test]
+    #[allow(clippy::unwrap_used)]
+    fn tables_that_are_not_there_yet_are_the_first_workers_who_must_be_allowed_to_make_them() {
+        let config = Layers::default().load_text("t.toml", "").unwrap();
+        let judge = |tables: &Tables, may_make_tables| {
+            super::judge("postgres://h/d", &ServerFacts { may_make_tables, ..facts() }, tables, &config)
+        };
+        let earlier = Tables::Earlier { pending: vec!["5 identity".to_owned()] };
+        assert_eq!(judge(&Tables::None, true).status, Status::Ok);
+        let migrated = judge(&earlier, true);
+        assert_eq!(migrated.status, Status::Warn);
+        assert!(
+            migrated.detail.ends_with("the first worker migrates them: 5 identity"),
+            "{}",
+            migrated.detail
+        );
+        assert_eq!(judge(&Tables::Current, false).status, Status::Ok);
+        assert_eq!(judge(&Tables::None, false).status, Status::Fail);
+        assert_eq!(judge(&earlier, false).status, Status::Fail);
     }
 }

@@ -24,10 +24,7 @@ struct EncodingError(String);
 /// Brings the tables up to date: all or nothing, and one process at a time. Nothing is written, and no right to create
 /// anything is needed, when they are.
 pub(super) async fn run(connection: &mut PgConnection, namespace: &str) -> Result<(), sqlx::Error> {
-    let encoding: String = sqlx::query_scalar("SHOW server_encoding").fetch_one(&mut *connection).await?;
-    if encoding != ENCODING {
-        return Err(sqlx::Error::Configuration(Box::new(EncodingError(encoding))));
-    }
+    check_encoding(connection).await?;
     let mut migrator = migrations();
     if is_up_to_date(&migrator, connection).await? {
         return adopt(connection, namespace).await;
@@ -41,6 +38,16 @@ pub(super) async fn run(connection: &mut PgConnection, namespace: &str) -> Resul
     migrator.set_locking(false).run_direct(None, &mut *transaction, false).await?;
     adopt(&mut transaction, namespace).await?;
     transaction.commit().await
+}
+
+/// Whether the database can hold any text.
+pub(super) async fn check_encoding(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let encoding: String = sqlx::query_scalar("SHOW server_encoding").fetch_one(connection).await?;
+    if encoding == ENCODING {
+        Ok(())
+    } else {
+        Err(sqlx::Error::Configuration(Box::new(EncodingError(encoding))))
+    }
 }
 
 /// Rows of versions that knew no namespaces become those of the first one that comes. Nothing is written, and no right
@@ -88,7 +95,7 @@ async fn is_up_to_date(migrator: &Migrator, connection: &mut PgConnection) -> Re
         .eq(applied.iter().map(|(version, checksum)| (*version, checksum.as_slice()))))
 }
 
-fn migrations() -> Migrator {
+pub(super) fn migrations() -> Migrator {
     let embedded = [
         (
             1,

@@ -193,7 +193,7 @@ impl Statement for PeekEnd<'_> {
 
 /// See [`crate::storage::peek`].
 pub(in crate::storage) async fn peek(url: &str, namespace: &str) -> Result<Peeked, StoreError> {
-    look(url, &Peek { namespace }).await
+    look_once(READING, url, &Peek { namespace }).await
 }
 
 /// See [`crate::storage::peek_end`].
@@ -202,16 +202,20 @@ pub(in crate::storage) async fn peek_end(
     namespace: &str,
     workflow: &str,
 ) -> Result<bool, StoreError> {
-    look(url, &PeekEnd { namespace, workflow }).await
+    look_once(READING, url, &PeekEnd { namespace, workflow }).await
 }
 
-async fn look<S: Statement>(url: &str, statement: &S) -> Result<S::Answer, StoreError> {
+pub(super) async fn look_once<S: Statement>(
+    context: &'static str,
+    url: &str,
+    statement: &S,
+) -> Result<S::Answer, StoreError> {
     let connections = Connections::new(url, 1, Limits::default())?;
     let asked = async {
         let lease = connections.get().await?;
         connections.run(lease, statement).await
     };
-    let answer = asked.await.map_err(|e| error::from_sqlx(READING, e));
+    let answer = asked.await.map_err(|e| error::from_sqlx(context, e));
     connections.close();
     answer
 }

@@ -7,7 +7,8 @@ use super::connection::Statement;
 const ASK: &str = "SELECT
     current_setting('server_version'), current_setting('fsync') = 'on',
     current_setting('synchronous_commit') <> 'off', current_setting('full_page_writes') = 'on', pg_is_in_recovery(),
-    current_setting('max_connections')::integer";
+    current_setting('max_connections')::integer, current_setting('default_transaction_read_only') = 'on',
+    coalesce(has_schema_privilege(current_schema(), 'CREATE'), FALSE)";
 
 /// What a worker depends on, as the server sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,10 @@ pub struct ServerFacts {
     pub is_standby: bool,
     /// Connections that it takes from everybody.
     pub max_connections: i32,
+    /// Transactions of this user in this database write nothing: `default_transaction_read_only`.
+    pub is_read_only: bool,
+    /// This user may make tables in the schema where they belong.
+    pub may_make_tables: bool,
 }
 
 pub(super) struct AskServer;
@@ -41,6 +46,8 @@ impl Statement for AskServer {
             writes_full_pages: row.try_get(3)?,
             is_standby: row.try_get(4)?,
             max_connections: row.try_get(5)?,
+            is_read_only: row.try_get(6)?,
+            may_make_tables: row.try_get(7)?,
         })
     }
 }

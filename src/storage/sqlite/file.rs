@@ -192,7 +192,7 @@ async fn migrate(connection: &mut SqliteConnection, namespace: &str) -> Result<(
     Ok(())
 }
 
-fn migrations() -> Migrator {
+pub(super) fn migrations() -> Migrator {
     let embedded = [
         (
             1,

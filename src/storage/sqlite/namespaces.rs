@@ -1,11 +1,9 @@
 //! Identity and workers of a namespace. Asked rarely, so each call has a connection of its own.
 
-use std::str::FromStr;
-
-use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{Connection, Row, SqliteConnection};
 use throughline_actors::ports::store::{Mark, StoreError};
 
-use super::SqliteStore;
+use super::{SqliteStore, look};
 use crate::storage::{
     error,
     namespaces::{Beat, Peeked, Stranger, WORKER_COUNTS_FOR, seconds},
@@ -121,15 +119,15 @@ async fn read(connection: &mut SqliteConnection, namespace: &str) -> Result<Opti
 
 /// See [`crate::storage::peek`].
 pub(in crate::storage) async fn peek(url: &str, namespace: &str) -> Result<Peeked, StoreError> {
-    let Some(mut connection) = look(url).await? else { return Ok(Peeked::Missing) };
-    let peeked = async {
+    let peeked = look::read(url, READING, async |connection| {
         let table = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'namespaces'";
-        let tables: i64 = sqlx::query_scalar(table).fetch_one(&mut connection).await?;
-        if tables == 0 { Ok(None) } else { read(&mut connection, namespace).await }
-    };
-    let identity = peeked.await.map_err(failed)?;
-    connection.close().await.map_err(failed)?;
-    Ok(identity.map_or(Peeked::Nothing, Peeked::Identity))
+        let tables: i64 = sqlx::query_scalar(table).fetch_one(&mut *connection).await?;
+        if tables == 0 { Ok(None) } else { read(connection, namespace).await }
+    });
+    Ok(match peeked.await? {
+        None => Peeked::Missing,
+        Some(identity) => identity.map_or(Peeked::Nothing, Peeked::Identity),
+    })
 }
 
 /// See [`crate::storage::peek_end`].
@@ -138,23 +136,10 @@ pub(in crate::storage) async fn peek_end(
     namespace: &str,
     workflow: &str,
 ) -> Result<bool, StoreError> {
-    let Some(mut connection) = look(url).await? else { return Ok(false) };
-    let known = sqlx::query_scalar(ENDED).bind(namespace).bind(workflow).fetch_one(&mut connection).await;
-    let known: i64 = known.map_err(failed)?;
-    connection.close().await.map_err(failed)?;
-    Ok(known > 0)
-}
-
-/// A connection that cannot write; `None` if there is no file.
-async fn look(url: &str) -> Result<Option<SqliteConnection>, StoreError> {
-    let options = SqliteConnectOptions::from_str(url).map_err(failed)?.read_only(true);
-    let options = sqlx::ConnectOptions::disable_statement_logging(options).create_if_missing(false);
-    if !options.get_filename().exists() {
-        return Ok(None);
-    }
-    SqliteConnection::connect_with(&options).await.map(Some).map_err(failed)
-}
-
-fn failed(error: sqlx::Error) -> StoreError {
-    error::from_sqlx(READING, error)
+    let known = look::read(url, READING, async |connection| {
+        let known: i64 =
+            sqlx::query_scalar(ENDED).bind(namespace).bind(workflow).fetch_one(connection).await?;
+        Ok(known > 0)
+    });
+    Ok(known.await?.unwrap_or(false))
 }
