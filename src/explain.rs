@@ -11,13 +11,14 @@ use throughline_actors::reenact::Past;
 use throughline_schemas::{
     EventData, EventType, Ingress, IngressLimits, Timestamp, Usage, Usd, WorkflowFailed, WorkflowId,
     event::{
-        ExternalDataFetched, ResponseGenerated,
+        ResponseGenerated,
         context::{Context, Turn},
         external::SourceResult,
         generation::{Attempt, Message, Prompt, Response, Route},
     },
 };
 
+use proof::Fetched;
 pub use proof::{Proof, Renderer};
 pub use uses::{Use, UseOf, UseOfError, Uses};
 
@@ -193,7 +194,7 @@ impl<'a> Explanation<'a> {
                     .map(|r| r.prompt.window.as_ref().map_or(0, |window| window.summarised_turns)),
             }),
             sources: match (fetched, failure) {
-                (Some(fetched), _) => Some(&fetched.external),
+                (Some(fetched), _) => Some(&fetched.data.external),
                 (None, Some(failed)) if !failed.external.is_empty() => Some(&failed.external),
                 (None, _) => None,
             },
@@ -218,9 +219,10 @@ fn response(past: &Past) -> Option<&ResponseGenerated> {
     }
 }
 
-fn fetched(past: &Past) -> Option<&ExternalDataFetched> {
-    match past.event(EventType::ExternalDataFetched).map(|stored| &stored.event.data) {
-        Some(EventData::ExternalDataFetched(fetched)) => Some(fetched),
+fn fetched(past: &Past) -> Option<Fetched<'_>> {
+    let event = &past.event(EventType::ExternalDataFetched)?.event;
+    match &event.data {
+        EventData::ExternalDataFetched(data) => Some(Fetched { meta: &event.meta, data }),
         _ => None,
     }
 }
@@ -231,7 +233,7 @@ fn context(past: &Past) -> Option<&Context> {
         Some(EventData::ContextRetrieved(retrieved)) => Some(&retrieved.context),
         _ => None,
     };
-    fetched(past).map(|fetched| &fetched.context).or_else(retrieved)
+    fetched(past).map(|fetched| &fetched.data.context).or_else(retrieved)
 }
 
 fn request(past: &Past) -> Option<&throughline_schemas::event::input::Request> {
@@ -261,7 +263,7 @@ fn input(past: &Past) -> Option<Input<'_>> {
 
 fn prompt<'a>(
     response: Option<&'a ResponseGenerated>,
-    fetched: Option<&'a ExternalDataFetched>,
+    fetched: Option<Fetched<'_>>,
     failure: Option<&WorkflowFailed>,
     renderer: &Renderer,
 ) -> Option<Asked<'a>> {

@@ -1,19 +1,26 @@
 //! Prompts: minijinja templates, rendered from what earlier stages gathered.
 //!
-//! A prompt is a *system* message from a template that sees no user data at all, the earlier turns, one user message
+//! A prompt is a *system* message from a template that sees no retrieved data, the earlier turns, one user message
 //! with the retrieved data as delimited JSON blocks, and the user's own words, verbatim, as the last message. JSON in
 //! the blocks is written with `<`, `>` and `&` escaped, so no text inside can close a block or open another.
+//! Both templates see the message that is answered, see [`MessageValues`].
 
 use std::fmt::Write;
 
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value, context, syntax::SyntaxConfig};
 use serde::Serialize;
+use serde_json::{Map, Value as Json};
 use sha2::{Digest, Sha256};
-use throughline_schemas::event::{
-    ExternalDataFetched,
-    external::{SourceResult, SourceStatus},
-    generation::{Message, Role},
+use throughline_schemas::{
+    Meta,
+    event::{
+        ExternalDataFetched,
+        external::{SourceResult, SourceStatus},
+        generation::{Message, Role},
+    },
 };
+
+use crate::message_values::{ALWAYS, LANGUAGE, METADATA, MessageValues};
 
 /// Work that one rendering may cost, in template instructions; ends endless loops in a template.
 const RENDER_FUEL: u64 = 1_000_000;
@@ -34,6 +41,8 @@ pub struct PromptTemplate {
     id: String,
     hash: String,
     environment: Environment<'static>,
+    /// Whether the data template speaks of the message itself, so that it has something to say without any data.
+    data_needs_no_data: bool,
 }
 
 /// What the data template sees of one source; nothing if the source was not asked.
@@ -58,6 +67,28 @@ pub(crate) fn delimited_json(data: &impl Serialize) -> String {
     json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }
 
+/// JSON as templates see it.
+fn object(fields: &Map<String, Json>) -> Value {
+    Value::from_pairs(fields.iter().map(|(name, field)| (name.clone(), value(field))))
+}
+
+fn value(json: &Json) -> Value {
+    match json {
+        Json::Null => Value::from(()),
+        Json::Bool(flag) => Value::from(*flag),
+        Json::String(text) => Value::from(text.as_str()),
+        Json::Array(items) => items.iter().map(value).collect(),
+        Json::Object(fields) => object(fields),
+        // What no number of ours holds is written as it came.
+        Json::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+            (Some(number), _, _) => Value::from(number),
+            (None, Some(number), _) => Value::from(number),
+            (None, None, Some(number)) => Value::from(number),
+            (None, None, None) => Value::from(number.to_string()),
+        },
+    }
+}
+
 impl PromptTemplate {
     /// Compiles the two templates.
     pub fn new(id: &str, system: &str, data: &str) -> Result<Self, PromptError> {
@@ -76,7 +107,10 @@ impl PromptTemplate {
             let _ = write!(hash, "{byte:02x}");
             hash
         });
-        Ok(Self { id: id.to_owned(), hash, environment })
+        let used = environment.get_template(DATA).map_err(failed)?.undeclared_variables(false);
+        let of_message = |name: &&str| used.contains(*name);
+        let data_needs_no_data = ALWAYS.iter().chain(&[METADATA, LANGUAGE]).any(|name| of_message(&name));
+        Ok(Self { id: id.to_owned(), hash, environment, data_needs_no_data })
     }
 
     /// The template's name.
@@ -93,14 +127,17 @@ impl PromptTemplate {
     /// `max_history_chars` in all.
     pub fn render(
         &self,
+        meta: &Meta,
         event: &ExternalDataFetched,
         max_history_chars: usize,
     ) -> Result<(Vec<Message>, usize), PromptError> {
         let failed = |error| PromptError { id: self.id.clone(), error };
-        let system =
-            self.environment.get_template(SYSTEM).and_then(|t| t.render(context! {})).map_err(failed)?;
-
         let preferences = &event.context.preferences;
+        let message = MessageValues::of(meta, &event.request, preferences);
+        let message = object(message.all());
+        let system =
+            self.environment.get_template(SYSTEM).and_then(|t| t.render(message.clone())).map_err(failed)?;
+
         let preferences = (!preferences.is_empty()).then(|| delimited_json(preferences));
         let sources: Vec<_> =
             event.external.iter().filter_map(|(name, result)| block(name, result)).collect();
@@ -122,13 +159,16 @@ impl PromptTemplate {
             messages.push(Message { role: Role::User, content: turn.user.clone() });
             messages.push(Message { role: Role::Assistant, content: turn.assistant.clone() });
         }
-        if has_data {
+        if has_data || self.data_needs_no_data {
             let data = self
                 .environment
                 .get_template(DATA)
-                .and_then(|t| t.render(context! { preferences, sources }))
+                .and_then(|t| t.render(context! { preferences, sources, ..message }))
                 .map_err(failed)?;
-            messages.push(Message { role: Role::User, content: data.trim().to_owned() });
+            let content = data.trim().to_owned();
+            if has_data || !content.is_empty() {
+                messages.push(Message { role: Role::User, content });
+            }
         }
         messages.push(Message { role: Role::User, content: event.request.user_input.clone() });
         Ok((messages, first_kept))
@@ -142,7 +182,7 @@ mod tests {
 
     use serde_json::json;
     use throughline_schemas::{
-        Millis, Timestamp, WorkflowId,
+        Millis, SessionId, Timestamp, TraceParent, UserId, WorkflowId,
         event::{
             context::{Context, Turn},
             input::Request,
@@ -162,6 +202,7 @@ mod tests {
             calls: 1,
             duration_ms: Millis::default(),
             failed_calls: Vec::new(),
+            requests: Vec::new(),
         };
         let skipped = SourceResult {
             status: SourceStatus::Skipped,
@@ -170,6 +211,7 @@ mod tests {
             calls: 0,
             duration_ms: Millis::default(),
             failed_calls: Vec::new(),
+            requests: Vec::new(),
         };
         let turn = |n: usize| Turn {
             workflow_id: WorkflowId::new(format!("w{n}")).unwrap(),
@@ -197,10 +239,24 @@ mod tests {
         }
     }
 
+    fn meta() -> Meta {
+        Meta {
+            id: "w4.external_data_fetched".to_owned(),
+            source: "throughline/external".to_owned(),
+            time: Timestamp::from_unix_ms(1_000_000_000_000),
+            workflow_id: WorkflowId::new("w4").unwrap(),
+            session_id: SessionId::new("s").unwrap(),
+            user_id: UserId::new("u").unwrap(),
+            causation_id: None,
+            traceparent: TraceParent::root(1, 1),
+            attempt: 1,
+        }
+    }
+
     fn render(event: &ExternalDataFetched, max_history_chars: usize) -> Vec<Message> {
         PromptTemplate::new("assistant", SYSTEM_TEMPLATE, DATA_TEMPLATE)
             .unwrap()
-            .render(event, max_history_chars)
+            .render(&meta(), event, max_history_chars)
             .unwrap()
             .0
     }
@@ -263,9 +319,38 @@ mod tests {
     }
 
     #[test]
+    fn both_templates_see_the_message() {
+        let all = "{{ user_id }} {{ session_id }} {{ workflow_id }} {{ time }} {{ date }} {{ language }} \
+                   {{ metadata.shop }} {{ metadata.cart.items[1] + 1 }} {{ user_input }}";
+        let template = PromptTemplate::new("p", all, &format!("{all} {{{{ preferences }}}}")).unwrap();
+        let mut event = fetched("hi {{ 1 }}", json!({}));
+        event.request.metadata =
+            json!({"shop": "Oslo", "language": "nb", "cart": {"items": [1, 2]}}).as_object().unwrap().clone();
+        let messages = template.render(&meta(), &event, 0).unwrap().0;
+        let expected = "u s w4 1970-01-01T00:00:00Z 1970-01-01 nb Oslo 3 hi {{ 1 }}";
+        assert_eq!(messages[0].content, expected);
+        assert_eq!(messages[1].content, format!("{expected} {{\"tone\":\"brief\"}}"));
+    }
+
+    #[test]
+    fn a_data_template_that_speaks_of_the_message_speaks_also_when_there_is_no_data() {
+        let mut event = fetched("hi", json!({}));
+        event.context.preferences.clear();
+        event.external.clear();
+        let contents = |data: &str| -> Vec<String> {
+            let (messages, _) =
+                PromptTemplate::new("p", "s", data).unwrap().render(&meta(), &event, 0).unwrap();
+            messages.into_iter().map(|message| message.content).collect()
+        };
+        assert_eq!(contents("Today is {{ date }}."), ["s", "Today is 1970-01-01.", "hi"]);
+        assert_eq!(contents("Data: {{ sources }}"), ["s", "hi"], "as ever");
+        assert_eq!(contents("{% if metadata %}x{% endif %}"), ["s", "hi"], "nothing is no message");
+    }
+
+    #[test]
     fn a_template_that_names_what_is_not_there_says_so() {
         let template = PromptTemplate::new("broken", "hello {{ nobody }}", "").unwrap();
-        let error = template.render(&fetched("hi", json!({})), 0).unwrap_err();
+        let error = template.render(&meta(), &fetched("hi", json!({})), 0).unwrap_err();
         assert!(error.to_string().contains("broken"), "{error}");
         assert!(PromptTemplate::new("broken", "{% if %}", "").is_err());
     }

@@ -1,23 +1,33 @@
-//! Which sources a text asks for, and with which URLs. Pure: the text decides, nothing is called.
+//! Which sources a message asks for, and with which requests. Pure: the message decides, nothing is called.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use regex::Regex;
-use throughline_schemas::{SessionId, UserId, WorkflowId};
+use throughline_schemas::event::external::SourceRequest;
 
-use crate::dependency::DependencyPolicy;
+use crate::{
+    dependency::DependencyPolicy,
+    message_values::{METADATA, MessageValues},
+};
 
 /// What stays unescaped in a value that is put into a URL: RFC 3986's unreserved characters.
 const VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Longest URL on record, in characters.
+const MAX_RECORDED_URL: usize = 2_000;
+/// What stands on every event, and is not repeated beside a request.
+const ON_THE_EVENT: [&str; 4] = ["user_id", "session_id", "workflow_id", "user_input"];
 
 /// One external data source.
 #[derive(Debug, Clone)]
 pub struct SourceSpec {
     /// Its name in events, prompts and metrics.
     pub name: String,
-    /// URL with `{placeholders}`: `user_id`, `session_id`, `workflow_id`, and what `extract` or `defaults` name.
+    /// URL with `{placeholders}`: what the message has, see [`MessageValues`], and what `extract` or `defaults` name.
     pub url: String,
+    /// The same without passwords, for the record.
+    pub recorded_url: String,
     /// If not empty, the source is asked only when the text mentions one of these; see [`mentions`].
     pub keywords: Vec<String>,
     /// Values taken from the text: the first capture group, or the whole match.
@@ -36,24 +46,28 @@ pub struct SourceSpec {
     pub policy: DependencyPolicy,
 }
 
-/// Who is asking; values for the built-in placeholders.
-#[derive(Debug, Clone, Copy)]
-pub struct Asker<'a> {
-    /// For `{user_id}`.
-    pub user: &'a UserId,
-    /// For `{session_id}`.
-    pub session: &'a SessionId,
-    /// For `{workflow_id}`.
-    pub workflow: &'a WorkflowId,
-}
-
 /// What to do about one source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plan {
     /// The text does not ask for it.
     Skip,
-    /// Fetch these; one URL, or several when `max_matches` is over one.
-    Fetch(Vec<String>),
+    /// Fetch these; one, or several when `max_matches` is over one.
+    Fetch(Vec<Planned>),
+}
+
+/// One request to a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    /// The complete URL, values percent-encoded.
+    pub url: String,
+    /// What is written down of it.
+    pub recorded: SourceRequest,
+}
+
+/// Whether a placeholder comes from the message and nothing else: from what a text says, it would let the text choose
+/// whose data is fetched.
+pub fn is_of_message(name: &str) -> bool {
+    ON_THE_EVENT.contains(&name) || name.strip_prefix(METADATA).is_some_and(|path| path.starts_with('.'))
 }
 
 /// Whether `text` mentions `keyword`: anywhere, whatever the case, but not in the middle of a word, so that
@@ -79,41 +93,50 @@ impl SourceSpec {
         url.split('{').skip(1).filter_map(|rest| rest.split_once('}')).map(|(name, _)| name).collect()
     }
 
-    /// Decides for one text.
-    pub fn plan(&self, text: &str, asker: Asker<'_>) -> Plan {
-        if !self.keywords.is_empty() && !self.keywords.iter().any(|keyword| mentions(text, keyword)) {
+    /// Decides for one message.
+    pub fn plan(&self, message: &MessageValues) -> Plan {
+        let text = message.text("user_input").unwrap_or_default();
+        if !self.keywords.is_empty() && !self.keywords.iter().any(|keyword| mentions(&text, keyword)) {
             return Plan::Skip;
         }
-        let mut urls = vec![self.url.clone()];
+        let mut filled: Vec<BTreeMap<&str, String>> = vec![BTreeMap::new()];
         for name in Self::placeholders(&self.url) {
-            let mut values = self.values(name, text, asker);
+            let mut values = self.values(name, &text, message);
             values.retain(|value| !is_dot_segment(value));
             if values.is_empty() {
                 return Plan::Skip;
             }
-            let placeholder = format!("{{{name}}}");
-            urls = urls
+            filled = filled
                 .iter()
-                .flat_map(|url| {
+                .flat_map(|filled| {
                     values.iter().map(|value| {
-                        url.replace(&placeholder, &utf8_percent_encode(value, VALUE).to_string())
+                        let mut filled = filled.clone();
+                        filled.insert(name, value.clone());
+                        filled
                     })
                 })
                 .take(self.max_matches.max(1))
                 .collect();
         }
-        Plan::Fetch(urls)
+        Plan::Fetch(filled.iter().map(|filled| self.planned(filled)).collect())
     }
 
-    fn values(&self, name: &str, text: &str, asker: Asker<'_>) -> Vec<String> {
-        match name {
-            "user_id" => return vec![asker.user.as_str().to_owned()],
-            "session_id" => return vec![asker.session.as_str().to_owned()],
-            "workflow_id" => return vec![asker.workflow.as_str().to_owned()],
-            _ => {}
+    fn planned(&self, filled: &BTreeMap<&str, String>) -> Planned {
+        let encoded =
+            |name: &str| filled.get(name).map(|value| utf8_percent_encode(value, VALUE).to_string());
+        let mut url = fill(&self.recorded_url, encoded);
+        if let Some((end, _)) = url.char_indices().nth(MAX_RECORDED_URL) {
+            url.truncate(end);
+            url.push('…');
         }
+        let values = filled.iter().filter(|(name, _)| !ON_THE_EVENT.contains(*name));
+        let values = values.map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        Planned { url: fill(&self.url, encoded), recorded: SourceRequest { url, values } }
+    }
+
+    fn values(&self, name: &str, text: &str, message: &MessageValues) -> Vec<String> {
         let mut values = Vec::new();
-        if let Some(regex) = self.extract.get(name) {
+        if let Some(regex) = self.extract.get(name).filter(|_| !is_of_message(name)) {
             for captures in regex.captures_iter(text) {
                 let value = captures.get(1).or_else(|| captures.get(0)).map_or("", |m| m.as_str()).to_owned();
                 if !value.is_empty() && !values.contains(&value) {
@@ -125,10 +148,30 @@ impl SourceSpec {
             }
         }
         if values.is_empty() {
-            values.extend(self.defaults.get(name).cloned());
+            values.extend(message.text(name).or_else(|| self.defaults.get(name).cloned()));
         }
         values
     }
+}
+
+/// A text with its `{placeholders}` replaced by what `value` has for them. What it has nothing for stays as it is, and
+/// what was put in is not looked at again.
+fn fill(template: &str, value: impl Fn(&str) -> Option<String>) -> String {
+    let mut filled = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        filled.push_str(before);
+        let found = after.split_once('}').and_then(|(name, behind)| Some((value(name)?, behind)));
+        if let Some((value, behind)) = found {
+            filled.push_str(&value);
+            rest = behind;
+        } else {
+            filled.push('{');
+            rest = after;
+        }
+    }
+    filled.push_str(rest);
+    filled
 }
 
 /// URL parsers resolve `.` and `..` even when they are percent-encoded, so as a path segment they would address
@@ -140,6 +183,11 @@ fn is_dot_segment(value: &str) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+    use throughline_schemas::{
+        Meta, SessionId, Timestamp, TraceParent, UserId, WorkflowId, event::input::Request,
+    };
+
     use super::*;
     use crate::settings::StageSettings;
 
@@ -150,6 +198,7 @@ mod tests {
         SourceSpec {
             name: "s".to_owned(),
             url: url.to_owned(),
+            recorded_url: url.replace("canary", "***"),
             keywords: keywords.iter().map(|k| (*k).to_owned()).collect(),
             extract: own(extract).into_iter().map(|(k, v)| (k, Regex::new(&v).unwrap())).collect(),
             defaults: own(defaults),
@@ -161,11 +210,39 @@ mod tests {
         }
     }
 
-    fn plan(spec: &SourceSpec, text: &str) -> Plan {
-        let user = UserId::new("a/b?c=ü").unwrap();
-        let session = SessionId::new("s").unwrap();
-        let workflow = WorkflowId::new("w").unwrap();
-        spec.plan(text, Asker { user: &user, session: &session, workflow: &workflow })
+    fn message(text: &str, metadata: &Value) -> MessageValues {
+        let meta = Meta {
+            id: "w.context_retrieved".to_owned(),
+            source: "throughline/context".to_owned(),
+            time: Timestamp::from_unix_ms(0),
+            workflow_id: WorkflowId::new("w").unwrap(),
+            session_id: SessionId::new("s").unwrap(),
+            user_id: UserId::new("a/b?c=ü").unwrap(),
+            causation_id: None,
+            traceparent: TraceParent::root(1, 1),
+            attempt: 1,
+        };
+        let request = Request {
+            user_input: text.to_owned(),
+            metadata: metadata.as_object().unwrap().clone(),
+            input_sequence: 1,
+            received_at: Timestamp::from_unix_ms(1_999),
+            merged: Vec::new(),
+            redo: None,
+        };
+        MessageValues::of(&meta, &request, json!({"language": "nb"}).as_object().unwrap())
+    }
+
+    fn requests(spec: &SourceSpec, text: &str, metadata: &Value) -> Vec<Planned> {
+        match spec.plan(&message(text, metadata)) {
+            Plan::Skip => Vec::new(),
+            Plan::Fetch(requests) => requests,
+        }
+    }
+
+    /// The URLs; none if it is skipped.
+    fn plan(spec: &SourceSpec, text: &str) -> Vec<String> {
+        requests(spec, text, &json!({})).into_iter().map(|planned| planned.url).collect()
     }
 
     #[test]
@@ -182,10 +259,10 @@ mod tests {
     #[test]
     fn a_source_with_keywords_is_skipped_unless_one_is_mentioned() {
         let orders = spec("http://x/orders/{user_id}", &["order", "purchase"], &[], &[]);
-        assert_eq!(plan(&orders, "hello"), Plan::Skip);
+        assert!(plan(&orders, "hello").is_empty());
         assert_eq!(
             plan(&orders, "my purchases"),
-            Plan::Fetch(vec!["http://x/orders/a%2Fb%3Fc%3D%C3%BC".to_owned()]),
+            ["http://x/orders/a%2Fb%3Fc%3D%C3%BC"],
             "the id is one path segment"
         );
     }
@@ -194,22 +271,72 @@ mod tests {
     fn values_come_from_the_text_else_from_the_defaults_else_the_source_is_skipped() {
         let extract = [("product_id", r"(?i)\b(PROD-\d+)\b")];
         let product = spec("http://x/products/{product_id}", &[], &extract, &[("product_id", "PROD-001")]);
-        let url = |id: &str| Plan::Fetch(vec![format!("http://x/products/{id}")]);
+        let url = |id: &str| [format!("http://x/products/{id}")];
         assert_eq!(plan(&product, "is prod-77 in stock, or PROD-78?"), url("prod-77"));
         assert_eq!(plan(&product, "headphones"), url("PROD-001"));
         let strict = spec("http://x/products/{product_id}", &[], &extract, &[]);
-        assert_eq!(plan(&strict, "headphones"), Plan::Skip);
+        assert!(plan(&strict, "headphones").is_empty());
         let any = spec("http://x/products/{id}/private", &[], &[("id", r"id=(\S+)")], &[]);
-        assert_eq!(plan(&any, "id=.."), Plan::Skip, "a dot segment would leave the source's path");
+        assert!(plan(&any, "id=..").is_empty(), "a dot segment would leave the source's path");
     }
 
     #[test]
     fn several_distinct_values_are_fetched_up_to_the_limit() {
         let mut orders = spec("http://x/{order_id}", &[], &[("order_id", r"#W\d+")], &[]);
         orders.max_matches = 2;
+        assert_eq!(plan(&orders, "#W1 and #W1 and #W2 and #W3"), ["http://x/%23W1", "http://x/%23W2"]);
+    }
+
+    #[test]
+    fn a_url_sees_the_message_and_every_value_is_encoded() {
+        let metadata = json!({"shop": "a&b=c", "cart": {"id": 7, "note": null}, "date": "x"});
+        let one = |url: &str, defaults: &[(&str, &str)]| {
+            let spec = spec(url, &[], &[], defaults);
+            requests(&spec, "red {user_id} & blue", &metadata).into_iter().map(|planned| planned.url).next()
+        };
         assert_eq!(
-            plan(&orders, "#W1 and #W1 and #W2 and #W3"),
-            Plan::Fetch(vec!["http://x/%23W1".to_owned(), "http://x/%23W2".to_owned()])
+            one("http://x/?q={user_input}", &[]).unwrap(),
+            "http://x/?q=red%20%7Buser_id%7D%20%26%20blue"
         );
+        assert_eq!(
+            one("http://x/{metadata.shop}/{metadata.cart.id}/{session_id}/{workflow_id}", &[]).unwrap(),
+            "http://x/a%26b%3Dc/7/s/w"
+        );
+        assert_eq!(
+            one("http://x/{date}/{time}", &[]).unwrap(),
+            "http://x/1970-01-01/1970-01-01T00%3A00%3A01Z"
+        );
+        assert_eq!(one("http://x/{language}", &[("language", "en")]).unwrap(), "http://x/nb");
+        for missing in ["metadata.channel", "metadata.cart.note", "metadata.shop.name"] {
+            let url = format!("http://x/{{{missing}}}");
+            assert_eq!(one(&url, &[]), None, "{missing}: skipped, like what a text does not say");
+            assert_eq!(one(&url, &[(missing, "web")]).unwrap(), "http://x/web");
+        }
+    }
+
+    #[test]
+    fn the_text_chooses_nothing_that_the_message_says() {
+        let who = spec(
+            "http://x/{user_id}/{metadata.shop}",
+            &[],
+            &[("user_id", "user (\\w+)"), ("metadata.shop", "shop (\\w+)")],
+            &[],
+        );
+        let found = requests(&who, "user mallory shop theirs", &json!({"shop": "ours"}));
+        assert_eq!(found[0].url, "http://x/a%2Fb%3Fc%3D%C3%BC/ours");
+        assert!(requests(&who, "user mallory shop theirs", &json!({})).is_empty());
+    }
+
+    #[test]
+    fn what_was_asked_is_written_down_without_secrets() {
+        let extract = [("product_id", r"PROD-\d+")];
+        let product =
+            spec("http://u:canary@x/{user_id}/{product_id}?key=canary&q={user_input}", &[], &extract, &[]);
+        let planned = &requests(&product, "PROD-7?", &json!({}))[0];
+        assert_eq!(planned.url, "http://u:canary@x/a%2Fb%3Fc%3D%C3%BC/PROD-7?key=canary&q=PROD-7%3F");
+        assert_eq!(planned.recorded.url, "http://u:***@x/a%2Fb%3Fc%3D%C3%BC/PROD-7?key=***&q=PROD-7%3F");
+        assert_eq!(planned.recorded.values, BTreeMap::from([("product_id".to_owned(), "PROD-7".to_owned())]));
+        let long = requests(&product, &format!("PROD-7 {}", "x".repeat(5_000)), &json!({}));
+        assert_eq!(long[0].recorded.url.chars().count(), MAX_RECORDED_URL + 1);
     }
 }

@@ -78,6 +78,7 @@ fn source(source: &Source) -> SourceSpec {
     SourceSpec {
         name: source.name.clone(),
         url: source.url.template.expose().to_owned(),
+        recorded_url: source.url.template.for_the_record(),
         keywords: source.keywords.clone(),
         extract: source.extract.clone(),
         defaults: source.defaults.clone(),

@@ -56,7 +56,7 @@ pub use retention::{ArchivePlace, Retention};
 pub use routing::Routing;
 pub use runtime::{Context, Limits, Log, LogFormat, Prompt, Sandbox, Sessions, Worker};
 pub use secret::{Secret, SecretError, SecretValue};
-pub use sources::{BUILT_IN_PLACEHOLDERS, Source, SourceHeader, UrlTemplate};
+pub use sources::{Source, SourceHeader, UrlTemplate};
 pub use stages::{Breaker, Retry, Stage, Stages};
 pub use url::{SecretUrl, sqlite_url};
 

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use regex::Regex;
 use reqwest::header;
+use throughline_actors::{
+    message_values::{ALWAYS, LANGUAGE},
+    source_plan::is_of_message,
+};
 
 use super::Env;
 use super::connections::check_token;
@@ -14,9 +18,6 @@ use super::secret::{Secret, SecretError, SecretValue};
 use super::stages::{Breaker, Retry, Stage};
 use super::tree::Value;
 use super::url::{SecretUrl, check_http, names_secret};
-
-/// Placeholders that every workflow can fill in.
-pub const BUILT_IN_PLACEHOLDERS: [&str; 3] = ["user_id", "session_id", "workflow_id"];
 
 /// One data source.
 #[derive(Clone, Debug)]
@@ -73,14 +74,17 @@ impl Source {
             return; // refused already; its placeholders are not known
         }
         for name in &self.url.placeholders {
-            let provided = BUILT_IN_PLACEHOLDERS.contains(&name.as_str())
+            // Not every message has metadata, and not of every one the language is known: then the source is skipped.
+            let provided = ALWAYS.contains(&name.as_str())
+                || is_of_message(name)
+                || name == LANGUAGE
                 || s.was_written(&format!("extract.{name}"))
                 || s.was_written(&format!("defaults.{name}"));
             if !provided {
                 let message = format!(
                     "nothing provides {{{name}}}: add extract.{name} (a pattern) or defaults.{name}, or use one \
-                     of {{{}}}",
-                    BUILT_IN_PLACEHOLDERS.join("}, {")
+                     of {{{}}}, {{language}}, {{metadata.NAME}}",
+                    ALWAYS.join("}, {")
                 );
                 s.conflict("url", message);
             }
@@ -104,19 +108,24 @@ fn check_keywords(keywords: &[String]) -> Result<(), String> {
 }
 
 fn check_extract(name: &str) -> Result<(), String> {
-    if BUILT_IN_PLACEHOLDERS.contains(&name) {
+    if is_of_message(name) {
         // Otherwise a text could choose whose data is fetched.
-        return Err(format!("{{{name}}} comes from the request and cannot be taken from the text"));
+        return Err(format!("{{{name}}} comes from the message and cannot be taken from the text"));
     }
     check_placeholder(name)
 }
 
 fn check_placeholder(name: &str) -> Result<(), String> {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    if (1..=64).contains(&name.len()) && name.chars().all(word) {
+    let part = |part: &str| !part.is_empty() && part.chars().all(|c| word(c) || c == '-');
+    let of_metadata = is_of_message(name) && name.split('.').all(part);
+    if (1..=64).contains(&name.len()) && (name.chars().all(word) || of_metadata) {
         Ok(())
     } else {
-        Err(format!("{name:?} is not a placeholder's name of 1 to 64 characters from A-Z a-z 0-9 _"))
+        Err(format!(
+            "{name:?} is not a placeholder's name of 1 to 64 characters from A-Z a-z 0-9 _, or \
+             metadata.NAME"
+        ))
     }
 }
 

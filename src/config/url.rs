@@ -33,6 +33,11 @@ impl SecretUrl {
         Some(Self(url.into()))
     }
 
+    /// The URL as [`Display`](fmt::Display) shows it, and also without what will be put into secret query parameters.
+    pub fn for_the_record(&self) -> String {
+        redact(&self.0, &|_| true)
+    }
+
     /// The URL with everything in it, for the call that opens it.
     pub fn expose(&self) -> &str {
         &self.0
@@ -43,10 +48,10 @@ impl fmt::Display for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Only NATS URLs are lists; elsewhere a comma may be part of the password.
         if matches!(self.0.split_once("://"), None | Some(("nats" | "tls" | "ws" | "wss", _))) {
-            let servers: Vec<String> = self.0.split(',').map(redact).collect();
+            let servers: Vec<String> = self.0.split(',').map(|url| redact(url, &NOT_FILLED)).collect();
             return f.write_str(&servers.join(","));
         }
-        f.write_str(&redact(&self.0))
+        f.write_str(&redact(&self.0, &NOT_FILLED))
     }
 }
 
@@ -72,15 +77,19 @@ impl Field for SecretUrl {
     }
 }
 
-/// Replaces the password, a lone token before `@`, and query values whose names say that they are secret.
-fn redact(url: &str) -> String {
+/// Placeholders are no secrets, what fills them may be.
+const NOT_FILLED: fn(&str) -> bool = |value| !value.starts_with('{');
+
+/// Replaces the password, a lone token before `@`, and query values whose names say that they are secret, unless they
+/// are none.
+fn redact(url: &str, is_secret: &dyn Fn(&str) -> bool) -> String {
     let (head, query) = url.split_once('?').map_or((url, None), |(head, query)| (head, Some(query)));
     let mut shown = redact_userinfo(head);
     if let Some(query) = query {
         let pairs: Vec<String> = query
             .split('&')
             .map(|pair| match pair.split_once('=') {
-                Some((name, value)) if names_secret(name) && !value.starts_with('{') => format!("{name}=***"),
+                Some((name, value)) if names_secret(name) && is_secret(value) => format!("{name}=***"),
                 _ => pair.to_owned(),
             })
             .collect();

@@ -2,9 +2,12 @@
 
 use serde::Serialize;
 use throughline_actors::prompt::PromptTemplate;
-use throughline_schemas::event::{
-    ExternalDataFetched,
-    generation::{Message, Prompt},
+use throughline_schemas::{
+    Meta,
+    event::{
+        ExternalDataFetched,
+        generation::{Message, Prompt},
+    },
 };
 
 /// What shows that the messages are what was sent.
@@ -42,6 +45,13 @@ pub enum Proof {
     },
 }
 
+/// What a prompt is made from.
+#[derive(Clone, Copy)]
+pub(super) struct Fetched<'a> {
+    pub(super) meta: &'a Meta,
+    pub(super) data: &'a ExternalDataFetched,
+}
+
 /// Renders prompts with the template of today.
 pub struct Renderer {
     template: Result<PromptTemplate, String>,
@@ -55,7 +65,7 @@ impl Renderer {
     }
 
     /// Compares what is on record with what comes out.
-    pub(super) fn compare(&self, sent: &Prompt, fetched: Option<&ExternalDataFetched>) -> Proof {
+    pub(super) fn compare(&self, sent: &Prompt, fetched: Option<Fetched<'_>>) -> Proof {
         let not_rendered = |why: &str| Proof::NotRendered { why: why.to_owned() };
         let template = match &self.template {
             Ok(template) => template,
@@ -67,7 +77,7 @@ impl Renderer {
         let Some(fetched) = fetched else {
             return not_rendered("the data that it was made from is not on record any more");
         };
-        let rendered = match template.render(fetched, self.max_history_chars) {
+        let rendered = match template.render(fetched.meta, fetched.data, self.max_history_chars) {
             Ok((messages, _)) => messages,
             Err(error) => return not_rendered(&error.to_string()),
         };
@@ -76,7 +86,7 @@ impl Renderer {
         }
         let window = sent.window.as_ref();
         let cut = window.is_some_and(|window| window.dropped_turns > 0 || window.summarised_turns > 0);
-        if cut && fixed(&rendered, fetched) == fixed(&sent.messages, fetched) {
+        if cut && fixed(&rendered, fetched.data) == fixed(&sent.messages, fetched.data) {
             return Proof::ProvedButTurns;
         }
         let same = rendered.iter().zip(&sent.messages).take_while(|(now, then)| now == then).count();
@@ -84,13 +94,13 @@ impl Renderer {
     }
 
     /// What was sent is not on record: what it would be today.
-    pub(super) fn anew(&self, fetched: &ExternalDataFetched) -> (Vec<Message>, Proof) {
+    pub(super) fn anew(&self, fetched: Fetched<'_>) -> (Vec<Message>, Proof) {
         let not_rendered = |why: String| (Vec::new(), Proof::NotRendered { why });
         let template = match &self.template {
             Ok(template) => template,
             Err(why) => return not_rendered(why.clone()),
         };
-        match template.render(fetched, self.max_history_chars) {
+        match template.render(fetched.meta, fetched.data, self.max_history_chars) {
             Ok((messages, _)) => {
                 (messages, Proof::Anew { id: template.id().to_owned(), hash: template.hash().to_owned() })
             }

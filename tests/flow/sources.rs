@@ -8,7 +8,7 @@ use throughline_actors::{
     ports::{memory::script::Reply, source::FetchError},
 };
 use throughline_schemas::{
-    FailureCode, StageName,
+    FailureCode, StageName, WorkflowId,
     event::external::{SourceResult, SourceStatus},
 };
 
@@ -249,4 +249,37 @@ async fn one_user_s_document_closes_the_source_for_nobody_else() {
     assert_eq!(ask(&rig, "d").await.error.expect("too large").code, "too_large");
     rig.sources.always(ORDERS, Ok(json!({"orders": []})));
     assert_eq!(ask(&rig, "e").await.status, SourceStatus::Ok, "the probe was not lost");
+}
+
+/// Whoever looks up why the wrong product was described sees what was looked up.
+#[tokio::test(start_paused = true)]
+async fn what_a_source_was_asked_is_on_record_and_comes_from_the_message() {
+    let mut rig = Rig::new();
+    rig.settings.sources[1].url = "http://eve:canary@orders/{metadata.shop}/{user_id}?on={date}".to_owned();
+    rig.settings.sources[1].recorded_url =
+        "http://eve:***@orders/{metadata.shop}/{user_id}?on={date}".to_owned();
+    let _worker = rig.worker().await;
+    let publish = |id: &str, metadata: serde_json::Value| {
+        let input = json!({"user_id": "u1", "session_id": "s1", "workflow_id": id, "metadata": metadata,
+            "user_input": "order of product PROD-7"});
+        rig.publish_raw(&[], &input.to_string());
+        WorkflowId::new(id).expect("an id")
+    };
+    let workflow = publish("w1", json!({"shop": "Oslo & co"}));
+    rig.saved(&workflow).await;
+    let external = rig.fetched(&workflow).external;
+    let received_at = rig.fetched(&workflow).request.received_at.to_string();
+    let orders = &external[ORDERS].requests[0];
+    assert_eq!(orders.url, format!("http://eve:***@orders/Oslo%20%26%20co/u1?on={}", &received_at[..10]));
+    assert_eq!(orders.values["metadata.shop"], "Oslo & co");
+    let product = &external["product_info"].requests[0];
+    assert_eq!(
+        (product.url.as_str(), product.values["product_id"].as_str()),
+        ("http://inventory/PROD-7", "PROD-7")
+    );
+
+    let without = publish("w2", json!({}));
+    rig.saved(&without).await;
+    assert_eq!(rig.fetched(&without).external[ORDERS].status, SourceStatus::Skipped, "it has no shop");
+    assert_eq!(rig.verify().await, Vec::<String>::new());
 }

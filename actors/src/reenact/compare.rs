@@ -12,6 +12,10 @@ const MAX_SHOWN: usize = 160;
 const PROVENANCE: &str = "/data/prompt/config";
 /// What events of earlier versions do not say. Where it is not on record it cannot differ.
 const ADDED_LATER: [&str; 1] = ["/data/degraded"];
+/// The same of every source: the end of the pointer to what it was asked.
+const REQUESTS: &str = "/requests";
+/// The end of a part of it: where a source is to be had is no decision, either; what is asked of it is.
+const URL: &str = "/url";
 /// How long something took was measured, not decided.
 const MEASURED: &str = "/duration_ms";
 
@@ -68,10 +72,16 @@ fn first(pointer: &mut String, recorded: Option<&Value>, now: Option<&Value>) ->
         }
         (Some(Value::Array(recorded)), Some(Value::Array(now))) => (0..recorded.len().max(now.len()))
             .find_map(|index| within(pointer, &index.to_string(), recorded.get(index), now.get(index))),
+        (Some(Value::String(_)), Some(Value::String(_))) if is_address(pointer) => None,
+        (None, Some(_)) if pointer.ends_with(REQUESTS) => None,
         _ if recorded == now || pointer.ends_with(MEASURED) || pointer == PROVENANCE => None,
         (None, Some(_)) if ADDED_LATER.contains(&pointer.as_str()) => None,
         _ => Some(Difference { pointer: pointer.clone(), recorded: recorded.cloned(), now: now.cloned() }),
     }
+}
+
+fn is_address(pointer: &str) -> bool {
+    pointer.ends_with(URL) && pointer.contains(REQUESTS)
 }
 
 fn within(
@@ -150,6 +160,17 @@ mod tests {
         assert_eq!(found(&json!({"data": {}}), &of(json!(["crm"]))), None);
         assert!(found(&of(json!(["crm"])), &json!({"data": {}})).is_some());
         assert!(found(&of(json!(["crm"])), &of(json!(["shop"]))).is_some());
+    }
+
+    #[test]
+    fn what_a_source_was_asked_is_compared_but_for_its_address() {
+        let of = |url: &str, id: &str| json!({"requests": [{"url": url, "values": {"id": id}}]});
+        assert_eq!(found(&of("http://a/1", "1"), &of("http://b:80/1", "1")), None);
+        assert_eq!(
+            found(&of("http://a/1", "1"), &of("http://a/2", "2")).as_deref(),
+            Some("/requests/0/values/id: recorded \"1\", now \"2\"")
+        );
+        assert_eq!(found(&json!({}), &of("http://a/1", "1")), None, "an earlier version did not say");
     }
 
     #[test]

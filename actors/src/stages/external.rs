@@ -23,13 +23,14 @@ use crate::{
     dependency::{CallError, Dependency, Missed, Refused, WhenRefused},
     handler::{Next, Run, Step, Stopped},
     live,
+    message_values::MessageValues,
     policy::limits::NOTICEABLE_WAIT,
     ports::{
         Classify, Fault,
         bus::Bus,
         source::{FetchCall, FetchError, Sources},
     },
-    source_plan::{Asker, Plan, SourceSpec},
+    source_plan::{Plan, Planned, SourceSpec},
     stages::wrong_event,
 };
 
@@ -51,13 +52,9 @@ impl Step for ExternalStep {
 
     async fn run(&self, event: &Event, run: Run) -> Result<Next, Stopped> {
         let EventData::ContextRetrieved(retrieved) = &event.data else { return Err(wrong_event(event)) };
+        let message = MessageValues::of(&event.meta, &retrieved.request, &retrieved.context.preferences);
         let asked = join_all(self.specs.iter().map(|(spec, dependency)| {
-            let asker = Asker {
-                user: &event.meta.user_id,
-                session: &event.meta.session_id,
-                workflow: &event.meta.workflow_id,
-            };
-            let plan = spec.plan(&retrieved.request.user_input, asker);
+            let plan = spec.plan(&message);
             self.ask(spec, dependency, plan, run, &event.meta.workflow_id)
         }))
         .await;
@@ -85,12 +82,14 @@ impl ExternalStep {
         run: Run,
         workflow: &WorkflowId,
     ) -> Asked {
-        let urls = match plan {
+        let planned = match plan {
             Plan::Skip => return Asked { result: skipped(), hopeless: false },
-            Plan::Fetch(urls) => urls,
+            Plan::Fetch(planned) => planned,
         };
         let started = Instant::now();
         let many = spec.max_matches > 1;
+        let (urls, requests): (Vec<_>, Vec<_>) =
+            planned.into_iter().map(|Planned { url, recorded }| (url, recorded)).unzip();
         let fetches =
             (0..).zip(urls).map(|(index, url)| self.fetch(spec, dependency, index, url, run, workflow));
         let answers = join_all(fetches).await;
@@ -109,7 +108,8 @@ impl ExternalStep {
         }
         let status = if data.is_empty() { SourceStatus::Failed } else { SourceStatus::Ok };
         let data = if many { (!data.is_empty()).then_some(Value::Array(data)) } else { data.pop() };
-        Asked { result: SourceResult { status, data, error, calls, duration_ms, failed_calls }, hopeless }
+        let result = SourceResult { status, data, error, calls, duration_ms, failed_calls, requests };
+        Asked { result, hopeless }
     }
 
     async fn fetch(
@@ -234,6 +234,7 @@ fn skipped() -> SourceResult {
         calls: 0,
         duration_ms: Millis::default(),
         failed_calls: Vec::new(),
+        requests: Vec::new(),
     }
 }
 

@@ -56,7 +56,7 @@ impl Step for GenerationStep {
         let EventData::ExternalDataFetched(fetched) = &event.data else { return Err(wrong_event(event)) };
         let (bus, stage) = (self.bus.as_ref(), self.stage());
         let earlier = notes::earlier(bus, stage, run.sequence, run.made).await;
-        let (ask, left_out) = self.ask(fetched, &earlier, run).map_err(Stopped::Failed)?;
+        let (ask, left_out) = self.ask(event, fetched, &earlier, run).map_err(Stopped::Failed)?;
         let live = Live::new(self.bus.as_ref(), &event.meta.workflow_id, run.made.saturating_add(1));
         match self.client.ask(&ask, &live).await {
             Ok(answered) => {
@@ -79,11 +79,12 @@ impl GenerationStep {
     /// The request, and how many earlier turns it does not contain.
     fn ask(
         &self,
+        event: &Event,
         fetched: &ExternalDataFetched,
         earlier: &Note,
         run: Run,
     ) -> Result<(Ask, usize), WorkflowFailed> {
-        let rendered = self.template.render(fetched, self.max_history_chars);
+        let rendered = self.template.render(&event.meta, fetched, self.max_history_chars);
         let (messages, left_out) = rendered.map_err(|error| {
             let message = format!("the prompt could not be made: {error}");
             let failed = failure(FailureCode::Internal, message, 1, earlier.attempts.clone());

@@ -58,6 +58,18 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
+/// What a source was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SourceRequest {
+    /// Where, with the values in it; passwords, and query parameters whose names say that they are secret, are replaced by
+    /// `***`, and what is longer than 2,000 characters is cut.
+    pub url: String,
+    /// What was put into it, by placeholder: taken from the text, a default, or from the message. Ids and the text
+    /// itself are not repeated.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub values: BTreeMap<String, String>,
+}
+
 /// What one source answered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceResult {
@@ -78,6 +90,9 @@ pub struct SourceResult {
     /// The calls that failed, and those that were prevented: those for its first URL first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed_calls: Vec<FailedCall>,
+    /// What it was asked, each request once however often it was made; absent in events of earlier versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<SourceRequest>,
 }
 
 impl SourceResult {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use throughline_schemas::{
     Timestamp,
     event::{
-        external::{SourceResult, SourceStatus},
+        external::{SourceRequest, SourceResult, SourceStatus},
         generation::{ChosenBy, Role, Route},
     },
 };
@@ -160,6 +160,9 @@ impl Page {
                 self.line(Tone::Bad, &text);
             }
         }
+        for request in &source.requests {
+            self.faint(&format!("{INDENT}{}", request_line(request)));
+        }
         if let Some(data) = &source.data {
             self.plain(&format!("{INDENT}{}", clipped(data)));
         }
@@ -267,6 +270,17 @@ impl Page {
             self.plain(&text);
         }
     }
+}
+
+/// What a source was asked.
+fn request_line(request: &SourceRequest) -> String {
+    let mut line = format!("asked {}", clean(&request.url, DATA_CHARS));
+    let named = |(name, value): (&String, &String)| format!("{name} = {value}");
+    let values: Vec<String> = request.values.iter().map(named).collect();
+    if !values.is_empty() {
+        let _ = write!(line, " with {}", clean(&values.join(", "), DATA_CHARS));
+    }
+    line
 }
 
 /// JSON on one line, of bounded length.

@@ -54,9 +54,9 @@ t.toml:4: nats.replicas: 9 is out of range; allowed are 1 to 5
 t.toml:6: database.url: mysql:// is no database known here; use sqlite:// or postgres://
 t.toml:11: sources[0].url: may have placeholders only after the host
 t.toml:13: sources[1].name: "crm" is the name of sources[0] already
-t.toml:14: sources[1].url: nothing provides {order_id}: add extract.order_id (a pattern) or defaults.order_id, or use one of {user_id}, {session_id}, {workflow_id}
+t.toml:14: sources[1].url: nothing provides {order_id}: add extract.order_id (a pattern) or defaults.order_id, or use one of {user_id}, {session_id}, {workflow_id}, {user_input}, {time}, {date}, {language}, {metadata.NAME}
 t.toml:15: sources[1].extract.product_id: '(' is not a usable regular expression: unclosed group
-t.toml:15: sources[1].extract.user_id: {user_id} comes from the request and cannot be taken from the text
+t.toml:15: sources[1].extract.user_id: {user_id} comes from the message and cannot be taken from the text
 t.toml:16: sources[1].timout_ms: unknown key; did you mean "timeout_ms"?
 t.toml:17: sources[2].url: is required
 t.toml:19: sources[2].base_delay_ms: base_delay_ms (5000) must not exceed max_delay_ms (1000)

@@ -12,8 +12,9 @@ const REDACTED: &str = "[redacted]";
 const BODY_HEADER: &str = "Throughline-Body";
 
 /// Keys whose values may hold what the user said, whatever object they are in. Messages of prompts hold it, those of
-/// failures may quote it.
-const USER_INPUT: &[&str] = &["user_input", "user", "messages", "message", "summary", "raw_response"];
+/// failures may quote it, requests to sources have parts of it.
+const USER_INPUT: &[&str] =
+    &["user_input", "user", "messages", "message", "summary", "raw_response", "requests"];
 /// The same of what the model said.
 const ANSWER: &[&str] = &[
     "text",

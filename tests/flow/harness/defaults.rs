@@ -75,6 +75,7 @@ pub fn source(name: &str, url: &str, keywords: &[&str]) -> SourceSpec {
     SourceSpec {
         name: name.to_owned(),
         url: url.to_owned(),
+        recorded_url: url.to_owned(),
         keywords: keywords.iter().map(|&keyword| keyword.to_owned()).collect(),
         extract: BTreeMap::new(),
         defaults: BTreeMap::new(),
