@@ -253,11 +253,12 @@ fn input(past: &Past) -> Option<Input<'_>> {
     let header = |name: &str| {
         published.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     };
-    let text = match Ingress::read(&published.body, header, past.workflow.clone(), &NO_LIMITS) {
-        Ok(Ok(input)) => input.user_input,
-        // What was refused may be anything.
-        Ok(Err(_)) | Err(_) => String::from_utf8_lossy(&published.body).into_owned(),
-    };
+    let text =
+        match Ingress::read(&published.subject, &published.body, header, past.workflow.clone(), &NO_LIMITS) {
+            Ok(Ok(input)) => input.user_input,
+            // What was refused may be anything.
+            Ok(Err(_)) | Err(_) => String::from_utf8_lossy(&published.body).into_owned(),
+        };
     Some(Input { text, metadata: None, merged: &[], sequence: Some(published.sequence) })
 }
 

@@ -25,11 +25,22 @@ pub enum IdError {
     /// The text contains U+0000, which PostgreSQL cannot store.
     #[error("contains a NUL character; remove it")]
     Nul,
+    /// The text has the form of an id that stands for an unusable one.
+    #[error("ends as only ids do that stand for unusable ones; choose another")]
+    Reserved,
 }
 
+/// Most of an unusable id that is kept in the one that stands for it, in bytes.
+const KEPT_OF_UNUSABLE: usize = 128;
+/// What stands between the two parts of such an id.
+const STANDS_FOR: char = '…';
+
 /// The subject token for `id`: the id itself if it matches `[A-Za-z0-9_-]{1,64}`, else `h` followed by the
-/// lower-case hex SHA-256 of its bytes (65 characters).
+/// lower-case hex SHA-256 of its bytes (65 characters). An id that stands for an unusable one has the token of that one.
 pub fn token(id: &str) -> String {
+    if let Some(token) = stands_for(id) {
+        return token.to_owned();
+    }
     let literal = (1..=MAX_LITERAL_TOKEN).contains(&id.len())
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
     if literal {
@@ -47,6 +58,21 @@ fn hash_token(id: &str) -> String {
         token.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
     }
     token
+}
+
+/// The id under which a refusal is told if `id` cannot be one: its beginning, and its token, so that whoever listens for
+/// the token of what it sent hears it.
+fn stand_in(id: &str) -> String {
+    let kept = id.get(..id.floor_char_boundary(KEPT_OF_UNUSABLE)).unwrap_or_default();
+    format!("{}{STANDS_FOR}{}", kept.replace('\0', "\u{fffd}"), hash_token(id))
+}
+
+/// The token of what an id of that form stands for. Publishers may not use the form.
+pub(crate) fn stands_for(id: &str) -> Option<&str> {
+    let (_, token) = id.rsplit_once(STANDS_FOR)?;
+    let digits = token.strip_prefix('h')?;
+    let is_hash = digits.len() == 64 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    is_hash.then_some(token)
 }
 
 fn check(id: &str) -> Result<(), IdError> {
@@ -73,7 +99,15 @@ macro_rules! id {
                 Ok(Self(id))
             }
 
-            /// The id that stands where a refused input named none that could be used.
+            /// The id of a refused input that named this one, which may be unusable.
+            pub(crate) fn of_refused(id: &str) -> Self {
+                match Self::new(id) {
+                    Ok(usable) if stands_for(id).is_none() => usable,
+                    Ok(_) | Err(_) => Self(stand_in(id)),
+                }
+            }
+
+            /// The id that stands where a refused input named none.
             pub fn unknown() -> Self {
                 Self("unknown".to_owned())
             }
@@ -207,6 +241,27 @@ mod tests {
         assert_eq!(UserId::new("x".repeat(257)), Err(IdError::TooLong(257)));
         assert_eq!(UserId::new("a\0b"), Err(IdError::Nul));
         assert_eq!(UserId::new(" ").unwrap().as_str(), " ");
+    }
+
+    #[test]
+    fn what_stands_for_an_unusable_id_has_its_token_and_can_be_stored() {
+        for unusable in ["", "a\0b", "\0", &"x".repeat(257), &"é".repeat(32_768)] {
+            let stands = WorkflowId::of_refused(unusable);
+            assert_eq!(stands.token(), token(unusable), "{unusable:.9}");
+            assert_eq!(WorkflowId::new(stands.as_str()), Ok(stands.clone()), "it can be read");
+            assert!(!stands.as_str().is_empty() && !stands.as_str().contains('\0'));
+        }
+        assert_eq!(UserId::of_refused("ann").as_str(), "ann");
+        let long = "x".repeat(300);
+        let posing = WorkflowId::of_refused(&long);
+        assert_ne!(
+            WorkflowId::of_refused(posing.as_str()).token(),
+            posing.token(),
+            "nobody poses as another"
+        );
+        for plain in ["a…b", "…", "a…h12"] {
+            assert_eq!(WorkflowId::of_refused(plain).as_str(), plain);
+        }
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl Validator {
 fn read_input(json: &Value) -> Result<Ingress, String> {
     let limits = IngressLimits { max_input_bytes: 32 * 1024, max_metadata_bytes: 8 * 1024 };
     let fallback = WorkflowId::new("fallback").unwrap();
-    match Ingress::read(json.to_string().as_bytes(), |_| None, fallback, &limits) {
+    match Ingress::read("", json.to_string().as_bytes(), |_| None, fallback, &limits) {
         Ok(Ok(ingress)) => Ok(ingress),
         Ok(Err(refused)) => Err(refused.message),
         Err(error) => Err(error.to_string()),

@@ -82,7 +82,15 @@ impl Letter {
 
     /// The input that it is, read as the input stage reads it; `fallback` is the id of a message that names none.
     pub fn input(&self, fallback: WorkflowId) -> Option<Ingress> {
-        Ingress::read(&self.body, |name| self.header(name), fallback, &NO_LIMITS).ok()?.ok()
+        Ingress::read(
+            self.subject.as_deref().unwrap_or_default(),
+            &self.body,
+            |name| self.header(name),
+            fallback,
+            &NO_LIMITS,
+        )
+        .ok()?
+        .ok()
     }
 
     /// Whose message it is, if it says so.

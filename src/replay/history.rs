@@ -63,7 +63,7 @@ pub fn workflow_of(event: &StoredEvent) -> Option<WorkflowId> {
     }
     let header = |name: &str| event.header(name);
     let derived = derived_id(subject_of(event), event.sequence, event.stored_at);
-    match Ingress::read(&event.body, header, derived, &NO_LIMITS).ok()? {
+    match Ingress::read(subject_of(event), &event.body, header, derived, &NO_LIMITS).ok()? {
         Ok(input) => Some(input.workflow_id),
         Err(refused) => Some(refused.workflow_id),
     }

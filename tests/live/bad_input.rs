@@ -17,10 +17,11 @@ use crate::harness::{
 const SESSION: &str = "unlucky";
 
 /// How a message must end.
+#[derive(Clone, Copy)]
 enum End {
     /// `workflow_failed` with code `invalid_input` and a message that says this.
     Failed(&'static str),
-    /// A dead letter whose error says this.
+    /// A dead letter whose error says this, if nothing names its workflow; `Failed` otherwise.
     Dead(&'static str),
     Saved,
 }
@@ -61,8 +62,8 @@ fn cases() -> Vec<(&'static str, Vec<u8>, End)> {
         ("null", b"null".to_vec(), Dead("null")),
         ("number", b"17".to_vec(), Dead("a number")),
         ("string", b"\"hi\"".to_vec(), Dead("a string")),
-        ("deep", deep.into_bytes(), Dead("not JSON")),
-        ("deep-object", deep_object, Dead("not JSON")),
+        ("deep", deep.into_bytes(), Dead("more than 100 levels")),
+        ("deep-object", deep_object, Dead("more than 100 levels")),
         ("empty-object", bare(&json!({})), Failed("user_id is missing")),
         ("no-input", bare(&json!({"user_id": "demo", "session_id": SESSION})), Failed("user_input is missing")),
         ("no-user", bare(&json!({"session_id": SESSION, "user_input": "x"})), Failed("user_id is missing")),
@@ -116,10 +117,17 @@ fn cases() -> Vec<(&'static str, Vec<u8>, End)> {
 async fn what_was_wrong_is_said_and_the_next_message_is_served() {
     let Some(mut cluster) = Cluster::start(2, &Settings::new("")).await else { return };
     let mut log = cluster.log().await;
-    let cases = cases();
+    let mut cases = cases();
+    // What cannot be read is sent twice: with and without a name.
+    let named = |(name, body, end): &(&'static str, Vec<u8>, End)| match end {
+        Dead(reason) => Some((&*format!("named-{name}").leak(), body.clone(), Failed(reason))),
+        Failed(_) | Saved => None,
+    };
+    cases.extend(cases.iter().filter_map(named).collect::<Vec<_>>());
     // The Nats-Msg-Id names the workflow of a message that names none itself.
+    let header = |end: &End| if matches!(end, Dead(_)) { "X-Case" } else { "Nats-Msg-Id" };
     let mut messages: Vec<_> =
-        cases.iter().map(|(name, body, _)| message(BARE, &[("Nats-Msg-Id", name)], body.clone())).collect();
+        cases.iter().map(|(name, body, end)| message(BARE, &[(header(end), name)], body.clone())).collect();
     messages.push(message(BARE, &[("Nats-Msg-Id", "good")], ask("x", json!(0))));
     cluster.publish_all(messages).await;
     for (name, _, end) in &cases {
@@ -334,7 +342,7 @@ async fn workflow(log: &mut Log, name: &str, end: &End) -> String {
 }
 
 fn of(seen: &Seen, name: &str) -> bool {
-    seen.subject.ends_with(&format!(".{name}")) || seen.header("Original-Nats-Msg-Id") == name
+    seen.subject.ends_with(&format!(".{name}")) || seen.header("X-Case") == name
 }
 
 fn letter<'l>(log: &'l Log, name: &str) -> Option<&'l Seen> {

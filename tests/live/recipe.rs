@@ -73,6 +73,10 @@ async fn it_streams_and_waits_and_finds_an_end_that_was_there_before() {
     let (code, out, err) = asker.ask(["demo", "s2", "empty", " "]).await;
     assert_eq!((code, out.as_str()), (1, ""), "{err}");
     assert!(err.contains("invalid_input in input"), "{err}");
+    let long = "w".repeat(300);
+    let (code, _, err) = asker.ask(["demo", "s2", &long, "Hello"]).await;
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("invalid_input in input: workflow_id is 300 bytes long"), "{err}");
 }
 
 /// The users of `accounts.conf`, with passwords in place of keys, which its client could not use without another library.

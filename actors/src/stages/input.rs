@@ -168,10 +168,14 @@ impl Stage for InputStage {
 impl InputStage {
     fn read(&self, delivery: &Delivery) -> Result<Read, Outcome> {
         let fallback = derived_id(&delivery.subject, delivery.sequence, delivery.published_at);
-        let ingress =
-            Ingress::read(&delivery.body, |name| delivery.header(name), fallback, &self.limits).map_err(
-                |error| Outcome::Unusable { code: FailureCode::InvalidInput, error: error.to_string() },
-            )?;
+        let ingress = Ingress::read(
+            &delivery.subject,
+            &delivery.body,
+            |name| delivery.header(name),
+            fallback,
+            &self.limits,
+        )
+        .map_err(|error| Outcome::Unusable { code: FailureCode::InvalidInput, error: error.to_string() })?;
         match ingress {
             Ok(ingress) => self.accepted(delivery, ingress),
             Err(refused) => Ok(self.refused(delivery, *refused)),

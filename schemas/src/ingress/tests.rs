@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 use super::*;
 
+const SUBJECT: &str = "throughline.v1.user_input_received";
 const LIMITS: IngressLimits = IngressLimits { max_input_bytes: 100, max_metadata_bytes: 50 };
 
 fn read(
@@ -8,7 +9,7 @@ fn read(
     headers: &[(&'static str, &'static str)],
 ) -> Result<Result<Ingress, Box<Refused>>, IngressError> {
     let header = |name: &str| headers.iter().find(|(n, _)| *n == name).map(|(_, v)| *v);
-    Ingress::read(body.as_bytes(), header, WorkflowId::new("fallback").unwrap(), &LIMITS)
+    Ingress::read(SUBJECT, body.as_bytes(), header, WorkflowId::new("fallback").unwrap(), &LIMITS)
 }
 
 fn refusal(body: &str) -> String {

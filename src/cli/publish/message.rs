@@ -132,7 +132,8 @@ mod tests {
         };
         let message = input.clone().encode().unwrap();
         let limits = IngressLimits { max_input_bytes: 100, max_metadata_bytes: 100 };
-        let read = Ingress::read(&message.body, |_| None, WorkflowId::unknown(), &limits).unwrap().unwrap();
+        let read =
+            Ingress::read("", &message.body, |_| None, WorkflowId::unknown(), &limits).unwrap().unwrap();
         assert_eq!(read.workflow_id, workflow);
         assert_eq!((read.session_id, read.user_id), (input.session.clone(), input.user.clone()));
         assert_eq!((read.user_input, read.metadata), (input.text.clone(), input.metadata.clone()));

@@ -110,7 +110,7 @@ impl Moment {
         let nobody = WorkflowId::unknown();
         let known =
             |id: &WorkflowId| (*id != nobody).then(|| (id.token(), clean(id.as_str(), ID_CHARS))).unzip();
-        match Ingress::read(&event.body, header, nobody.clone(), &NO_LIMITS) {
+        match Ingress::read(&event.subject, &event.body, header, nobody.clone(), &NO_LIMITS) {
             Ok(Ok(input)) => {
                 let (key, workflow) = known(&input.workflow_id);
                 Self {

@@ -74,7 +74,7 @@ fn workflow(message: &Message) -> Option<WorkflowId> {
         let mut found = message.headers.iter().filter(|(of, _)| of.eq_ignore_ascii_case(name));
         found.next().map(|(_, value)| value.as_str())
     };
-    match Ingress::read(&message.body, header, WorkflowId::unknown(), &NO_LIMITS).ok()? {
+    match Ingress::read(&message.subject, &message.body, header, WorkflowId::unknown(), &NO_LIMITS).ok()? {
         Ok(input) => Some(input.workflow_id),
         Err(refused) => Some(refused.workflow_id),
     }

@@ -21,7 +21,7 @@ impl Job {
     pub(super) fn read(line: u64, content: &[u8], limits: &IngressLimits) -> Result<Self, String> {
         let fresh = new_workflow_id();
         let read =
-            Ingress::read(content, |_| None, fresh.clone(), limits).map_err(|error| error.to_string())?;
+            Ingress::read("", content, |_| None, fresh.clone(), limits).map_err(|error| error.to_string())?;
         let ingress = read.map_err(|refused| refused.message)?;
         let chosen_id = ingress.workflow_id != fresh;
         let input = Input {
