@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use throughline_actors::reenact::Past;
 use throughline_schemas::{
-    EventData, EventType, Ingress, IngressLimits, Timestamp, Usage, Usd, WorkflowFailed, WorkflowId,
+    EventData, EventType, Ingress, IngressLimits, Metadata, Timestamp, Usage, Usd, WorkflowFailed,
+    WorkflowId,
     event::{
         ResponseGenerated,
         context::{Context, Turn},
@@ -44,7 +45,7 @@ pub struct Input<'a> {
     /// As the stages saw it: trimmed, and with the texts of merged messages; if no stage has taken it, as published.
     pub text: String,
     /// What the publisher added.
-    pub metadata: Option<&'a Map<String, Value>>,
+    pub metadata: Option<&'a Metadata>,
     /// Workflows whose texts are part of it.
     pub merged: &'a [WorkflowId],
     /// Its sequence in the event stream.

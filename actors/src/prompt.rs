@@ -222,7 +222,7 @@ mod tests {
         ExternalDataFetched {
             request: Request {
                 user_input: input.to_owned(),
-                metadata: serde_json::Map::new(),
+                metadata: throughline_schemas::Metadata::default(),
                 input_sequence: 1,
                 received_at: Timestamp::from_unix_ms(0),
                 merged: Vec::new(),

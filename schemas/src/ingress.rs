@@ -6,10 +6,10 @@
 mod broken;
 mod form;
 
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::value::RawValue;
 
 use crate::{
-    SessionId, TraceParent, UserId, WorkflowId,
+    Metadata, SessionId, TraceParent, UserId, WorkflowId,
     event::{Redo, input::WhenBusy},
     json::{self, JsonProblem, Kind, Members},
 };
@@ -70,8 +70,8 @@ pub struct Ingress {
     pub user_id: UserId,
     /// Trimmed, line ends as `\n`, NUL replaced by U+FFFD.
     pub user_input: String,
-    /// Passed through.
-    pub metadata: Map<String, Value>,
+    /// Passed through, digit by digit.
+    pub metadata: Metadata,
     /// What to do if the session is busy, if the publisher said so.
     pub when_busy: Option<WhenBusy>,
     /// The earlier workflow that it takes up.

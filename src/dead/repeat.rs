@@ -5,11 +5,10 @@
 //! one and of the letter's, so that retrying a letter twice makes one workflow.
 
 use bytes::Bytes;
-use serde_json::{Map, Value};
 use throughline_actors::ports::clock::{Clock, Entropy};
 use throughline_schemas::{
-    EncodeError, Event, EventData, EventType, Meta, Namespace, SessionId, Subject, TraceParent, UserId,
-    WorkflowId, encode,
+    EncodeError, Event, EventData, EventType, Meta, Metadata, Namespace, SessionId, Subject, TraceParent,
+    UserId, WorkflowId, encode,
     event::{UserInputReceived, input::WhenBusy},
     token,
 };
@@ -78,7 +77,7 @@ struct Said<'a> {
     session: &'a SessionId,
     user: &'a UserId,
     text: String,
-    metadata: Map<String, Value>,
+    metadata: Metadata,
 }
 
 impl Said<'_> {

@@ -1,8 +1,7 @@
 //! Taking up a workflow that failed: from where, and with what.
 
-use serde_json::{Map, Value};
 use throughline_schemas::{
-    EndedBy, Event, EventData, EventType, SessionId, StageName, UserId, WorkflowFailed, WorkflowId,
+    EndedBy, Event, EventData, EventType, Metadata, SessionId, StageName, UserId, WorkflowFailed, WorkflowId,
     event::Redo, token,
 };
 
@@ -56,7 +55,7 @@ pub struct Plan {
     /// What was asked, as it was validated.
     pub text: String,
     /// The publisher's metadata.
-    pub metadata: Map<String, Value>,
+    pub metadata: Metadata,
     /// The link.
     pub redo: Redo,
 }

@@ -1,12 +1,12 @@
 //! What rows of either database say, in the words of the port.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use throughline_actors::ports::store::{
     FailedTurn, FailureRecord, Interaction, KnownEnd, ListedTurn, OpenTurns, Tally, TurnState, failure_code,
 };
 use throughline_schemas::{
-    FailureCode, FinishReason, SessionId, Timestamp, Usage, Usd, UserId, WorkflowId,
+    FailureCode, FinishReason, Metadata, SessionId, Timestamp, Usage, Usd, UserId, WorkflowId,
     event::{
         generation::{Response, ToolCall},
         input::Request,
@@ -60,7 +60,7 @@ pub(super) struct Row {
     /// Input, cached input, output, reasoning.
     pub(super) tokens: [i64; 4],
     pub(super) cost_usd: Option<String>,
-    pub(super) metadata: Map<String, Value>,
+    pub(super) metadata: Metadata,
     pub(super) input_sequence: i64,
     pub(super) received_at: Timestamp,
     pub(super) generated_at: Timestamp,

@@ -88,7 +88,7 @@ async fn no_json_upsets_a_worker() {
                 "accept" if place == "alone" => assert!(!legitimate, "{name}: {kind}"),
                 "accept" => assert!(legitimate, "{name} as metadata: {kind}: {reason}"),
                 "reject" if place == "alone" => {
-                    assert_eq!(kind, "workflow_failed", "{name}: its publisher hears it")
+                    assert_eq!(kind, "workflow_failed", "{name}: its publisher hears it");
                 }
                 // Some are rejected alone only because they end the object that they now stand in.
                 _ => {}

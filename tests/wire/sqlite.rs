@@ -27,7 +27,7 @@ use throughline_actors::{
     store_contract,
 };
 use throughline_schemas::{
-    FinishReason, SessionId, Timestamp, Usage, Usd, UserId, WorkflowId,
+    FinishReason, Metadata, SessionId, Timestamp, Usage, Usd, UserId, WorkflowId,
     event::{
         context::Context,
         generation::Response,
@@ -175,7 +175,7 @@ fn interaction(id: &str, session: &str, input_sequence: u64) -> Interaction {
         user_id: UserId::new("ann").unwrap(),
         request: Request {
             user_input: "Where is\0my order?".to_owned(),
-            metadata: Map::from_iter([("channel".to_owned(), json!("web"))]),
+            metadata: Metadata::read(r#"{"channel":"web","id":12345678901234567890123}"#).unwrap(),
             input_sequence,
             received_at: at(0),
             merged: Vec::new(),
@@ -234,7 +234,7 @@ async fn a_row_says_all_that_is_known_under_the_names_that_dashboards_use() {
         ("model", "gpt-4o-mini"),
         ("finish_reason", "length"),
         ("cost_usd", "0.000195"),
-        ("metadata", r#"{"channel":"web"}"#),
+        ("metadata", r#"{"channel":"web","id":12345678901234567890123}"#),
         ("received_at", "2025-10-09T08:53:20.000000000Z"),
         ("generated_at", "2025-10-09T08:53:21.200000000Z"),
         ("created_at", "2025-10-09T08:53:21.250000000Z"),

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use serde_json::Value;
-use throughline_schemas::{EncodeError, Event, encode};
+use throughline_schemas::{EncodeError, Event, encode, json};
 
 /// Longest value that is shown, in characters.
 const MAX_SHOWN: usize = 160;
@@ -41,8 +41,8 @@ impl fmt::Display for Difference {
 /// The first difference between a recorded event, as JSON, and one made now: of its data, and else of its envelope;
 /// fields in alphabetical order.
 pub fn difference(recorded: &[u8], now: &Event) -> Result<Option<Difference>, CompareError> {
-    let recorded: Value = serde_json::from_slice(recorded).map_err(CompareError::Recorded)?;
-    let now: Value = serde_json::from_slice(&encode(now)?).map_err(CompareError::Recorded)?;
+    let view = |json: &[u8]| json::view(json).map_err(CompareError::Recorded);
+    let (recorded, now) = (view(recorded)?, view(&encode(now)?)?);
     let mut pointer = String::new();
     let of_data = within(&mut pointer, "data", recorded.get("data"), now.get("data"));
     Ok(of_data.or_else(|| first(&mut pointer, Some(&recorded), Some(&now))))

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Redo;
-use crate::{SessionId, Timestamp, UserId, WorkflowId};
+use crate::{Metadata, SessionId, Timestamp, UserId, WorkflowId};
 
 /// What to do with a message whose session is busy: an earlier message of it has not ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -76,8 +76,9 @@ pub struct UserInputReceived {
     pub workflow_id: Option<WorkflowId>,
     /// Passed through to later events and the stored interaction; never interpreted. At most
     /// `limits.max_metadata_bytes` of JSON.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    pub metadata: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
+    #[schemars(with = "Map<String, Value>")]
+    pub metadata: Metadata,
     /// What to do if the session is busy; else as `sessions.when_busy` of the configuration says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when_busy: Option<WhenBusy>,
@@ -92,8 +93,9 @@ pub struct Request {
     /// The normalised text: trimmed, line ends as `\n`.
     pub user_input: String,
     /// The publisher's metadata, unchanged.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    pub metadata: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
+    #[schemars(with = "Map<String, Value>")]
+    pub metadata: Metadata,
     /// Sequence of the `user_input_received` message in the event stream: its place in the session's order.
     pub input_sequence: u64,
     /// When the event stream stored the input.

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, value::RawValue};
-
 use super::{Ingress, IngressLimits, Refused, broken::Named, is_structured, percent_decode};
 use crate::{
-    EventType, SessionId, UserId, WorkflowId,
+    EventType, Metadata, SessionId, UserId, WorkflowId,
     event::{Redo, input::WhenBusy},
     ids::{IdError, MAX_ID_BYTES, stands_for},
     json::{Kind, Members},
@@ -289,27 +287,24 @@ impl Form {
         }
     }
 
-    fn metadata(&mut self, data: &mut Members<'_>, limits: &IngressLimits) -> Map<String, Value> {
-        let Some(given) = data.take("metadata") else { return Map::new() };
+    fn metadata(&mut self, data: &mut Members<'_>, limits: &IngressLimits) -> Metadata {
+        let Some(given) = data.take("metadata") else { return Metadata::default() };
         match Kind::of(given) {
-            Kind::Null => Map::new(),
-            Kind::Object => self.object(given, limits),
+            Kind::Null => return Metadata::default(),
+            Kind::Object => {}
             other @ (Kind::Boolean | Kind::Number | Kind::Text | Kind::Array) => {
                 self.problems.push(format!("metadata must be an object, it {}", other.said()));
-                Map::new()
+                return Metadata::default();
             }
         }
-    }
-
-    fn object(&mut self, given: &RawValue, limits: &IngressLimits) -> Map<String, Value> {
-        let metadata: Map<String, Value> = match serde_json::from_str(given.get()) {
+        let metadata = match Metadata::read(given.get()) {
             Ok(metadata) => metadata,
             Err(error) => {
                 self.problems.push(format!("metadata cannot be read: {error}"));
-                return Map::new();
+                return Metadata::default();
             }
         };
-        let bytes = serde_json::to_vec(&metadata).map_or(usize::MAX, |json| json.len());
+        let bytes = metadata.as_str().len();
         if bytes > limits.max_metadata_bytes {
             self.problems.push(format!(
                 "metadata is {bytes} bytes long; at most {} are allowed",

@@ -17,9 +17,8 @@ impl Place {
     /// The place of the byte at this offset.
     pub(super) fn of(bytes: &[u8], offset: usize) -> Self {
         let before = bytes.get(..offset).unwrap_or(bytes);
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        let begins = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        Self { line, column: before.len() - begins + 1 }
+        let lines = || before.split(|byte| *byte == b'\n');
+        Self { line: lines().count(), column: lines().next_back().map_or(0, <[u8]>::len) + 1 }
     }
 }
 

@@ -21,7 +21,7 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 const KEY_CHARS: usize = 64;
 
 /// The text of a message, ready for a parser.
-pub(crate) fn read(bytes: &[u8]) -> Result<Cow<'_, str>, JsonProblem> {
+pub fn read(bytes: &[u8]) -> Result<Cow<'_, str>, JsonProblem> {
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
         return Err(JsonProblem::Utf16);
     }
@@ -183,7 +183,7 @@ impl<'t> Walk<'t> {
                     }
                     path.extend(key.unwrap_or("?").chars().take(KEY_CHARS));
                 }
-                Level::Array { index } => path.push_str(&format!("[{index}]")),
+                Level::Array { index } => path.extend(["[", &index.to_string(), "]"]),
             }
         }
         if path.is_empty() { "the message".to_owned() } else { path }

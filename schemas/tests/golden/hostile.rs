@@ -5,8 +5,8 @@ use std::{env, fs, path::PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 use throughline_schemas::{
-    Event, EventData, IdError, MAX_ID_BYTES, Namespace, SessionId, Subject, UserId, WorkflowId, decode,
-    encode,
+    Event, EventData, IdError, MAX_ID_BYTES, Metadata, Namespace, SessionId, Subject, UserId, WorkflowId,
+    decode, encode,
 };
 
 use crate::{Golden, VALIDATOR, goldens, here};
@@ -83,11 +83,11 @@ fn say(data: &mut EventData, text: &str) {
     match data {
         EventData::UserInputReceived(data) => {
             data.user_input = text();
-            data.metadata.insert(text(), value());
+            data.metadata = Metadata::from_iter([(text(), value())]);
         }
         EventData::InputValidated(data) => {
             data.request.user_input = text();
-            data.request.metadata.insert(text(), value());
+            data.request.metadata = Metadata::from_iter([(text(), value())]);
         }
         EventData::ContextRetrieved(data) => {
             data.context.preferences.insert(text(), value());

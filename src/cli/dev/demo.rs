@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Map, Value};
 use throughline_actors::ports::bus::{Bus, BusError};
-use throughline_schemas::{Event, EventData, SessionId, UserId, WorkflowId, decode};
+use throughline_schemas::{Event, EventData, Metadata, SessionId, UserId, WorkflowId, decode};
 
 use crate::{
     bus::nats::{NatsBus, ReadRequest},
@@ -100,7 +100,7 @@ fn user_input(text: &str) -> Result<Event, Failure> {
         user: UserId::new(USER).map_err(Failure::failed)?,
         session: SessionId::new(USER).map_err(Failure::failed)?,
         text: text.to_owned(),
-        metadata: Map::new(),
+        metadata: Metadata::default(),
         when_busy: None,
         redo: None,
     };

@@ -2,7 +2,7 @@
 
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
-use throughline_schemas::{EventType, Tokens, token};
+use throughline_schemas::{EventType, Tokens, json, token};
 
 use crate::bus::nats::StoredEvent;
 
@@ -10,32 +10,19 @@ use crate::bus::nats::StoredEvent;
 /// the attributes that they have, and the ones that they would have as an event of ours. `led_to` is the event by which
 /// an input was found that does not name its workflow.
 pub(super) fn line(event: &StoredEvent, led_to: Option<&StoredEvent>) -> String {
-    match serde_json::from_slice::<Value>(&event.body) {
-        Ok(Value::Object(object)) if object.contains_key("specversion") => compact(&event.body),
-        Ok(data) => wrapped(event, led_to, data),
-        Err(_) => wrapped(event, led_to, Value::String(String::from_utf8_lossy(&event.body).into_owned())),
-    }
-}
-
-/// Valid JSON without white space between its tokens. Numbers and the order of keys stay as they are.
-fn compact(json: &[u8]) -> String {
-    let mut out = Vec::with_capacity(json.len());
-    let (mut in_string, mut escaped) = (false, false);
-    for &byte in json {
-        if in_string {
-            in_string = escaped || byte != b'"';
-            escaped = !escaped && byte == b'\\';
-        } else if byte.is_ascii_whitespace() {
-            continue;
-        } else {
-            in_string = byte == b'"';
+    let text = json::read(&event.body).ok();
+    match text.and_then(|text| Some((json::compact(&text), json::view(text.as_bytes()).ok()?))) {
+        Some((written, Value::Object(object))) if object.contains_key("specversion") => written,
+        Some((written, data)) => wrapped(event, led_to, &data, &written),
+        None => {
+            let text = Value::String(String::from_utf8_lossy(&event.body).into_owned());
+            wrapped(event, led_to, &text, &text.to_string())
         }
-        out.push(byte);
     }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
-fn wrapped(event: &StoredEvent, led_to: Option<&StoredEvent>, data: Value) -> String {
+/// `written` is the data, as it was written.
+fn wrapped(event: &StoredEvent, led_to: Option<&StoredEvent>, data: &Value, written: &str) -> String {
     let mut envelope = Map::new();
     for (name, value) in &event.headers {
         if let Some(attribute) = name.to_ascii_lowercase().strip_prefix("ce-") {
@@ -74,8 +61,10 @@ fn wrapped(event: &StoredEvent, led_to: Option<&StoredEvent>, data: Value) -> St
     envelope.entry("datacontenttype").or_insert_with(|| "application/json".into());
     envelope.entry("type").or_insert_with(|| kind.into());
     envelope.entry("time").or_insert_with(|| event.stored_at.to_string().into());
-    envelope.insert("data".to_owned(), data);
-    Value::Object(envelope).to_string()
+    envelope.remove("data");
+    let envelope = Value::Object(envelope).to_string();
+    let open = envelope.strip_suffix('}').unwrap_or(&envelope);
+    format!("{open},\"data\":{written}}}")
 }
 
 #[cfg(test)]

@@ -117,7 +117,7 @@ impl Page {
     fn input(&mut self, input: &Input<'_>) {
         self.verbatim(&input.text);
         if let Some(metadata) = input.metadata.filter(|metadata| !metadata.is_empty()) {
-            self.faint(&format!("metadata {}", clipped(&Value::Object(metadata.clone()))));
+            self.faint(&format!("metadata {}", clean(metadata.as_str(), DATA_CHARS)));
         }
         for merged in input.merged {
             self.faint(&format!("with the text of workflow {}", clean(merged.as_str(), ID_CHARS)));

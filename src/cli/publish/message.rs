@@ -1,14 +1,13 @@
 //! A `user_input_received` event, ready to be sent.
 
 use bytes::Bytes;
-use serde_json::{Map, Value};
 use throughline_actors::ports::{
     clock::{Clock, Entropy},
     store::Fingerprint,
 };
 use throughline_schemas::{
-    EncodeError, Event, EventData, EventType, Meta, SessionId, Subject, TraceParent, UserId, WorkflowId,
-    encode,
+    EncodeError, Event, EventData, EventType, Meta, Metadata, SessionId, Subject, TraceParent, UserId,
+    WorkflowId, encode,
     event::{Redo, UserInputReceived, input::WhenBusy},
 };
 
@@ -21,7 +20,7 @@ pub(in crate::cli) struct Input {
     pub(in crate::cli) user: UserId,
     pub(in crate::cli) session: SessionId,
     pub(in crate::cli) text: String,
-    pub(in crate::cli) metadata: Map<String, Value>,
+    pub(in crate::cli) metadata: Metadata,
     pub(in crate::cli) when_busy: Option<WhenBusy>,
     /// The earlier workflow that it takes up.
     pub(in crate::cli) redo: Option<Redo>,
@@ -114,6 +113,7 @@ fn random_u128() -> u128 {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use serde_json::Value;
     use throughline_schemas::{Ingress, IngressLimits, decode};
 
     use super::*;
@@ -126,7 +126,7 @@ mod tests {
             user: UserId::new("ann").unwrap(),
             session: SessionId::new("* >").unwrap(),
             text: "hi".to_owned(),
-            metadata: Map::from_iter([("k".to_owned(), Value::from(1))]),
+            metadata: Metadata::from_iter([("k".to_owned(), Value::from(1))]),
             when_busy: Some(WhenBusy::Merge),
             redo: None,
         };

@@ -1,14 +1,15 @@
 //! Publishing one text, and waiting for its answer.
 
 use std::{
+    collections::BTreeMap,
     io::{self, IsTerminal, Read},
     time::Duration,
 };
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Value, value::RawValue};
 use throughline_actors::ports::bus::BusError;
-use throughline_schemas::{IdError, SessionId, UserId, WorkflowId, normalise};
+use throughline_schemas::{IdError, Metadata, SessionId, UserId, WorkflowId, normalise};
 use tokio::time::Instant;
 
 use super::{
@@ -58,18 +59,20 @@ pub(super) fn message(args: &PublishArgs) -> Result<Message, Failure> {
 }
 
 /// What the arguments ask to pass along; the last one that names a key decides.
-fn metadata(arguments: &[String]) -> Result<Map<String, Value>, Failure> {
-    let mut all = Map::new();
+fn metadata(arguments: &[String]) -> Result<Metadata, Failure> {
+    let mut all: BTreeMap<String, Box<RawValue>> = BTreeMap::new();
     for argument in arguments {
         if argument.trim_start().starts_with('{') {
-            let object: Map<String, Value> = serde_json::from_str(argument)
+            let object = Metadata::read(argument)
                 .map_err(|error| Failure::usage(format!("--metadata is no JSON object: {error}")))?;
-            all.extend(object);
+            let members: BTreeMap<_, _> = serde_json::from_str(object.as_str()).map_err(Failure::failed)?;
+            all.extend(members);
             continue;
         }
         match argument.split_once('=') {
             Some((key, value)) if !key.is_empty() => {
-                all.insert(key.to_owned(), Value::String(value.to_owned()));
+                let value = RawValue::from_string(Value::from(value).to_string()).map_err(Failure::failed)?;
+                all.insert(key.to_owned(), value);
             }
             Some(_) | None => {
                 let shown = clean(argument, 80);
@@ -79,7 +82,8 @@ fn metadata(arguments: &[String]) -> Result<Map<String, Value>, Failure> {
             }
         }
     }
-    Ok(all)
+    let all = serde_json::to_string(&all).map_err(Failure::failed)?;
+    Metadata::read(&all).map_err(Failure::failed)
 }
 
 /// The text of an argument; `-` means stdin.
@@ -95,7 +99,9 @@ fn read_text(from: impl Read) -> Result<String, Failure> {
     if bytes.len() as u64 > MAX_TEXT_BYTES {
         return Err(Failure::usage(format!("stdin has more than {MAX_TEXT_BYTES} bytes")));
     }
-    String::from_utf8(bytes).map_err(|_| Failure::usage("stdin is not UTF-8"))
+    let text = String::from_utf8(bytes).map_err(|_| Failure::usage("stdin is not UTF-8"))?;
+    // Some shells begin what they hand on with a byte order mark.
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 /// Publishes, and with `--wait` or `--stream` prints how it ended.
@@ -251,8 +257,10 @@ mod tests {
             |arguments: &[&str]| metadata(&arguments.iter().map(|&a| a.to_owned()).collect::<Vec<_>>());
         let all = given(&["channel=web", "empty=", r#"{"n": 1, "channel": "mail"}"#, "a=b=c"]).unwrap();
         let wanted = serde_json::json!({"channel": "mail", "empty": "", "n": 1, "a": "b=c"});
-        assert_eq!(Value::Object(all), wanted);
-        for bad in ["channel", "=web", "{", "[1]"] {
+        assert_eq!(Value::Object(all.view().clone()), wanted);
+        let exact = r#"{"id":12345678901234567890123}"#;
+        assert_eq!(given(&["id=1", exact]).unwrap().as_str(), exact, "digit by digit");
+        for bad in ["channel", "=web", "{", "[1]", r#"{"a": NaN}"#] {
             assert!(given(&[bad]).is_err(), "{bad}");
         }
     }
@@ -260,6 +268,7 @@ mod tests {
     #[test]
     fn stdin_is_bounded_text() {
         assert_eq!(read_text(&b"hi\n"[..]).unwrap(), "hi\n");
+        assert_eq!(read_text(&b"\xef\xbb\xbfhi"[..]).unwrap(), "hi");
         assert!(read_text(&b"\xff"[..]).is_err());
         assert!(read_text(io::repeat(b'x')).is_err());
     }

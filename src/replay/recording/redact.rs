@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use regex::Regex;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+use throughline_schemas::json::view;
 
 use crate::{bus::nats::StoredEvent, replay::history::History};
 
@@ -102,9 +103,8 @@ impl Redaction {
             *value = self.text(value);
         }
         // What is no JSON object has no fields by which to tell what is whose.
-        event.body = match serde_json::from_slice::<Map<String, Value>>(&event.body) {
-            Ok(body) => {
-                let mut body = Value::Object(body);
+        event.body = match view(&event.body) {
+            Ok(mut body) if body.is_object() => {
                 self.value(&mut body);
                 for pointer in &self.pointers {
                     if let Some(value) = body.pointer_mut(pointer) {
@@ -113,7 +113,7 @@ impl Redaction {
                 }
                 Bytes::from(body.to_string())
             }
-            Err(_) => Bytes::from_static(REDACTED.as_bytes()),
+            Ok(_) | Err(_) => Bytes::from_static(REDACTED.as_bytes()),
         };
         event
     }

@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use throughline_actors::ports::store::{
     Admission, Failing, FailureRecord, Interaction, MERGE_LIMIT_BYTES, Opening, Verdict,
 };
-use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId, event::input::WhenBusy};
+use throughline_schemas::{Metadata, SessionId, Timestamp, UserId, WorkflowId, event::input::WhenBusy};
 use time::OffsetDateTime;
 
 use super::{
     connection::Statement,
-    nul::{json_to_stored, object_to_stored, to_stored},
+    nul::{json_to_stored, to_stored},
 };
 use crate::storage::{
     answers::{Answer, Answers, Columns, Turn},
@@ -46,7 +46,7 @@ pub(super) struct InteractionRow<'a> {
     output_tokens: i64,
     reasoning_tokens: i64,
     cost_usd: Option<String>,
-    metadata: Map<String, Value>,
+    metadata: Metadata,
     input_sequence: i64,
     received_at: Timestamp,
     generated_at: Timestamp,
@@ -220,7 +220,7 @@ pub(super) fn row<'a>(
         output_tokens: integer(usage.output_tokens),
         reasoning_tokens: integer(usage.reasoning_tokens),
         cost_usd: interaction.cost_usd.map(|cost| cost.to_string()),
-        metadata: object_to_stored(&request.metadata),
+        metadata: request.metadata.map_texts(|text| to_stored(text).into_owned()),
         input_sequence: integer(request.input_sequence),
         received_at: request.received_at,
         generated_at: interaction.generated_at,

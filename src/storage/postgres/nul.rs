@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 const SUBSTITUTE: char = '\u{1a}';
 
@@ -49,11 +49,6 @@ pub(super) fn json_to_stored(value: &Value) -> Value {
 /// The texts in a JSON value as they were.
 pub(super) fn json_from_stored(value: &Value) -> Value {
     map_texts(value, &from_stored)
-}
-
-/// The same for an object.
-pub(super) fn object_to_stored(object: &Map<String, Value>) -> Map<String, Value> {
-    object.iter().map(|(key, value)| (to_stored(key).into_owned(), json_to_stored(value))).collect()
 }
 
 fn map_texts(value: &Value, map: &impl Fn(&str) -> String) -> Value {

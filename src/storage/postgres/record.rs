@@ -1,11 +1,11 @@
 //! What is on record: ends, lists, counts; forgetting, and putting ends right.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use throughline_actors::ports::store::{
     Closed, Ending, KnownEnd, ListedTurn, OpenTurns, Opening, RestoredTurn, TurnsQuery,
 };
-use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId};
+use throughline_schemas::{Metadata, SessionId, Timestamp, UserId, WorkflowId};
 use time::OffsetDateTime;
 
 use super::{
@@ -68,8 +68,7 @@ fn interaction(workflow: String, row: &PgRow) -> Result<Row, sqlx::Error> {
     let column = |n: usize| INTERACTION + n;
     let text = |n: usize| row.try_get(column(n)).map(from_stored);
     let json = |text: &str| serde_json::from_str::<Value>(text).map_err(undecodable);
-    let metadata = json_from_stored(&json(row.try_get(column(14))?)?);
-    let metadata: Map<String, Value> = serde_json::from_value(metadata).map_err(undecodable)?;
+    let metadata: Metadata = serde_json::from_str(row.try_get(column(14))?).map_err(undecodable)?;
     let more = row.try_get::<Option<&str>, _>(column(19))?.map(json).transpose()?;
     Ok(Row {
         workflow,
@@ -88,7 +87,7 @@ fn interaction(workflow: String, row: &PgRow) -> Result<Row, sqlx::Error> {
             row.try_get(column(12))?,
         ],
         cost_usd: row.try_get(column(13))?,
-        metadata,
+        metadata: metadata.map_texts(from_stored),
         input_sequence: row.try_get(column(15))?,
         received_at: at(row, column(16))?,
         generated_at: at(row, column(17))?,

@@ -20,7 +20,7 @@ fn with_text(workflow: &str, bytes: usize) -> Event {
     event.data = EventData::ContextRetrieved(ContextRetrieved {
         request: Request {
             user_input: "x".repeat(bytes),
-            metadata: serde_json::Map::default(),
+            metadata: throughline_schemas::Metadata::default(),
             input_sequence: 1,
             received_at: Timestamp::from_unix_ms(1_750_000_000_000),
             merged: Vec::new(),

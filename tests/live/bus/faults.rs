@@ -62,7 +62,7 @@ fn response(event: &Event) -> throughline_schemas::EventData {
     throughline_schemas::EventData::InputValidated(throughline_schemas::event::InputValidated {
         request: throughline_schemas::event::input::Request {
             user_input: event.meta.id.clone(),
-            metadata: serde_json::Map::default(),
+            metadata: throughline_schemas::Metadata::default(),
             input_sequence: 1,
             received_at: event.meta.time,
             merged: Vec::new(),

@@ -178,7 +178,7 @@ fn event(stage: StageName, workflow: &str) -> Event {
     event.meta.id = format!("{workflow}.{event_type}");
     let request = throughline_schemas::event::input::Request {
         user_input: "x".repeat(TEXT_BYTES),
-        metadata: serde_json::Map::default(),
+        metadata: throughline_schemas::Metadata::default(),
         merged: Vec::new(),
         redo: None,
         input_sequence: 1,
@@ -251,7 +251,7 @@ fn input(workflow: &str) -> Event {
         session_id: SessionId::new("s").unwrap(),
         user_input: "x".repeat(TEXT_BYTES),
         workflow_id: Some(WorkflowId::new(workflow).unwrap()),
-        metadata: serde_json::Map::default(),
+        metadata: throughline_schemas::Metadata::default(),
         when_busy: None,
         redo: None,
     });

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, json};
+use serde_json::json;
 use throughline_actors::ports::store::{
     Admission, Closed, Ending, Failing, FailureRecord, Fingerprint, Interaction, Opening, Verdict,
 };
 use throughline_schemas::{
-    FailureCode, FinishReason, SessionId, StageName, Timestamp, Usage, Usd, UserId, WorkflowFailed,
+    FailureCode, FinishReason, Metadata, SessionId, StageName, Timestamp, Usage, Usd, UserId, WorkflowFailed,
     WorkflowId,
     event::{
         generation::Response,
@@ -78,10 +78,7 @@ pub(super) fn interaction(id: &str, of: &str, input_sequence: u64) -> Interactio
         user_id: user("ann"),
         request: Request {
             user_input: "Where is\0my order?".to_owned(),
-            metadata: Map::from_iter([
-                ("channel".to_owned(), json!("web\0\u{1a}")),
-                ("\0".to_owned(), json!(1)),
-            ]),
+            metadata: Metadata::read(r#"{"channel":"web\u0000\u001a","\u0000":1e400}"#).unwrap(),
             input_sequence,
             received_at: at(0),
             merged: Vec::new(),

@@ -1,6 +1,7 @@
 //! What is known about users and their conversations.
 
 use serde_json::{Map, Value, json};
+use throughline_schemas::Metadata;
 use throughline_schemas::event::{
     context::{Context, Turn},
     input::WhenBusy,
@@ -85,7 +86,7 @@ pub async fn hostile_ids_and_texts_come_back_as_they_were<S: UnderTest>(store: &
         saved.request.user_input = format!("{id}{long}");
         saved.response.text = format!("{long}{id}");
         saved.response.model.clone_from(id);
-        saved.request.metadata = Map::from_iter([(id.clone(), Value::from(long.as_str()))]);
+        saved.request.metadata = Metadata::from_iter([(id.clone(), Value::from(long.as_str()))]);
         let preferences = Map::from_iter([(id.clone(), Value::from(id.as_str()))]);
         store.set_preferences(&saved.user_id, &preferences).await;
         let admission = Admission {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use throughline_schemas::{
-    FailureCode, FinishReason, SessionId, StageName, Timestamp, Usage, UserId, WorkflowFailed, WorkflowId,
+    FailureCode, FinishReason, Metadata, SessionId, StageName, Timestamp, Usage, UserId, WorkflowFailed,
+    WorkflowId,
     event::{
         generation::Response,
         input::{Request, WhenBusy},
@@ -105,7 +106,7 @@ pub(super) fn interaction(id: &str, of: &str, input_sequence: u64) -> Interactio
         user_id: user("ann"),
         request: Request {
             user_input: format!("question of {id}"),
-            metadata: Map::from_iter([("channel".to_owned(), Value::from("web"))]),
+            metadata: Metadata::from_iter([("channel".to_owned(), Value::from("web"))]),
             input_sequence,
             received_at: at(input_sequence),
             merged: Vec::new(),

@@ -1,7 +1,7 @@
 //! Ends on record: how they are told again, put right, and forgotten.
 
 use throughline_schemas::{
-    FailureCode, Usage, Usd, WorkflowFailed,
+    FailureCode, Metadata, Usage, Usd, WorkflowFailed,
     event::{
         generation::ToolCall,
         input::WhenBusy::{Interrupt, Merge, Reject},
@@ -38,6 +38,8 @@ fn rich(id: &str, of: &str, input_sequence: u64) -> Interaction {
     rich.response.tool_calls =
         vec![ToolCall { id: "t1".to_owned(), name: "weather".to_owned(), arguments: arguments.to_string() }];
     rich.usage = Usage { cache_write_input_tokens: 5, ..rich.usage };
+    let exact = r#"{"z":12345678901234567890123,"n":[0.1000000000000000055,1e400,-0,1.50,{"a\u0000":"\u0000\u001a0"}],"a":1}"#;
+    rich.request.metadata = Metadata::read(exact).expect("an object");
     rich.degraded = vec!["order_history".to_owned()];
     rich.cost_usd = Some(Usd::new("0.000195".parse().expect("a number")));
     rich
