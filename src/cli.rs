@@ -11,6 +11,7 @@ mod exit;
 mod explain;
 mod health;
 mod lines;
+mod list;
 mod live;
 mod llm;
 mod output;
@@ -23,6 +24,7 @@ mod schema;
 mod setup;
 mod signal;
 pub(crate) mod since;
+mod standing;
 pub mod timeline;
 mod worker;
 
@@ -75,6 +77,8 @@ enum Command {
     Worker(WorkerArgs),
     /// Publish user input
     Publish(PublishArgs),
+    /// List workflows, the newest first: what waits and for whom, what runs, what was saved, what failed
+    List(list::ListArgs),
     /// Show events, stored and as they come
     Events(EventsArgs),
     /// Tell where an answer came from; or which answers came from a model, a template or a source

@@ -21,7 +21,7 @@ use crate::{
     config::{self, Config, Env, Origin, SecretError, SecretUrl, Source, SourceHeader},
     fetch::{Credential, HeaderText, HttpSource, HttpSources, HttpSourcesError},
     llm::{ModelProviders, SetupError, model_providers},
-    storage::{Database, DatabaseError},
+    storage::{Database, DatabaseError, Onlooker, OnlookerError},
     system::{SystemClock, SystemEntropy, host_name},
     tokenizer::Tokenizers,
 };
@@ -56,6 +56,15 @@ pub enum AdapterError {
         #[source]
         source: DatabaseError,
     },
+    /// The database cannot be looked at.
+    #[error("the database {url} cannot be read")]
+    Look {
+        /// Which one, without its password.
+        url: String,
+        /// Why not.
+        #[source]
+        source: OnlookerError,
+    },
     /// Nobody said where the database is, and there is no place for one.
     #[error(
         "database.url is not set, and there is no home directory for a database; set database.url, or XDG_DATA_HOME"
@@ -88,12 +97,18 @@ impl AdapterError {
     /// Whether a service could not be reached, rather than the configuration being wrong.
     pub fn is_unavailable(&self) -> bool {
         match self {
-            Self::Nats(_) | Self::Store { source: DatabaseError::Store(_), .. } => true,
+            Self::Nats(_)
+            | Self::Store { source: DatabaseError::Store(_), .. }
+            | Self::Look {
+                source: OnlookerError::Store(_) | OnlookerError::Missing | OnlookerError::NotPrepared,
+                ..
+            } => true,
             Self::Namespace(_)
             | Self::Secret { .. }
             | Self::NoDatabase
             | Self::DatabaseFile { .. }
             | Self::Store { source: DatabaseError::Unknown, .. }
+            | Self::Look { source: OnlookerError::Unknown, .. }
             | Self::Sources(_)
             | Self::HeaderName(_)
             | Self::Models(_)
@@ -167,6 +182,14 @@ pub async fn open_store(config: &Config, env: &Env) -> Result<Database, AdapterE
     Database::open(url.expose(), config.database.max_connections, &config.nats.namespace)
         .await
         .map_err(|source| AdapterError::Store { url: config.database.url.to_string(), source })
+}
+
+/// Opens the database for looking at turns, which changes nothing in it and makes none.
+pub async fn open_onlooker(config: &Config, env: &Env) -> Result<Onlooker, AdapterError> {
+    let url = database_url(config, env)?;
+    Onlooker::open(url.expose(), &config.nats.namespace)
+        .await
+        .map_err(|source| AdapterError::Look { url: config.database.url.to_string(), source })
 }
 
 /// The URL of the database with the password in it.

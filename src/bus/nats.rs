@@ -191,6 +191,16 @@ impl NatsBus {
         reader::last(&self.core, subject).await
     }
 
+    /// The latest event of a workflow other than its input, and when it was stored: how far the workflow has come. Asks
+    /// only for what readers of the log are allowed.
+    pub async fn latest_step(
+        &self,
+        session: &SessionId,
+        workflow: &WorkflowId,
+    ) -> Result<Option<(EventType, Timestamp)>, BusError> {
+        lookup::latest_step(&self.core, session, workflow).await
+    }
+
     /// Whether anything is stored of a workflow.
     pub async fn has_any(&self, workflow: &WorkflowId) -> Result<bool, BusError> {
         self.has(&self.namespace().events_of_workflow(None, workflow)).await

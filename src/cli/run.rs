@@ -4,7 +4,8 @@ use std::{process::ExitCode, time::Duration};
 
 use super::{
     Cli, Command, Exit, Failure, Global, SchemaCommand, bench, config_command, dead, dev, doctor, events,
-    exit::with_causes, explain, health, llm, output, publish, record, replay, sandbox, schema, setup, worker,
+    exit::with_causes, explain, health, list, llm, output, publish, record, replay, sandbox, schema, setup,
+    worker,
 };
 use crate::{
     app::{AdapterError, WorkerError},
@@ -77,6 +78,7 @@ impl Cli {
             Command::Sandbox(args) => sandbox::run(args).await,
             Command::Bench(args) => Box::pin(bench::run(args, self.global.database_url.as_deref())).await,
             Command::Publish(args) => publish::run(args, &config, env).await,
+            Command::List(args) => Box::pin(list::run(args, &config, env)).await,
             Command::Events(args) => events::run(args, &config, env).await,
             Command::Explain(args) => Box::pin(explain::run(args, &config, env)).await,
             Command::Health => health::run(&config).await,
@@ -112,6 +114,7 @@ impl Command {
             Self::Worker(args) => args.listen,
             Self::Setup(_)
             | Self::Publish(_)
+            | Self::List(_)
             | Self::Events(_)
             | Self::Explain(_)
             | Self::Dead(_)

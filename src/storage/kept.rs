@@ -192,9 +192,10 @@ pub(super) fn superseded(failure: &FailureRecord) -> (Option<&'static str>, Opti
     (Some(name), by)
 }
 
-/// The states that a list is made of.
-pub(super) fn states(wanted: Option<TurnState>) -> Vec<&'static str> {
-    wanted.map_or(TurnState::ALL.map(TurnState::as_str).to_vec(), |state| vec![state.as_str()])
+/// The states that a list is made of; a turn is listed once, however often its state is named.
+pub(super) fn states(wanted: &[TurnState]) -> Vec<&'static str> {
+    let is_wanted = |state: &TurnState| wanted.is_empty() || wanted.contains(state);
+    TurnState::ALL.into_iter().filter(is_wanted).map(TurnState::as_str).collect()
 }
 
 /// What was counted, state by state.

@@ -12,6 +12,7 @@ mod look;
 mod migrate;
 mod namespaces;
 mod nul;
+mod onlooker;
 mod preferences;
 mod record;
 mod server;
@@ -35,6 +36,7 @@ pub(super) use self::{
     code::meaning,
     look::look,
     namespaces::{peek, peek_end},
+    onlooker::PostgresOnlooker,
 };
 use self::{
     connection::Connections,

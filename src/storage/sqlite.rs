@@ -35,6 +35,7 @@ pub(super) use self::{
     code::meaning,
     look::look,
     namespaces::{peek, peek_end},
+    record::{has_lists, latest_turns, open_turns},
 };
 use self::{file::DatabaseFile, turns::Reading};
 use super::{error, queues::Queues};

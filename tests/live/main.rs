@@ -19,6 +19,7 @@ mod hostile_corpora;
 mod identity;
 mod idle;
 mod independent_client;
+mod list;
 mod listening;
 mod llama;
 mod llm;

@@ -7,9 +7,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use serde::Deserialize;
 use serde_json::json;
 use throughline_actors::ports::bus::BusError;
+use throughline_schemas::{EventType, SessionId, Subject, Timestamp, WorkflowId};
 
 use super::{Core, EventReader, Log, ReadRequest, StoredEvent, error::unavailable_because, reader, requests};
 
@@ -56,6 +58,34 @@ pub(super) async fn few(core: &Arc<Core>, filter: &str) -> Result<Option<Vec<Sto
     }
     events.sort_by_key(|event| event.sequence);
     Ok(Some(events))
+}
+
+/// See [`super::NatsBus::latest_step`].
+pub(super) async fn latest_step(
+    core: &Core,
+    session: &SessionId,
+    workflow: &WorkflowId,
+) -> Result<Option<(EventType, Timestamp)>, BusError> {
+    let last = async |subject: &str| {
+        let found = requests::last_of_subject(core, core.names.events(), subject).await?;
+        let event = found.and_then(reader::direct);
+        Ok::<_, BusError>(
+            event.and_then(|event| Some((event.event_type()?, event.sequence, event.stored_at))),
+        )
+    };
+    let ns = &core.settings.namespace;
+    let one = |event_type| Subject::new(event_type, session, workflow).live(ns);
+    // Any type will do: only what stands before the tokens is replaced.
+    let any = one(EventType::InputValidated).replacen(&format!(".{}.", EventType::InputValidated), ".*.", 1);
+    let mut found = last(&any).await?;
+    if found.is_some_and(|(event_type, ..)| event_type == EventType::UserInputReceived) {
+        // It may have been said again at any time.
+        let steps =
+            EventType::ALL.into_iter().filter(|event_type| *event_type != EventType::UserInputReceived);
+        let steps = try_join_all(steps.map(async |step| last(&one(step)).await)).await?;
+        found = steps.into_iter().flatten().max_by_key(|(_, sequence, _)| *sequence);
+    }
+    Ok(found.map(|(event_type, _, stored_at)| (event_type, stored_at)))
 }
 
 /// The subjects that match, with the number of their messages.

@@ -83,6 +83,7 @@ fn not_there(config: &Config) -> Finding {
 fn not_open(error: &AdapterError) -> Finding {
     match error {
         AdapterError::Store { .. }
+        | AdapterError::Look { .. }
         | AdapterError::Namespace(_)
         | AdapterError::Secret { .. }
         | AdapterError::Nats(_)

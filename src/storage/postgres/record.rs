@@ -202,7 +202,7 @@ impl Statement for List<'_> {
         let rows = sqlx::query(LIST)
             .bind(*namespace)
             .bind(query.workflow.as_ref().map(WorkflowId::as_str))
-            .bind(kept::states(query.state))
+            .bind(kept::states(&query.states))
             .bind(query.user.as_ref().map(UserId::as_str))
             .bind(query.session.as_ref().map(SessionId::as_str))
             .bind(after.map(|(at, _)| OffsetDateTime::from(*at)))

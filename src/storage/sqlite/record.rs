@@ -1,7 +1,7 @@
 //! What is on record: ends, lists, counts.
 
 use serde_json::Value;
-use sqlx::{Row as _, sqlite::SqliteRow};
+use sqlx::{Row as _, SqlitePool, sqlite::SqliteRow};
 use throughline_actors::ports::store::{KnownEnd, ListedTurn, OpenTurns, TurnsQuery};
 use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId};
 
@@ -71,12 +71,21 @@ pub(super) async fn oldest_open((readers, namespace): Reading<'_>) -> Result<Opt
     oldest.fetch_one(readers).await.and_then(|oldest: Option<i64>| oldest.map(kept::sequence).transpose())
 }
 
-pub(super) async fn open_turns((readers, namespace): Reading<'_>) -> Result<OpenTurns, sqlx::Error> {
+pub(in crate::storage) async fn open_turns(
+    (readers, namespace): Reading<'_>,
+) -> Result<OpenTurns, sqlx::Error> {
     let rows = sqlx::query(include_str!("open_turns.sql")).bind(namespace).fetch_all(readers).await?;
     kept::open_turns(rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, at(row, 2)?))))
 }
 
-pub(super) async fn latest_turns(
+/// Whether the tables have what lists are made of.
+pub(in crate::storage) async fn has_lists(readers: &SqlitePool) -> Result<bool, sqlx::Error> {
+    let column = "SELECT count(*) FROM pragma_table_info('turns') WHERE name = 'failure_code'";
+    let columns: i64 = sqlx::query_scalar(column).fetch_one(readers).await?;
+    Ok(columns > 0)
+}
+
+pub(in crate::storage) async fn latest_turns(
     (readers, namespace): Reading<'_>,
     query: &TurnsQuery,
 ) -> Result<Vec<ListedTurn>, sqlx::Error> {
@@ -91,7 +100,7 @@ pub(super) async fn latest_turns(
         };
         let (at, after) = query.after.as_ref().map(|(at, after)| (instant(*at), after.as_str())).unzip();
         sqlx::query(sql)
-            .bind(Value::from(kept::states(query.state)).to_string())
+            .bind(Value::from(kept::states(&query.states)).to_string())
             .bind(at)
             .bind(after)
             .bind(integer(query.limit as u64))

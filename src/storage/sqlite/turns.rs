@@ -12,7 +12,7 @@ use crate::storage::{
 pub(super) const OPENING: &str = include_str!("opening.sql");
 
 /// Where is read, and of which namespace.
-pub(super) type Reading<'a> = (&'a SqlitePool, &'a str);
+pub(in crate::storage) type Reading<'a> = (&'a SqlitePool, &'a str);
 
 pub(super) async fn running(
     (readers, namespace): Reading<'_>,

@@ -149,7 +149,7 @@ async fn exercise(store: &PostgresStore) {
         store.latest_turns(any()).await.unwrap();
         store.latest_turns(TurnsQuery { session: in_session, ..any() }).await.unwrap();
         store
-            .latest_turns(TurnsQuery { user: of_user, state: Some(TurnState::Failed), ..any() })
+            .latest_turns(TurnsQuery { user: of_user, states: vec![TurnState::Failed], ..any() })
             .await
             .unwrap();
         store.latest_turns(TurnsQuery::of(workflow(&id))).await.unwrap();

@@ -48,8 +48,8 @@ impl TurnState {
 pub struct TurnsQuery {
     /// The turn of this workflow only. No other condition is looked at then.
     pub workflow: Option<WorkflowId>,
-    /// Those that stand so.
-    pub state: Option<TurnState>,
+    /// Those that stand in one of these ways; all, if none is named.
+    pub states: Vec<TurnState>,
     /// Those of this user.
     pub user: Option<UserId>,
     /// Those of this session.

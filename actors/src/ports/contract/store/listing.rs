@@ -77,21 +77,24 @@ pub async fn turns_are_listed_newest_first<S: UnderTest>(store: &S) {
 pub async fn a_list_can_be_narrowed<S: UnderTest>(store: &S) {
     a_few_turns(store).await;
     let any = || TurnsQuery { limit: 9, ..TurnsQuery::default() };
-    let by_state = |state: TurnState| TurnsQuery { state: Some(state), ..any() };
+    let by_state = |state: TurnState| TurnsQuery { states: vec![state], ..any() };
     assert_eq!(ids(store, by_state(Waiting)).await, ["g"]);
     assert_eq!(ids(store, by_state(Running)).await, ["d", "c", "b"]);
     assert_eq!(ids(store, by_state(Saved)).await, ["a"]);
     assert_eq!(ids(store, by_state(Failed)).await, ["f", "e"]);
     assert_eq!(ids(store, TurnsQuery { limit: 1, ..by_state(Failed) }).await, ["f"]);
+    let open = || TurnsQuery { states: vec![Running, Waiting], ..any() };
+    assert_eq!(ids(store, open()).await, ["g", "d", "c", "b"], "in one order, whatever the state");
+    assert_eq!(ids(store, TurnsQuery { after: Some((at(3), workflow("d"))), ..open() }).await, ["c", "b"]);
     let of_ben = || TurnsQuery { user: Some(user("ben")), ..any() };
     assert_eq!(ids(store, of_ben()).await, ["d", "c"]);
     assert_eq!(ids(store, TurnsQuery { after: Some((at(3), workflow("d"))), ..of_ben() }).await, ["c"]);
-    assert_eq!(ids(store, TurnsQuery { state: Some(Saved), ..of_ben() }).await, Vec::<String>::new());
+    assert_eq!(ids(store, TurnsQuery { states: vec![Saved], ..of_ben() }).await, Vec::<String>::new());
     let in_s = || TurnsQuery { session: Some(session("s")), ..any() };
     assert_eq!(ids(store, in_s()).await, ["g", "f", "e", "b", "a"]);
-    assert_eq!(ids(store, TurnsQuery { state: Some(Failed), ..in_s() }).await, ["f", "e"]);
+    assert_eq!(ids(store, TurnsQuery { states: vec![Failed], ..in_s() }).await, ["f", "e"]);
     assert_eq!(ids(store, TurnsQuery { user: Some(user("ben")), ..in_s() }).await, Vec::<String>::new());
-    let in_t = TurnsQuery { session: Some(session("t")), state: Some(Running), ..of_ben() };
+    let in_t = TurnsQuery { session: Some(session("t")), states: vec![Running], ..of_ben() };
     assert_eq!(ids(store, in_t).await, ["c"]);
 }
 

@@ -10,7 +10,7 @@ impl State {
         let is_wanted = |workflow: &WorkflowId, turn: &Entry| match &query.workflow {
             Some(wanted) => wanted == workflow,
             None => {
-                query.state.is_none_or(|state| state == turn.state)
+                (query.states.is_empty() || query.states.contains(&turn.state))
                     && query.user.as_ref().is_none_or(|user| turn.user.as_ref() == Some(user))
                     && query.session.as_ref().is_none_or(|session| turn.session == *session)
                     && query
