@@ -12,6 +12,7 @@ pub(super) mod reach;
 mod settings;
 pub(super) mod space;
 mod sync;
+mod turns;
 mod whoami;
 mod worker;
 

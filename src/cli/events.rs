@@ -9,13 +9,15 @@ mod paces;
 mod reading;
 mod screen;
 mod select;
+mod unfinished;
 
 use std::time::Duration;
 
 use throughline_schemas::WorkflowId;
 
 use super::{
-    EventsArgs, Exit, Failure, bus_error, doctor::space::removed, output, signal::Signals, timeline::clean,
+    EventsArgs, Exit, Failure, bus_error, doctor::space::removed, output, signal::Signals, standing::Reason,
+    timeline::clean,
 };
 use crate::{
     app::connect_bus,
@@ -34,12 +36,12 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(args: &EventsArgs, config: &Config, env: &Env) -> Result<(), Failure> {
     let bus = connect_bus(config, env, "events").await?;
-    let shown = Box::pin(show(args, &bus)).await;
+    let shown = Box::pin(show(args, config, env, &bus)).await;
     bus.close(CLOSE_LIMIT).await;
     shown
 }
 
-async fn show(args: &EventsArgs, bus: &NatsBus) -> Result<(), Failure> {
+async fn show(args: &EventsArgs, config: &Config, env: &Env, bus: &NatsBus) -> Result<(), Failure> {
     if let Some(limit) = args.limit {
         return newest::show(args, bus, limit).await;
     }
@@ -54,11 +56,18 @@ async fn show(args: &EventsArgs, bus: &NatsBus) -> Result<(), Failure> {
     };
     if !args.follow {
         while show.more(bus).await? {}
-        let shown = show.count;
-        if let Err(failure) = show.finish(args) {
+        let (shown, is_over) = (show.count, show.screen.is_complete());
+        let finished = show.finish(args);
+        if !is_over && let Some(reason) = unfinished::reason(args, config, env, bus).await {
+            return unfinished::tell(&reason, shown == 0);
+        }
+        if let Err(failure) = finished {
             return Err(with_what_was_removed(failure, shown, bus).await);
         }
         return taken_up(args, bus).await;
+    }
+    if let Some(reason) = unfinished::reason(args, config, env, bus).await.filter(Reason::is_waiting) {
+        unfinished::tell(&reason, false)?;
     }
     let mut signals = Signals::install()?;
     // A breaker may be why a workflow waits, so it is shown beside any selection but one of a type.

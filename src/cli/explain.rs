@@ -6,10 +6,16 @@ mod uses;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
-use throughline_schemas::WorkflowId;
+use throughline_actors::ports::clock::Clock;
+use throughline_schemas::{EventType, WorkflowId};
 
 use super::{
-    Failure, bus_error, doctor::space::removed, exit::with_causes, output, timeline::Style, timeline::clean,
+    Failure, bus_error,
+    doctor::space::removed,
+    exit::with_causes,
+    output,
+    standing::{Reason, Reasons},
+    timeline::{Style, clean},
 };
 use crate::{
     app::{connect_bus, load_prompt},
@@ -17,6 +23,7 @@ use crate::{
     config::{Config, Env},
     explain::{Explanation, Renderer},
     replay::history::History,
+    system::SystemClock,
 };
 
 /// How long closing the connection may take.
@@ -76,7 +83,7 @@ pub(super) async fn run(args: &ExplainArgs, config: &Config, env: &Env) -> Resul
     let workflow = workflow.map_err(|error| Failure::usage(format!("WORKFLOW {error}")))?;
     let bus = connect_bus(config, env, "explain").await?;
     let shown = match (&workflow, wanted) {
-        (Some(workflow), _) => Box::pin(one(workflow, args.json, config, &bus)).await,
+        (Some(workflow), _) => Box::pin(one(workflow, args.json, config, env, &bus)).await,
         (None, Some(wanted)) => Box::pin(uses::run(wanted, args, &bus)).await,
         (None, None) => Err(Failure::usage("say which workflow, or --model, --template or --source")),
     };
@@ -84,9 +91,22 @@ pub(super) async fn run(args: &ExplainArgs, config: &Config, env: &Env) -> Resul
     shown
 }
 
-async fn one(workflow: &WorkflowId, json: bool, config: &Config, bus: &NatsBus) -> Result<(), Failure> {
+async fn one(
+    workflow: &WorkflowId,
+    json: bool,
+    config: &Config,
+    env: &Env,
+    bus: &NatsBus,
+) -> Result<(), Failure> {
     let events = stored(workflow, bus).await?;
+    let is_over = events.iter().any(|event| event.event_type().is_some_and(EventType::is_end));
+    let reason = if is_over || json { None } else { reason(workflow, config, env, bus).await };
+    let now = reason.as_ref().map(|reason| format!("now: {}", reason.words(SystemClock.now())));
     if events.is_empty() {
+        if let (Some(reason), Some(now)) = (&reason, &now) {
+            output::line(&reason.whose())?;
+            return output::line(now);
+        }
         let removed = bus.last_purge().await.ok().flatten().map(|purge| removed(&purge)).unwrap_or_default();
         return Err(Failure::failed(format!(
             "no event of workflow {} is stored: the id is wrong, its input has not been taken up yet (is a worker \
@@ -105,7 +125,16 @@ async fn one(workflow: &WorkflowId, json: bool, config: &Config, bus: &NatsBus) 
             .map_err(|error| Failure::failed(format!("cannot write it as JSON: {error}")))?;
         return output::line(&json);
     }
-    output::line(text::render(&explanation, Style::of_stdout()).trim_end())
+    output::line(text::render(&explanation, Style::of_stdout()).trim_end())?;
+    now.map_or(Ok(()), |now| output::line(&now))
+}
+
+/// Why it has not ended; `None` where that is not known.
+async fn reason(workflow: &WorkflowId, config: &Config, env: &Env, bus: &NatsBus) -> Option<Reason> {
+    let reasons = Reasons::open(config, env, bus).await?;
+    let reason = reasons.of(workflow).await;
+    reasons.close().await;
+    reason.ok().flatten()
 }
 
 /// What is stored of a workflow, with its input wherever that was published.

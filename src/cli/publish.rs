@@ -8,6 +8,7 @@ mod own;
 mod progress;
 mod send;
 mod tally;
+mod waiting;
 
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ pub(super) async fn run(args: &PublishArgs, config: &Config, env: &Env) -> Resul
     };
     let bus = connect_bus(config, env, "publish").await?;
     let done = match work {
-        Work::One(message) => Box::pin(one::publish(&bus, config, *message, args)).await,
+        Work::One(message) => Box::pin(one::publish(&bus, config, env, *message, args)).await,
         Work::Many(lines) => Box::pin(many::publish(&bus, config, lines, args)).await,
     };
     bus.close(CLOSE_LIMIT).await;

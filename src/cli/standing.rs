@@ -1,5 +1,7 @@
 //! Where turns stand: what waits and for whom, and which stage works on what runs.
 
+mod reason;
+
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -8,6 +10,8 @@ use throughline_actors::ports::{
     store::{ListedTurn, TurnState},
 };
 use throughline_schemas::{StageName, Timestamp};
+
+pub(super) use reason::{Reason, Reasons};
 
 use super::timeline::clean;
 use crate::bus::nats::NatsBus;

@@ -109,3 +109,42 @@ async fn a_list_needs_a_database_makes_none_and_says_what_is_missing() {
     assert!(missing.stderr().contains("the file does not exist"), "{}", missing.stderr());
     assert!(!nowhere.exists(), "a list makes no database");
 }
+
+/// What waits does not look lost, wherever somebody looks for it.
+#[tokio::test]
+async fn events_explain_doctor_and_publish_say_why_a_turn_waits_and_for_whom() {
+    let Some(mut cluster) = Cluster::start(1, &Settings::new("")).await else { return };
+    one_runs_and_one_waits_with(&cluster, json!({"delay_ms": 12_000, "remaining": 2})).await;
+    let arguments =
+        ["publish", "--wait", "--user", "demo", "--session", "s1", "--workflow-id", "qq-3", "And?"];
+    let mut publish = cluster.run("publish", &arguments);
+    eventually("the publisher hears it", async || {
+        publish.stderr().contains("[waits for qq-1, which has run for ").then_some(())
+    })
+    .await;
+    let why = "waits for qq-1, which has run for ";
+    for arguments in [&["events", "--workflow", "qq-2"][..], &["explain", "qq-2"]] {
+        let mut asked = cluster.run(arguments[0], arguments);
+        assert_eq!(asked.ended(SOON).await.code(), Some(0), "{}", asked.stderr());
+        let said = asked.stdout();
+        assert!(said.contains("workflow qq-2  user demo  session s1"), "{said}");
+        assert!(said.contains(&format!("now: {why}")) && said.contains(" and is in generation"), "{said}");
+    }
+    let mut events = cluster.run("events-of-the-first", &["events", "--workflow", "qq-1"]);
+    assert_eq!(events.ended(SOON).await.code(), Some(0), "{}", events.stderr());
+    assert!(events.stdout().contains("now: runs: generation for "), "{}", events.stdout());
+    let mut doctor = cluster.run("doctor", &["doctor"]);
+    doctor.ended(SOON).await;
+    let said = doctor.stdout();
+    assert!(said.contains("turns: 1 workflow runs, ") && said.contains(&format!(": qq-2 {why}")), "{said}");
+
+    // It is said again when another one is waited for, and then comes its own turn.
+    assert_eq!(publish.ended(SOON).await.code(), Some(0), "{}", publish.stderr());
+    assert!(publish.stderr().contains("[waits for qq-2, which has run for "), "{}", publish.stderr());
+    for arguments in [&["events", "--workflow", "qq-2"][..], &["explain", "qq-2"]] {
+        let mut asked = cluster.run(arguments[0], arguments);
+        assert_eq!(asked.ended(SOON).await.code(), Some(0), "{}", asked.stderr());
+        assert!(!asked.stdout().contains("now: "), "it is over: {}", asked.stdout());
+    }
+    cluster.assert_workers_run();
+}

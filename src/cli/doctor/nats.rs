@@ -8,7 +8,7 @@ use throughline_schemas::StageName;
 
 use super::{
     finding::{Finding, within},
-    identity, space, sync, whoami,
+    identity, space, sync, turns, whoami,
 };
 use crate::{
     app::{connect_bus, stream_limits},
@@ -46,18 +46,20 @@ pub(super) async fn check(config: &Config, env: &Env, role: Role) -> Vec<Finding
     };
     let jetstream =
         jetstream::ContextBuilder::new().timeout(config.nats.request_timeout).build(bus.client().clone());
-    let (account, streams, space, workers, sync, whoami, identity, room, health) = tokio::join!(
+    let (account, streams, space, workers, turns, sync, whoami, identity, room, health) = tokio::join!(
         within("jetstream", CHECK_LIMIT, account(&bus, &jetstream)),
         within("streams", CHECK_LIMIT, Box::pin(streams(config, &bus, &jetstream, role))),
         space::check(&bus, &jetstream),
         workers(&bus, &jetstream),
+        Box::pin(turns::check(config, env, &bus)),
         within("sync", CHECK_LIMIT, sync::check(config, &bus)),
         Box::pin(whoami::check(config, &bus, role)),
         Box::pin(identity::check(config, env, &bus, role)),
         Box::pin(room(&bus, role)),
         Box::pin(sync::health(config, &bus)),
     );
-    let findings = [server(config, &bus), account, streams].into_iter().chain(space).chain(workers);
+    let findings =
+        [server(config, &bus), account, streams].into_iter().chain(space).chain(workers).chain(turns);
     let findings = findings.chain(room).chain(health).chain(identity).chain([sync]).chain(whoami).collect();
     bus.close(CLOSE_LIMIT).await;
     findings
@@ -167,7 +169,7 @@ async fn workers(bus: &NatsBus, jetstream: &jetstream::Context) -> Option<Findin
         }
     }
     let waiting = if behind.is_empty() {
-        "nothing waits".to_owned()
+        "no event waits for one".to_owned()
     } else {
         format!("events that wait: {}", behind.join(", "))
     };

@@ -17,6 +17,7 @@ use super::{
     message::{Input, Message, new_workflow_id},
     own::OwnEnd,
     send::{Sender, Sent},
+    waiting,
 };
 use crate::{
     bus::nats::NatsBus,
@@ -27,7 +28,7 @@ use crate::{
         signal::Signals,
         timeline::clean,
     },
-    config::Config,
+    config::{Config, Env},
 };
 
 /// Longest text read from stdin, in bytes; a NATS message is no longer by default.
@@ -108,6 +109,7 @@ fn read_text(from: impl Read) -> Result<String, Failure> {
 pub(in crate::cli) async fn publish(
     bus: &NatsBus,
     config: &Config,
+    env: &Env,
     message: Message,
     args: &PublishArgs,
 ) -> Result<(), Failure> {
@@ -131,7 +133,14 @@ pub(in crate::cli) async fn publish(
         None => announce(&message, sent, args.json),
         Some((ends, frames)) => {
             let end = OwnEnd::new(bus, ends, &message, sent);
-            Box::pin(wait(end, frames, &message.workflow, started, args)).await
+            let waited = Box::pin(wait(end, frames, &message.workflow, started, args));
+            if args.json {
+                return waited.await;
+            }
+            tokio::select! {
+                done = waited => done,
+                never = waiting::tell(bus, config, env, &message) => match never {},
+            }
         }
     }
 }

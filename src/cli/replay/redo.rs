@@ -47,12 +47,18 @@ pub(super) async fn run(args: &RedoArgs, config: &Config, env: &Env) -> Result<(
     let workflow =
         WorkflowId::new(&args.workflow).map_err(|error| Failure::usage(format!("WORKFLOW {error}")))?;
     let bus = connect_bus(config, env, "replay").await?;
-    let done = redo(&bus, &workflow, args, config).await;
+    let done = redo(&bus, &workflow, args, config, env).await;
     bus.close(CLOSE_LIMIT).await;
     done
 }
 
-async fn redo(bus: &NatsBus, workflow: &WorkflowId, args: &RedoArgs, config: &Config) -> Result<(), Failure> {
+async fn redo(
+    bus: &NatsBus,
+    workflow: &WorkflowId,
+    args: &RedoArgs,
+    config: &Config,
+    env: &Env,
+) -> Result<(), Failure> {
     let events = events(bus, workflow).await?;
     let plan = Plan::new(workflow, &events, args.from)?;
     let input = Input {
@@ -67,7 +73,7 @@ async fn redo(bus: &NatsBus, workflow: &WorkflowId, args: &RedoArgs, config: &Co
     };
     let message = input.encode().map_err(Failure::failed)?;
     let waiting = PublishArgs::waiting(args.wait, args.timeout, args.json);
-    Box::pin(publish::one(bus, config, message, &waiting)).await
+    Box::pin(publish::one(bus, config, env, message, &waiting)).await
 }
 
 /// What is stored of a workflow by the stages; what publishers sent is not needed.
