@@ -4,12 +4,15 @@
 use std::time::Duration;
 
 use metrics::{Gauge, Label, counter, gauge, histogram};
-use throughline_schemas::{FailureCode, StageName, Usage, event::generation::AttemptError};
+use throughline_schemas::{FailureCode, StageName, Timestamp, Usage, event::generation::AttemptError};
 
 use crate::{
     model_client::ModelTarget,
     policy::breaker::BreakerState,
-    ports::log::{Fill, Room},
+    ports::{
+        log::{Fill, Room},
+        store::{OpenTurns, TurnState},
+    },
     retention::pace::{float, until},
 };
 
@@ -66,6 +69,10 @@ pub const TURNS_RESUMED: &str = "throughline_turns_resumed_total";
 pub const STORES_DIFFER: &str = "throughline_log_and_database_differ_total";
 /// Turns that were closed as the log says, because the database had forgotten their end.
 pub const TURNS_RESTORED: &str = "throughline_turns_restored_total";
+/// Open turns, by state: `waiting` or `running`. Every process that admits counts all of them.
+pub const TURNS: &str = "throughline_turns";
+/// Time since the oldest open turn was admitted, by state; 0 if there is none.
+pub const OLDEST_TURN_SECONDS: &str = "throughline_oldest_turn_age_seconds";
 /// What the event log takes, in bytes.
 pub const LOG_BYTES: &str = "throughline_log_bytes";
 /// What the event log may take before it refuses input, in bytes.
@@ -293,6 +300,14 @@ pub(crate) fn fell_back(from: &ModelTarget, to: &ModelTarget) {
 
 pub(crate) fn resumed(stage: StageName) {
     counter!(TURNS_RESUMED, "stage" => stage.as_str()).increment(1);
+}
+
+pub(crate) fn open_turns(open: &OpenTurns, now: Timestamp) {
+    for (state, tally) in [(TurnState::Waiting, open.waiting), (TurnState::Running, open.running)] {
+        let age = Duration::from_millis(tally.oldest.map_or(0, |oldest| now.ms_since(oldest)));
+        gauge!(TURNS, "state" => state.as_str()).set(float(tally.turns));
+        gauge!(OLDEST_TURN_SECONDS, "state" => state.as_str()).set(age.as_secs_f64());
+    }
 }
 
 pub(crate) fn restarted(part: &'static str) {

@@ -32,9 +32,11 @@ use crate::{
     signals, untold,
 };
 use catch_up::CatchUp;
+use census::Census;
 use seen::Seen;
 
 mod catch_up;
+mod census;
 mod overdue;
 mod seen;
 
@@ -85,6 +87,7 @@ pub struct SweeperState {
     args: SweeperArgs,
     seen: Seen,
     catch_up: CatchUp,
+    census: Census,
 }
 
 impl Actor for Sweeper {
@@ -99,7 +102,12 @@ impl Actor for Sweeper {
     ) -> Result<SweeperState, ActorProcessingErr> {
         // The first one only notes which turns there are: how long they have run is counted from then.
         myself.send_message(Sweep)?;
-        Ok(SweeperState { args, seen: Seen::default(), catch_up: CatchUp::default() })
+        Ok(SweeperState {
+            args,
+            seen: Seen::default(),
+            catch_up: CatchUp::default(),
+            census: Census::default(),
+        })
     }
 
     async fn handle(
@@ -123,6 +131,7 @@ impl Actor for Sweeper {
         if let Err(why) = state.catch_up.step(&state.args.closer, has_seen_turns).await {
             tracing::debug!(why, "the database was not compared with the log");
         }
+        state.census.take(&state.args.closer).await;
         // It ends with its actor, so nobody holds on to it.
         drop(myself.send_after(state.args.wait(), || Sweep));
         Ok(())

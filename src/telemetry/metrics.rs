@@ -35,7 +35,7 @@ enum Kind {
 }
 
 /// What each metric says. Its labels are listed where it is named, in `signals`.
-const DESCRIPTIONS: [(&str, Kind, Unit, &str); 40] = {
+const DESCRIPTIONS: [(&str, Kind, Unit, &str); 42] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         (signals::DELIVERIES, Counter, Unit::Count, "Deliveries settled, by stage and outcome."),
@@ -163,6 +163,18 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 40] = {
             Counter,
             Unit::Count,
             "Turns that were closed as the log says, because the database had forgotten their end.",
+        ),
+        (
+            signals::TURNS,
+            Gauge,
+            Unit::Count,
+            "Open turns of the namespace, by state (waiting, running), counted in the database every 10 s by each worker that admits: take the maximum.",
+        ),
+        (
+            signals::OLDEST_TURN_SECONDS,
+            Gauge,
+            Unit::Seconds,
+            "Time since the oldest open turn was admitted, by state (waiting, running); 0 if there is none.",
         ),
         (signals::LOG_BYTES, Gauge, Unit::Bytes, "What the event log takes."),
         (signals::LOG_MAX_BYTES, Gauge, Unit::Bytes, "What the event log may take before it refuses input."),

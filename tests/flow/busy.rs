@@ -162,3 +162,25 @@ async fn a_death_anywhere_in_between_changes_nothing() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn open_turns_are_counted_by_state_with_the_age_of_the_oldest() {
+    let rig = slow();
+    let _worker = rig.worker().await;
+    let first = rig.publish("w1", "s", "one");
+    rig.pass(MINUTE / 6).await;
+    let others = [rig.publish("w2", "s", "two"), rig.publish("w3", "s", "three")];
+    let gauge = |name: &str, state: &str| rig.meters.gauge(name, &[("state", state)]).unwrap();
+    rig.pass(MINUTE / 3).await;
+    assert_eq!((gauge("throughline_turns", "running"), gauge("throughline_turns", "waiting")), (1.0, 2.0));
+    // Counted every ten seconds or so: what was admitted at 0 s and at 10 s was looked at after 17 s and before 31 s.
+    let age = |state| gauge("throughline_oldest_turn_age_seconds", state);
+    assert!((17.0..31.0).contains(&age("running")), "{} s", age("running"));
+    assert!((7.0..21.0).contains(&age("waiting")), "{} s", age("waiting"));
+    for workflow in [&first, &others[0], &others[1]] {
+        rig.saved(workflow).await;
+    }
+    rig.pass(MINUTE / 3).await;
+    assert_eq!((gauge("throughline_turns", "running"), gauge("throughline_turns", "waiting")), (0.0, 0.0));
+    assert_eq!((age("running"), age("waiting")), (0.0, 0.0));
+}
