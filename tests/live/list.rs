@@ -73,6 +73,7 @@ async fn a_list_says_what_waits_for_whom_what_runs_and_how_the_others_ended() {
 #[tokio::test]
 async fn a_watch_shows_changes_until_it_is_interrupted() {
     let Some(cluster) = Cluster::start(1, &Settings::new("")).await else { return };
+    cluster.workers[0].until_ready().await;
     let mut watch = cluster.run("watch", &["list", "--watch"]);
     eventually("an empty list", async || watch.stdout().contains("no workflow matches").then_some(())).await;
     one_runs_and_one_waits(&cluster).await;

@@ -46,8 +46,8 @@ async fn fill(connection: &mut SqliteConnection, count: u64) {
             namespace, workflow_id, session_id, user_id, input_sequence, state, created_at, updated_at, failure_code)
         SELECT
             '{NAMESPACE}', printf('w-%09d', n),
-            CASE WHEN open >= 0 THEN 'open-' || open / 10 WHEN n % 2 = 0 THEN 'busy' ELSE 's-' || n % 9999 END,
-            CASE WHEN n % 2 = 0 THEN 'everybody' ELSE 'u-' || n % 999 END, n,
+            CASE WHEN open >= 0 THEN 'open-' || (open / 10) WHEN n % 2 = 0 THEN 'busy' ELSE 's-' || (n % 9999) END,
+            CASE WHEN n % 2 = 0 THEN 'everybody' ELSE 'u-' || (n % 999) END, n,
             CASE WHEN open >= 0 THEN iif(open % 10 = 0, 'running', 'waiting') WHEN n % 50 = 0 THEN 'failed' ELSE 'saved' END,
             instant, instant, iif(open < 0 AND n % 50 = 0, 'poison', NULL)
         FROM rows;\n"
