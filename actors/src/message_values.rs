@@ -63,7 +63,7 @@ impl MessageValues {
 
 /// The only place that reads the metadata of a message for templates.
 fn metadata(request: &Request) -> Map<String, Value> {
-    request.metadata.clone()
+    request.metadata.view().clone()
 }
 
 /// What the message says wins over what the user once said.

@@ -325,7 +325,7 @@ mod tests {
         let template = PromptTemplate::new("p", all, &format!("{all} {{{{ preferences }}}}")).unwrap();
         let mut event = fetched("hi {{ 1 }}", json!({}));
         event.request.metadata =
-            json!({"shop": "Oslo", "language": "nb", "cart": {"items": [1, 2]}}).as_object().unwrap().clone();
+            json!({"shop": "Oslo", "language": "nb", "cart": {"items": [1, 2]}}).as_object().unwrap().clone().into();
         let messages = template.render(&meta(), &event, 0).unwrap().0;
         let expected = "u s w4 1970-01-01T00:00:00Z 1970-01-01 nb Oslo 3 hi {{ 1 }}";
         assert_eq!(messages[0].content, expected);

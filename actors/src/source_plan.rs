@@ -224,7 +224,7 @@ mod tests {
         };
         let request = Request {
             user_input: text.to_owned(),
-            metadata: metadata.as_object().unwrap().clone(),
+            metadata: metadata.as_object().unwrap().clone().into(),
             input_sequence: 1,
             received_at: Timestamp::from_unix_ms(1_999),
             merged: Vec::new(),
