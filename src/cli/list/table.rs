@@ -40,7 +40,9 @@ impl Table {
     fn wide(columns: usize, now: Timestamp) -> Self {
         let mut table = comfy_table::Table::new();
         table.load_style(UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-        table.set_header(["workflow", "state", "session", "user", "age", "took", "cost"]);
+        let mut header = Row::from(["workflow", "state", "session", "user", "age", "took", "cost"]);
+        header.max_height(1);
+        table.set_header(header);
         // What is cut is cut at the end, not at a space: for whom a workflow waits stands there.
         table.set_delimiter(NO_DELIMITER);
         if columns >= NARROW {

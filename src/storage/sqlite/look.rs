@@ -27,7 +27,7 @@ use crate::storage::{
 };
 
 const LOOKING: &str = "looking at the SQLite file of `database.url`";
-/// The byte of the `-shm` file that whoever writes has locked ("WAL_WRITE_LOCK" in SQLite's description of its format).
+/// The byte of the `-shm` file that whoever writes has locked (`WAL_WRITE_LOCK` in SQLite's description of its format).
 const WRITE_LOCK: u64 = 120;
 /// A lock that is held at each of so many looks, so far apart, is not that of workers that commit.
 const LOCK_LOOKS: u32 = 20;

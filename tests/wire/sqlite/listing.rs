@@ -4,7 +4,7 @@
 //! fewer, and a plan that reads too much is found all the same.
 #![allow(clippy::print_stdout, reason = "figures for a person")]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Executor, Row, SqliteConnection, raw_sql};
 use throughline::storage::{Onlooker, OnlookerError};
@@ -61,7 +61,7 @@ async fn a_list_of_a_large_database_is_as_quick_as_that_of_a_small_one() {
     let count = if std::env::var_os("THROUGHLINE_MEASURE").is_some() { MANY } else { FEW };
     let directory = tempfile::tempdir().unwrap();
     open(directory.path()).await.close().await;
-    let began = Instant::now();
+    let began = tokio::time::Instant::now();
     let mut connection = look(directory.path()).await;
     fill(&mut connection, count).await;
     println!("{count} workflows made in {:?}", began.elapsed());
@@ -98,7 +98,7 @@ async fn a_list_of_a_large_database_is_as_quick_as_that_of_a_small_one() {
     for (name, query) in questions {
         let mut best = Duration::MAX;
         for _ in 0..TRIES {
-            let began = Instant::now();
+            let began = tokio::time::Instant::now();
             let found = onlooker.latest_turns(&query).await.unwrap();
             best = best.min(began.elapsed());
             assert_eq!(found.len(), query.limit, "{name}");
@@ -112,7 +112,7 @@ async fn a_list_of_a_large_database_is_as_quick_as_that_of_a_small_one() {
     }
     let mut best = Duration::MAX;
     for _ in 0..TRIES {
-        let began = Instant::now();
+        let began = tokio::time::Instant::now();
         let open = onlooker.open_turns().await.unwrap();
         best = best.min(began.elapsed());
         assert_eq!((open.running.turns, open.waiting.turns), (OPEN / 10, OPEN - OPEN / 10));
