@@ -77,11 +77,12 @@ impl Folder {
         let target = path.to_owned();
         let found = blocking(move || part.finish(&target, first, before)).await;
         let found = found.map_err(|error| Self::failed(name, "it cannot be finished", error))?;
-        if found == messages {
-            Ok(messages)
-        } else {
-            let reason = format!("{messages} messages were written and {found} were read back");
-            Err(ArchiveError::NotVerified { name: name.to_owned(), reason })
+        match found {
+            Finished::Ours(found) if found != messages => {
+                let reason = format!("{messages} messages were written and {found} were read back");
+                Err(ArchiveError::NotVerified { name: name.to_owned(), reason })
+            }
+            Finished::Ours(found) | Finished::Anothers(found) => Ok(found),
         }
     }
 
@@ -153,23 +154,42 @@ impl Part {
         Ok(self)
     }
 
-    /// Makes it safe, reads it back, and gives it its name; how many messages were read.
+    /// Makes it safe, reads it back, and gives it its name, unless a whole archive has it.
+    ///
+    /// Two processes may archive the same messages at the same time. The one that is first removes them from the log, while
+    /// the other one still reads: what that one writes is whole in itself and lacks them, and must not take the name.
     fn finish(
         self,
         target: &Path,
         first: u64,
         before: u64,
-    ) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<Finished, Box<dyn std::error::Error + Send + Sync>> {
         let (file, _) = self.writer.finish_with(self.workflows.len() as u64)?;
         file.as_file().sync_all()?;
         let messages = verify(file.path(), first, before)?;
-        file.persist(target)?;
+        if let Err(taken) = file.persist_noclobber(target) {
+            if taken.error.kind() != io::ErrorKind::AlreadyExists {
+                return Err(taken.into());
+            }
+            if let Ok(messages) = verify(target, first, before) {
+                return Ok(Finished::Anothers(messages));
+            }
+            taken.file.persist(target)?;
+        }
         if let Some(folder) = target.parent() {
             // The name is safe, too.
             File::open(folder)?.sync_all()?;
         }
-        Ok(messages)
+        Ok(Finished::Ours(messages))
     }
+}
+
+/// Whose archive has the name now, and how many messages are in it.
+#[derive(Debug, PartialEq, Eq)]
+enum Finished {
+    Ours(u64),
+    /// That of a process that archived the same messages and was quicker.
+    Anothers(u64),
 }
 
 /// Removes archives of a namespace that were written before an instant, and what processes that died left behind.
@@ -210,5 +230,57 @@ where
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done.map_err(Into::into),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use throughline_schemas::recording::{FORMAT, Prompt, VERSION};
+
+    use super::*;
+
+    fn header() -> Header {
+        Header {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            created_at: Timestamp::from_unix_ms(0),
+            namespace: "shop".to_owned(),
+            selection: String::new(),
+            configuration_id: String::new(),
+            configuration: serde_json::Value::Null,
+            prompt: Prompt {
+                id: String::new(),
+                system: String::new(),
+                data: String::new(),
+                hash: String::new(),
+            },
+            redacted: Vec::new(),
+        }
+    }
+
+    fn part(folder: &Path, sequences: std::ops::Range<u64>) -> Part {
+        let message = |sequence| StoredEvent {
+            sequence,
+            subject: "shop.v1.user_input_received".to_owned(),
+            stored_at: Timestamp::from_unix_ms(0),
+            headers: Vec::new(),
+            body: bytes::Bytes::from_static(b"{}"),
+        };
+        Part::create(folder, &header()).unwrap().write(sequences.map(message).collect()).unwrap()
+    }
+
+    #[test]
+    fn whoever_is_slower_and_misses_what_was_removed_meanwhile_does_not_take_the_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join(file_name("shop", 1, 9));
+        let (slow, quick) = (part(folder.path(), 5..9), part(folder.path(), 1..9));
+        assert_eq!(quick.finish(&target, 1, 9).unwrap(), Finished::Ours(8));
+        assert_eq!(slow.finish(&target, 1, 9).unwrap(), Finished::Anothers(8));
+        assert_eq!(verify(&target, 1, 9).unwrap(), 8);
+        // What is not whole is worth nothing.
+        std::fs::write(&target, "cut").unwrap();
+        assert_eq!(part(folder.path(), 1..9).finish(&target, 1, 9).unwrap(), Finished::Ours(8));
+        assert_eq!(verify(&target, 1, 9).unwrap(), 8);
     }
 }

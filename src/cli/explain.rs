@@ -133,7 +133,7 @@ async fn one(
 async fn reason(workflow: &WorkflowId, config: &Config, env: &Env, bus: &NatsBus) -> Option<Reason> {
     let reasons = Reasons::open(config, env, bus).await?;
     let reason = reasons.of(workflow).await;
-    reasons.close().await;
+    reasons.close();
     reason.ok().flatten()
 }
 

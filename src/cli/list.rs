@@ -244,7 +244,7 @@ impl List<'_> {
     }
 
     async fn close(self) {
-        self.onlooker.close().await;
+        self.onlooker.close();
         if let Log::Connected(bus) = self.log {
             bus.close(CLOSE_LIMIT).await;
         }

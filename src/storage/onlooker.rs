@@ -52,7 +52,7 @@ pub struct Onlooker {
 
 #[derive(Debug)]
 enum Database {
-    Sqlite(SqlitePool),
+    Sqlite(Box<SqliteConnectOptions>),
     Postgres(PostgresOnlooker),
 }
 
@@ -66,11 +66,7 @@ impl Onlooker {
                 return Err(OnlookerError::Missing);
             }
             let options = options.read_only(true).create_if_missing(false).busy_timeout(BUSY_TIMEOUT);
-            let pool = SqlitePoolOptions::new()
-                .max_connections(CONNECTIONS)
-                .acquire_timeout(QUESTION_TIMEOUT)
-                .test_before_acquire(false);
-            Database::Sqlite(pool.connect_lazy_with(sqlx::ConnectOptions::disable_statement_logging(options)))
+            Database::Sqlite(Box::new(sqlx::ConnectOptions::disable_statement_logging(options)))
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
             Database::Postgres(PostgresOnlooker::new(url, CONNECTIONS)?)
         } else {
@@ -78,7 +74,7 @@ impl Onlooker {
         };
         let is_prepared = in_time(OPENING, async {
             match &database {
-                Database::Sqlite(pool) => sqlite::has_lists(pool).await,
+                Database::Sqlite(file) => in_file(file, async |pool| sqlite::has_lists(pool).await).await,
                 Database::Postgres(onlooker) => onlooker.has_lists().await,
             }
         });
@@ -92,7 +88,10 @@ impl Onlooker {
     pub async fn latest_turns(&self, query: &TurnsQuery) -> Result<Vec<ListedTurn>, StoreError> {
         in_time(LISTING, async {
             match &self.database {
-                Database::Sqlite(pool) => sqlite::latest_turns((pool, &self.namespace), query).await,
+                Database::Sqlite(file) => {
+                    in_file(file, async |pool| sqlite::latest_turns((pool, &self.namespace), query).await)
+                        .await
+                }
                 Database::Postgres(onlooker) => onlooker.latest_turns(&self.namespace, query).await,
             }
         })
@@ -103,7 +102,9 @@ impl Onlooker {
     pub async fn open_turns(&self) -> Result<OpenTurns, StoreError> {
         in_time(COUNTING, async {
             match &self.database {
-                Database::Sqlite(pool) => sqlite::open_turns((pool, &self.namespace)).await,
+                Database::Sqlite(file) => {
+                    in_file(file, async |pool| sqlite::open_turns((pool, &self.namespace)).await).await
+                }
                 Database::Postgres(onlooker) => onlooker.open_turns(&self.namespace).await,
             }
         })
@@ -111,11 +112,36 @@ impl Onlooker {
     }
 
     /// Closes the connections.
-    pub async fn close(&self) {
+    pub fn close(&self) {
         match &self.database {
-            Database::Sqlite(pool) => pool.close().await,
+            // Each question has a connection of its own.
+            Database::Sqlite(_) => {}
             Database::Postgres(onlooker) => onlooker.close(),
         }
+    }
+}
+
+/// Asks an SQLite file one question, and leaves nothing beside it: see [`sqlite::lies_still`].
+async fn in_file<T>(
+    file: &SqliteConnectOptions,
+    ask: impl AsyncFn(&SqlitePool) -> Result<T, sqlx::Error>,
+) -> Result<T, sqlx::Error> {
+    let mut attempt = 1;
+    loop {
+        let lies_still = sqlite::lies_still(file.get_filename());
+        let pool = SqlitePoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(QUESTION_TIMEOUT)
+            .test_before_acquire(false)
+            .connect_lazy_with(file.clone().immutable(lies_still));
+        let answer = ask(&pool).await;
+        pool.close().await;
+        // Somebody who began to write meanwhile may have moved what was being read.
+        if lies_still && !sqlite::lies_still(file.get_filename()) && attempt < sqlite::READS {
+            attempt += 1;
+            continue;
+        }
+        return answer;
     }
 }
 

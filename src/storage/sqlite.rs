@@ -33,7 +33,7 @@ use tokio::time::timeout;
 
 pub(super) use self::{
     code::meaning,
-    look::look,
+    look::{READS, lies_still, look},
     namespaces::{peek, peek_end},
     record::{has_lists, latest_turns, open_turns},
 };

@@ -210,9 +210,10 @@ async fn what_is_too_large_to_be_sent_is_refused_where_it_is_sent() {
     let file = cluster.dir().join("long.txt");
     std::fs::write(&file, "word ".repeat(2 * most / 5)).unwrap();
     let long_session = "s".repeat(5_000);
-    for (session, from_file, reason) in
-        [("s", true, "user_input is"), (long_session.as_str(), false, "--session is 5000 bytes long")]
-    {
+    for (session, from_file, reason) in [
+        ("s", true, "stdin has more than 1048576 bytes"),
+        (long_session.as_str(), false, "--session is 5000 bytes long"),
+    ] {
         let mut command = throughline();
         command.arg("--config").arg(cluster.config());
         command.args([
@@ -225,12 +226,12 @@ async fn what_is_too_large_to_be_sent_is_refused_where_it_is_sent() {
             "refused",
             "--wait",
         ]);
-        if from_file {
-            command.arg("-").stdin(std::fs::File::open(&file).unwrap());
+        let mut publish = if from_file {
+            let text = std::fs::File::open(&file).unwrap();
+            Program::start_reading("publish", cluster.dir(), command.arg("-"), text)
         } else {
-            command.arg("Hello");
-        }
-        let mut publish = Program::start("publish", cluster.dir(), &mut command);
+            Program::start("publish", cluster.dir(), command.arg("Hello"))
+        };
         let status = publish.ended(SOON).await;
         assert!(matches!(status.code(), Some(1 | 2)), "{status}: {}", publish.stderr());
         assert!(publish.stderr().contains(reason), "{}", publish.stderr());
@@ -319,6 +320,43 @@ async fn large_bodies_travel_where_they_are_allowed() {
             .all(|seen| seen.body.len() <= 65_536),
         "an event is a small message whatever it carries"
     );
+    cluster.assert_workers_run();
+}
+
+/// What is passed along comes out of the log, the database and the commands with the same digits.
+#[tokio::test]
+async fn what_is_clear_is_taken_and_handed_on_digit_by_digit() {
+    let Some(mut cluster) = Cluster::start(1, &Settings::new("")).await else { return };
+    let mut log = cluster.log().await;
+    let digits = r#""id":12345678901234567890123,"ratio":0.1000000000000000055"#;
+    let body = format!(
+        "\u{feff}{{\"user_id\":\"demo\",\"session_id\":\"s\",\"workflow_id\":\"w1\",\"user_input\":\"Hello \\ud83d\",\
+         \"metadata\":{{{digits}, \"cut\":\"\\ude00\"}}}}"
+    );
+    cluster.publish(BARE, &[], body.into_bytes()).await;
+    log.until_ended(&["w1"]).await;
+    log.answer("w1");
+    let kept = format!("{{{digits},\"cut\":\"\u{fffd}\"}}");
+    let rows = cluster.rows();
+    assert_eq!(rows.len(), 1);
+    assert_eq!((&rows[0]["input"], &rows[0]["metadata"]), (&json!("Hello \u{fffd}"), &json!(kept)));
+    for command in [&["events", "--workflow", "w1", "--json"][..], &["explain", "w1", "--json"]] {
+        let mut shown = throughline();
+        shown.arg("--config").arg(cluster.config()).args(command);
+        let mut shown = Program::start(command[0], cluster.dir(), &mut shown);
+        assert!(shown.ended(SOON).await.success(), "{}", shown.stderr());
+        assert!(shown.stdout().contains(&kept), "{command:?}: {}", shown.stdout());
+    }
+    let publish =
+        ["publish", "--user", "demo", "--session", "s", "--workflow-id", "w2", "--wait", "--metadata"];
+    let mut command = throughline();
+    command.arg("--config").arg(cluster.config()).args(publish).arg(&kept).arg("Hello");
+    let mut published = Program::start("publish", cluster.dir(), &mut command);
+    assert!(published.ended(SOON).await.success(), "{}", published.stderr());
+    let rows = cluster.rows();
+    let row = rows.iter().find(|row| row["workflow_id"] == "w2").unwrap();
+    // Members of several arguments are put together in the order of their names.
+    assert_eq!(row["metadata"], format!("{{\"cut\":\"\u{fffd}\",{digits}}}"));
     cluster.assert_workers_run();
 }
 

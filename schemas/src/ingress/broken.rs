@@ -1,7 +1,7 @@
 //! Whose message it is that cannot be read.
 
 use super::{IngressError, Refused, is_structured, percent_decode};
-use crate::{SessionId, Tokens, UserId, WorkflowId, json::salvage, token};
+use crate::{SessionId, Tokens, UserId, WorkflowId, dead_letter::RETRY_OF, json::salvage, token};
 
 /// The refusal of a message that cannot be read; `None` if nothing names its workflow.
 pub(super) fn refused<'h>(
@@ -21,11 +21,14 @@ pub(super) fn refused<'h>(
         member(name).filter(|_| is_event)
     };
     let named = Named::by(subject);
+    // Whoever retries a dead letter gave it this id only to be heard once. It is a dead letter again.
+    let is_retry = header(&RETRY_OF.to_ascii_lowercase()).is_some();
+    let message_id = header("nats-msg-id").filter(|_| !is_retry);
     let event_id = attribute("id");
     let source = attribute("source").filter(|_| !found.contains_key("workflow_id") && event_id.is_some());
     let workflow = member("workflow_id")
         .or_else(|| event_id.clone())
-        .or_else(|| header("nats-msg-id").map(str::to_owned))
+        .or_else(|| message_id.map(str::to_owned))
         .or(named.workflow)?;
     let session = member("session_id").or_else(|| attribute("sessionid")).or(named.session);
     let user = member("user_id").or_else(|| attribute("userid"));

@@ -23,7 +23,7 @@ const NAME: &str = "turns";
 pub(super) async fn check(config: &Config, env: &Env, bus: &NatsBus) -> Option<Finding> {
     let reasons = Reasons::open(config, env, bus).await?;
     let found = look(&reasons).await;
-    reasons.close().await;
+    reasons.close();
     Some(
         found.unwrap_or_else(|error| {
             Finding::warn(NAME, with_causes(&error), "see the check of the database")

@@ -21,7 +21,7 @@ pub(super) async fn reason(args: &EventsArgs, config: &Config, env: &Env, bus: &
     let workflow = WorkflowId::new(workflow).ok()?;
     let reasons = Reasons::open(config, env, bus).await?;
     let reason = reasons.of(&workflow).await;
-    reasons.close().await;
+    reasons.close();
     let reason = reason.ok().flatten()?;
     // Of the same id in another session there is nothing to say here.
     let is_asked_for = args.session.as_ref().is_none_or(|session| reason.is_in(session));

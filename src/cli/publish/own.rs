@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use throughline_schemas::{EventType, SessionId, Subject, Tokens, UserId, decode, normalise};
+use throughline_schemas::{
+    EventData, EventType, FailureCode, SessionId, Subject, Tokens, UserId, decode, normalise,
+};
 use tokio::time::Instant;
 
 use super::{end::is_of, message::Message, send::Sent};
@@ -80,6 +82,9 @@ impl OwnEnd {
             tokio::select! {
                 end = self.ends.next() => {
                     let end = end.map_err(failed)?.ok_or_else(|| Failure::failed("the event log ended"))?;
+                    if self.is_refusal(&end) {
+                        return Ok(end);
+                    }
                     if !self.is_own(&end) {
                         continue;
                     }
@@ -108,8 +113,20 @@ impl OwnEnd {
     }
 
     fn is_own(&self, end: &StoredEvent) -> bool {
+        self.is_in_session(end) && is_of(end, &self.user)
+    }
+
+    /// The id belongs to a message of another session, so it can be nobody's in this one: one refusal answers all.
+    fn is_refusal(&self, end: &StoredEvent) -> bool {
+        let is_conflict = || match decode(&end.body).map(|event| event.data) {
+            Ok(EventData::WorkflowFailed(failed)) => failed.code == FailureCode::Conflict,
+            Ok(_) | Err(_) => false,
+        };
+        self.is_in_session(end) && is_conflict()
+    }
+
+    fn is_in_session(&self, end: &StoredEvent) -> bool {
         let session = self.session.token();
-        let in_session = Tokens::of(&end.subject).is_some_and(|tokens| tokens.session == Some(&session));
-        in_session && is_of(end, &self.user)
+        Tokens::of(&end.subject).is_some_and(|tokens| tokens.session == Some(&session))
     }
 }

@@ -36,7 +36,7 @@ pub(super) async fn tell(bus: &NatsBus, config: &Config, env: &Env, message: &Me
                 if told.is_some() {
                     say("its turn has come");
                 }
-                reasons.close().await;
+                reasons.close();
                 return std::future::pending().await;
             }
             if told.as_ref().is_none_or(|told| !reason.is_as(told)) {

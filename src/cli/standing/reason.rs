@@ -75,8 +75,8 @@ impl<'a> Reasons<'a> {
         Ok(found.into_iter().next().map(Standing::new))
     }
 
-    pub(in crate::cli) async fn close(self) {
-        self.onlooker.close().await;
+    pub(in crate::cli) fn close(self) {
+        self.onlooker.close();
     }
 }
 

@@ -35,7 +35,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 /// With less room than this nothing can be kept, in bytes.
 const LEAST_ROOM: u64 = 64 * 1024;
 /// How often a file is read at which somebody begins to write meanwhile.
-const READS: u32 = 3;
+pub(in crate::storage) const READS: u32 = 3;
 
 /// See [`crate::storage::look`]. `None` if there is no file.
 pub(in crate::storage) async fn look(url: &str) -> Result<Option<Tables>, StoreError> {
@@ -63,10 +63,7 @@ pub(in crate::storage) async fn look(url: &str) -> Result<Option<Tables>, StoreE
     Ok(tables)
 }
 
-/// Asks the file something, if there is one, and leaves nothing behind.
-///
-/// Even a connection that only reads makes a write-ahead log where there is none, and leaves it. So a file without one,
-/// at which nobody can have written anything that is not in it, is read as it lies there; else through the log.
+/// Asks the file something, if there is one, and leaves nothing behind: see [`lies_still`].
 pub(super) async fn read<T>(
     url: &str,
     context: &'static str,
@@ -80,9 +77,9 @@ pub(super) async fn read<T>(
         if !path.exists() {
             break;
         }
-        let lies_still = !has_log(&path);
+        let is_still = lies_still(&path);
         let asked = async {
-            let options = options.clone().immutable(lies_still);
+            let options = options.clone().immutable(is_still);
             let mut connection = SqliteConnection::connect_with(&options).await?;
             let answer = ask(&mut connection).await;
             connection.close().await?;
@@ -90,7 +87,7 @@ pub(super) async fn read<T>(
         };
         let answer = asked.await;
         // Somebody who began to write meanwhile may have moved what was being read.
-        if lies_still && has_log(&path) && attempt < READS {
+        if is_still && !lies_still(&path) && attempt < READS {
             continue;
         }
         return answer.map(Some).map_err(failed);
@@ -98,8 +95,12 @@ pub(super) async fn read<T>(
     Ok(None)
 }
 
-fn has_log(path: &Path) -> bool {
-    fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0)
+/// Whether a file may be read as it lies there (`immutable`), because nothing is written at it that is not in it.
+///
+/// Even a connection that only reads makes a write-ahead log where there is none, and leaves it. So whoever only looks
+/// reads a file without one like this, and only another one through its log.
+pub(in crate::storage) fn lies_still(path: &Path) -> bool {
+    !fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0)
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

@@ -50,6 +50,11 @@ pub struct Program {
 impl Program {
     /// Starts `command` in `dir`; its output goes to files there.
     pub fn start(name: &str, dir: &Path, command: &mut Command) -> Self {
+        Self::start_reading(name, dir, command, Stdio::null())
+    }
+
+    /// The same, with something to read on its standard input.
+    pub fn start_reading(name: &str, dir: &Path, command: &mut Command, stdin: impl Into<Stdio>) -> Self {
         let (out, err) = (dir.join(format!("{name}.out")), dir.join(format!("{name}.err")));
         let file = |path: &Path| File::create(path).expect("an output file");
         // A database that nobody configured is this test's.
@@ -58,7 +63,7 @@ impl Program {
         }
         let child = command
             .current_dir(dir)
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(file(&out))
             .stderr(file(&err))
             .spawn()

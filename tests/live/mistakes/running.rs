@@ -64,7 +64,7 @@ async fn what_is_done_wrongly_while_it_runs_is_told_and_costs_nothing() {
     let mut log = cluster.log().await;
     log.until_ended_within(2 * SOON, &["lacks"]).await;
     let lacks = log.end("lacks").unwrap().data()["degraded"].to_string();
-    assert!(lacks.contains("orders"), "{lacks}");
+    assert!(lacks.contains("order_details"), "{lacks}");
     drop(log);
     cluster.stand_ins.heal().await;
 

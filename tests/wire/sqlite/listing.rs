@@ -119,7 +119,7 @@ async fn a_list_of_a_large_database_is_as_quick_as_that_of_a_small_one() {
     }
     println!("{:28} {best:?}", "how many are open");
     assert!(best < QUICK, "{best:?} to count open turns");
-    onlooker.close().await;
+    onlooker.close();
 }
 
 /// What a plan must use: one index each, which has the rows in the order of the list.
