@@ -71,7 +71,7 @@ async fn what_is_done_wrongly_while_it_runs_is_told_and_costs_nothing() {
     // Somebody deletes the consumers, one after the other, while inputs come.
     let events = streams.get_stream(format!("{NAMESPACE}_EVENTS")).await.unwrap();
     for (n, stage) in ["input", "context", "external", "generation", "persistence"].into_iter().enumerate() {
-        events.delete_consumer(stage).await.unwrap();
+        events.delete_consumer(&format!("stage_{stage}")).await.unwrap();
         cluster.say(&format!("consumer{n}"), "ann", &format!("c{n}"), "Hello").await;
     }
     eventually("workers or doctor tell of consumers that are gone", async || {
