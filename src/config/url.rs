@@ -33,9 +33,12 @@ impl SecretUrl {
         Some(Self(url.into()))
     }
 
-    /// The URL as [`Display`](fmt::Display) shows it, and also without what will be put into secret query parameters.
+    /// Path and query of the URL, without secrets, and also without what will be put into secret query parameters. Where
+    /// a source is, is no business of whoever gets a recording.
     pub fn for_the_record(&self) -> String {
-        redact(&self.0, &|_| true)
+        let shown = redact(&self.0, &|_| true);
+        let behind_scheme = shown.split_once("://").map_or(shown.as_str(), |(_, rest)| rest);
+        behind_scheme.find(['/', '?']).map_or_else(|| "/".to_owned(), |at| behind_scheme[at..].to_owned())
     }
 
     /// The URL with everything in it, for the call that opens it.
@@ -225,6 +228,17 @@ mod tests {
             let url = SecretUrl::new(url);
             assert_eq!(url.to_string(), shown);
             assert_eq!(format!("{url:?}"), format!("{shown:?}"));
+        }
+    }
+
+    #[test]
+    fn the_record_has_path_and_query_and_neither_the_address_nor_secrets() {
+        for (url, recorded) in [
+            ("http://u:canary@h:80/users/@me?user={user_id}&key={key}", "/users/@me?user={user_id}&key=***"),
+            ("https://internal", "/"),
+            ("https://internal?q={q}", "?q={q}"),
+        ] {
+            assert_eq!(SecretUrl::new(url).for_the_record(), recorded);
         }
     }
 

@@ -61,8 +61,8 @@ fn is_zero(number: &u32) -> bool {
 /// What a source was asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceRequest {
-    /// Where, with the values in it; passwords, and query parameters whose names say that they are secret, are replaced by
-    /// `***`, and what is longer than 2,000 characters is cut.
+    /// Path and query, with the values in them; where the source is, is in the configuration. Query parameters whose names
+    /// say that they are secret are replaced by `***`, and what is longer than 2,000 characters is cut.
     pub url: String,
     /// What was put into it, by placeholder: taken from the text, a default, or from the message. Ids and the text
     /// itself are not repeated.

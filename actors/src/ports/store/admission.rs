@@ -123,7 +123,7 @@ impl Admission {
     /// acceptable has no text to compare.
     pub fn against(&self, holder: &Holder<'_>) -> Option<Standing> {
         let says_the_same = match holder.fingerprint {
-            Some(fingerprint) => fingerprint == self.fingerprint,
+            Some(fingerprint) => fingerprint.says_the_same(&self.fingerprint),
             None => {
                 *holder.session_id == self.session_id
                     && holder.user_id.is_none_or(|user| *user == self.user_id)
