@@ -288,7 +288,7 @@ impl Dependency {
                 (true, DependencyKind::Store | DependencyKind::Bus) => {
                     not_before.unwrap_or_default().clamp(SHORTEST_REFUSAL, ASK_AGAIN)
                 }
-                (true, DependencyKind::Source | DependencyKind::Model) => {
+                (true, DependencyKind::Source | DependencyKind::Model | DependencyKind::Prompt) => {
                     delay.max(not_before.unwrap_or_default())
                 }
             };

@@ -34,7 +34,10 @@ use crate::{
     signals,
     stage::{Drained, Source, Stage, StageArgs},
     stages::{
-        context::ContextStep, external::ExternalStep, generation::GenerationStep, input::InputStage,
+        context::ContextStep,
+        external::ExternalStep,
+        generation::{GenerationStep, Prompts},
+        input::InputStage,
         persistence::PersistenceStep,
     },
     supervisor::{Supervisor, SupervisorArgs, SupervisorMessage, cause},
@@ -311,8 +314,12 @@ impl Builder<'_> {
         Ok(GenerationStep {
             client: client.map_err(|error| StartError(error.to_string()))?,
             bus: Arc::clone(&ports.bus),
-            template: Arc::clone(&self.template),
-            max_history_chars: settings.max_history_chars,
+            prompts: Prompts {
+                template: Arc::clone(&self.template),
+                max_history_chars: settings.max_history_chars,
+                vitals: self.surroundings.vitals.clone(),
+                clock: Arc::clone(&self.surroundings.clock),
+            },
             config_id: settings.config_id,
         })
     }

@@ -5,6 +5,8 @@
 //! the blocks is written with `<`, `>` and `&` escaped, so no text inside can close a block or open another.
 //! Both templates see the message that is answered, see [`MessageValues`].
 
+mod trial;
+
 use std::fmt::Write;
 
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value, context, syntax::SyntaxConfig};
@@ -22,15 +24,17 @@ use throughline_schemas::{
 
 use crate::message_values::{ALWAYS, LANGUAGE, METADATA, MessageValues};
 
+pub use trial::Mistake;
+
 /// Work that one rendering may cost, in template instructions; ends endless loops in a template.
 const RENDER_FUEL: u64 = 1_000_000;
 
-const SYSTEM: &str = "system";
-const DATA: &str = "data";
+const SYSTEM: &str = "system.j2";
+const DATA: &str = "data.j2";
 
 /// A template cannot be used, or a prompt cannot be made from it.
 #[derive(Debug, thiserror::Error)]
-#[error("prompt template {id:?}: {error:#}")]
+#[error("prompt template {id:?}: {error}")]
 pub struct PromptError {
     id: String,
     error: minijinja::Error,
@@ -95,7 +99,8 @@ impl PromptTemplate {
         let failed = |error| PromptError { id: id.to_owned(), error };
         let mut environment = Environment::new();
         environment.set_auto_escape_callback(|_| AutoEscape::None);
-        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        // What a message may lack can be asked for (`if`), and not be printed.
+        environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(failed)?;
         environment.set_syntax(syntax);
         environment.set_fuel(Some(RENDER_FUEL));
@@ -131,12 +136,10 @@ impl PromptTemplate {
         event: &ExternalDataFetched,
         max_history_chars: usize,
     ) -> Result<(Vec<Message>, usize), PromptError> {
-        let failed = |error| PromptError { id: self.id.clone(), error };
         let preferences = &event.context.preferences;
         let message = MessageValues::of(meta, &event.request, preferences);
         let message = object(message.all());
-        let system =
-            self.environment.get_template(SYSTEM).and_then(|t| t.render(message.clone())).map_err(failed)?;
+        let system = self.render_system(message.clone())?;
 
         let preferences = (!preferences.is_empty()).then(|| delimited_json(preferences));
         let sources: Vec<_> =
@@ -160,11 +163,7 @@ impl PromptTemplate {
             messages.push(Message { role: Role::Assistant, content: turn.assistant.clone() });
         }
         if has_data || self.data_needs_no_data {
-            let data = self
-                .environment
-                .get_template(DATA)
-                .and_then(|t| t.render(context! { preferences, sources, ..message }))
-                .map_err(failed)?;
+            let data = self.render_data(message, preferences, sources)?;
             let content = data.trim().to_owned();
             if has_data || !content.is_empty() {
                 messages.push(Message { role: Role::User, content });
@@ -172,6 +171,24 @@ impl PromptTemplate {
         }
         messages.push(Message { role: Role::User, content: event.request.user_input.clone() });
         Ok((messages, first_kept))
+    }
+
+    fn render_system(&self, message: Value) -> Result<String, PromptError> {
+        self.render_file(SYSTEM, message)
+    }
+
+    fn render_data(
+        &self,
+        message: Value,
+        preferences: Option<String>,
+        sources: Vec<Value>,
+    ) -> Result<String, PromptError> {
+        self.render_file(DATA, context! { preferences, sources, ..message })
+    }
+
+    fn render_file(&self, file: &str, values: Value) -> Result<String, PromptError> {
+        let rendered = self.environment.get_template(file).and_then(|template| template.render(values));
+        rendered.map_err(|error| PromptError { id: self.id.clone(), error })
     }
 }
 

@@ -127,6 +127,7 @@ pub(crate) fn begin(stage: StageName) {
             FailureCode::RateLimited,
             FailureCode::TimedOut,
             FailureCode::BadResponse,
+            FailureCode::PromptFailed,
         ],
         StageName::Context | StageName::External => &[],
         StageName::Persistence => {

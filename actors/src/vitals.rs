@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::cause::Cause;
 
-/// What a dependency is. Without the first two nothing can be done; the others degrade or delay an answer.
+/// What a dependency is. Without the first two and a prompt nothing can be done; the others degrade or delay an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DependencyKind {
@@ -26,13 +26,15 @@ pub enum DependencyKind {
     Source,
     /// The provider of models.
     Model,
+    /// The prompt template.
+    Prompt,
 }
 
 impl DependencyKind {
     /// Whether a worker can do nothing without it.
     pub fn is_vital(self) -> bool {
         match self {
-            Self::Store | Self::Bus => true,
+            Self::Store | Self::Bus | Self::Prompt => true,
             Self::Source | Self::Model => false,
         }
     }

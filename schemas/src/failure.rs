@@ -99,6 +99,9 @@ pub enum FailureCode {
     Stalled,
     /// What a stage made is larger than what can be stored; the message that it was made of is kept as a dead letter.
     ResultTooLarge,
+    /// The prompt template makes no prompt of this message; the message says where. (While it makes none of any message,
+    /// workflows wait.)
+    PromptFailed,
     /// Its workflow id belongs to another message: of another user, session, text or source. It was not run.
     Conflict,
     /// It was published again after its workflow had ended, and how that ended is not kept any more.
@@ -129,6 +132,7 @@ impl FailureCode {
             Self::Merged => "merged",
             Self::Stalled => "stalled",
             Self::ResultTooLarge => "result_too_large",
+            Self::PromptFailed => "prompt_failed",
             Self::Conflict => "conflict",
             Self::Gone => "gone",
             Self::Internal => "internal",
@@ -163,6 +167,7 @@ impl FailureCode {
             | Self::RateLimited
             | Self::TimedOut
             | Self::BadResponse
+            | Self::PromptFailed
             | Self::SourceUnavailable => EndedBy::Stage,
             // Nobody knows what a later version's code means; its stage is the best there is.
             Self::StoreUnavailable

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use throughline_actors::prompt::{PromptError, PromptTemplate};
+use throughline_actors::prompt::{Mistake, PromptError, PromptTemplate};
 
-use crate::config;
+use crate::config::{self, Config, did_you_mean};
 
 const BUILT_IN: &str = "assistant";
 const BUILT_IN_SYSTEM: &str = include_str!("../../deploy/prompts/assistant/system.j2");
@@ -27,8 +27,44 @@ pub enum PromptFileError {
     #[error("there is no built-in prompt {0:?}; set prompt.dir to the folder that has it")]
     NotBuiltIn(String),
     /// It does not compile.
-    #[error(transparent)]
-    Template(#[from] PromptError),
+    #[error("the prompt template in {place} cannot be used; correct it, or [prompt]")]
+    Template {
+        /// Its folder.
+        place: String,
+        /// Why.
+        #[source]
+        source: PromptError,
+    },
+    /// It compiles, and makes no prompt.
+    #[error(
+        "the prompt template in {place} makes no prompt of a made-up message; correct it, or [prompt]:{}",
+        listed(mistakes)
+    )]
+    Mistakes {
+        /// Its folder.
+        place: String,
+        /// What is wrong.
+        mistakes: Vec<Mistake>,
+    },
+}
+
+fn listed(mistakes: &[Mistake]) -> String {
+    let separator = if mistakes.len() == 1 { " " } else { "\n  " };
+    mistakes.iter().map(|mistake| format!("{separator}{}", in_words(mistake))).collect()
+}
+
+/// A mistake, and what may have been meant.
+pub fn in_words(mistake: &Mistake) -> String {
+    let hint = mistake.unknown.as_ref().map_or_else(String::new, |name| did_you_mean(name, mistake.known()));
+    format!("{mistake}{hint}")
+}
+
+/// A template that was tried, and what could not be tried to its end.
+pub struct Tried {
+    /// To be used.
+    pub template: PromptTemplate,
+    /// Where a made-up message may be at fault.
+    pub doubts: Vec<Mistake>,
 }
 
 /// The texts of a template.
@@ -43,7 +79,36 @@ pub struct PromptSources {
 /// Loads the configured template.
 pub fn load(prompt: &config::Prompt) -> Result<PromptTemplate, PromptFileError> {
     let PromptSources { system, data } = sources(prompt)?;
-    Ok(PromptTemplate::new(&prompt.id, &system, &data)?)
+    PromptTemplate::new(&prompt.id, &system, &data)
+        .map_err(|source| PromptFileError::Template { place: place(prompt), source })
+}
+
+/// Loads the configured template and renders made-up messages with it.
+pub fn load_tried(config: &Config) -> Result<Tried, PromptFileError> {
+    let sources = config.sources.iter().map(|source| source.name.as_str());
+    tried(load(&config.prompt)?, place(&config.prompt), sources)
+}
+
+/// Renders made-up messages with a template, and the data of sources of these names.
+pub fn tried<'n>(
+    template: PromptTemplate,
+    place: String,
+    sources: impl IntoIterator<Item = &'n str>,
+) -> Result<Tried, PromptFileError> {
+    let found = template.mistakes(sources);
+    let (mistakes, doubts): (Vec<_>, Vec<_>) = found.into_iter().partition(|mistake| mistake.is_certain);
+    if mistakes.is_empty() {
+        Ok(Tried { template, doubts })
+    } else {
+        Err(PromptFileError::Mistakes { place, mistakes })
+    }
+}
+
+fn place(prompt: &config::Prompt) -> String {
+    match &prompt.dir {
+        Some(dir) => dir.join(&prompt.id).display().to_string(),
+        None => "this program".to_owned(),
+    }
 }
 
 /// Reads the texts of the configured template.

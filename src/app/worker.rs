@@ -5,12 +5,16 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 use throughline_actors::{
     engine::{Engine, Observer, StartError},
     ports::{store::Store, trace::Tracer},
+    prompt::PromptTemplate,
     stage::Drained,
 };
 use throughline_schemas::StageName;
 use tokio::sync::watch;
 
-use super::{AdapterError, Adapters, PromptFileError, clock, engine_settings, load_prompt};
+use super::{
+    AdapterError, Adapters, PromptFileError, Tried, clock, engine_settings, load_prompt, load_tried_prompt,
+    mistake_in_words,
+};
 use crate::{
     config::{Config, Env},
     http::{HttpError, HttpPort},
@@ -70,7 +74,7 @@ impl Worker {
                 "not as many files may be open as all slots together may need; `throughline doctor` says what to change"
             );
         }
-        let template = load_prompt(&config.prompt)?;
+        let template = prompt(config, stages)?;
         let port = http_port(config).await?;
         if let Some(unused) = config.unused_database() {
             tracing::warn!("{unused}");
@@ -127,6 +131,21 @@ impl Worker {
         self.adapters.close().await;
         report
     }
+}
+
+/// The configured prompt, tried if this process makes prompts of it.
+fn prompt(config: &Config, stages: &[StageName]) -> Result<PromptTemplate, PromptFileError> {
+    if !stages.contains(&StageName::Generation) {
+        return load_prompt(&config.prompt);
+    }
+    let Tried { template, doubts } = load_tried_prompt(config)?;
+    for doubt in &doubts {
+        tracing::warn!(
+            mistake = mistake_in_words(doubt),
+            "the prompt template makes no prompt of a made-up message; real ones may be otherwise"
+        );
+    }
+    Ok(template)
 }
 
 /// The configured port. Where nobody has configured one, a second worker on this machine takes a free one.

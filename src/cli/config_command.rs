@@ -1,7 +1,10 @@
 //! `throughline config check|show`.
 
 use super::{ConfigCommand, Failure, output};
-use crate::config::{Config, process_env};
+use crate::{
+    app::{Tried, load_tried_prompt, mistake_in_words},
+    config::{Config, process_env},
+};
 
 pub(super) fn run(command: &ConfigCommand, config: &Config) -> Result<(), Failure> {
     match command {
@@ -11,6 +14,11 @@ pub(super) fn run(command: &ConfigCommand, config: &Config) -> Result<(), Failur
             }
             if let Some(unused) = config.unused_database() {
                 output::note(&format!("warning: {unused}"));
+            }
+            let Tried { template: _, doubts } =
+                load_tried_prompt(config).map_err(|error| Failure::configuration(&error))?;
+            for doubt in &doubts {
+                output::note(&format!("warning: prompt: {}", mistake_in_words(doubt)));
             }
             output::line("the configuration is good")
         }

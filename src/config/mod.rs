@@ -58,6 +58,7 @@ pub use runtime::{Context, Limits, Log, LogFormat, Prompt, Sandbox, Sessions, Wo
 pub use secret::{Secret, SecretError, SecretValue};
 pub use sources::{Source, SourceHeader, UrlTemplate};
 pub use stages::{Breaker, Retry, Stage, Stages};
+pub(crate) use suggest::did_you_mean;
 pub use url::{SecretUrl, sqlite_url};
 
 use check::Named;

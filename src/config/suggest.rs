@@ -17,7 +17,7 @@ pub(super) fn closest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) 
 }
 
 /// `; did you mean "x"?`, or nothing.
-pub(super) fn did_you_mean<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> String {
+pub(crate) fn did_you_mean<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> String {
     closest(name, known).map(|found| format!("; did you mean \"{found}\"?")).unwrap_or_default()
 }
 

@@ -141,11 +141,14 @@ pub(super) async fn check(state: &HttpState, probes: &Probes) -> Readiness {
             .max_by_key(|trouble| trouble.last)
             .map_or(Ok(()), |trouble| Err(Arc::clone(&trouble.cause.text)))
     };
+    // Nobody tries a broken template again before it is another one.
+    let broken = troubles.iter().find(|trouble| trouble.kind == DependencyKind::Prompt);
+    let without_prompt = broken.map_or(Ok(()), |trouble| Err(Arc::clone(&trouble.cause.text)));
     // Compared in the background, at a rate that does not depend on who asks.
     let refusal = state.refusal.as_ref().and_then(|refusal| refusal.borrow().clone());
     let namespace = refusal.map_or(Ok(()), |refusal| Err(refusal.into()));
     let checks = Checks([
-        ("stages", stages),
+        ("stages", without_prompt.and(stages)),
         ("bus", met(DependencyKind::Bus).and(bus)),
         ("database", met(DependencyKind::Store).and(database)),
         ("namespace", namespace),

@@ -16,7 +16,7 @@ use throughline_actors::{
 use throughline_schemas::{StageName, recording::Header};
 
 use crate::{
-    app::{PromptFileError, engine_settings, load_prompt},
+    app::{PromptFileError, engine_settings, load_prompt, tried_prompt},
     config::{Config, ConfigErrors, Layers, Override},
     llm::RouteError,
     tokenizer::Tokenizers,
@@ -125,7 +125,9 @@ impl Setup {
         } else {
             PromptTemplate::new(&name, &read(path.to_owned())?, data)?
         };
-        self.template = Arc::new(template);
+        // Nobody pays for answers to a prompt that cannot be made.
+        let sources = self.settings.sources.iter().map(|source| source.name.as_str());
+        self.template = Arc::new(tried_prompt(template, path.display().to_string(), sources)?.template);
         Ok(())
     }
 }

@@ -34,6 +34,7 @@ use throughline_actors::{
         tokenizer::FourBytes,
         trace::Tracer,
     },
+    prompt::PromptTemplate,
     settings::EngineSettings,
     stage::Drained,
 };
@@ -126,7 +127,22 @@ impl Rig {
         self.start(gate, Arc::clone(&self.local) as _).await
     }
 
+    /// A worker that says something else.
+    pub async fn worker_with_template(&self, template: PromptTemplate) -> Worker {
+        let started = self.start_with(self.gate(), Arc::clone(&self.local) as _, template).await;
+        started.expect("the engine should start")
+    }
+
     async fn start(&self, gate: Gate, clock: Arc<dyn Clock>) -> Result<Worker, StartError> {
+        self.start_with(gate, clock, defaults::template()).await
+    }
+
+    async fn start_with(
+        &self,
+        gate: Gate,
+        clock: Arc<dyn Clock>,
+        template: PromptTemplate,
+    ) -> Result<Worker, StartError> {
         let ports = Ports {
             bus: Arc::new(gate.clone()),
             store: Arc::new(gate.clone()),
@@ -138,7 +154,7 @@ impl Rig {
             tracer: Arc::clone(&self.local) as _,
             keeper: Some(Keeper { log: Arc::new(gate.clone()), archive: self.archive.clone() }),
         };
-        let engine = Engine::start(ports, self.settings.clone(), defaults::template()).await?;
+        let engine = Engine::start(ports, self.settings.clone(), template).await?;
         Ok(Worker { engine, gate })
     }
 

@@ -33,5 +33,6 @@ mod sessions;
 mod sources;
 mod supervision;
 mod sweeper;
+mod templates;
 mod vanished;
 mod window;

@@ -40,4 +40,5 @@ mod stopping;
 mod stream_measure;
 mod streaming;
 mod support_corpus;
+mod templates;
 mod vanished;

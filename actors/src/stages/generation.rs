@@ -1,6 +1,7 @@
 //! Generation: renders the prompt, has the model client answer it, tells listeners meanwhile.
 
 mod live;
+mod prompt;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -27,10 +28,11 @@ use crate::{
         bus::{Bus, Note},
         model::AnswerFormat,
     },
-    prompt::PromptTemplate,
     stages::wrong_event,
 };
 use live::Live;
+pub use prompt::Prompts;
+use prompt::{NoPrompt, TEMPLATE_WAIT};
 
 /// See the module's documentation.
 pub struct GenerationStep {
@@ -39,9 +41,7 @@ pub struct GenerationStep {
     /// Where listeners are told.
     pub bus: Arc<dyn Bus>,
     /// What to say.
-    pub template: Arc<PromptTemplate>,
-    /// Limit on the earlier turns in the prompt, in characters.
-    pub max_history_chars: usize,
+    pub prompts: Prompts,
     /// Id of the effective configuration.
     pub config_id: String,
 }
@@ -56,7 +56,7 @@ impl Step for GenerationStep {
         let EventData::ExternalDataFetched(fetched) = &event.data else { return Err(wrong_event(event)) };
         let (bus, stage) = (self.bus.as_ref(), self.stage());
         let earlier = notes::earlier(bus, stage, run.sequence, run.made).await;
-        let (ask, left_out) = self.ask(event, fetched, &earlier, run).map_err(Stopped::Failed)?;
+        let (ask, left_out) = self.ask(event, fetched, &earlier, run)?;
         let live = Live::new(self.bus.as_ref(), &event.meta.workflow_id, run.made.saturating_add(1));
         match self.client.ask(&ask, &live).await {
             Ok(answered) => {
@@ -83,12 +83,15 @@ impl GenerationStep {
         fetched: &ExternalDataFetched,
         earlier: &Note,
         run: Run,
-    ) -> Result<(Ask, usize), WorkflowFailed> {
-        let rendered = self.template.render(&event.meta, fetched, self.max_history_chars);
-        let (messages, left_out) = rendered.map_err(|error| {
-            let message = format!("the prompt could not be made: {error}");
-            let failed = failure(FailureCode::Internal, message, 1, earlier.attempts.clone());
-            WorkflowFailed { earlier_deliveries: earlier.unknown, ..failed }
+    ) -> Result<(Ask, usize), Stopped> {
+        let rendered = self.prompts.render(event, fetched);
+        let (messages, left_out) = rendered.map_err(|no_prompt| match no_prompt {
+            NoPrompt::Template(reason) => Stopped::Otherwise(Outcome::Later { after: TEMPLATE_WAIT, reason }),
+            NoPrompt::Message(error) => {
+                let message = format!("no prompt can be made of this message: {error}");
+                let failed = failure(FailureCode::PromptFailed, message, 1, earlier.attempts.clone());
+                Stopped::Failed(WorkflowFailed { earlier_deliveries: earlier.unknown, ..failed })
+            }
         })?;
         let answered = |status, data: &Option<Value>| status == SourceStatus::Ok && data.is_some();
         let sources =
@@ -111,8 +114,8 @@ impl GenerationStep {
         let Sampling { temperature_milli, top_p_milli, stop, format, stream, max_tokens: _ } =
             ask.sampling.clone();
         let prompt = Prompt {
-            id: self.template.id().to_owned(),
-            hash: self.template.hash().to_owned(),
+            id: self.prompts.template.id().to_owned(),
+            hash: self.prompts.template.hash().to_owned(),
             config: self.config_id.clone(),
             messages: sent.messages,
             max_tokens: sent.max_tokens,
@@ -241,6 +244,7 @@ fn failure(code: FailureCode, message: String, attempts: u32, attempt_log: Vec<A
         | FailureCode::Gone
         | FailureCode::Stalled
         | FailureCode::ResultTooLarge
+        | FailureCode::PromptFailed
         | FailureCode::Internal
         | FailureCode::Unrecognised => false,
     };

@@ -4,7 +4,7 @@ use throughline_schemas::StageName;
 
 use super::finding::Finding;
 use crate::{
-    app::{engine_settings, load_prompt},
+    app::{Tried, engine_settings, load_tried_prompt, mistake_in_words},
     cli::exit::with_causes,
     config::{Config, Env},
 };
@@ -24,9 +24,16 @@ pub(super) fn check(config: &Config, env: &Env) -> Vec<Finding> {
         ),
         Err(error) => Finding::fail("configuration", error.to_string(), ""),
     };
-    let prompt = match load_prompt(&config.prompt) {
-        Ok(_) => Finding::ok("prompt", format!("{} compiles", config.prompt.id)),
-        Err(error) => Finding::fail("prompt", with_causes(&error), "correct the template or [prompt]"),
+    let prompt = match load_tried_prompt(config) {
+        Ok(Tried { doubts, .. }) => match doubts.first() {
+            None => Finding::ok("prompt", format!("{} makes prompts of made-up messages", config.prompt.id)),
+            Some(doubt) => Finding::warn(
+                "prompt",
+                format!("of a made-up message it makes none: {}", mistake_in_words(doubt)),
+                "see whether real messages are otherwise",
+            ),
+        },
+        Err(error) => Finding::fail("prompt", on_one_line(&with_causes(&error)), ""),
     };
     let missing = config.missing_secrets(env);
     let secrets = if missing.is_empty() {
@@ -39,6 +46,10 @@ pub(super) fn check(config: &Config, env: &Env) -> Vec<Finding> {
     };
     let unused = config.unused_database().map(|unused| Finding::warn("database", unused, ""));
     [configuration, prompt].into_iter().chain(secrets).chain(unused).collect()
+}
+
+fn on_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

@@ -145,6 +145,10 @@ impl Failed {
                 "see to the data source (`throughline explain` shows its calls), then publish it again under a new \
                  workflow id"
             }
+            "prompt_failed" => {
+                "correct the prompt template (the message says where), restart the workers, then `throughline replay redo` \
+                 it"
+            }
             "internal" | "poison" => "the worker's log says more; please report it",
             _ if self.retryable => "publish it again later, under a new workflow id",
             _ => "the worker's log says more",
