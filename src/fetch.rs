@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue,
+    ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
     InvalidHeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use reqwest::{Client, Response, StatusCode, Url};
 use serde_json::Value;
 use throughline_actors::ports::clock::Clock;
-use throughline_actors::ports::source::{FetchCall, FetchError, Sources};
+use throughline_actors::ports::source::{FetchCall, FetchError, Method, Sources};
 use throughline_schemas::TraceParent;
 use tokio::time::timeout_at;
 
@@ -84,7 +84,7 @@ pub enum HttpSourcesError {
 
 /// [`Sources`] over HTTP/1.1 (TLS by rustls), one pool of connections for all of them.
 ///
-/// A call is one GET. Redirects, retries, proxies from the environment and compression are off. Bodies are read in
+/// A call is one GET or POST. Redirects, retries, proxies from the environment and compression are off. Bodies are read in
 /// pieces up to the call's cap.
 pub struct HttpSources {
     client: Client,
@@ -121,11 +121,26 @@ impl HttpSources {
                 url.scheme()
             )));
         }
-        let request = self
+        let mut headers = source.headers.clone();
+        for (name, value) in &call.headers {
+            let (name, value) = filled_header(name, value)?;
+            headers.insert(name, value);
+        }
+        if call.body.is_some() {
+            headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+        }
+        let method = match call.method {
+            Method::Get => reqwest::Method::GET,
+            Method::Post => reqwest::Method::POST,
+        };
+        let mut request = self
             .client
-            .get(url.clone())
-            .headers(source.headers.clone())
+            .request(method, url.clone())
+            .headers(headers)
             .header(TRACEPARENT, traceparent(call.traceparent));
+        if let Some(body) = &call.body {
+            request = request.body(body.clone());
+        }
         let deadline = http_client::after(call.timeout);
         let broken = |error: &reqwest::Error| FetchError::Unreachable(http_client::describe(&url, error));
         let response = timeout_at(deadline, request.send())
@@ -210,6 +225,20 @@ impl Sources for HttpSources {
         })?;
         self.call(source, call).await
     }
+}
+
+/// A header of one call. Its value is from the message, which is not repeated, and may have what no header can have.
+fn filled_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), FetchError> {
+    let header = HeaderName::try_from(name)
+        .ok()
+        .filter(|header| *header != TRACEPARENT && !RESERVED.contains(header))
+        .ok_or_else(|| FetchError::Misconfigured(format!("it must not set the header {name}")))?;
+    let value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| {
+        FetchError::Misconfigured(format!(
+            "what the message gives for its header {name} has line breaks or other control characters"
+        ))
+    })?;
+    Ok((header, value))
 }
 
 /// The trace context as a header.

@@ -4,11 +4,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use regex::Regex;
+use serde_json::Value;
 use throughline_schemas::event::external::SourceRequest;
 
 use crate::{
     dependency::DependencyPolicy,
     message_values::{METADATA, MessageValues},
+    ports::source::Method,
 };
 
 /// What stays unescaped in a value that is put into a URL: RFC 3986's unreserved characters.
@@ -16,6 +18,8 @@ const VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_'
 
 /// Longest URL on record, in characters.
 const MAX_RECORDED_URL: usize = 2_000;
+/// Largest body on record, in bytes.
+const MAX_RECORDED_BODY: usize = 4_096;
 /// What stands on every event, and is not repeated beside a request.
 const ON_THE_EVENT: [&str; 4] = ["user_id", "session_id", "workflow_id", "user_input"];
 
@@ -28,6 +32,13 @@ pub struct SourceSpec {
     pub url: String,
     /// The same without passwords, for the record.
     pub recorded_url: String,
+    /// How it is asked.
+    pub method: Method,
+    /// Headers whose values have placeholders; the adapter knows the others.
+    pub headers: BTreeMap<String, String>,
+    /// A JSON body whose texts have placeholders. A text that is nothing but `{metadata.NAME}` becomes what stands there,
+    /// whatever it is.
+    pub body: Option<Value>,
     /// If not empty, the source is asked only when the text mentions one of these; see [`mentions`].
     pub keywords: Vec<String>,
     /// Values taken from the text: the first capture group, or the whole match.
@@ -60,6 +71,10 @@ pub enum Plan {
 pub struct Planned {
     /// The complete URL, values percent-encoded.
     pub url: String,
+    /// Headers of this request.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Option<String>,
     /// What is written down of it.
     pub recorded: SourceRequest,
 }
@@ -88,9 +103,20 @@ pub fn mentions(text: &str, keyword: &str) -> bool {
 }
 
 impl SourceSpec {
-    /// Names of the placeholders in `url`, in order.
-    pub fn placeholders(url: &str) -> Vec<&str> {
-        url.split('{').skip(1).filter_map(|rest| rest.split_once('}')).map(|(name, _)| name).collect()
+    /// All placeholders: those of the URL, of headers and of the body, each once.
+    fn placeholders(&self) -> Vec<&str> {
+        let mut found = placeholders(&self.url);
+        found.extend(self.headers.values().flat_map(|value| placeholders(value)));
+        if let Some(body) = &self.body {
+            found.extend(body_placeholders(body));
+        }
+        let mut once: Vec<&str> = Vec::new();
+        for name in found {
+            if !once.contains(&name) {
+                once.push(name);
+            }
+        }
+        once
     }
 
     /// Decides for one message.
@@ -100,9 +126,10 @@ impl SourceSpec {
             return Plan::Skip;
         }
         let mut filled: Vec<BTreeMap<&str, String>> = vec![BTreeMap::new()];
-        for name in Self::placeholders(&self.url) {
+        let in_url = placeholders(&self.url);
+        for name in self.placeholders() {
             let mut values = self.values(name, &text, message);
-            values.retain(|value| !is_dot_segment(value));
+            values.retain(|value| !in_url.contains(&name) || !is_dot_segment(value));
             if values.is_empty() {
                 return Plan::Skip;
             }
@@ -118,10 +145,10 @@ impl SourceSpec {
                 .take(self.max_matches.max(1))
                 .collect();
         }
-        Plan::Fetch(filled.iter().map(|filled| self.planned(filled)).collect())
+        Plan::Fetch(filled.iter().map(|filled| self.planned(filled, message)).collect())
     }
 
-    fn planned(&self, filled: &BTreeMap<&str, String>) -> Planned {
+    fn planned(&self, filled: &BTreeMap<&str, String>, message: &MessageValues) -> Planned {
         let encoded =
             |name: &str| filled.get(name).map(|value| utf8_percent_encode(value, VALUE).to_string());
         let mut url = fill(&self.recorded_url, encoded);
@@ -131,7 +158,17 @@ impl SourceSpec {
         }
         let values = filled.iter().filter(|(name, _)| !ON_THE_EVENT.contains(*name));
         let values = values.map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-        Planned { url: fill(&self.url, encoded), recorded: SourceRequest { url, values } }
+        let plain = |name: &str| filled.get(name).cloned();
+        let headers = self.headers.iter().map(|(name, value)| (name.clone(), fill(value, plain))).collect();
+        let json = self.body.as_ref().map(|body| fill_body(body, &plain, message));
+        let body = json.as_ref().map(Value::to_string);
+        let is_small = body.as_ref().is_some_and(|body| body.len() <= MAX_RECORDED_BODY);
+        let method = match self.method {
+            Method::Get => None,
+            Method::Post => Some(self.method.as_str().to_owned()),
+        };
+        let recorded = SourceRequest { method, url, values, body: json.filter(|_| is_small) };
+        Planned { url: fill(&self.url, encoded), headers, body, recorded }
     }
 
     fn values(&self, name: &str, text: &str, message: &MessageValues) -> Vec<String> {
@@ -174,6 +211,57 @@ fn fill(template: &str, value: impl Fn(&str) -> Option<String>) -> String {
     filled
 }
 
+/// Names of the placeholders in a text, in order. What is in braces and can be no name is no placeholder: texts of headers
+/// and bodies may have braces of their own.
+pub fn placeholders(text: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    let mut rest = text;
+    while let Some((_, after)) = rest.split_once('{') {
+        rest = after;
+        if let Some((name, behind)) = after.split_once('}')
+            && is_name(name)
+        {
+            names.push(name);
+            rest = behind;
+        }
+    }
+    names
+}
+
+/// Whether a placeholder can have this name.
+pub fn is_name(name: &str) -> bool {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let part = |part: &str| !part.is_empty() && part.chars().all(|c| word(c) || c == '-');
+    let of_metadata = is_of_message(name) && name.split('.').all(part);
+    (1..=64).contains(&name.len()) && (name.chars().all(word) || of_metadata)
+}
+
+/// The same of all texts of a body.
+pub fn body_placeholders(body: &Value) -> Vec<&str> {
+    match body {
+        Value::String(text) => placeholders(text),
+        Value::Array(items) => items.iter().flat_map(body_placeholders).collect(),
+        Value::Object(fields) => fields.values().flat_map(body_placeholders).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => Vec::new(),
+    }
+}
+
+/// A body with its placeholders replaced. Values stand in JSON texts, so that none of them can end one.
+fn fill_body(body: &Value, value: &impl Fn(&str) -> Option<String>, message: &MessageValues) -> Value {
+    match body {
+        Value::String(text) => {
+            let only = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
+            let whole = only.filter(|name| is_of_message(name)).and_then(|name| message.get(name));
+            whole.cloned().unwrap_or_else(|| Value::String(fill(text, value)))
+        }
+        Value::Array(items) => items.iter().map(|item| fill_body(item, value, message)).collect(),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, field)| (name.clone(), fill_body(field, value, message))).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => body.clone(),
+    }
+}
+
 /// URL parsers resolve `.` and `..` even when they are percent-encoded, so as a path segment they would address
 /// another document than the source's URL says.
 fn is_dot_segment(value: &str) -> bool {
@@ -199,6 +287,9 @@ mod tests {
             name: "s".to_owned(),
             url: url.to_owned(),
             recorded_url: url.replace("canary", "***"),
+            method: Method::Get,
+            headers: BTreeMap::new(),
+            body: None,
             keywords: keywords.iter().map(|k| (*k).to_owned()).collect(),
             extract: own(extract).into_iter().map(|(k, v)| (k, Regex::new(&v).unwrap())).collect(),
             defaults: own(defaults),
@@ -325,6 +416,30 @@ mod tests {
         let found = requests(&who, "user mallory shop theirs", &json!({"shop": "ours"}));
         assert_eq!(found[0].url, "http://x/a%2Fb%3Fc%3D%C3%BC/ours");
         assert!(requests(&who, "user mallory shop theirs", &json!({})).is_empty());
+    }
+
+    #[test]
+    fn headers_and_the_body_see_the_same_and_no_value_leaves_its_place() {
+        let mut search = spec("http://x/search", &[], &[("id", r"PROD-\d+")], &[("id", "none")]);
+        search.method = Method::Post;
+        search.headers.insert("x-user".to_owned(), "id={user_id}; {\"a\": 1}".to_owned());
+        search.body =
+            Some(json!({"query": "{user_input}", "k": 3, "filter": [{"id": "no {id}"}, "{metadata.cart}"]}));
+        let text = r#"" , "k": 9, {user_id} PROD-7"#;
+        let metadata = json!({"cart": {"items": [1, "{user_id}"]}});
+        let planned = &requests(&search, text, &metadata)[0];
+        assert_eq!(planned.headers, [("x-user".to_owned(), "id=a/b?c=ü; {\"a\": 1}".to_owned())]);
+        let body: Value = serde_json::from_str(planned.body.as_deref().unwrap()).unwrap();
+        let expected =
+            json!({"query": text, "k": 3, "filter": [{"id": "no PROD-7"}, {"items": [1, "{user_id}"]}]});
+        assert_eq!(body, expected);
+        assert_eq!(
+            (planned.recorded.method.as_deref(), &planned.recorded.body),
+            (Some("POST"), &Some(expected))
+        );
+        let long = requests(&search, &"x".repeat(5_000), &metadata);
+        assert_eq!(long[0].recorded.body, None);
+        assert!(requests(&search, text, &json!({})).is_empty(), "it has no cart");
     }
 
     #[test]

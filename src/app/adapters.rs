@@ -298,7 +298,7 @@ pub fn http_sources(
     let mut specs = Vec::with_capacity(sources.len());
     for source in sources {
         let mut headers = Vec::with_capacity(source.headers.len());
-        for (name, value) in &source.headers {
+        for (name, value) in source.fixed_headers() {
             let key = format!("sources.{}.headers.{name}", source.name);
             let value = match value {
                 SourceHeader::Plain(text) => HeaderText::Plain(text.clone()),

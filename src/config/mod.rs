@@ -56,7 +56,7 @@ pub use retention::{ArchivePlace, Retention};
 pub use routing::Routing;
 pub use runtime::{Context, Limits, Log, LogFormat, Prompt, Sandbox, Sessions, Worker};
 pub use secret::{Secret, SecretError, SecretValue};
-pub use sources::{Source, SourceHeader, UrlTemplate};
+pub use sources::{JsonTemplate, Source, SourceHeader, UrlTemplate};
 pub use stages::{Breaker, Retry, Stage, Stages};
 pub(crate) use suggest::did_you_mean;
 pub use url::{SecretUrl, sqlite_url};

@@ -88,7 +88,8 @@ impl Config {
             decisive && !(NOT_RECORDED.contains(&key) || (section == "prompt" && key == "dir"))
         });
         for (index, source) in self.sources.iter().enumerate() {
-            let filled: Vec<_> = source.url.placeholders.iter().map(|name| format!("{{{name}}}")).collect();
+            // Those of headers, which are not in it, too: what is extracted for them is on record.
+            let filled: Vec<_> = source.placeholders().iter().map(|name| format!("{{{name}}}")).collect();
             json["sources"][index]["url"] = format!("http://source.invalid/{}", filled.join("/")).into();
         }
         json

@@ -7,7 +7,8 @@ use regex::Regex;
 use reqwest::header;
 use throughline_actors::{
     message_values::{ALWAYS, LANGUAGE},
-    source_plan::is_of_message,
+    ports::source::Method,
+    source_plan::{body_placeholders, is_name, is_of_message, placeholders},
 };
 
 use super::Env;
@@ -26,6 +27,10 @@ pub struct Source {
     pub name: String,
     /// Where to ask.
     pub url: UrlTemplate,
+    /// `GET` or `POST`. Default `GET`.
+    pub method: Method,
+    /// Sent along, for POST. Default: none.
+    pub body: Option<JsonTemplate>,
     /// Ask only when the text mentions one of these. Default: none, ask always.
     pub keywords: Vec<String>,
     /// Values taken from the text, by placeholder: the pattern's first group, or its whole match.
@@ -54,6 +59,8 @@ impl Source {
         let source = Self {
             name: s.required("name", |name: &String| check_token(name, 64)).unwrap_or_default(),
             url: s.required("url", |_| Ok(())).unwrap_or_default(),
+            method: s.or("method", Method::Get),
+            body: s.optional("body"),
             keywords: s.or_where("keywords", Vec::new(), |keywords| check_keywords(keywords)),
             extract: s.map("extract", |name, _| check_extract(name)),
             defaults: s.map("defaults", |name, _: &String| check_placeholder(name)),
@@ -65,17 +72,49 @@ impl Source {
             retry: Retry::read(s, external.retry),
             breaker: Breaker::read(s, external.breaker),
         };
+        if source.body.is_some() && source.method == Method::Get {
+            s.conflict("body", "is sent only with method = \"POST\"");
+        }
         source.check_placeholders(s);
         source
+    }
+
+    /// What is to be filled in, in URL, headers and body, each name once.
+    pub fn placeholders(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.url.placeholders.iter().map(String::as_str).collect();
+        let headers = self.headers.values().flat_map(SourceHeader::placeholders);
+        let body = self.body.iter().flat_map(|body| body_placeholders(&body.0));
+        for name in headers.chain(body) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    /// Headers that are the same for every message.
+    pub fn fixed_headers(&self) -> impl Iterator<Item = (&String, &SourceHeader)> {
+        self.headers.iter().filter(|(_, value)| value.placeholders().is_empty())
+    }
+
+    /// Headers that the message fills, with their placeholders.
+    pub fn filled_headers(&self) -> BTreeMap<String, String> {
+        let filled = self.headers.iter().filter_map(|(name, value)| match value {
+            SourceHeader::Plain(text) if !value.placeholders().is_empty() => {
+                Some((name.clone(), text.clone()))
+            }
+            SourceHeader::Plain(_) | SourceHeader::Secret { .. } => None,
+        });
+        filled.collect()
     }
 
     fn check_placeholders(&self, s: &mut Section<'_>) {
         if self.url == UrlTemplate::default() {
             return; // refused already; its placeholders are not known
         }
-        for name in &self.url.placeholders {
+        for name in self.placeholders() {
             // Not every message has metadata, and not of every one the language is known: then the source is skipped.
-            let provided = ALWAYS.contains(&name.as_str())
+            let provided = ALWAYS.contains(&name)
                 || is_of_message(name)
                 || name == LANGUAGE
                 || s.was_written(&format!("extract.{name}"))
@@ -86,14 +125,22 @@ impl Source {
                      of {{{}}}, {{language}}, {{metadata.NAME}}",
                     ALWAYS.join("}, {")
                 );
-                s.conflict("url", message);
+                let in_url = self.url.placeholders.iter().any(|known| known == name);
+                let key = match &self.body {
+                    _ if in_url => "url",
+                    Some(body) if body_placeholders(&body.0).contains(&name) => "body",
+                    Some(_) | None => "headers",
+                };
+                s.conflict(key, message);
             }
         }
         let extracted = self.extract.keys().map(|name| ("extract", name));
         let defaulted = self.defaults.keys().map(|name| ("defaults", name));
         for (key, name) in extracted.chain(defaulted) {
-            if !self.url.placeholders.contains(name) {
-                s.conflict(&format!("{key}.{name}"), format!("the url has no {{{name}}} that would use it"));
+            if !self.placeholders().contains(&name.as_str()) {
+                let message =
+                    format!("neither url, nor headers, nor body have a {{{name}}} that would use it");
+                s.conflict(&format!("{key}.{name}"), message);
             }
         }
     }
@@ -116,15 +163,11 @@ fn check_extract(name: &str) -> Result<(), String> {
 }
 
 fn check_placeholder(name: &str) -> Result<(), String> {
-    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let part = |part: &str| !part.is_empty() && part.chars().all(|c| word(c) || c == '-');
-    let of_metadata = is_of_message(name) && name.split('.').all(part);
-    if (1..=64).contains(&name.len()) && (name.chars().all(word) || of_metadata) {
+    if is_name(name) {
         Ok(())
     } else {
         Err(format!(
-            "{name:?} is not a placeholder's name of 1 to 64 characters from A-Z a-z 0-9 _, or \
-             metadata.NAME"
+            "{name:?} is not a placeholder's name of 1 to 64 characters from A-Z a-z 0-9 _, or metadata.NAME"
         ))
     }
 }
@@ -181,6 +224,57 @@ impl Field for UrlTemplate {
     }
 }
 
+/// A JSON document whose texts may have placeholders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JsonTemplate(pub serde_json::Value);
+
+impl Field for JsonTemplate {
+    fn read(value: &Value) -> Result<Self, String> {
+        let body: serde_json::Value = serde_json::from_str(&String::read(value)?).map_err(|error| {
+            format!("is not JSON: {error}; placeholders stand in texts, as in \"{{user_input}}\"")
+        })?;
+        if let Some(name) = secret_field(&body) {
+            return Err(format!(
+                "{name:?} looks like a secret, and bodies are on record; send it as a header"
+            ));
+        }
+        Ok(Self(body))
+    }
+
+    fn shown(&self) -> toml::Value {
+        toml::Value::String(self.0.to_string())
+    }
+}
+
+/// The name of a field that holds a text of the configuration's and says that it is secret.
+fn secret_field(body: &serde_json::Value) -> Option<&str> {
+    match body {
+        serde_json::Value::Object(fields) => fields.iter().find_map(|(name, field)| {
+            let text = field.as_str().filter(|text| !text.is_empty() && placeholders(text).is_empty());
+            if text.is_some() && names_secret(name) { Some(name.as_str()) } else { secret_field(field) }
+        }),
+        serde_json::Value::Array(items) => items.iter().find_map(secret_field),
+        serde_json::Value::Null
+        | serde_json::Value::Bool(_)
+        | serde_json::Value::Number(_)
+        | serde_json::Value::String(_) => None,
+    }
+}
+
+impl Field for Method {
+    fn read(value: &Value) -> Result<Self, String> {
+        match String::read(value)?.as_str() {
+            "GET" => Ok(Self::Get),
+            "POST" => Ok(Self::Post),
+            other => Err(format!("{other:?} is not \"GET\" or \"POST\"")),
+        }
+    }
+
+    fn shown(&self) -> toml::Value {
+        toml::Value::String(self.as_str().to_owned())
+    }
+}
+
 /// A header's value: plain text, or a secret with what stands before it, as in `Bearer env:CRM_TOKEN`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceHeader {
@@ -196,6 +290,14 @@ pub enum SourceHeader {
 }
 
 impl SourceHeader {
+    /// What a message fills in. Secrets have none.
+    pub fn placeholders(&self) -> Vec<&str> {
+        match self {
+            Self::Plain(text) => placeholders(text),
+            Self::Secret { .. } => Vec::new(),
+        }
+    }
+
     /// The value to send; reads a secret's file now.
     pub fn resolve(&self, env: &Env) -> Result<SecretValue, SecretError> {
         match self {
@@ -228,7 +330,8 @@ fn check_header(name: &str, value: &SourceHeader) -> Result<(), String> {
     if header::HeaderName::from_bytes(name.as_bytes()).is_err() {
         return Err(format!("{name:?} is not the name of a header"));
     }
-    if matches!(value, SourceHeader::Plain(_)) && names_secret(name) {
+    // What a message fills in is no secret of ours.
+    if matches!(value, SourceHeader::Plain(_)) && value.placeholders().is_empty() && names_secret(name) {
         return Err("looks like a secret: put it into a variable or a file and write \"env:NAME\", \
                     \"file:PATH\" or \"Bearer env:NAME\""
             .to_owned());

@@ -8,6 +8,26 @@ use throughline_schemas::TraceParent;
 
 use super::{Classify, Fault, Health};
 
+/// How a source is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Method {
+    /// Everything is in the URL.
+    #[default]
+    Get,
+    /// With a body. It is tried again like any other call, so it must only read.
+    Post,
+}
+
+impl Method {
+    /// As in HTTP.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+        }
+    }
+}
+
 /// One call to a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchCall {
@@ -15,6 +35,12 @@ pub struct FetchCall {
     pub source: String,
     /// The complete URL, values already percent-encoded.
     pub url: String,
+    /// How.
+    pub method: Method,
+    /// Headers of this call, besides those that the adapter knows. What no header can have is refused.
+    pub headers: Vec<(String, String)>,
+    /// The body, JSON.
+    pub body: Option<String>,
     /// Limit on the whole call: connecting, waiting for the answer, reading it.
     pub timeout: Duration,
     /// Limit on the body, in bytes. Compression is never asked for, so these are the bytes on the wire.

@@ -217,6 +217,9 @@ mod tests {
         let call = FetchCall {
             source: "orders".to_owned(),
             url: String::new(),
+            method: Method::Get,
+            headers: Vec::new(),
+            body: None,
             timeout: Duration::from_secs(2),
             max_bytes: 65_536,
             traceparent: throughline_schemas::TraceParent::root(1, 1),

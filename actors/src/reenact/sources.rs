@@ -20,7 +20,7 @@ use super::{
 use crate::{
     dependency::Refused,
     policy::retry::RetryPolicy,
-    ports::source::{FetchCall, FetchError, Sources},
+    ports::source::{FetchCall, FetchError, Method, Sources},
 };
 
 /// URLs of one source in one record, at most: what a record says beyond that is not believed.
@@ -35,12 +35,19 @@ struct UrlScript {
     missed: u32,
 }
 
+/// What tells the requests to one source apart: URL, headers, body.
+type Request = (String, Vec<(String, String)>, Option<String>);
+
+fn request(call: &FetchCall) -> Request {
+    (call.url.clone(), call.headers.clone(), call.body.clone())
+}
+
 /// What one source answered.
 #[derive(Debug, Default)]
 struct SourceScript {
     urls: Vec<UrlScript>,
-    /// The URLs that were asked for, in the order in which they were.
-    asked: Vec<String>,
+    /// The requests that were made, in the order in which they were.
+    asked: Vec<Request>,
     took: Duration,
     begun: Option<Instant>,
     /// When it is asked again, if it is configured.
@@ -80,9 +87,10 @@ impl SourceScripts {
         let unrecorded = Fetched { result: Err(unrecorded()), took: Duration::ZERO, random: 0 };
         let Some(script) = self.0.get_mut(&call.source) else { return unrecorded };
         let begun = *script.begun.get_or_insert_with(Instant::now);
-        let asked = script.asked.iter().position(|url| *url == call.url);
+        let made = request(call);
+        let asked = script.asked.iter().position(|asked| *asked == made);
         let index = asked.unwrap_or_else(|| {
-            script.asked.push(call.url.clone());
+            script.asked.push(made);
             script.asked.len() - 1
         });
         let Some(url) = script.urls.get_mut(index) else { return unrecorded };
@@ -145,6 +153,9 @@ fn refusal(failed: &FailedCall) -> Option<Refused> {
     let call = FetchCall {
         source: String::new(),
         url: String::new(),
+        method: Method::Get,
+        headers: Vec::new(),
+        body: None,
         timeout: Duration::ZERO,
         max_bytes: 0,
         traceparent: TraceParent::root(1, 1),

@@ -88,10 +88,10 @@ impl ExternalStep {
         };
         let started = Instant::now();
         let many = spec.max_matches > 1;
-        let (urls, requests): (Vec<_>, Vec<_>) =
-            planned.into_iter().map(|Planned { url, recorded }| (url, recorded)).unzip();
-        let fetches =
-            (0..).zip(urls).map(|(index, url)| self.fetch(spec, dependency, index, url, run, workflow));
+        let requests = planned.iter().map(|planned| planned.recorded.clone()).collect();
+        let fetches = (0..)
+            .zip(planned)
+            .map(|(index, planned)| self.fetch(spec, dependency, index, planned, run, workflow));
         let answers = join_all(fetches).await;
         let calls = answers.iter().map(|answer| answer.calls).sum();
         let duration_ms = started.elapsed().into();
@@ -117,13 +117,16 @@ impl ExternalStep {
         spec: &SourceSpec,
         dependency: &Dependency,
         index: u32,
-        url: String,
+        planned: Planned,
         run: Run,
         workflow: &WorkflowId,
     ) -> Answer {
         let call = FetchCall {
             source: spec.name.clone(),
-            url,
+            url: planned.url,
+            method: spec.method,
+            headers: planned.headers,
+            body: planned.body,
             timeout: spec.timeout,
             max_bytes: spec.max_bytes,
             traceparent: run.traceparent,

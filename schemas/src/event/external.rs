@@ -61,6 +61,9 @@ fn is_zero(number: &u32) -> bool {
 /// What a source was asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceRequest {
+    /// `POST`; absent if it was a GET.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
     /// Path and query, with the values in them; where the source is, is in the configuration. Query parameters whose names
     /// say that they are secret are replaced by `***`, and what is longer than 2,000 characters is cut.
     pub url: String,
@@ -68,6 +71,9 @@ pub struct SourceRequest {
     /// itself are not repeated.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub values: BTreeMap<String, String>,
+    /// The body that was sent, if it is no larger than 4,096 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Value>,
 }
 
 /// What one source answered.

@@ -274,11 +274,16 @@ impl Page {
 
 /// What a source was asked.
 fn request_line(request: &SourceRequest) -> String {
-    let mut line = format!("asked {}", clean(&request.url, DATA_CHARS));
+    let method =
+        request.method.as_ref().map_or_else(String::new, |method| format!("{} ", clean(method, ID_CHARS)));
+    let mut line = format!("asked {method}{}", clean(&request.url, DATA_CHARS));
     let named = |(name, value): (&String, &String)| format!("{name} = {value}");
     let values: Vec<String> = request.values.iter().map(named).collect();
     if !values.is_empty() {
         let _ = write!(line, " with {}", clean(&values.join(", "), DATA_CHARS));
+    }
+    if let Some(body) = &request.body {
+        let _ = write!(line, ": {}", clipped(body));
     }
     line
 }

@@ -213,3 +213,29 @@ fn a_vendor_without_a_key_is_missing_one_and_a_local_server_is_not() {
         load("[[providers]]\nname = 'l'\nkind = 'openai'\nbase_url = 'http://127.0.0.1:8000/v1'\n", &[]);
     assert_eq!(local.missing_secrets(&Env::new()), []);
 }
+
+#[test]
+fn what_a_source_sends_is_checked_like_its_url() {
+    let source = |more: &str| {
+        let text = format!("[[sources]]\nname = 's'\nurl = 'http://h/'\n{more}\n");
+        layers(&[], &[]).load_text("t.toml", &text).err().map(|errors| errors.to_string()).unwrap_or_default()
+    };
+    let good = r#"method = 'POST'
+body = '{"q": "{user_input}", "at": "{date}", "token": "{metadata.token}", "of": ["{topic}"]}'
+headers.x-user = "{user_id}"
+headers.x-filter = '{"a": 1}'
+extract.topic = 'about (\w+)'"#;
+    assert_eq!(source(good), "");
+    for (more, expected) in [
+        ("method = 'PUT'", "\"PUT\" is not \"GET\" or \"POST\""),
+        ("body = '{}'", "is sent only with method = \"POST\""),
+        ("method = 'POST'\nbody = '{\"q\": {user_input}}'", "placeholders stand in texts"),
+        ("method = 'POST'\nbody = '{\"q\": \"{topic}\"}'", "sources[0].body: nothing provides {topic}"),
+        ("headers.x = '{topic}'", "sources[0].headers: nothing provides {topic}"),
+        ("method = 'POST'\nbody = '{\"api_key\": \"canary\"}'", "looks like a secret"),
+        ("extract.topic = 'x'", "neither url, nor headers, nor body have a {topic}"),
+    ] {
+        let errors = source(more);
+        assert!(errors.contains(expected) && !errors.contains("canary"), "{more}: {errors}");
+    }
+}

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde_json::json;
 use throughline::fetch::{Credential, HeaderText, HttpSource, HttpSources};
 use throughline_actors::ports::contract::source::{Scene, SourceRig, sources_keep_their_contract};
-use throughline_actors::ports::source::{FetchCall, FetchError, Sources};
+use throughline_actors::ports::source::{FetchCall, FetchError, Method, Sources};
 use throughline_schemas::TraceParent;
 use tokio::net::TcpSocket;
 
@@ -29,6 +29,9 @@ pub(super) fn call(url: String) -> FetchCall {
     FetchCall {
         source: "source".to_owned(),
         url,
+        method: Method::Get,
+        headers: Vec::new(),
+        body: None,
         timeout: Duration::from_secs(10),
         max_bytes: 1000,
         traceparent: TraceParent::root(0xabc, 0xdef),
@@ -94,6 +97,42 @@ async fn a_request_has_exactly_the_headers_that_it_needs() {
         ]
     );
     assert_eq!(seen[0].body, b"");
+}
+
+#[tokio::test]
+async fn a_post_has_its_body_and_the_headers_of_its_message() {
+    let server = Server::start().await;
+    server.script([json("{}")]);
+    let body = r#"{"query":"é"}"#.to_owned();
+    let post = FetchCall {
+        method: Method::Post,
+        headers: vec![("x-tenant".to_owned(), "zoë".to_owned()), ("x-user".to_owned(), "u1".to_owned())],
+        body: Some(body.clone()),
+        ..call(server.url("/search"))
+    };
+    sources().fetch(&post).await.unwrap();
+    let seen = &server.seen()[0];
+    let lines: Vec<&str> = seen.head.trim_end().lines().collect();
+    assert_eq!(lines[0], "POST /search HTTP/1.1");
+    for line in [
+        "content-type: application/json",
+        "content-length: 14",
+        "x-user: u1",
+        "authorization: Bearer canary-token",
+    ] {
+        assert!(lines.contains(&line), "{line}: {lines:?}");
+    }
+    assert_eq!(seen.body, body.as_bytes());
+
+    for (name, value) in
+        [("x-user", "u1\r\nhost: evil"), ("x-user", "a\nb"), ("content-length", "1"), ("traceparent", "x")]
+    {
+        let headers = vec![(name.to_owned(), value.to_owned())];
+        let error = sources().fetch(&FetchCall { headers, ..call(server.url("/")) }).await.unwrap_err();
+        assert!(matches!(&error, FetchError::Misconfigured(words) if words.contains(name)), "{error:?}");
+        assert!(!error.to_string().contains("evil"), "{error}");
+    }
+    assert_eq!(server.seen().len(), 1, "nothing was sent");
 }
 
 #[tokio::test]

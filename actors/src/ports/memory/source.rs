@@ -100,6 +100,9 @@ mod tests {
         FetchCall {
             source: "source".to_owned(),
             url: "http://source/".to_owned(),
+            method: Method::Get,
+            headers: Vec::new(),
+            body: None,
             timeout: Duration::from_millis(300),
             max_bytes: 1000,
             traceparent: TraceParent::root(1, 2),
