@@ -15,6 +15,7 @@ mod list;
 mod live;
 mod llm;
 mod output;
+mod preferences;
 mod publish;
 mod record;
 mod replay;
@@ -83,6 +84,8 @@ enum Command {
     Events(EventsArgs),
     /// Tell where an answer came from; or which answers came from a model, a template or a source
     Explain(explain::ExplainArgs),
+    /// Get, set and delete what is known about a user
+    Preferences(preferences::PreferencesArgs),
     /// List, show, retry and drop messages that no stage could handle
     Dead(dead::DeadArgs),
     /// Check everything that a worker needs, and say what to change

@@ -4,8 +4,8 @@ use std::{process::ExitCode, time::Duration};
 
 use super::{
     Cli, Command, Exit, Failure, Global, SchemaCommand, bench, config_command, dead, dev, doctor, events,
-    exit::with_causes, explain, health, list, llm, output, publish, record, replay, sandbox, schema, setup,
-    worker,
+    exit::with_causes, explain, health, list, llm, output, preferences, publish, record, replay, sandbox, schema,
+    setup, worker,
 };
 use crate::{
     app::{AdapterError, WorkerError},
@@ -81,6 +81,7 @@ impl Cli {
             Command::List(args) => Box::pin(list::run(args, &config, env)).await,
             Command::Events(args) => events::run(args, &config, env).await,
             Command::Explain(args) => Box::pin(explain::run(args, &config, env)).await,
+            Command::Preferences(args) => Box::pin(preferences::run(args, &config, env)).await,
             Command::Health => health::run(&config).await,
             Command::Dead(args) => dead::run(args, &config, env).await,
             Command::Doctor(args) => doctor::run(args, &config, env).await,
@@ -117,6 +118,7 @@ impl Command {
             | Self::List(_)
             | Self::Events(_)
             | Self::Explain(_)
+            | Self::Preferences(_)
             | Self::Dead(_)
             | Self::Doctor(_)
             | Self::Health

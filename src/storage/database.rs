@@ -63,6 +63,18 @@ impl Database {
         }
     }
 
+    /// Deletes these preferences of a user, or all; says how many.
+    pub async fn delete_preferences(
+        &self,
+        user: &UserId,
+        names: Option<&[String]>,
+    ) -> Result<u64, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.delete_preferences(user, names).await,
+            Self::Postgres(store) => store.delete_preferences(user, names).await,
+        }
+    }
+
     fn store(&self) -> &dyn Store {
         match self {
             Self::Sqlite(store) => store,

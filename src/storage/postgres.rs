@@ -41,7 +41,7 @@ pub(super) use self::{
 use self::{
     connection::Connections,
     namespaces::{AskMark, SetMark},
-    preferences::SetPreferences,
+    preferences::{DeletePreferences, SetPreferences},
     server::{AskServer, TakesWrites},
 };
 use super::{error, queues::Queues};
@@ -136,6 +136,15 @@ impl PostgresStore {
     ) -> Result<(), StoreError> {
         self.ask("setting preferences", &SetPreferences { namespace: &self.namespace, user, preferences })
             .await
+    }
+
+    /// Deletes these preferences of a user, or all; says how many.
+    pub async fn delete_preferences(
+        &self,
+        user: &UserId,
+        names: Option<&[String]>,
+    ) -> Result<u64, StoreError> {
+        self.ask("deleting preferences", &DeletePreferences { namespace: &self.namespace, user, names }).await
     }
 
     /// The user's preferences.

@@ -122,6 +122,15 @@ impl SqliteStore {
         self.queues.in_time("setting preferences", set).await
     }
 
+    /// Deletes these preferences of a user, or all; says how many.
+    pub async fn delete_preferences(
+        &self,
+        user: &UserId,
+        names: Option<&[String]>,
+    ) -> Result<u64, StoreError> {
+        self.queues.in_time("deleting preferences", self.file.delete_preferences(user, names)).await
+    }
+
     /// The user's preferences.
     pub async fn preferences(&self, user: &UserId) -> Result<Map<String, Value>, StoreError> {
         Ok(self.queues.context(user.as_str(), "", 0).await?.preferences)

@@ -133,6 +133,9 @@ impl UnderTest for Stores {
     async fn set_preferences(&self, user: &UserId, preferences: &Map<String, Value>) {
         self.deref().set_preferences(user, preferences).await.unwrap();
     }
+    async fn delete_preferences(&self, user: &UserId, names: Option<&[String]>) -> u64 {
+        self.deref().delete_preferences(user, names).await.unwrap()
+    }
     async fn beside(&self) -> Box<dyn Store> {
         Box::new(PostgresStore::open_with(&self.url, CONNECTIONS, "another", PATIENT).await.unwrap())
     }

@@ -127,6 +127,9 @@ impl UnderTest for Stores {
     async fn set_preferences(&self, user: &UserId, preferences: &Map<String, Value>) {
         self.deref().set_preferences(user, preferences).await.unwrap();
     }
+    async fn delete_preferences(&self, user: &UserId, names: Option<&[String]>) -> u64 {
+        self.deref().delete_preferences(user, names).await.unwrap()
+    }
     async fn beside(&self) -> Box<dyn Store> {
         Box::new(SqliteStore::open(&url(self.directory.path()), READERS, "another").await.unwrap())
     }

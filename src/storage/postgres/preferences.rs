@@ -1,4 +1,4 @@
-//! Setting preferences.
+//! Setting and deleting preferences.
 
 use serde_json::{Map, Value};
 use sqlx::PgConnection;
@@ -37,5 +37,31 @@ impl Statement for SetPreferences<'_> {
             .execute(connection)
             .await?;
         Ok(())
+    }
+}
+
+const DELETE: &str = "DELETE FROM preferences WHERE namespace = $1 AND user_id = $2
+    AND ($3::text[] IS NULL OR name = ANY ($3::text[]))";
+
+pub(super) struct DeletePreferences<'a> {
+    pub(super) namespace: &'a str,
+    pub(super) user: &'a UserId,
+    /// All, if there are none.
+    pub(super) names: Option<&'a [String]>,
+}
+
+impl Statement for DeletePreferences<'_> {
+    type Answer = u64;
+
+    async fn send(&self, connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
+        let names: Option<Vec<String>> =
+            self.names.map(|names| names.iter().map(|name| to_stored(name).into_owned()).collect());
+        let deleted = sqlx::query(DELETE)
+            .bind(self.namespace)
+            .bind(self.user.as_str())
+            .bind(names)
+            .execute(connection)
+            .await?;
+        Ok(deleted.rows_affected())
     }
 }

@@ -43,6 +43,7 @@ const ADOPT: [&str; 3] = [
 const OPENING: &str = "opening the SQLite file of `database.url`";
 const MIGRATING: &str = "bringing the tables up to date";
 const SETTING_PREFERENCES: &str = "setting preferences";
+const DELETING_PREFERENCES: &str = "deleting preferences";
 
 #[derive(Debug, thiserror::Error)]
 enum UrlError {
@@ -169,6 +170,31 @@ impl DatabaseFile {
         .await
         .map_err(refuse)?;
         connection.close().await.map_err(refuse)
+    }
+
+    /// As rare.
+    pub(super) async fn delete_preferences(
+        &self,
+        user: &UserId,
+        names: Option<&[String]>,
+    ) -> Result<u64, StoreError> {
+        let refuse = |e| error::from_sqlx(DELETING_PREFERENCES, e);
+        let names = names.map(serde_json::to_string).transpose();
+        let names = names.map_err(|e| refuse(sqlx::Error::Encode(e.into())))?;
+        let mut connection = self.connect().await.map_err(refuse)?;
+        let deleted = sqlx::query(
+            "DELETE FROM preferences WHERE namespace = ?1 AND user_id = ?2
+             AND (?3 IS NULL OR name IN (SELECT q.value FROM json_each(?3) AS q))",
+        )
+        .bind(&*self.namespace)
+        .bind(user.as_str())
+        .bind(names)
+        .execute(&mut connection)
+        .await
+        .map_err(refuse)?
+        .rows_affected();
+        connection.close().await.map_err(refuse)?;
+        Ok(deleted)
     }
 }
 

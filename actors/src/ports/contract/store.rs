@@ -34,6 +34,8 @@ use crate::ports::{memory::store::MemoryStore, store::Store};
 pub trait UnderTest: Store {
     /// Sets these preferences of a user and leaves the others.
     async fn set_preferences(&self, user: &UserId, preferences: &Map<String, Value>);
+    /// Deletes these preferences of a user, or all; says how many.
+    async fn delete_preferences(&self, user: &UserId, names: Option<&[String]>) -> u64;
     /// A store of another namespace, in the same place.
     async fn beside(&self) -> Box<dyn Store>;
 }
@@ -41,6 +43,10 @@ pub trait UnderTest: Store {
 impl UnderTest for MemoryStore {
     async fn set_preferences(&self, user: &UserId, preferences: &Map<String, Value>) {
         Self::set_preferences(self, user, preferences);
+    }
+
+    async fn delete_preferences(&self, user: &UserId, names: Option<&[String]>) -> u64 {
+        Self::delete_preferences(self, user, names)
     }
 
     async fn beside(&self) -> Box<dyn Store> {
@@ -97,6 +103,7 @@ macro_rules! store_contract {
             the_latest_turns_come_oldest_first
             users_who_share_a_session_id_do_not_see_each_other
             preferences_are_set_one_by_one
+            preferences_are_deleted_by_name_or_all
             hostile_ids_and_texts_come_back_as_they_were
             any_interleaving_keeps_the_order_of_every_session
         }

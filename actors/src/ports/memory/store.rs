@@ -53,6 +53,15 @@ impl MemoryStore {
         state.preferences.entry(user.clone()).or_default().extend(preferences.clone());
     }
 
+    /// Deletes these preferences of a user, or all; says how many.
+    pub fn delete_preferences(&self, user: &UserId, names: Option<&[String]>) -> u64 {
+        let mut state = self.lock();
+        let Some(known) = state.preferences.get_mut(user) else { return 0 };
+        let before = known.len();
+        known.retain(|name, _| names.is_some_and(|names| !names.contains(name)));
+        (before - known.len()) as u64
+    }
+
     /// Everything that is in it now.
     pub fn backup(&self) -> Backup {
         Backup(self.lock().clone())

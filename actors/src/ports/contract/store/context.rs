@@ -62,6 +62,24 @@ pub async fn preferences_are_set_one_by_one<S: UnderTest>(store: &S) {
     assert_eq!(context.preferences, object(expected));
 }
 
+/// Deleting touches nobody else's, and what is not there is no error.
+pub async fn preferences_are_deleted_by_name_or_all<S: UnderTest>(store: &S) {
+    let (ann, bob) = (user("ann"), user("bob"));
+    let known = json!({"tone": "formal", "language": "nb", "nul \u{0}": 1});
+    let known = known.as_object().expect("an object");
+    for user in [&ann, &bob] {
+        store.set_preferences(user, known).await;
+    }
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    assert_eq!(store.delete_preferences(&ann, Some(&names(&["tone", "nul \u{0}", "nothing"]))).await, 2);
+    assert_eq!(store.delete_preferences(&ann, Some(&names(&["tone"]))).await, 0);
+    let of = async |user| store.context(user, &session("s"), 0).await.expect("the store answers").preferences;
+    assert_eq!(Value::Object(of(&ann).await), json!({"language": "nb"}));
+    assert_eq!(store.delete_preferences(&ann, None).await, 1);
+    assert_eq!(store.delete_preferences(&ann, None).await, 0);
+    assert_eq!((of(&ann).await, &of(&bob).await), (Map::new(), known));
+}
+
 /// Ids and texts are data, whatever is in them and however long they are.
 pub async fn hostile_ids_and_texts_come_back_as_they_were<S: UnderTest>(store: &S) {
     let hostile = [
