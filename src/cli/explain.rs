@@ -54,7 +54,7 @@ pub(super) struct ExplainArgs {
     /// Where the answer of this workflow came from
     #[arg(value_name = "WORKFLOW")]
     workflow: Option<String>,
-    /// Answers of this model
+    /// Answers of this model, by its name in [[models]] or by the provider's
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Answers to prompts of this template
@@ -78,7 +78,7 @@ pub(super) struct ExplainArgs {
 }
 
 pub(super) async fn run(args: &ExplainArgs, config: &Config, env: &Env) -> Result<(), Failure> {
-    let wanted = uses::Wanted::new(args)?;
+    let wanted = uses::Wanted::new(args, config)?;
     let workflow = args.workflow.as_ref().map(WorkflowId::new).transpose();
     let workflow = workflow.map_err(|error| Failure::usage(format!("WORKFLOW {error}")))?;
     let bus = connect_bus(config, env, "explain").await?;

@@ -140,8 +140,12 @@ fn found(of: UseOf) -> bool {
 
 #[test]
 fn answers_are_found_by_model_template_and_source() {
-    let model = |name: &str| found(UseOf::Model(name.to_owned()));
+    let model = |name: &str| found(UseOf::Model { name: name.to_owned(), configured: None });
     assert!(model("gpt-1") && model("gpt-1-0125") && !model("gpt"));
+    // Events of earlier versions do not say by which name of the configuration it was asked.
+    let configured = |model: &str| Some(("openai".to_owned(), model.to_owned()));
+    let main = |configured| found(UseOf::Model { name: "main".to_owned(), configured });
+    assert!(main(configured("gpt-1")) && !main(configured("gpt-2")) && !main(None));
     let template = |text: &str| found(UseOf::template(text).unwrap());
     let hash = hash("Be kind.");
     assert!(template(&hash) && template(&hash[..6].to_uppercase()) && template(ID));
@@ -173,6 +177,6 @@ fn sources_that_were_not_read_are_looked_up_and_memory_is_bounded() {
     assert!(uses.needs(&stored("response_generated", "w50099", &json!({}))).is_none());
     assert_eq!(uses.names().collect::<Vec<_>>(), ["crm", "orders", "stock"]);
     let ns = Namespace::new("t").unwrap();
-    let filters = UseOf::Model("m".to_owned()).filters(&ns);
+    let filters = UseOf::Model { name: "m".to_owned(), configured: None }.filters(&ns);
     assert_eq!(filters, ["t.v1.response_generated.>"], "nothing else is read");
 }

@@ -18,8 +18,13 @@ const MAX_NAMES: usize = 40;
 /// What answers are asked about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UseOf {
-    /// A model, as it was asked for or as the provider names it.
-    Model(String),
+    /// A model, by its name in the configuration or by the provider's.
+    Model {
+        /// Either name.
+        name: String,
+        /// Provider and model of what the configuration of today calls so: events of earlier versions have no other name.
+        configured: Option<(String, String)>,
+    },
     /// A prompt template.
     Template {
         /// Its id, if that counts.
@@ -78,6 +83,8 @@ pub struct Use {
     pub at: Timestamp,
     /// The model, as the provider names it.
     pub model: String,
+    /// Its name in the configuration, if that is on record.
+    pub model_name: Option<String>,
     /// The provider.
     pub provider: String,
     /// Id of the template.
@@ -144,11 +151,21 @@ impl Uses {
             self.unreadable += 1;
             return None;
         };
+        let asked = data.attempts.iter().rev().find(|attempt| attempt.has_answered());
+        let model_name = asked.and_then(|attempt| attempt.name.clone());
         let matches = match &self.of {
-            UseOf::Model(wanted) => {
-                remember(&mut self.names, &data.response.model);
-                let asked = data.attempts.iter().rev().find(|attempt| attempt.has_answered());
-                data.response.model == *wanted || asked.is_some_and(|attempt| attempt.model == *wanted)
+            UseOf::Model { name, configured } => {
+                for known in [Some(&data.response.model), model_name.as_ref()].into_iter().flatten() {
+                    remember(&mut self.names, known);
+                }
+                let called = |attempt: &Attempt| match &attempt.name {
+                    Some(known) => known == name,
+                    None => configured.as_ref().is_some_and(|(provider, model)| {
+                        (provider, model) == (&data.response.provider, &attempt.model)
+                    }),
+                };
+                data.response.model == *name
+                    || asked.is_some_and(|attempt| attempt.model == *name || called(attempt))
             }
             UseOf::Template { id, hash } => {
                 let version: String = data.prompt.hash.chars().take(12).collect();
@@ -163,6 +180,7 @@ impl Uses {
             session: sessionid,
             at: event.stored_at,
             model: data.response.model,
+            model_name,
             provider: data.response.provider,
             template: data.prompt.id,
             template_hash: data.prompt.hash,
@@ -240,6 +258,8 @@ struct Template {
 #[derive(Deserialize)]
 struct Attempt {
     model: String,
+    #[serde(default)]
+    name: Option<String>,
     #[serde(default)]
     purpose: Option<Purpose>,
     #[serde(default)]

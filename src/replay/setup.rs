@@ -102,14 +102,22 @@ impl Setup {
         Ok(Self { settings, template: Arc::new(template), tokenizer: Arc::new(Tokenizers) })
     }
 
-    /// Asks this model and no other.
+    /// Asks this model and no other: by its name in the configuration, or by the provider's if only one has it.
     pub fn only_model(&mut self, name: &str) -> Result<(), SetupError> {
         let client = &mut self.settings.generation.client;
+        let mut of_provider = client.models.iter().filter(|model| model.model == name);
+        let name = match client.models.iter().find(|model| model.name == name) {
+            Some(named) => named.name.clone(),
+            None => of_provider
+                .next()
+                .filter(|_| of_provider.next().is_none())
+                .map_or_else(|| name.to_owned(), |only| only.name.clone()),
+        };
         if !client.models.iter().any(|model| model.name == name) {
             let known = client.models.iter().map(|model| model.name.clone()).collect();
-            return Err(SetupError::UnknownModel { name: name.to_owned(), known });
+            return Err(SetupError::UnknownModel { name, known });
         }
-        client.routing = Routing::chain(vec![name.to_owned()]);
+        client.routing = Routing::chain(vec![name]);
         Ok(())
     }
 

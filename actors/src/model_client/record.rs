@@ -93,6 +93,7 @@ pub(super) fn unsent(target: &ModelTarget, purpose: Purpose, started_at: Timesta
         delivery: 1,
         provider: target.provider.clone(),
         model: target.model.clone(),
+        name: Some(target.name.clone()),
         started_at,
         duration_ms: Millis::default(),
         sent: false,

@@ -73,11 +73,17 @@ fn first(pointer: &mut String, recorded: Option<&Value>, now: Option<&Value>) ->
         (Some(Value::Array(recorded)), Some(Value::Array(now))) => (0..recorded.len().max(now.len()))
             .find_map(|index| within(pointer, &index.to_string(), recorded.get(index), now.get(index))),
         (Some(Value::String(_)), Some(Value::String(_))) if is_address(pointer) => None,
-        (None, Some(_)) if pointer.ends_with(REQUESTS) => None,
+        (None, Some(_)) if pointer.ends_with(REQUESTS) || is_model_name(pointer) => None,
         _ if recorded == now || pointer.ends_with(MEASURED) || pointer == PROVENANCE => None,
         (None, Some(_)) if ADDED_LATER.contains(&pointer.as_str()) => None,
         _ => Some(Difference { pointer: pointer.clone(), recorded: recorded.cloned(), now: now.cloned() }),
     }
+}
+
+/// Earlier versions wrote down the provider's name of a model only.
+fn is_model_name(pointer: &str) -> bool {
+    pointer.ends_with("/name")
+        && ["/data/attempts/", "/data/attempt_log/"].iter().any(|list| pointer.starts_with(list))
 }
 
 fn is_address(pointer: &str) -> bool {

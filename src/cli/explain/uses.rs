@@ -8,8 +8,9 @@ use crate::{
     cli::{
         Failure, bus_error, output,
         since::Period,
-        timeline::{Style, Tone, clean, cost},
+        timeline::{Style, Tone, clean, cost, model_words},
     },
+    config::Config,
     explain::{Use, UseOf, Uses},
 };
 
@@ -30,9 +31,14 @@ pub(super) struct Wanted {
 
 impl Wanted {
     /// `None` if it is about one workflow.
-    pub(super) fn new(args: &ExplainArgs) -> Result<Option<Self>, Failure> {
+    pub(super) fn new(args: &ExplainArgs, config: &Config) -> Result<Option<Self>, Failure> {
         let (of, words) = match (&args.model, &args.template, &args.source) {
-            (Some(model), _, _) => (UseOf::Model(named("--model", model)?), format!("model {model}")),
+            (Some(model), _, _) => {
+                let configured = config.models.iter().find(|configured| configured.name == *model);
+                let configured = configured.map(|found| (found.provider.clone(), found.model.clone()));
+                let of = UseOf::Model { name: named("--model", model)?, configured };
+                (of, format!("model {model}"))
+            }
             (_, Some(template), _) => {
                 let of = UseOf::template(template)
                     .map_err(|error| Failure::usage(format!("--template {error}")))?;
@@ -122,7 +128,7 @@ fn cells(one: &Use) -> String {
         &at,
         &clean(&one.workflow, CHARS),
         &clean(&one.session, CHARS),
-        &clean(&one.model, CHARS),
+        &clean(&model_words(one.model_name.as_deref(), &one.model), CHARS),
         &one.cost_usd.map_or_else(|| "unknown".to_owned(), |known| cost(known, false)),
         &clean(&format!("{}@{hash}", one.template), CHARS),
     ])

@@ -67,6 +67,14 @@ fn held_back(attempt: &Attempt) -> Option<u64> {
     attempt.waited_ms.filter(|ms| *ms > 0)
 }
 
+/// A model in words: by its name in the configuration, and by the provider's where that is another one.
+pub(in crate::cli) fn model_words(name: Option<&str>, model: &str) -> String {
+    match name {
+        Some(name) if name != model => format!("{name} ({model})"),
+        Some(_) | None => model.to_owned(),
+    }
+}
+
 /// What became of one call to a model; not yet fit for a terminal.
 pub(in crate::cli) fn attempt_line(attempt: &Attempt) -> String {
     let mut line = format!(
@@ -77,7 +85,7 @@ pub(in crate::cli) fn attempt_line(attempt: &Attempt) -> String {
             _ if !counts(attempt) => "no room",
             _ => "attempt",
         },
-        attempt.model,
+        model_words(attempt.name.as_deref(), &attempt.model),
         attempt.provider,
         attempt.http_status.map_or_else(String::new, |status| format!(" {status}")),
         duration(attempt.duration_ms.duration())

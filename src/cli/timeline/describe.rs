@@ -17,7 +17,7 @@ use throughline_schemas::{
 
 use super::{
     FRONT, INDENT, Style, Tone, between,
-    calls::{attempts, attempts_made, cost, count, failed_calls, tokens},
+    calls::{attempts, attempts_made, cost, count, failed_calls, model_words, tokens},
     duration,
     text::{clean, quoted},
 };
@@ -192,7 +192,9 @@ impl Moment {
 
     fn response(self, data: &ResponseGenerated, published: Timestamp, style: Style) -> Self {
         let response = &data.response;
-        let mut parts = vec![clean(&response.model, ID_CHARS), tokens(data.usage)];
+        let asked = data.attempts.iter().rev().find(|attempt| attempt.error.is_none());
+        let model = model_words(asked.and_then(|attempt| attempt.name.as_deref()), &response.model);
+        let mut parts = vec![clean(&model, ID_CHARS), tokens(data.usage)];
         parts.extend(data.cost_usd.map(|known| cost(known, data.cost_is_partial)));
         parts.push(count(data.attempts.len(), "attempt"));
         let mut details = attempts(&data.attempts);

@@ -125,8 +125,12 @@ pub enum Purpose {
 pub struct Attempt {
     /// Name of the provider in the configuration.
     pub provider: String,
-    /// Model asked for.
+    /// Model asked for, by the provider's name of it.
     pub model: String,
+    /// The same model's name in the configuration, by which routes and commands speak of it; absent in events of earlier
+    /// versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Which delivery to a worker it was made in, from 1; absent if it was the first.
     #[serde(default = "first", skip_serializing_if = "is_first")]
     pub delivery: u32,
