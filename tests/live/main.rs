@@ -30,6 +30,7 @@ mod nats_server;
 mod outages;
 mod postgres;
 mod postgres_server;
+mod preferences;
 mod recipe;
 mod recording;
 mod replay;
