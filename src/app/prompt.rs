@@ -50,7 +50,8 @@ pub enum PromptFileError {
 
 fn listed(mistakes: &[Mistake]) -> String {
     let separator = if mistakes.len() == 1 { " " } else { "\n  " };
-    mistakes.iter().map(|mistake| format!("{separator}{}", in_words(mistake))).collect()
+    let words: Vec<String> = mistakes.iter().map(in_words).collect();
+    format!("{separator}{}", words.join(separator))
 }
 
 /// A mistake, and what may have been meant.

@@ -54,7 +54,7 @@ pub(super) struct ExplainArgs {
     /// Where the answer of this workflow came from
     #[arg(value_name = "WORKFLOW")]
     workflow: Option<String>,
-    /// Answers of this model, by its name in [[models]] or by the provider's
+    /// Answers of this model, by its name in the configuration or by the provider's
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Answers to prompts of this template

@@ -99,9 +99,9 @@ async fn perform(command: &PreferencesCommand, user: &UserId, store: &Database) 
             let mut preferences = store.context(user, &anywhere, 0).await.map_err(failed)?.preferences;
             let shown = match name {
                 None => Value::Object(preferences),
-                Some(name) => preferences
-                    .remove(name)
-                    .ok_or_else(|| Failure::failed(format!("{user} has no preference {name:?}")))?,
+                Some(name) => preferences.remove(name).ok_or_else(|| {
+                    Failure::failed(format!("{} has no preference {name:?}", user.as_str()))
+                })?,
             };
             output::line(&shown.to_string())
         }

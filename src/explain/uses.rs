@@ -83,7 +83,7 @@ pub struct Use {
     pub at: Timestamp,
     /// The model, as the provider names it.
     pub model: String,
-    /// Its name in the configuration, if that is on record.
+    /// Its name in the configuration, if that is another one and on record.
     pub model_name: Option<String>,
     /// The provider.
     pub provider: String,
@@ -152,7 +152,7 @@ impl Uses {
             return None;
         };
         let asked = data.attempts.iter().rev().find(|attempt| attempt.has_answered());
-        let model_name = asked.and_then(|attempt| attempt.name.clone());
+        let model_name = asked.and_then(|attempt| attempt.name.clone().filter(|name| *name != attempt.model));
         let matches = match &self.of {
             UseOf::Model { name, configured } => {
                 for known in [Some(&data.response.model), model_name.as_ref()].into_iter().flatten() {

@@ -143,7 +143,7 @@ mod tests {
     use super::*;
     use crate::{
         model_client::AskError,
-        ports::{Classify, Fault},
+        ports::{Classify, Fault, source::Method},
     };
 
     fn attempt(error: &AskError) -> Attempt {

@@ -193,7 +193,9 @@ impl Moment {
     fn response(self, data: &ResponseGenerated, published: Timestamp, style: Style) -> Self {
         let response = &data.response;
         let asked = data.attempts.iter().rev().find(|attempt| attempt.error.is_none());
-        let model = model_words(asked.and_then(|attempt| attempt.name.as_deref()), &response.model);
+        let other_name =
+            asked.and_then(|attempt| attempt.name.as_deref().filter(|name| *name != attempt.model));
+        let model = model_words(other_name, &response.model);
         let mut parts = vec![clean(&model, ID_CHARS), tokens(data.usage)];
         parts.extend(data.cost_usd.map(|known| cost(known, data.cost_is_partial)));
         parts.push(count(data.attempts.len(), "attempt"));

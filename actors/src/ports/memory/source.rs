@@ -63,7 +63,10 @@ mod tests {
     use throughline_schemas::TraceParent;
 
     use super::*;
-    use crate::ports::contract::source::{Scene, SourceRig, sources_keep_their_contract};
+    use crate::ports::{
+        contract::source::{Scene, SourceRig, sources_keep_their_contract},
+        source::Method,
+    };
 
     #[derive(Default)]
     struct Rig(Arc<ScriptedSources>);

@@ -1,10 +1,12 @@
 //! What is known about users and their conversations.
 
 use serde_json::{Map, Value, json};
-use throughline_schemas::Metadata;
-use throughline_schemas::event::{
-    context::{Context, Turn},
-    input::WhenBusy,
+use throughline_schemas::{
+    Metadata, UserId,
+    event::{
+        context::{Context, Turn},
+        input::WhenBusy,
+    },
 };
 
 use super::{UnderTest, material::*};
@@ -73,7 +75,9 @@ pub async fn preferences_are_deleted_by_name_or_all<S: UnderTest>(store: &S) {
     let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
     assert_eq!(store.delete_preferences(&ann, Some(&names(&["tone", "nul \u{0}", "nothing"]))).await, 2);
     assert_eq!(store.delete_preferences(&ann, Some(&names(&["tone"]))).await, 0);
-    let of = async |user| store.context(user, &session("s"), 0).await.expect("the store answers").preferences;
+    let of = async |user: &UserId| {
+        store.context(user, &session("s"), 0).await.expect("the store answers").preferences
+    };
     assert_eq!(Value::Object(of(&ann).await), json!({"language": "nb"}));
     assert_eq!(store.delete_preferences(&ann, None).await, 1);
     assert_eq!(store.delete_preferences(&ann, None).await, 0);
