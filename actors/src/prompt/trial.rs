@@ -158,19 +158,32 @@ impl PromptTemplate {
 
 /// The first line that needs a name to have a value; none if the template only asks whether it has one.
 fn line_of(source: &str, name: &str) -> Option<usize> {
-    let word = |c: char| c.is_alphanumeric() || c == '_';
-    let needs_it = |line: &str| {
-        line.match_indices(name).any(|(at, _)| {
-            let (before, after) =
-                (line.get(..at).unwrap_or_default(), line.get(at + name.len()..).unwrap_or_default());
-            let whole = !before.ends_with(|c: char| word(c) || c == '.') && !after.starts_with(word);
-            let after: String = after.split_whitespace().collect::<Vec<_>>().join(" ");
-            let asks =
-                ["is defined", "is not defined", "is undefined", "|default", "| default", "|d(", "| d("];
-            whole && !asks.iter().any(|asks| after.starts_with(asks))
-        })
+    let needs_it = |at: usize| {
+        let (before, after) = (source.get(..at)?, source.get(at + name.len()..)?);
+        (is_code(before) && !continues(before, after) && !asks(after))
+            .then(|| before.matches('\n').count() + 1)
     };
-    source.lines().position(needs_it).map(|line| line + 1)
+    source.match_indices(name).find_map(|(at, _)| needs_it(at))
+}
+
+/// Whether a template's text ends within `{{ }}` or `{% %}`.
+fn is_code(before: &str) -> bool {
+    let last = |marks: [&str; 2]| marks.into_iter().filter_map(|mark| before.rfind(mark)).max();
+    last(["{{", "{%"]) > last(["}}", "%}"])
+}
+
+/// Whether a name that stands between these is part of a longer one, or a field of something else.
+fn continues(before: &str, after: &str) -> bool {
+    let word = |c: char| c.is_alphanumeric() || c == '_';
+    before.ends_with(|c: char| word(c) || c == '.') || after.starts_with(word)
+}
+
+/// Whether what follows a name copes with its having no value.
+fn asks(after: &str) -> bool {
+    let after = after.trim_start();
+    let filter = after.strip_prefix('|').map(str::trim_start);
+    filter.is_some_and(|filter| filter.starts_with("default") || filter.starts_with("d("))
+        || ["is defined", "is not defined", "is undefined"].iter().any(|asks| after.starts_with(asks))
 }
 
 fn samples(sources: &[&str]) -> Vec<Sample> {
@@ -255,7 +268,7 @@ mod tests {
             ("{{ date }} {{ language | default('en') }} {% if language %}x{% endif %}", "{{ preferences }}"),
             ("{% if metadata.shop is defined %}{{ metadata.shop | upper }}{% endif %}", ""),
             (
-                "{{ metadata.cart.id | default('none') }}{% set x = 1 %}{{ x }}",
+                "nobody {% if metadata.cart %}{{ metadata.cart.id | default('none') }}{% endif %}{% set x = 1 %}{{ x }}",
                 "{% for s in sources %}{{ s.json }}{% endfor %}",
             ),
             (
@@ -275,7 +288,11 @@ mod tests {
     #[test]
     fn a_mistake_is_named_with_its_file_and_line_wherever_it_stands() {
         for (system, data, expected) in [
-            ("a\n{{ customer_name }}", "", "system.j2:2: undefined value: `customer_name` is undefined"),
+            (
+                "customer_name:\n{{ customer_name }}",
+                "",
+                "system.j2:2: undefined value: `customer_name` is undefined",
+            ),
             (
                 "{% if date == 'x' %}\n{{ nobody }}{% endif %}",
                 "",
