@@ -9,6 +9,10 @@ use throughline_schemas::{FailureCode, StageName, WorkflowId};
 
 use crate::harness::{PROVIDER, Rig};
 
+/// Fails of messages whose `n` is 0.
+const BREAKS_OF_ZERO: &str =
+    "{% if metadata.n is defined and metadata.n is number %}{{ 10 // metadata.n }}{% endif %}";
+
 fn template(system: &str) -> PromptTemplate {
     PromptTemplate::new("assistant", system, "{{ sources }}").expect("it compiles")
 }
@@ -39,11 +43,7 @@ async fn messages_wait_for_a_better_template_and_are_then_answered() {
 #[tokio::test(start_paused = true)]
 async fn a_message_that_alone_breaks_the_template_fails_alone() {
     let rig = Rig::new();
-    let worker = rig
-        .worker_with_template(template(
-            "{% if metadata.n is defined and metadata.n is number %}{{ 10 // metadata.n }}{% endif %}",
-        ))
-        .await;
+    let worker = rig.worker_with_template(template(BREAKS_OF_ZERO)).await;
     let publish = |id: &str, n: u64| {
         let input = json!({"user_id": "u", "session_id": id, "workflow_id": id, "user_input": "hello", "metadata": {"n": n}});
         rig.publish_raw(&[], &input.to_string());
@@ -55,4 +55,5 @@ async fn a_message_that_alone_breaks_the_template_fails_alone() {
     assert!(failed.message.contains("system.j2:1") && !failed.retryable, "{}", failed.message);
     rig.saved(&whole).await;
     assert!(worker.engine.observer().troubles().is_empty());
+    assert_eq!(rig.verify_with(&rig.settings, template(BREAKS_OF_ZERO)).await, Vec::<String>::new());
 }

@@ -154,7 +154,10 @@ pub(super) fn made_by(result: &Stored) -> Result<StageName, NotEnacted> {
         // A failing stage that makes recorded calls has made one, or its failure says why it was prevented.
         let lacks_calls = match failed.stage {
             StageName::External => failed.external.is_empty(),
-            StageName::Generation => failed.attempt_log.is_empty(),
+            // Without a prompt nobody is called.
+            StageName::Generation => {
+                failed.attempt_log.is_empty() && failed.code != FailureCode::PromptFailed
+            }
             StageName::Input | StageName::Context | StageName::Persistence => false,
         };
         return match failed.code.ended_by() {
