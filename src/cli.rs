@@ -112,12 +112,21 @@ enum Command {
     Bench(BenchArgs),
 }
 
+const DEV_HELP: &str = "\
+Everything that it makes is its own, in its data folder: a server and a database that are configured otherwise (in a file, in
+NATS_URL or DATABASE_URL) are left alone. --nats-url makes it work on another server, in a namespace that nobody there uses yet;
+--database-url in another database. At the start it says which model it asks and what that may cost; its first message asks it.";
+
 /// `throughline dev`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = DEV_HELP)]
 pub struct DevArgs {
     /// Address of /healthz, /readyz and /metrics [default: as configured, else a free port]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
+    /// Port of its own nats-server, on this machine only [default: a free one]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    nats_port: Option<u16>,
     /// Where the event store, the database and the effective configuration are kept
     #[arg(long, value_name = "DIR", default_value = ".throughline")]
     data_dir: PathBuf,

@@ -74,8 +74,8 @@ pub struct NatsServer {
 }
 
 impl NatsServer {
-    /// Starts a server with JetStream under `dir`, on a free loopback port.
-    pub async fn start(dir: &Path, sync: SyncInterval) -> Result<Self, NatsServerError> {
+    /// Starts a server with JetStream under `dir`, on this loopback port; `None`: on a free one.
+    pub async fn start(dir: &Path, sync: SyncInterval, port: Option<u16>) -> Result<Self, NatsServerError> {
         let binary = find().await?;
         std::fs::create_dir_all(dir).map_err(io_error("create the folder of the event store"))?;
         let ports = dir.join("ports");
@@ -83,7 +83,7 @@ impl NatsServer {
         let _ = std::fs::remove_dir_all(&ports);
         std::fs::create_dir_all(&ports).map_err(io_error("create the folder of the event store"))?;
         let config = dir.join("nats-server.conf");
-        std::fs::write(&config, configuration(dir, &ports, sync))
+        std::fs::write(&config, configuration(dir, &ports, sync, port))
             .map_err(io_error("write the configuration of nats-server"))?;
 
         let complaints = dir.join("nats-server.err");
@@ -134,7 +134,9 @@ impl NatsServer {
     }
 }
 
-fn configuration(dir: &Path, ports: &Path, sync: SyncInterval) -> String {
+fn configuration(dir: &Path, ports: &Path, sync: SyncInterval, port: Option<u16>) -> String {
+    // The server takes -1 for any that is free.
+    let port = port.map_or_else(|| "-1".to_owned(), |port| port.to_string());
     let sync = match sync {
         SyncInterval::Default => "",
         SyncInterval::Always => "\n  sync_interval: always",
@@ -143,7 +145,7 @@ fn configuration(dir: &Path, ports: &Path, sync: SyncInterval) -> String {
     let quoted = |path: &Path| serde_json::Value::from(path.to_string_lossy().as_ref()).to_string();
     format!(
         "# Written by throughline at each start.\n\
-         listen: \"127.0.0.1:-1\"\n\
+         listen: \"127.0.0.1:{port}\"\n\
          ports_file_dir: {}\n\
          log_file: {}\n\
          max_payload: 1MB\n\
@@ -235,8 +237,8 @@ mod tests {
     #[test]
     fn paths_with_quotes_and_blanks_stand_in_the_configuration_as_they_are() {
         let dir = Path::new("/tmp of \"me\"/data");
-        let text = configuration(dir, &dir.join("ports"), SyncInterval::Always);
+        let text = configuration(dir, &dir.join("ports"), SyncInterval::Always, Some(4222));
         assert!(text.contains(r#"store_dir: "/tmp of \"me\"/data/jetstream""#), "{text}");
-        assert!(text.contains("sync_interval: always"));
+        assert!(text.contains("sync_interval: always") && text.contains("listen: \"127.0.0.1:4222\""));
     }
 }

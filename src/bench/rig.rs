@@ -108,7 +108,7 @@ impl Rig {
             .tempdir()
             .map_err(io_error("create a temporary folder"))?;
         let program = std::env::current_exe().map_err(io_error("find this program"))?;
-        let nats = NatsServer::start(&dir.path().join("nats"), plan.sync).await?;
+        let nats = NatsServer::start(&dir.path().join("nats"), plan.sync, None).await?;
         let (upstreams, stand_ins) = start_upstreams(&program, plan.upstreams).await?;
         let file = dir.path().join("throughline.toml");
         let new = || format!("sqlite://{}/throughline.db", dir.path().display());

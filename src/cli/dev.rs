@@ -2,13 +2,18 @@
 
 mod demo;
 mod lock;
+mod models;
+mod own;
 
-use std::{net::SocketAddr, path::Path};
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::Path,
+};
 
 use throughline_schemas::StageName;
 use tokio::time::Instant;
 
-use super::{DevArgs, Failure, output, signal::Signals, worker};
+use super::{DevArgs, Exit, Failure, output, signal::Signals, worker};
 use crate::{
     app::{Worker, stream_limits},
     bus::nats::topology,
@@ -24,8 +29,13 @@ const DEV_MAX_BYTES_MIB: i64 = 1024;
 
 /// Everything that `dev` started besides the worker.
 struct Surroundings {
+    /// `None`: the command line names a server.
     nats: Option<NatsServer>,
     sandbox: Option<Sandbox>,
+    /// The model is a stand-in.
+    stands_in_for_models: bool,
+    /// The database is in the data folder.
+    owns_database: bool,
     data_dir: DataDir,
 }
 
@@ -48,10 +58,15 @@ pub(super) async fn run(
     telemetry: &Telemetry,
 ) -> Result<(), Failure> {
     let started = Instant::now();
+    // Before anything is made or asked.
+    let own_file = DataDir::config_file_in(&args.data_dir);
+    if own::names_a_server(&config, &own_file)? && args.nats_port.is_some() {
+        return Err(Failure::usage("--nats-port is for a server of one's own, and --nats-url names another"));
+    }
     let mut signals = Signals::install()?;
     let data_dir = DataDir::open(&args.data_dir)?;
     let (config, mut around) = tokio::select! {
-        prepared = prepare(layers, config, data_dir) => prepared?,
+        prepared = prepare(args, layers, config, data_dir) => prepared?,
         name = signals.next() => return Err(Failure::failed(format!("stopped by {name} while starting"))),
     };
     let result = Box::pin(serve(args, &config, env, telemetry, signals, &mut around, started)).await;
@@ -61,6 +76,7 @@ pub(super) async fn run(
 
 /// Starts what is not configured otherwise, and works out the configuration that uses it.
 async fn prepare(
+    args: &DevArgs,
     layers: &Layers,
     config: Config,
     data_dir: DataDir,
@@ -71,14 +87,19 @@ async fn prepare(
     let nats = if config.is_set("nats.url") {
         None
     } else {
-        let server = NatsServer::start(&data_dir.path().join("nats"), SyncInterval::Default).await?;
+        if let Some(port) = args.nats_port {
+            check_free(port)?;
+        }
+        let nats = data_dir.path().join("nats");
+        let server = NatsServer::start(&nats, SyncInterval::Default, args.nats_port).await?;
         set("nats.url", server.url().into());
         Some(server)
     };
     if !config.is_set("nats.max_bytes_mib") {
         set("nats.max_bytes_mib", DEV_MAX_BYTES_MIB.into());
     }
-    if !config.is_set("database.url") {
+    let owns_database = !own::names_a_database(&config);
+    if owns_database {
         set("database.url", sqlite_url(&data_dir.path().join("throughline.db")).into());
     }
     if !config.is_set("http.listen") {
@@ -111,10 +132,26 @@ async fn prepare(
         None
     };
     let mut all = layers.clone();
+    if owns_database {
+        // A password of another database is none of this one's.
+        all.left_out.push(("database", "password"));
+    }
     all.overrides.extend(overrides);
     let config = all.load()?;
     write_config(&config, &data_dir.config_file())?;
-    Ok((config, Surroundings { nats, sandbox, data_dir }))
+    let around = Surroundings { nats, sandbox, stands_in_for_models: no_providers, owns_database, data_dir };
+    Ok((config, around))
+}
+
+/// nats-server itself would say it in its log only.
+fn check_free(port: u16) -> Result<(), Failure> {
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure {
+            exit: Exit::Unavailable,
+            message: format!("port {port} of 127.0.0.1 is not free ({error}); choose another --nats-port"),
+        }),
+    }
 }
 
 /// Other terminals use what this process uses by naming this file.
@@ -132,7 +169,14 @@ async fn serve(
     around: &mut Surroundings,
     started: Instant,
 ) -> Result<(), Failure> {
+    let asked = models::words(config, around.stands_in_for_models)?;
+    for line in &asked {
+        output::note(&format!("model      {line}"));
+    }
     let bus = crate::app::connect_bus(config, env, "dev").await?;
+    if around.nats.is_none() {
+        own::check_namespace(&bus, config, env).await?;
+    }
     topology::setup(&bus, &stream_limits(config)).await.map_err(|error| Failure::unavailable(&error))?;
     let (mut running, port) = Worker::start(config, env, &StageName::ALL, telemetry.tracer()).await?;
     let mut http = worker::serve(port, &running, telemetry);
@@ -140,7 +184,9 @@ async fn serve(
 
     let store = running.adapters.store.clone();
     let session = async {
-        demo::seed(&store).await?;
+        if around.owns_database {
+            demo::seed(&store).await?;
+        }
         if let Some(text) = &args.once {
             return demo::once(&bus, text).await;
         }

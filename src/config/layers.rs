@@ -63,6 +63,8 @@ pub struct Layers {
     pub directory: PathBuf,
     /// The environment, usually [`process_env`].
     pub env: Env,
+    /// Sections and their keys that count as not set, in the file and the environment.
+    pub left_out: Vec<(&'static str, &'static str)>,
     /// Flags, strongest last.
     pub overrides: Vec<Override>,
 }
@@ -115,6 +117,11 @@ impl Layers {
             let path: Vec<String> =
                 name[ENV_PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
             set(&mut tree, &path, value, Origin::Env(Arc::from(name.as_str())), &mut problems);
+        }
+        for (section, key) in &self.left_out {
+            if let Some(Value::Table(section)) = tree.get_mut(*section).map(|node| &mut node.value) {
+                section.remove(*key);
+            }
         }
         for Override { flag, key, value } in &self.overrides {
             let path: Vec<String> = key.split('.').map(str::to_owned).collect();

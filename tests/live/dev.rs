@@ -7,9 +7,12 @@ use std::{
     time::Duration,
 };
 
+use async_nats::jetstream;
+use futures_util::TryStreamExt;
+
 use crate::{
     harness::{
-        Log, Program, SOON, eventually,
+        Cluster, Log, Program, SOON, Settings, eventually, free_port,
         process::{exists, throughline},
         reaper,
     },
@@ -221,6 +224,112 @@ async fn a_nats_server_that_is_there_is_used_and_left_alone() {
     assert!(program.stderr().contains("127.0.0.1:1"), "{}", program.stderr());
 }
 
+/// Streams of a server, with what they may hold.
+async fn streams(url: &str) -> Vec<(String, i64)> {
+    let client = async_nats::connect(url).await.unwrap();
+    let infos = jetstream::new(client).streams();
+    let limits = infos.map_ok(|info| (info.config.name, info.config.max_bytes));
+    let mut limits: Vec<_> = limits.try_collect().await.unwrap();
+    limits.sort();
+    limits
+}
+
+/// A server that a file, a variable or an earlier run of its own names is somebody's: it is neither asked nor changed.
+#[tokio::test]
+async fn a_server_that_is_configured_is_refused_unless_the_command_line_names_it() {
+    let Some(server) = NatsServer::start() else { return };
+    let Some(dir) = machine_has_nats() else { return };
+    let url = server.url();
+    let run = |name: &str, set: &dyn Fn(&mut Command)| {
+        let mut command = throughline();
+        command.args(["dev", "--data-dir", "data", "--once", QUESTION]);
+        set(&mut command);
+        Program::start(name, dir.path(), &mut command)
+    };
+    let file = dir.path().join("shop.toml");
+    std::fs::write(&file, format!("[nats]\nurl = {url:?}\n")).unwrap();
+    let refused = async |mut program: Program, words: &str| {
+        assert_eq!(program.ended(SOON).await.code(), Some(64), "{}", program.stderr());
+        let told = program.stderr();
+        assert!(told.contains(words) && told.contains("say --nats-url"), "{told}");
+        assert_eq!(program.stdout(), "");
+    };
+    let variable = run("env", &|command| {
+        command.env("NATS_URL", &url);
+    });
+    refused(variable, "unset NATS_URL").await;
+    let written = run("file", &|command| {
+        command.arg("--config").arg(&file);
+    });
+    refused(written, "shop.toml").await;
+    assert!(!dir.path().join("data").exists(), "nothing was begun");
+    assert!(streams(&url).await.is_empty());
+
+    // What it wrote for other terminals is not for itself.
+    once(dir.path(), "data").await;
+    let own = dir.path().join("data/throughline.toml");
+    let again = run("own", &|command| {
+        command.env("THROUGHLINE_CONFIG", &own);
+    });
+    refused(again, "unset THROUGHLINE_CONFIG").await;
+}
+
+/// Workers of a deployment never share their work with it, nor their tables.
+#[tokio::test]
+async fn a_namespace_and_a_database_of_others_are_left_alone() {
+    let Some(mut cluster) = Cluster::start(1, &Settings::new("")).await else { return };
+    let mut log = cluster.log().await;
+    cluster.say("w", "demo", "s", "Hello").await;
+    log.until_ended(&["w"]).await;
+    let url = cluster.nats.url();
+    let before = streams(&url).await;
+    let dev = |name: &str, arguments: &[&str]| {
+        let arguments = [&["dev", "--nats-url", &url, "--once", QUESTION], arguments].concat();
+        cluster.run(name, &arguments)
+    };
+    let mut joining = dev("joining", &[]);
+    assert_eq!(joining.ended(SOON).await.code(), Some(64), "{}", joining.stderr());
+    let told = joining.stderr();
+    assert!(told.contains("throughline is in use") && told.contains("--namespace"), "{told}");
+    assert_eq!(streams(&url).await, before, "nothing was made, and no limit was changed");
+
+    for run in ["first", "second"] {
+        let mut beside = dev(run, &["--namespace", "mine"]);
+        assert_eq!(beside.ended(SOON).await.code(), Some(0), "{run}: {}", beside.stderr());
+        assert!(
+            beside.stderr().contains("is left alone; to use it, say --database-url"),
+            "{}",
+            beside.stderr()
+        );
+        assert!(beside.stdout().contains(STATUS), "{run}: {}", beside.stdout());
+    }
+    let theirs = |streams: &[(String, i64)]| {
+        streams.iter().filter(|(name, _)| name.contains("throughline")).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(theirs(&streams(&url).await), theirs(&before));
+    assert_eq!(cluster.rows().len(), 1, "only the answer of the worker");
+    let own = cluster.dir().join(".throughline/throughline.db");
+    assert_eq!(crate::harness::python::rows(&own).len(), 2);
+    cluster.assert_workers_run();
+}
+
+/// The port is where other programs expect it, and the model and its price are told before it is asked.
+#[tokio::test]
+async fn a_port_can_be_chosen_and_the_model_is_told() {
+    let Some(dir) = machine_has_nats() else { return };
+    let port = free_port().to_string();
+    let arguments = ["--nats-port", &port, "--once", QUESTION];
+    let mut program = dev("chosen", dir.path(), "data", &arguments);
+    assert_eq!(program.ended(SOON).await.code(), Some(0), "{}", program.stderr());
+    assert!(program.stderr().contains("sandbox-small, a stand-in on this machine: it costs nothing"));
+    assert_eq!(private_nats(&dir.path().join("data")).1, format!("nats://127.0.0.1:{port}"));
+
+    let _taken = std::net::TcpListener::bind(format!("127.0.0.1:{port}")).unwrap();
+    let mut program = dev("taken", dir.path(), "data", &arguments);
+    assert_eq!(program.ended(SOON).await.code(), Some(69), "{}", program.stderr());
+    assert!(program.stderr().contains("choose another --nats-port"), "{}", program.stderr());
+}
+
 #[tokio::test]
 async fn a_model_of_one_s_own_is_used_and_its_key_is_kept() {
     let Some(dir) = machine_has_nats() else { return };
@@ -242,6 +351,11 @@ async fn a_model_of_one_s_own_is_used_and_its_key_is_kept() {
     assert_eq!(program.ended(SOON).await.code(), Some(0), "{}", program.stderr());
     let answer = program.stdout();
     assert!(answer.contains("other model gpt-4o-mini, key right, order seen"), "{answer}");
+    let told = program.stderr();
+    assert!(
+        told.contains("gpt-4o-mini of openai at http://127.0.0.1") && told.contains("not known here"),
+        "{told}"
+    );
 
     let mut program = ask("refused", "Please refuse");
     assert_eq!(program.ended(SOON).await.code(), Some(1), "a failed workflow");

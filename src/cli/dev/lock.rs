@@ -38,6 +38,11 @@ impl DataDir {
 
     /// The effective configuration, for other terminals.
     pub(super) fn config_file(&self) -> PathBuf {
-        self.path.join("throughline.toml")
+        Self::config_file_in(&self.path)
+    }
+
+    /// The same of a data folder that nobody has opened.
+    pub(super) fn config_file_in(folder: &Path) -> PathBuf {
+        folder.join("throughline.toml")
     }
 }
