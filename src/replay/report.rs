@@ -61,9 +61,9 @@ pub enum Side {
         code: FailureCode,
         /// For a person.
         message: String,
-        /// Attempts made.
+        /// Calls made; none if it failed before that.
         attempts: u32,
-        /// Cost of the attempts, if known.
+        /// Cost of the calls, if known.
         cost_usd: Option<Usd>,
     },
     /// It was not run.
@@ -90,7 +90,7 @@ pub struct Answer {
     pub cost_usd: Option<Usd>,
     /// Whether there may be more cost than that.
     pub cost_is_partial: bool,
-    /// Attempts made.
+    /// Calls made.
     pub attempts: u32,
     /// From the first request to the answer, in milliseconds.
     pub latency_ms: u64,

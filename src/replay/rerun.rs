@@ -21,6 +21,9 @@ use super::{
 };
 use crate::system::{SystemClock, SystemEntropy};
 
+/// Any text that has a word.
+const WARM_UP: &str = "ready";
+
 /// What a re-run may do besides asking models.
 pub struct Means {
     /// Models that are really asked.
@@ -58,6 +61,21 @@ impl Reruns {
         let ports = RerunPorts { models, sources, tokenizer, clock, entropy: Arc::new(SystemEntropy) };
         let rerunner = Arc::new(Rerunner::new(&setup.settings, Arc::clone(&setup.template), ports)?);
         Ok(Self { rerunner, budgeted, from, concurrency: concurrency.max(1), running: JoinSet::new() })
+    }
+
+    /// Unpacks what counts tokens for each model, which the first calls would otherwise wait for and seem slow.
+    pub async fn warm_up(setup: &Setup) {
+        let tokenizer = Arc::clone(&setup.tokenizer);
+        let models: Vec<String> =
+            setup.settings.generation.client.models.iter().map(|model| model.model.clone()).collect();
+        let warmed = tokio::task::spawn_blocking(move || {
+            for model in models {
+                tokenizer.count(&model, WARM_UP);
+            }
+        });
+        if let Err(error) = warmed.await {
+            tracing::warn!(%error, "the tokenizers were not made ready; the first latencies are too long");
+        }
     }
 
     /// Whether another workflow may begin at once.
@@ -159,9 +177,14 @@ fn answered(generated: &ResponseGenerated, fallback_ms: Option<u64>) -> Side {
         usage: generated.usage,
         cost_usd: generated.cost_usd,
         cost_is_partial: generated.cost_is_partial,
-        attempts: u32::try_from(generated.attempts.len()).unwrap_or(u32::MAX),
+        attempts: calls(&generated.attempts),
         latency_ms: spent(&generated.attempts).or(fallback_ms).unwrap_or_default(),
     })
+}
+
+/// Attempts of which a request was sent: what was prevented (a breaker, a prompt that cannot be made) asked nobody.
+fn calls(attempts: &[Attempt]) -> u32 {
+    u32::try_from(attempts.iter().filter(|attempt| attempt.sent).count()).unwrap_or(u32::MAX)
 }
 
 /// From the beginning of the first attempt to the end of the last one, in milliseconds.
@@ -175,7 +198,7 @@ fn failure(failed: &WorkflowFailed) -> Side {
     Side::Failed {
         code: failed.code,
         message: failed.message.clone(),
-        attempts: failed.attempts,
+        attempts: calls(&failed.attempt_log),
         cost_usd: cost::total(&failed.attempt_log).known,
     }
 }
@@ -195,4 +218,42 @@ pub fn left_out(past: &Past, reason: &str) -> Row {
 /// The present, for reports.
 pub fn now() -> Timestamp {
     SystemClock.now()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Mutex;
+
+    use throughline_actors::ports::tokenizer::{TokenCount, Tokenizer};
+
+    use super::*;
+    use crate::config::{Env, Layers};
+
+    #[derive(Default)]
+    struct Noting(Mutex<Vec<String>>);
+
+    impl Tokenizer for Noting {
+        fn count(&self, model: &str, text: &str) -> TokenCount {
+            assert!(!text.is_empty(), "nothing is unpacked for nothing");
+            self.0.lock().unwrap().push(model.to_owned());
+            TokenCount { tokens: 1, estimated: false }
+        }
+    }
+
+    #[tokio::test]
+    async fn every_model_s_tokenizer_is_ready_before_anything_is_measured() {
+        let env = Env::from([
+            ("OPENAI_API_KEY".to_owned(), "k".to_owned()),
+            ("ANTHROPIC_API_KEY".to_owned(), "k".to_owned()),
+            ("THROUGHLINE_GENERATION__FALLBACK".to_owned(), "claude-haiku-4-5".to_owned()),
+        ]);
+        let config = Layers { env, ..Layers::default() }.load_text("t.toml", "").unwrap();
+        let noting = Arc::new(Noting::default());
+        let setup = Setup { tokenizer: noting.clone(), ..Setup::new(&config).unwrap() };
+        Reruns::warm_up(&setup).await;
+        let mut ready = noting.0.lock().unwrap().clone();
+        ready.sort();
+        assert_eq!(ready, ["claude-haiku-4-5", "gpt-4o-mini"]);
+    }
 }

@@ -53,9 +53,16 @@ pub struct Rerunner {
 /// Why a workflow cannot be run again.
 #[derive(Debug, thiserror::Error)]
 pub enum RerunError {
-    /// What the first stage works on is not in the recording.
-    #[error("there is no {0} on record; begin at a later stage")]
-    NothingToBeginWith(EventType),
+    /// What the first stage works on is not on record.
+    #[error("it cannot begin at {from}, since no {wanted} is on record{}", in_stead(*begin))]
+    NothingToBeginWith {
+        /// That stage.
+        from: StageName,
+        /// What it works on.
+        wanted: EventType,
+        /// The nearest earlier stage at which it can begin, if there is one.
+        begin: Option<StageName>,
+    },
     /// A stage that is never run again.
     #[error("a re-run begins at input, context, external or generation, not at {0}")]
     NoSuchBeginning(StageName),
@@ -73,6 +80,10 @@ pub enum RerunError {
     /// What a stage made cannot be written.
     #[error(transparent)]
     Encode(#[from] EncodeError),
+}
+
+fn in_stead(begin: Option<StageName>) -> String {
+    begin.map_or_else(String::new, |stage| format!("; begin at {stage}"))
 }
 
 impl Rerunner {
@@ -113,7 +124,9 @@ impl Rerunner {
             return Err(RerunError::NoSuchBeginning(from));
         }
         let Some((cause, _)) = past.given_to(from) else {
-            return Err(RerunError::NothingToBeginWith(consumed_by(from)));
+            let earlier: Vec<_> = STAGES.into_iter().take_while(|stage| *stage != from).collect();
+            let begin = earlier.into_iter().rev().find(|stage| past.given_to(*stage).is_some());
+            return Err(RerunError::NothingToBeginWith { from, wanted: consumed_by(from), begin });
         };
         let tape = Arc::new(Tape::for_rerun(past, &self.rules));
         let mut cause = cause.clone();

@@ -35,11 +35,21 @@ pub(super) fn render(comparison: &Comparison, most: usize, style: Style) -> Stri
     lines.push(style.paint(Tone::Strong, &clean(&change, MAX_SHOWN)));
     lines.push(table(&totals));
     lines.push(format!(
-        "{} run again: {} answers changed, {} are the same, {} newly failed, {} newly answered",
-        totals.run, totals.changed, totals.same, totals.newly_failed, totals.newly_answered
+        "{} of {} run again: {} answers changed, {} are the same, {} newly failed, {} newly answered",
+        totals.run,
+        totals.run + totals.not_run,
+        totals.changed,
+        totals.same,
+        totals.newly_failed,
+        totals.newly_answered
     ));
     if let Some(stopped) = &comparison.stopped {
-        let why = format!("not all were run: {}; {} left out", clean(stopped, MAX_SHOWN), totals.not_run);
+        let why = format!("not all were run: {}", clean(stopped, MAX_SHOWN));
+        lines.push(style.paint(Tone::Caution, &why));
+    }
+    for (reason, count) in &totals.not_run_because {
+        let of = totals.run + totals.not_run;
+        let why = format!("{count} of {of} left out: {}", clean(reason, MAX_SHOWN));
         lines.push(style.paint(Tone::Caution, &why));
     }
     lines.join("\n")

@@ -24,7 +24,7 @@ use crate::{
     llm::model_providers,
     replay::{
         Setup,
-        report::{Comparison, Row, Side, Totals, page},
+        report::{Comparison, Row, Totals, page},
         rerun::{Means, Reruns, left_out, now},
         selection::SelectionArgs,
     },
@@ -40,6 +40,10 @@ Runs the stages from --from up to the answer, really asking models; what comes b
 Nothing is published or stored, no streams, sessions, rows or budgets of production are touched: what is made is compared with
 what was, and forgotten. Earlier turns of a conversation are those that were.
 The budget is kept before each call, at what that call may cost at most; the rest of the selection is left out when it is spent.
+A workflow whose record lacks what --from begins with is left out and told; an earlier stage helps, for example --from input.
+
+Exit codes: 0 when everything that could be run was (also if workflows were left out for their record, or fail as they did before);
+1 when a workflow that had been answered fails now, when the budget or a signal ended it early, or when nothing is selected.
 
   throughline replay run --since 1d --limit 20 --model gpt-4o-mini --budget 0.50
   throughline replay run --failed --since 1h --html report.html
@@ -146,6 +150,7 @@ pub(super) async fn run(args: &RunArgs, layers: &Layers, config: &Config, env: &
     let mut reruns = Reruns::new(&setup, means).map_err(|error| Failure::configuration(&error))?;
     let (mut source, selection) = open_whole(&args.selection, config, env).await?;
     let mut signals = Signals::install()?;
+    Reruns::warm_up(&setup).await;
     let (started_at, began) = (now(), Instant::now());
     let progress = Progress::new(args.selection.limit);
     let mut rows: Vec<Row> = Vec::new();
@@ -220,8 +225,8 @@ fn report(comparison: &Comparison, args: &RunArgs) -> Result<(), Failure> {
             output::line(&format!("the page is {}", path.display()))?;
         }
     }
-    let incomplete = comparison.rows.iter().any(|row| matches!(row.after, Side::NotRun { .. }));
-    if incomplete || comparison.stopped.is_some() { Err(Failure::failed("")) } else { Ok(()) }
+    let worse = Totals::of(&comparison.rows).newly_failed > 0;
+    if worse || comparison.stopped.is_some() { Err(Failure::failed("")) } else { Ok(()) }
 }
 
 fn summary(comparison: &Comparison) -> serde_json::Value {

@@ -15,6 +15,8 @@ pub struct Totals {
     pub run: usize,
     /// Workflows that were selected and not run.
     pub not_run: usize,
+    /// The same, by why.
+    pub not_run_because: BTreeMap<String, usize>,
     /// Answers that are the same to the letter.
     pub same: usize,
     /// Answers that differ.
@@ -66,8 +68,9 @@ impl Totals {
         let mut totals = Self::default();
         let (mut before, mut after) = (Gathering::default(), Gathering::default());
         for row in rows {
-            if matches!(row.after, Side::NotRun { .. }) {
+            if let Side::NotRun { reason } = &row.after {
                 totals.not_run += 1;
+                *totals.not_run_because.entry(reason.clone()).or_default() += 1;
                 continue;
             }
             totals.run += 1;
@@ -177,6 +180,7 @@ mod tests {
         let totals = Totals::of(&rows);
         assert_eq!((totals.run, totals.not_run, totals.same, totals.changed), (4, 1, 1, 1));
         assert_eq!((totals.newly_answered, totals.newly_failed), (1, 1));
+        assert_eq!(totals.not_run_because, BTreeMap::from([("budget".to_owned(), 1)]));
         assert_eq!((totals.before.answered, totals.before.failed), (3, 1));
         assert_eq!(totals.before.cost_usd.dollars(), "0.08".parse().unwrap());
         assert_eq!(totals.after.cost_usd.dollars(), "0.06".parse().unwrap());

@@ -69,6 +69,53 @@ async fn conversations_run_again_are_compared_and_production_is_not_touched() {
     cluster.assert_workers_run();
 }
 
+/// Each workflow of the selection is in the sum: run again, or left out with what helps. Nobody was called where nothing
+/// was sent, and the exit code says whether something got worse.
+#[tokio::test]
+async fn what_is_left_out_is_told_with_what_helps_and_is_no_failure() {
+    let Some(mut cluster) = Cluster::start(1, &Settings::new("[stages.generation]\nmax_attempts = 1")).await
+    else {
+        return;
+    };
+    let mut log = cluster.log().await;
+    cluster.say("fine", "demo", "a", "What is the status of my recent order?").await;
+    cluster.say("empty", "demo", "b", " ").await;
+    log.until_ended(&["fine", "empty"]).await;
+    assert_eq!(log.failure("empty")["code"], "invalid_input");
+
+    let (code, lines, err) = replay(&cluster, &["run"]).await;
+    assert_eq!(code, 0, "{err}");
+    let totals = &summary(&lines)["totals"];
+    assert_eq!((&totals["run"], &totals["not_run"]), (&json!(1), &json!(1)), "{totals}");
+    let because = totals["not_run_because"].as_object().unwrap().keys().next().unwrap();
+    assert!(because.contains("begin at input"), "{because}");
+    let mut shown = cluster.run("shown", &["replay", "run"]);
+    assert_eq!(shown.ended(SOON).await.code(), Some(0), "{}", shown.stderr());
+    let shown = shown.stdout();
+    assert!(
+        shown.contains("1 of 2 run again") && shown.contains("1 of 2 left out: it cannot begin at"),
+        "{shown}"
+    );
+
+    // What it says helps.
+    let (code, lines, err) = replay(&cluster, &["run", "--from", "input"]).await;
+    assert_eq!(code, 0, "{err}");
+    let totals = &summary(&lines)["totals"];
+    assert_eq!((&totals["run"], &totals["not_run"]), (&json!(2), &json!(0)), "{totals}");
+    assert_eq!(
+        (&totals["before"]["attempts"], &totals["after"]["attempts"]),
+        (&json!(1), &json!(1)),
+        "{totals}"
+    );
+    assert_eq!(totals["after"]["cost_unknown"], 0, "{totals}");
+
+    // An answer that is lost is a failure of the change.
+    cluster.stand_ins.fault(model(json!({"status": 400}))).await;
+    let (code, lines, err) = replay(&cluster, &["run", "fine"]).await;
+    assert_eq!((code, &summary(&lines)["totals"]["newly_failed"]), (1, &json!(1)), "{err}");
+    cluster.assert_workers_run();
+}
+
 #[tokio::test]
 async fn a_failed_workflow_is_taken_up_where_it_failed() {
     let Some(mut cluster) = Cluster::start(1, &Settings::new("[stages.generation]\nmax_attempts = 1")).await
