@@ -32,7 +32,8 @@ pub(super) struct LlmArgs {
 enum LlmCommand {
     /// Ask one question and print the answer
     Ask(AskArgs),
-    /// Ask every line of a JSON Lines file, in order, going on where an earlier run stopped
+    /// Ask every line of a JSON Lines file, in order, going on where an earlier run stopped; exit 1 as long as a line lacks
+    /// an answer
     Batch(BatchArgs),
     /// Show the models with their windows, limits and prices, and where the prices come from
     Models(ModelsArgs),
@@ -75,9 +76,12 @@ struct BatchArgs {
     #[arg(value_name = "FILE", help = BATCH_INPUT_HELP)]
     input: PathBuf,
     /// Where the answers go, one a line, in the order of the input. If the file exists, its lines must be answers to the
-    /// first lines of the same input, and those are not asked again [default: stdout]
+    /// first lines of the same input; those with an answer are not asked again [default: stdout]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Do not ask lines again that an earlier run left without an answer
+    #[arg(long, requires = "out")]
+    keep_failed: bool,
     /// Questions under way at once
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
     max_concurrency: u16,

@@ -230,6 +230,41 @@ async fn batch_goes_on_where_it_was_killed_in_the_middle_of_a_line() {
     assert_complete(&shell.read("out.jsonl"), COUNT);
 }
 
+/// A provider was down, or a key was wrong: the same command asks what has no answer, and nothing else.
+#[tokio::test]
+async fn batch_asks_lines_without_an_answer_again_until_each_has_one() {
+    const COUNT: usize = 6;
+    let shell = Shell::start(&[], "[stages.generation]\nmax_attempts = 1").await;
+    shell.write("in.jsonl", &questions(COUNT));
+    let arguments = ["batch", "in.jsonl", "--out", "out.jsonl", "--max-concurrency", "1"];
+    shell.stand_ins.fault(json!({"target": "model", "status": 400, "remaining": 2})).await;
+    let (_, err) = shell.done("first", &arguments, 1).await;
+    assert!(err.contains("4 answered, 2 failed") && err.contains("2 lines have no answer"), "{err}");
+    let first = shell.read("out.jsonl");
+    assert_complete(&first, COUNT);
+
+    let asked = shell.stand_ins.count("model").await;
+    let (_, err) = shell.done("kept", &[&arguments[..], &["--keep-failed"]].concat(), 1).await;
+    assert!(err.contains("6 were done before, 2 of them without an answer"), "{err}");
+    assert_eq!((shell.stand_ins.count("model").await, shell.read("out.jsonl")), (asked, first.clone()));
+
+    // Half of it, as after a kill: the answer stands at the end, and keeps its place in the next run.
+    shell.stand_ins.fault(json!({"target": "model", "status": 400, "remaining": 1})).await;
+    let (_, err) = shell.done("half", &arguments, 1).await;
+    assert!(
+        err.contains("1 answered, 1 failed") && err.contains("2 without an answer are asked again"),
+        "{err}"
+    );
+    assert_complete(&shell.read("out.jsonl"), COUNT);
+    let (_, err) = shell.done("last", &arguments, 0).await;
+    assert!(err.contains("1 answered, 0 failed") && err.contains("5 were done before"), "{err}");
+    let all = shell.read("out.jsonl");
+    assert_complete(&all, COUNT);
+    assert!(lines(&all).iter().all(|line| line["error"].is_null()), "{all}");
+    assert_eq!(lines(&all)[COUNT - 1], lines(&first)[COUNT - 1], "what was paid for is kept");
+    assert_eq!(shell.stand_ins.count("model").await - asked, 3);
+}
+
 #[tokio::test]
 async fn batch_stopped_by_a_signal_finishes_what_is_under_way() {
     const COUNT: usize = 200;

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rust_decimal::Decimal;
 use tokio::time::Instant;
 
-use super::{Done, sink::Before};
+use super::Done;
 use crate::cli::{output, timeline::clean};
 
 /// Between two lines where there is no terminal.
@@ -19,12 +19,23 @@ const MAX_COMPLAINTS: u64 = 20;
 /// Longest complaint, in characters.
 const COMPLAINT_CHARS: usize = 300;
 
+/// What earlier runs did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Before {
+    /// Lines that are not asked any more.
+    pub(super) done: u64,
+    /// How many of them have no answer.
+    pub(super) failed: u64,
+    /// Lines that had no answer and are asked again.
+    pub(super) again: u64,
+}
+
 /// What has become of the lines.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     before: Before,
     answered: u64,
-    pub(super) failed: u64,
+    failed: u64,
     cost: Decimal,
     cost_is_partial: bool,
 }
@@ -48,6 +59,11 @@ impl Tally {
         }
     }
 
+    /// Lines without an answer, those of earlier runs included.
+    pub(super) fn unanswered(&self) -> u64 {
+        self.failed + self.before.failed
+    }
+
     pub(super) fn summary(&self) -> String {
         let cost = match (self.answered, self.cost.is_zero(), self.cost_is_partial) {
             (0, _, _) => String::new(),
@@ -56,9 +72,12 @@ impl Tally {
             (_, _, false) => format!(", ${}", self.cost.normalize()),
         };
         let before = match self.before {
-            Before { done: 0, .. } => String::new(),
-            Before { done, failed: 0 } => format!("; {done} were done before"),
-            Before { done, failed } => {
+            Before { done: 0, again: 0, .. } => String::new(),
+            Before { done, failed: 0, again: 0 } => format!("; {done} were done before"),
+            Before { done, failed: 0, again } => {
+                format!("; {done} were done before, and {again} without an answer are asked again")
+            }
+            Before { done, failed, .. } => {
                 format!("; {done} were done before, {failed} of them without an answer")
             }
         };

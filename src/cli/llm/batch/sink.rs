@@ -2,36 +2,16 @@
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    io::{self, BufRead, BufReader, Seek, SeekFrom, Write},
+    io::{self, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, de::IgnoredAny};
-
-use super::input;
-use crate::cli::{Failure, lines::Lines, output};
+use super::earlier::{Earlier, put_in_order};
+use crate::cli::{Failure, output};
 
 /// Stdout, or a file that is only ever appended to.
 pub(super) struct Sink {
     file: Option<(File, PathBuf)>,
-}
-
-/// What earlier runs left.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Before {
-    /// Lines that were done.
-    pub(super) done: u64,
-    /// How many of them had no answer.
-    pub(super) failed: u64,
-}
-
-/// A line of an earlier run, as far as it matters.
-#[derive(Deserialize)]
-struct Earlier {
-    line: u64,
-    input: String,
-    #[serde(default)]
-    error: Option<IgnoredAny>,
 }
 
 impl Sink {
@@ -50,41 +30,23 @@ impl Sink {
         }
     }
 
-    /// Takes the lines that earlier runs answered off `lines`. What a kill left of a line is removed.
-    pub(super) async fn skip_answered(&mut self, lines: &mut Lines) -> Result<Before, Failure> {
-        let mut before = Before::default();
-        let Some((file, path)) = &mut self.file else { return Ok(before) };
-        let name = path.display();
-        let cannot = |error: io::Error| Failure::failed(format!("cannot read {name}: {error}"));
-        let mut reader = BufReader::new(&*file);
-        let mut whole = 0;
-        loop {
-            let mut line = Vec::new();
-            let read = reader.read_until(b'\n', &mut line).map_err(cannot)?;
-            if !line.ends_with(b"\n") {
-                break;
-            }
-            let row = before.done + 1;
-            let earlier: Earlier = serde_json::from_slice(&line).map_err(|_| {
-                Failure::usage(format!("{name}:{row} was not written by this command; choose another --out"))
-            })?;
-            let asked = lines.recv().await;
-            let same = asked.is_some_and(|asked| {
-                asked.number == earlier.line && input::hash(&asked.content) == earlier.input
-            });
-            if !same {
-                return Err(Failure::usage(format!(
-                    "{name}:{row} is an answer to line {} of another input; choose another --out",
-                    earlier.line
-                )));
-            }
-            before.done = row;
-            before.failed += u64::from(earlier.error.is_some());
-            whole += read as u64;
+    /// What earlier runs left. What a kill left of a line is removed.
+    pub(super) fn earlier(&mut self) -> Result<Option<(Earlier, PathBuf)>, Failure> {
+        let Some((file, path)) = &mut self.file else { return Ok(None) };
+        let earlier = Earlier::read(file, path)?;
+        let whole = earlier.whole();
+        file.set_len(whole)
+            .and_then(|()| file.seek(SeekFrom::Start(whole)))
+            .map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))?;
+        Ok(Some((earlier, path.clone())))
+    }
+
+    /// Every line that is asked has been: each gets its place.
+    pub(super) fn finish(&self) -> Result<(), Failure> {
+        match &self.file {
+            None => Ok(()),
+            Some((file, path)) => put_in_order(file, path),
         }
-        drop(reader);
-        file.set_len(whole).and_then(|()| file.seek(SeekFrom::Start(whole))).map_err(cannot)?;
-        Ok(before)
     }
 
     /// One line, in one write: a kill can cut it, never mix it with another.
