@@ -91,7 +91,7 @@ enum Command {
     /// Check everything that a worker needs, and say what to change
     Doctor(DoctorArgs),
     /// Ask the worker at `http.listen` whether it is ready (for containers; exit 0, 1 or 69)
-    Health,
+    Health(HealthArgs),
     /// Make past workflows once more: verify, run with a change, simulate another configuration
     #[command(subcommand)]
     Replay(replay::ReplayCommand),
@@ -275,6 +275,14 @@ pub struct DoctorArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// `throughline health`
+#[derive(Debug, Clone, Args)]
+pub struct HealthArgs {
+    /// Where the worker listens, as it says at its start [default: http.listen]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
 }
 
 /// `throughline config`

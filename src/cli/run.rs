@@ -82,7 +82,7 @@ impl Cli {
             Command::Events(args) => events::run(args, &config, env).await,
             Command::Explain(args) => Box::pin(explain::run(args, &config, env)).await,
             Command::Preferences(args) => Box::pin(preferences::run(args, &config, env)).await,
-            Command::Health => health::run(&config).await,
+            Command::Health(_) => health::run(&config).await,
             Command::Dead(args) => dead::run(args, &config, env).await,
             Command::Doctor(args) => doctor::run(args, &config, env).await,
             Command::Replay(command) => Box::pin(replay::run(command, layers, &config, env)).await,
@@ -113,6 +113,7 @@ impl Command {
         let listen = match self {
             Self::Dev(args) => args.listen,
             Self::Worker(args) => args.listen,
+            Self::Health(args) => args.listen,
             Self::Setup(_)
             | Self::Publish(_)
             | Self::List(_)
@@ -121,7 +122,6 @@ impl Command {
             | Self::Preferences(_)
             | Self::Dead(_)
             | Self::Doctor(_)
-            | Self::Health
             | Self::Llm(_)
             | Self::Replay(_)
             | Self::Record(_)

@@ -7,7 +7,7 @@ use throughline_actors::ports::{
     bus::{Bus, BusError, Published},
     clock::Clock,
 };
-use throughline_schemas::{EncodeError, EventType, FailureCode, StageName, Subject, Timestamp};
+use throughline_schemas::{EncodeError, EventType, FailureCode, IngressError, StageName, Subject, Timestamp};
 
 use super::{Letter, repeat};
 use crate::{
@@ -86,6 +86,11 @@ pub enum ActionError {
          and drop the letter"
     )]
     Cut(u64),
+    /// Trying it again would bury it again.
+    #[error(
+        "no stage can read it ({0}), so a retry would be buried again; publish it mended, and drop the letter"
+    )]
+    Unreadable(#[source] IngressError),
     /// It was there a moment ago, and nobody says what became of it, or something else did.
     #[error("it is not there any more; `throughline dead show` says what became of it")]
     Gone,
@@ -111,6 +116,9 @@ async fn act(bus: &NatsBus, letter: &Letter, action: Action) -> Result<Outcome, 
         Action::Retried => {
             if let Some(bytes) = letter.cut_from {
                 return Err(ActionError::Cut(bytes));
+            }
+            if let Some(error) = letter.unreadable() {
+                return Err(ActionError::Unreadable(error));
             }
             let repeat = repeat(letter, bus.namespace())?;
             if let Some((session, workflow)) = &repeat.failed {

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use throughline_schemas::{
-    Event, FailureCode, Ingress, IngressLimits, StageName, Timestamp, WorkflowId, dead_letter, decode,
+    Event, FailureCode, Ingress, IngressError, IngressLimits, Refused, StageName, Timestamp, WorkflowId,
+    dead_letter, decode,
 };
 
 use crate::bus::nats::StoredEvent;
@@ -82,15 +83,20 @@ impl Letter {
 
     /// The input that it is, read as the input stage reads it; `fallback` is the id of a message that names none.
     pub fn input(&self, fallback: WorkflowId) -> Option<Ingress> {
-        Ingress::read(
-            self.subject.as_deref().unwrap_or_default(),
-            &self.body,
-            |name| self.header(name),
-            fallback,
-            &NO_LIMITS,
-        )
-        .ok()?
-        .ok()
+        self.ingress(fallback).ok()?.ok()
+    }
+
+    fn ingress(&self, fallback: WorkflowId) -> Result<Result<Ingress, Box<Refused>>, IngressError> {
+        let subject = self.subject.as_deref().unwrap_or_default();
+        Ingress::read(subject, &self.body, |name| self.header(name), fallback, &NO_LIMITS)
+    }
+
+    /// Why no stage can read it, if none can: it is neither an event nor anything that could be an input.
+    pub fn unreadable(&self) -> Option<IngressError> {
+        if decode(&self.body).is_ok() {
+            return None;
+        }
+        self.ingress(WorkflowId::unknown()).err()
     }
 
     /// Whose message it is, if it says so.

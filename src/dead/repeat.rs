@@ -140,7 +140,7 @@ fn next_id(old: &WorkflowId, letter: u64) -> WorkflowId {
     WorkflowId::new(new).unwrap_or_else(|_| WorkflowId::unknown())
 }
 
-/// Nobody could read it: it is published as it was, and read again.
+/// The input stage refuses what it says: it is published as it was, and its publisher told again.
 fn as_it_was(letter: &Letter, ns: &Namespace) -> Repeat {
     let kept = letter.headers.iter().filter(|(name, _)| {
         let lower = name.to_ascii_lowercase();

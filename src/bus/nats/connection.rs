@@ -90,7 +90,7 @@ impl Connection {
             match tokio::time::timeout_at(deadline, options.connect(servers.clone())).await {
                 Ok(Ok(client)) => break client,
                 Ok(Err(source)) if refused(source.kind()) => {
-                    return Err(ConnectError::Refused { url, source });
+                    return Err(ConnectError::Refused { url, advice: settings.auth.if_refused(), source });
                 }
                 Ok(Err(source)) => last = Some(source),
                 Err(_) => {}

@@ -7,7 +7,8 @@ use throughline_actors::ports::bus::BusError;
 pub enum ConnectError {
     /// Nobody answered, for the whole time allowed.
     #[error(
-        "no NATS server answers at {url} within {within:?}; start one (deploy/nats-server.sh) or set nats.url"
+        "no NATS server answers at {url} within {within:?}; start one (`nats-server --jetstream`, or `throughline dev` for \
+         everything at once), or set nats.url"
     )]
     Unreachable {
         /// Where, without credentials.
@@ -19,10 +20,12 @@ pub enum ConnectError {
         source: Option<async_nats::ConnectError>,
     },
     /// The server answered and does not let us in.
-    #[error("the NATS server at {url} refuses these credentials; check nats.credentials_file or the URL")]
+    #[error("the NATS server at {url} refuses these credentials; {advice}")]
     Refused {
         /// Where, without credentials.
         url: String,
+        /// What to correct.
+        advice: &'static str,
         /// The client's error.
         #[source]
         source: async_nats::ConnectError,

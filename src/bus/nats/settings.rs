@@ -97,6 +97,22 @@ pub enum NatsAuth {
     CredentialsFile(PathBuf),
 }
 
+impl NatsAuth {
+    /// What to correct if a server refuses it.
+    pub(super) fn if_refused(&self) -> &'static str {
+        match self {
+            Self::None => {
+                "correct the user and the password in nats.url, or set nats.user and nats.password, nats.token, nats.nkey or \
+                 nats.credentials_file"
+            }
+            Self::Password { .. } => "correct nats.user and nats.password",
+            Self::Token(_) => "correct nats.token",
+            Self::NKey(_) => "correct nats.nkey",
+            Self::CredentialsFile(_) => "put valid ones into the file of nats.credentials_file",
+        }
+    }
+}
+
 impl fmt::Debug for NatsAuth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -10,6 +10,8 @@ use crate::{
 
 /// Longest value shown on a line, in characters; `--json` has all of it.
 const MAX_VALUE_CHARS: usize = 2_000;
+/// Longest piece of a body shown, in characters: about a screen.
+const MAX_BODY_CHARS: usize = 2_000;
 
 pub(super) fn render(letter: &Letter) -> String {
     let mut text = String::new();
@@ -51,10 +53,21 @@ pub(super) fn render(letter: &Letter) -> String {
     };
     match std::str::from_utf8(&letter.body) {
         Ok("") => text.push_str("  (empty)"),
-        Ok(body) => text.push_str(&clean_lines(body)),
+        Ok(body) => text.push_str(&beginning(body)),
         Err(_) => text.push_str("  (not UTF-8; --body prints it as it is)"),
     }
     text
+}
+
+/// As much of a body as a person looks at.
+fn beginning(body: &str) -> String {
+    match body.char_indices().nth(MAX_BODY_CHARS) {
+        None => clean_lines(body),
+        Some((end, _)) => {
+            let (shown, rest) = body.split_at(end);
+            format!("{}\n  (and {} more bytes; --body prints all of it)", clean_lines(shown), rest.len())
+        }
+    }
 }
 
 fn line(text: &mut String, name: &str, value: &str) {
@@ -62,4 +75,17 @@ fn line(text: &mut String, name: &str, value: &str) {
     text.push(' ');
     text.push_str(&clean(value, MAX_VALUE_CHARS));
     text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_body_is_shown_by_its_beginning() {
+        assert_eq!(beginning("short"), "short");
+        let shown = beginning(&"\u{fc}".repeat(MAX_BODY_CHARS + 10));
+        assert!(shown.ends_with("(and 20 more bytes; --body prints all of it)"), "{shown}");
+        assert!(shown.chars().count() < MAX_BODY_CHARS + 100);
+    }
 }

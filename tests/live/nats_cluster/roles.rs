@@ -200,7 +200,7 @@ async fn strangers_stay_outside(rig: &Rig) {
     rig.write_config("unknown", "worker", &format!("nats.nkey = {nkey:?}"));
     let (code, _, stderr) = rig.ran("unknown", &["events"]).await;
     assert_eq!(code, 69, "{stderr}");
-    assert!(stderr.contains("refuses these credentials"), "{stderr}");
+    assert!(stderr.contains("refuses these credentials; correct nats.nkey"), "{stderr}");
     let authority = others.secret("tls/ca.pem").display().to_string();
     rig.write_config("untrusted", "reader", &format!("nats.tls_ca_file = {authority:?}"));
     let (code, _, stderr) = rig.ran("untrusted", &["events"]).await;
