@@ -28,9 +28,11 @@ use throughline_actors::ports::clock::Clock;
 pub(super) async fn run(args: &DoctorArgs, config: &Config, env: &Env) -> Result<(), Failure> {
     // As a worker does, so that it is told what a worker would have.
     raise_open_files();
-    let (nats, database, reach, worker) = tokio::join!(
+    // Nobody else of this process may look at a file meanwhile: this closes a handle of it, which drops all locks that
+    // the process has there, those of a reader's too.
+    let database = Box::pin(database::check(config, env)).await;
+    let (nats, reach, worker) = tokio::join!(
         Box::pin(nats::check(config, env, args.role)),
-        Box::pin(database::check(config, env)),
         Box::pin(reach::check(config, env)),
         Box::pin(worker::check(config)),
     );

@@ -31,12 +31,13 @@ const PENDING: &str = "the first worker migrates them: 4 namespaces, 5 identity"
 const LATER: &str = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
                      VALUES (99, 'of a later version', TRUE, ";
 /// Commands that look, and what they are told to look at. The first says what is wrong.
-const LOOKS: [&[&str]; 8] = [
+const LOOKS: [&[&str]; 9] = [
     &["doctor"],
     &["doctor", "--json"],
     &["config", "check"],
     &["config", "show"],
     &["events"],
+    &["list"],
     &["explain", "w"],
     &["dead", "list"],
     &["replay", "verify", "w"],

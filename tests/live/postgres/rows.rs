@@ -1,16 +1,16 @@
 //! What a stranger sees in the tables.
 
 use serde_json::{Map, Value, json};
-use sqlx::{Executor, PgConnection, Row, postgres::PgRow, raw_sql};
-use throughline::storage::postgres::PostgresStore;
+use sqlx::{Connection, Executor, PgConnection, Row, postgres::PgRow, raw_sql};
+use throughline::storage::{Onlooker, OnlookerError, postgres::PostgresStore};
 use throughline_actors::ports::store::{RestoredTurn, RunningQuery, Store, TurnState, TurnsQuery};
 use throughline_schemas::event::{
     context::Turn,
     input::WhenBusy::{Interrupt, Merge, Reject},
 };
 
-use super::{Stores, material::*, open};
-use crate::harness::eventually;
+use super::{NAMESPACE, Stores, material::*, open};
+use crate::{harness::eventually, postgres_server::PostgresServer};
 
 #[tokio::test]
 async fn a_row_says_all_that_is_known_under_the_names_that_dashboards_use() {
@@ -155,4 +155,26 @@ async fn exercise(store: &PostgresStore) {
         store.latest_turns(TurnsQuery::of(workflow(&id))).await.unwrap();
         store.forget_ended(at(901), 3).await.unwrap();
     }
+}
+
+/// Whoever only looks sees what the store sees, and makes no tables where there are none.
+#[tokio::test]
+async fn an_onlooker_lists_what_the_store_lists_and_makes_no_tables() {
+    let Some(server) = PostgresServer::shared().await else { return };
+    let url = server.database().await;
+    let bare = Onlooker::open(&url, NAMESPACE).await.unwrap_err();
+    assert!(matches!(bare, OnlookerError::NotPrepared), "{bare}");
+    let mut look = PgConnection::connect(&url).await.unwrap();
+    let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
+    assert_eq!(look.fetch_one(tables).await.unwrap().get::<i64, _>(0), 0);
+
+    let store = open(&url).await;
+    store.admit(vec![admission("a", "s", 1), admission("b", "s", 2)]).await.unwrap();
+    let onlooker = Onlooker::open(&url, NAMESPACE).await.unwrap();
+    let any = TurnsQuery { limit: 5, ..TurnsQuery::default() };
+    let seen = onlooker.latest_turns(&any).await.unwrap();
+    assert_eq!(seen.len(), 2);
+    assert_eq!(seen, store.latest_turns(any).await.unwrap());
+    assert_eq!(onlooker.open_turns().await.unwrap(), store.open_turns().await.unwrap());
+    onlooker.close();
 }
