@@ -4,8 +4,8 @@ use std::{process::ExitCode, time::Duration};
 
 use super::{
     Cli, Command, Exit, Failure, Global, SchemaCommand, bench, config_command, dead, dev, doctor, events,
-    exit::with_causes, explain, health, list, llm, output, preferences, publish, record, replay, sandbox, schema,
-    setup, worker,
+    exit::with_causes, explain, health, list, llm, output, preferences, publish, record, replay, sandbox,
+    schema, setup, worker,
 };
 use crate::{
     app::{AdapterError, WorkerError},

@@ -135,16 +135,14 @@ pub(super) async fn run(args: &BatchArgs, config: &Config, env: &Env) -> Result<
     output::note(&tally.summary());
     let asked_again = if args.out.is_some() { "; the same command asks them again" } else { "" };
     let resumable = if args.out.is_some() { "; the same command goes on from there" } else { "" };
-    match stopped_by {
-        Some((name, _)) => Err(Failure::failed(format!("stopped by {name}{resumable}"))),
-        None => {
-            sink.finish()?;
-            match tally.unanswered() {
-                0 => Ok(()),
-                1 => Err(Failure::failed(format!("1 line has no answer{asked_again}"))),
-                lines => Err(Failure::failed(format!("{lines} lines have no answer{asked_again}"))),
-            }
-        }
+    if let Some((name, _)) = stopped_by {
+        return Err(Failure::failed(format!("stopped by {name}{resumable}")));
+    }
+    sink.finish()?;
+    match tally.unanswered() {
+        0 => Ok(()),
+        1 => Err(Failure::failed(format!("1 line has no answer{asked_again}"))),
+        lines => Err(Failure::failed(format!("{lines} lines have no answer{asked_again}"))),
     }
 }
 
