@@ -41,7 +41,7 @@ async fn preferences_are_set_read_and_deleted_and_the_next_prompt_has_them() {
     let request = &told["sources"]["product_info"]["requests"][0];
     assert_eq!(request["values"], json!({"product_id": "PROD-001"}));
     let text = good(&["explain", "w1"]).await;
-    let asked = text.lines().find(|line| line.contains("asked http") && line.contains("PROD-001"));
+    let asked = text.lines().find(|line| line.contains("asked /") && line.contains("PROD-001"));
     assert!(asked.is_some_and(|line| line.ends_with("with product_id = PROD-001")), "{text}");
 
     assert_eq!(good(&["preferences", "delete", "demo", "--all"]).await, "deleted 2 preferences");
