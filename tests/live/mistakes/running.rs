@@ -99,7 +99,7 @@ async fn what_is_done_wrongly_while_it_runs_is_told_and_costs_nothing() {
     }
     cluster.workers.clear();
     let said = doctor(&cluster).await;
-    assert!(said.contains("no worker") || said.contains("nobody"), "{said}");
+    assert!(said.contains("workers: none for") && said.contains("start `throughline worker`"), "{said}");
     cluster.stand_ins.heal().await;
     cluster.add_worker();
     answered(&cluster, "killed").await;
