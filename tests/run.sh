@@ -32,6 +32,8 @@ cd "$root" || exit
 # shellcheck source=deploy/lib.sh
 . deploy/lib.sh
 
+# Live tests that hold time or processor against a limit: they run one after the other, with the machine to themselves.
+TIMED="idle:: stopping::restarting outages::workers_wait chaos::everything nats_cluster::"
 DEFAULT_TIERS="format clippy unit flow wire live deploy compose deny"
 # Seconds after which a command that hangs is stopped, so that CI ends with a verdict. Not at a terminal: there Ctrl-C does.
 BUILD_LIMIT_S=2400
@@ -276,7 +278,13 @@ if chosen unit flow wire live; then
     if chosen wire; then run wire "real adapters on loopback" cargo_test --test wire; fi
     if chosen live; then
       if [ -z "$no_live" ]; then
-        THROUGHLINE_TEST_FIGURES="$scratch/figures" THROUGHLINE_TEST_LEFT_OUT="$scratch/left-out" run live "a real nats-server, real processes" cargo_test --test live
+        export THROUGHLINE_TEST_FIGURES="$scratch/figures" THROUGHLINE_TEST_LEFT_OUT="$scratch/left-out"
+        skips=()
+        for name in $TIMED; do skips+=(--skip "$name"); done
+        run live "a real nats-server, real processes" cargo_test --test live -- "${skips[@]}"
+        # shellcheck disable=SC2086 # a list
+        run timed "the live tests that need the machine to themselves" cargo_test --test live -- --test-threads=1 $TIMED
+        unset THROUGHLINE_TEST_FIGURES THROUGHLINE_TEST_LEFT_OUT
         show_figures
       else
         leave_out live "$no_live"

@@ -14,6 +14,8 @@ async fn run(cluster: &Cluster, arguments: &[&str]) -> (i32, String, String) {
 #[tokio::test]
 async fn preferences_are_set_read_and_deleted_and_the_next_prompt_has_them() {
     let Some(cluster) = Cluster::start(1, &Settings::new("")).await else { return };
+    // The first worker makes the database.
+    cluster.workers[0].until_ready().await;
     let good = async |arguments: &[&str]| {
         let (code, out, err) = run(&cluster, arguments).await;
         assert_eq!(code, 0, "{arguments:?}: {err}");
