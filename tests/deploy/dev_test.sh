@@ -163,7 +163,8 @@ esac
 CARGO
   unset CI
   THROUGHLINE_NATS_IMAGE=some/nats:1 try "$root/tests/run.sh" live
-  equal "$code:$(tail -n 1 <<<"$out")" "0:2 passed, 0 failed, 0 skipped" "$err"
+  # Twice: what needs the machine to itself runs behind the rest.
+  equal "$code:$(tail -n 1 <<<"$out")" "0:4 passed, 0 failed, 0 skipped" "$err"
   contains "$out" "container of some/nats:1"
   contains "$out" "image=some/nats:1"
   contains "$out" "left out of live: another::test, one::test: no tmpfs"
