@@ -15,8 +15,8 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     policy::retention::{
-        AGE_SLACK, BEGIN_PERCENT, Floor, Holder, JUST_FINISHED, URGENT_PERCENT, floor, for_room, percent,
-        settled,
+        AGE_SLACK, BEGIN_PERCENT, Floor, Holder, JUST_FINISHED, URGENT_PERCENT, bodies_percent, floor,
+        for_room, percent, settled, surplus_bodies,
     },
     ports::{
         bus::Bus,
@@ -220,7 +220,8 @@ impl RetentionArgs {
             seen.wait = SHORTEST_WAIT;
             return Ok(());
         };
-        let quiet = for_room(&fill).is_none().then(|| (fill.last, Instant::now()));
+        let is_roomy = for_room(&fill).is_none() && surplus_bodies(&fill).is_none();
+        let quiet = is_roomy.then(|| (fill.last, Instant::now()));
         let found = Found { fill, growth, floor: floor(earlier, now, open), is_ours };
         let work = async {
             self.act(found, seen).await?;
@@ -254,23 +255,46 @@ impl RetentionArgs {
     }
 
     async fn act(&self, mut found: Found, seen: &mut Seen) -> Result<(), String> {
-        let is_urgent = percent(&found.fill) >= URGENT_PERCENT;
+        let is_urgent = percent(&found.fill).max(bodies_percent(&found.fill)) >= URGENT_PERCENT;
+        let mut wanted = for_room(&found.fill);
         // Whoever has the turn may have died: nobody waits for that in a log that is about to refuse input. Two archives of
         // the same messages are better than none.
         if found.is_ours || is_urgent {
-            let removed = self.make_room(&mut found.fill, found.floor, is_urgent).await?;
+            wanted = wanted.max(self.release_bodies(&found.fill).await?);
+            let removed = self.make_room(&mut found.fill, found.floor, wanted, is_urgent).await?;
             if removed && found.floor.before > found.fill.first {
                 seen.wait = SHORTEST_WAIT;
             }
         }
-        self.tell_what_holds(&found, seen).await?;
+        self.tell_what_holds(&found, wanted, seen).await?;
         if found.is_ours { self.keep_house(&found.fill, seen).await } else { Ok(()) }
     }
 
+    /// Removes large bodies that nothing names, if their store is nearly full. Where the log has to begin for the rest.
+    async fn release_bodies(&self, fill: &Fill) -> Result<Option<u64>, String> {
+        let Some(surplus) = surplus_bodies(fill) else { return Ok(None) };
+        let released = self.keeper.log.release_bodies(surplus).await.map_err(|error| with_causes(&error))?;
+        if released.bodies > 0 {
+            signals::released(released.bodies);
+            tracing::info!(
+                removed = released.bodies,
+                bytes = released.bytes,
+                percent = bodies_percent(fill),
+                "large bodies of finished work were removed"
+            );
+        }
+        Ok(released.needs_log_from)
+    }
+
     /// Removes finished work if there is reason to. Whether anything was removed.
-    async fn make_room(&self, fill: &mut Fill, floor: Floor, is_urgent: bool) -> Result<bool, String> {
+    async fn make_room(
+        &self,
+        fill: &mut Fill,
+        floor: Floor,
+        mut wanted: Option<u64>,
+        is_urgent: bool,
+    ) -> Result<bool, String> {
         let log = &self.keeper.log;
-        let mut wanted = for_room(fill);
         if log
             .age_at(fill.first)
             .await
@@ -311,15 +335,24 @@ impl RetentionArgs {
         Ok(true)
     }
 
-    /// Says what keeps a log full that has nothing to give.
-    async fn tell_what_holds(&self, found: &Found, seen: &mut Seen) -> Result<(), String> {
+    /// Says what keeps a log full, or the store of large bodies, that has nothing to give.
+    async fn tell_what_holds(
+        &self,
+        found: &Found,
+        wanted: Option<u64>,
+        seen: &mut Seen,
+    ) -> Result<(), String> {
         let Found { fill, floor, growth, .. } = found;
-        let Some(wanted) = for_room(fill).filter(|wanted| *wanted > floor.before) else {
+        let Some(wanted) = wanted.filter(|wanted| *wanted > floor.before) else {
             seen.told = None;
             signals::log_held(None);
             return Ok(());
         };
-        let left = fill.max_bytes.and_then(|max| until(fill.bytes, max, *growth));
+        // How fast bodies come is not known: a store of them that is nearly full is told at once.
+        let left = match surplus_bodies(fill) {
+            Some(_) => Some(Duration::ZERO),
+            None => fill.max_bytes.and_then(|max| until(fill.bytes, max, *growth)),
+        };
         let age = self.keeper.log.age_at(floor.before).await.map_err(|error| with_causes(&error))?;
         signals::log_held(age);
         let is_known = seen.told.is_some_and(|(told, at)| told == *floor && at.elapsed() < TELL_AGAIN);
@@ -334,13 +367,14 @@ impl RetentionArgs {
         };
         tracing::warn!(
             percent = percent(fill),
+            bodies_percent = bodies_percent(fill),
             sequence = floor.before,
             wanted,
             holder,
             stored_for_s = age.map_or(0, |age| age.as_secs()),
             refuses_input_in_s = left.map_or(0, |left| left.as_secs()),
-            "the event log fills and what is in it is not finished: a message that is still needed keeps everything behind \
-             it; raise nats.max_bytes_mib and run `throughline setup`, or see to that message"
+            "the event log or the store of large bodies fills, and what is in it is not finished: a message that is still \
+             needed keeps everything behind it; raise nats.max_bytes_mib and run `throughline setup`, or see to that message"
         );
         Ok(())
     }
@@ -387,6 +421,9 @@ impl RetentionArgs {
 
 /// When to look again: in time before the log is so full that something must go.
 fn wait(fill: &Fill, growth: f64) -> Duration {
+    if surplus_bodies(fill).is_some() {
+        return SHORTEST_WAIT;
+    }
     let Some(max) = fill.max_bytes else { return LONGEST_WAIT };
     if percent(fill) >= BEGIN_PERCENT {
         return SHORTEST_WAIT;

@@ -83,6 +83,8 @@ pub const LOG_FILL: &str = "throughline_log_fill_ratio";
 pub const LOG_GROWTH: &str = "throughline_log_growth_bytes_per_second";
 /// Until the event log is full if nothing is removed; -1 if it does not grow.
 pub const LOG_SECONDS_LEFT: &str = "throughline_log_seconds_until_full";
+/// Large bodies that nothing names any more and that were removed to make room.
+pub const BODIES_RELEASED: &str = "throughline_bodies_released_total";
 /// Events of finished work that were removed.
 pub const LOG_PURGED: &str = "throughline_log_purged_total";
 /// Events that were archived before they were removed.
@@ -342,6 +344,10 @@ pub(crate) fn log_held(age: Option<Duration>) {
 pub(crate) fn purged(removed: u64, archived: u64) {
     counter!(LOG_PURGED).increment(removed);
     counter!(LOG_ARCHIVED).increment(archived);
+}
+
+pub(crate) fn released(bodies: u64) {
+    counter!(BODIES_RELEASED).increment(bodies);
 }
 
 pub(crate) fn retention_failing(failing: bool) {

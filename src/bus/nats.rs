@@ -26,6 +26,7 @@ mod pulse;
 mod raw;
 mod reader;
 mod receipt;
+mod release;
 mod requests;
 mod retention;
 mod roles;

@@ -35,7 +35,7 @@ enum Kind {
 }
 
 /// What each metric says. Its labels are listed where it is named, in `signals`.
-const DESCRIPTIONS: [(&str, Kind, Unit, &str); 42] = {
+const DESCRIPTIONS: [(&str, Kind, Unit, &str); 43] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         (signals::DELIVERIES, Counter, Unit::Count, "Deliveries settled, by stage and outcome."),
@@ -201,6 +201,12 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 42] = {
             Counter,
             Unit::Count,
             "Events of finished work that were removed from the log.",
+        ),
+        (
+            signals::BODIES_RELEASED,
+            Counter,
+            Unit::Count,
+            "Large bodies of finished work that were removed from their store to make room.",
         ),
         (
             signals::LOG_ARCHIVED,

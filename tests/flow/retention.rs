@@ -63,6 +63,28 @@ async fn a_flood_takes_what_has_just_been_finished_along() {
     assert_nothing_open_was_removed(&rig, &[worker]);
 }
 
+/// Large bodies fill their store long before the log is full.
+#[tokio::test(start_paused = true)]
+async fn large_bodies_of_finished_work_make_room_for_others() {
+    const BODY_BYTES: u64 = 100_000;
+    let (rig, worker) = Rig::running().await;
+    rig.bus.limit(u64::MAX);
+    rig.bus.limit_bodies(BODY_BYTES * 30);
+    rig.models
+        .otherwise(PROVIDER, |_| Reply::Now(Ok(answer(&"x".repeat(usize::try_from(BODY_BYTES).unwrap())))));
+    for n in 0..100 {
+        let workflow = rig.publish(&format!("w{n}"), &format!("s{n}"), "hello");
+        rig.saved(&workflow).await;
+        assert_eq!(rig.types(&workflow), JOURNEY);
+        rig.pass(Duration::from_secs(20)).await;
+    }
+    assert_eq!((rig.store.interactions(), rig.models.calls(PROVIDER)), (100, 100));
+    assert_nothing_open_was_removed(&rig, &[worker]);
+    assert!(rig.meters.count("throughline_bodies_released_total", &[]) > 100);
+    let fill = rig.meters.gauge("throughline_log_fill_ratio", &[("stream", "bodies")]).unwrap();
+    assert!(fill <= 0.95, "{fill}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_open_turn_keeps_what_is_behind_it_and_that_is_told() {
     let (rig, worker) = Rig::running().await;

@@ -204,6 +204,58 @@ async fn what_is_removed_is_in_archives_that_are_whole() {
     );
 }
 
+/// Large bodies have a store of their own, which is full long before the log is: what they belonged to makes room in it.
+#[tokio::test]
+async fn more_large_bodies_than_their_store_can_hold_go_through_it() {
+    const STORE: u64 = 40 << 20;
+    let Some(mut cluster) = Cluster::start(2, &Settings::new("[nats]\nmax_bytes_mib = 40\n")).await else {
+        return;
+    };
+    for worker in &cluster.workers {
+        worker.until_ready().await;
+    }
+    let mut log = cluster.log().await;
+    let jetstream = async_nats::jetstream::new(cluster.client.clone());
+    let bodies = async || {
+        let stream = jetstream.get_stream("OBJ_throughline_BODIES").await.unwrap();
+        let state = &stream.cached_info().state;
+        (state.last_sequence, state.messages, state.bytes)
+    };
+    let (began, mut kills, mut n) = (Instant::now(), 0, 0);
+    while n < 180 {
+        let deadline = Instant::now() + WAVE_LIMIT;
+        while bodies().await.2 > STORE / 10 * 9 {
+            assert!(Instant::now() < deadline, "nobody makes room");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let wave: Vec<_> = (n..n + 3).map(|n| format!("w{n}")).collect();
+        // Earlier turns of the session are in the events of later ones.
+        for (session, id) in wave.iter().enumerate() {
+            cluster.say(id, "demo", &format!("s{session}"), &"words ".repeat(5_000)).await;
+        }
+        n += wave.len();
+        if n % 30 == 0 {
+            cluster.workers.remove(0).kill();
+            cluster.add_worker();
+            kills += 1;
+        }
+        log.until_ended_within(WAVE_LIMIT, &wave).await;
+        for id in &wave {
+            log.answer(id);
+        }
+    }
+    let (last, messages, _) = bodies().await;
+    eprintln!("{n} workflows in {:?}, {kills} kills, {messages} of {last} pieces left", began.elapsed());
+    assert_eq!(cluster.rows().len(), n);
+    assert!(messages + 200 < last, "their store held all of them");
+    assert!(first_sequence(&cluster).await > 1, "their events stayed, and name what is gone");
+    // What the log still has can still be read as a whole.
+    let mut export = cluster.run("export", &["record", "export", "all.jsonl.gz"]);
+    let status = export.ended(WAVE_LIMIT).await;
+    assert!(status.success(), "{}", export.stderr());
+    cluster.assert_workers_run();
+}
+
 /// A flood of what is no message: whatever it fills, it keeps nobody from their work.
 #[tokio::test]
 async fn rubbish_stops_nobody() {

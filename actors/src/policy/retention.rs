@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use throughline_schemas::StageName;
 
-use crate::ports::log::Fill;
+use crate::ports::log::{BODIES, Fill, Room};
 
 /// From this fill on, in percent of what the log may take, finished work is removed.
 pub const BEGIN_PERCENT: u64 = 80;
@@ -61,7 +61,27 @@ pub fn floor(earlier: Floor, now: Floor, oldest_open: Option<u64>) -> Floor {
 
 /// How full the log is, in percent; of a log without a limit zero.
 pub fn percent(fill: &Fill) -> u64 {
-    fill.max_bytes.filter(|max| *max > 0).map_or(0, |max| share(fill.bytes, 100, max))
+    percent_of(fill.bytes, fill.max_bytes)
+}
+
+/// How full the store of large bodies is, in percent.
+pub fn bodies_percent(fill: &Fill) -> u64 {
+    bodies(fill).map_or(0, |room| percent_of(room.bytes, room.max_bytes))
+}
+
+/// How many bytes of large bodies have to go for their store to have room again, if it is nearly full.
+pub fn surplus_bodies(fill: &Fill) -> Option<u64> {
+    let room = bodies(fill)?;
+    (bodies_percent(fill) >= BEGIN_PERCENT)
+        .then(|| room.bytes.saturating_sub(share(room.max_bytes.unwrap_or(u64::MAX), DOWN_TO_PERCENT, 100)))
+}
+
+fn bodies(fill: &Fill) -> Option<&Room> {
+    fill.others.iter().find(|room| room.holds == BODIES)
+}
+
+fn percent_of(bytes: u64, max_bytes: Option<u64>) -> u64 {
+    max_bytes.filter(|max| *max > 0).map_or(0, |max| share(bytes, 100, max))
 }
 
 /// Below which sequence messages have to go for the log to have room again, if it is nearly full. Sizes are taken to be
@@ -111,6 +131,19 @@ mod tests {
         assert_eq!(for_room(&fill(0, Some(0))), None);
         assert_eq!(for_room(&fill(u64::MAX, Some(1))), Some(201), "never beyond the end");
         assert_eq!(percent(&fill(u64::MAX, Some(u64::MAX))), 100);
+    }
+
+    #[test]
+    fn large_bodies_have_thresholds_of_their_own() {
+        let with = |bytes, max_bytes| Fill {
+            others: vec![Room { holds: BODIES, bytes, max_bytes }],
+            ..fill(1, None)
+        };
+        assert_eq!(surplus_bodies(&with(79, Some(100))), None);
+        assert_eq!(surplus_bodies(&with(80, Some(100))), Some(15));
+        assert_eq!(surplus_bodies(&with(u64::MAX, None)), None, "no limit");
+        assert_eq!(surplus_bodies(&fill(99, Some(100))), None, "not told");
+        assert_eq!(bodies_percent(&with(90, Some(100))), 90);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Obligations of an implementation, checked by `ports::contract::log`:
 //! - [`Log::fill`] names no sequence as free that a stage has not settled, and none whose burial is still to come.
 //! - [`Log::purge`] removes what lies below, and nothing else; a second purge changes nothing.
+//! - [`Log::release_bodies`] removes no body that a message of the log names.
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,6 +35,9 @@ pub struct Fill {
     pub others: Vec<Room>,
 }
 
+/// What [`Room::holds`] calls the store of large bodies.
+pub const BODIES: &str = "bodies";
+
 /// How full one of the other streams is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
@@ -43,6 +47,18 @@ pub struct Room {
     pub bytes: u64,
     /// What it may take; `None`: no limit.
     pub max_bytes: Option<u64>,
+}
+
+/// What came of removing large bodies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Released {
+    /// Bodies that were removed.
+    pub bodies: u64,
+    /// What they took, in bytes.
+    pub bytes: u64,
+    /// Where it was not enough: the log has to begin here or later before as much as was asked for can go, because what
+    /// lies below names the bodies that are next.
+    pub needs_log_from: Option<u64>,
 }
 
 /// What is removed, and where it has been kept. The last one stays where readers of the log can see it.
@@ -72,6 +88,10 @@ pub trait Log: Send + Sync + 'static {
     async fn first_within(&self, age: Duration) -> Result<u64, BusError>;
     /// Removes every message below a sequence, and keeps on record that it did. How many were removed.
     async fn purge(&self, purge: &Purge) -> Result<u64, BusError>;
+    /// Removes large bodies that no message of the log and no dead letter can name, the oldest first, until `bytes` are
+    /// free; a limited number of them in one call. What was stored just now stays: the event that names it may be about to
+    /// be published.
+    async fn release_bodies(&self, bytes: u64) -> Result<Released, BusError>;
 }
 
 /// What keeps room in the log, and what it can keep the past in.

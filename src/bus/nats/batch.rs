@@ -1,4 +1,4 @@
-//! Many stored messages of the event log with one request.
+//! Many stored messages of the event log, or of another stream, with one request.
 //!
 //! Any replica may answer, also one that is a little behind: whoever must not miss a message asks the leader what comes
 //! behind the last one (`raw.rs`). A message whose headers cannot be read cuts the connection, as everywhere.
@@ -33,9 +33,20 @@ pub(super) struct Batch {
     pub(super) left: u64,
 }
 
-/// The first messages of these subjects from a sequence on, at most so many.
+/// The first messages of the event log on these subjects from a sequence on, at most so many.
 pub(super) async fn messages_from(
     core: &Core,
+    sequence: u64,
+    filter: &str,
+    most: u64,
+) -> Result<Batch, BusError> {
+    messages_of(core, core.names.events(), sequence, filter, most).await
+}
+
+/// The same of another stream.
+pub(super) async fn messages_of(
+    core: &Core,
+    stream: &str,
     sequence: u64,
     filter: &str,
     most: u64,
@@ -46,7 +57,7 @@ pub(super) async fn messages_from(
     let mut generation = core.connection.generation();
     let mut complaints = core.connection.complaints();
     let mut answers = client.subscribe(reply.clone()).await.map_err(|error| failed(error.into()))?;
-    let address = format!("$JS.API.DIRECT.GET.{}", core.names.events());
+    let address = format!("$JS.API.DIRECT.GET.{stream}");
     let quoted = format!("\"{address}\"");
     let request = json!({"seq": sequence, "next_by_subj": filter, "batch": most, "max_bytes": MAX_BYTES});
     let body = Bytes::from(request.to_string());

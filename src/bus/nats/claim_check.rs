@@ -1,6 +1,10 @@
 //! Large bodies live in an object store bucket under the SHA-256 of their bytes; the event carries the name.
 
-use std::time::Duration;
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_nats::jetstream::object_store::{InfoErrorKind, ObjectMetadata, ObjectStore, PutError};
 use bytes::Bytes;
@@ -10,6 +14,7 @@ use throughline_schemas::EventType;
 use tokio::{
     io::AsyncReadExt,
     sync::{OnceCell, Semaphore},
+    time::Instant,
 };
 
 use super::{
@@ -42,6 +47,13 @@ const NO_STORAGE: [&str; 4] = [
     "insufficient resources",
     "resource limits exceeded",
 ];
+/// For how long this process takes for granted that a body which it stored is there. Older ones are stored again: what was
+/// stored before the log begins is taken for nobody's (`release.rs`).
+const STORED_JUST_NOW: Duration = Duration::from_secs(10);
+/// A body that was stored so long before a message is not named by that message. Longer than storing and publishing takes.
+pub(super) const STORED_BEFORE: Duration = Duration::from_secs(40);
+/// How many of the bodies that were stored last are remembered.
+const REMEMBERED: usize = 64;
 /// Length of a SHA-256 in hex.
 const NAME_BYTES: usize = 64;
 
@@ -68,11 +80,14 @@ pub(super) struct Bodies {
     bucket: String,
     store: OnceCell<ObjectStore>,
     transfers: Semaphore,
+    /// What this process stored last, and when.
+    stored: Mutex<VecDeque<(String, Instant)>>,
 }
 
 impl Bodies {
     pub(super) fn new(bucket: String) -> Self {
-        Self { bucket, store: OnceCell::new(), transfers: Semaphore::new(TRANSFERS) }
+        let stored = Mutex::new(VecDeque::with_capacity(REMEMBERED));
+        Self { bucket, store: OnceCell::new(), transfers: Semaphore::new(TRANSFERS), stored }
     }
 
     /// What an event's `dataref` says of a body.
@@ -80,7 +95,7 @@ impl Bodies {
         format!("nats-object://{}/{name}", self.bucket)
     }
 
-    /// Stores a body and returns its name. Idempotent.
+    /// Stores a body and returns its name. Idempotent; what has been stored for longer than a moment is stored again.
     pub(super) async fn put(&self, core: &Core, body: Bytes) -> Result<String, BusError> {
         if body.len() > MAX_BODY_BYTES {
             return Err(BusError::TooLarge { bytes: body.len() });
@@ -88,19 +103,25 @@ impl Bodies {
         let name = hex(&Sha256::digest(&body));
         let stored = async {
             let store = self.store(core).await?;
-            match store.info(&name).await {
-                // The size guards against nothing but a bucket that somebody else wrote to.
-                Ok(info) if !info.deleted && info.size == body.len() => return Ok(()),
-                Ok(_) => {}
-                Err(error) if error.kind() == InfoErrorKind::NotFound => {}
-                Err(error) => return Err(unavailable_because("looking for a stored body", error)),
+            if self.stored_just_now(&name) {
+                match store.info(&name).await {
+                    // The size guards against nothing but a bucket that somebody else wrote to.
+                    Ok(info) if !info.deleted && info.size == body.len() => return Ok(()),
+                    Ok(_) => {}
+                    Err(error) if error.kind() == InfoErrorKind::NotFound => {}
+                    Err(error) => return Err(unavailable_because("looking for a stored body", error)),
+                }
             }
+            let began = Instant::now();
             // Pieces of what does not fit as a whole would be left behind.
             self.room(core, body.len()).await?;
             let chunk_size = Some(fitting(PIECE_BYTES, core.connection.facts().max_payload));
             let metadata = ObjectMetadata { name: name.clone(), chunk_size, ..ObjectMetadata::default() };
             match store.put(metadata, &mut body.as_ref()).await {
-                Ok(_) => Ok(()),
+                Ok(_) => {
+                    self.remember(&name, began);
+                    Ok(())
+                }
                 Err(error) => {
                     // Others may have taken the room meanwhile.
                     self.room(core, body.len()).await?;
@@ -110,6 +131,19 @@ impl Bodies {
         };
         self.within(core, stored, "storing a large body").await?;
         Ok(name)
+    }
+
+    fn stored_just_now(&self, name: &str) -> bool {
+        let stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        stored.iter().any(|(known, at)| known == name && at.elapsed() < STORED_JUST_NOW)
+    }
+
+    fn remember(&self, name: &str, at: Instant) {
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        if stored.len() >= REMEMBERED {
+            stored.pop_front();
+        }
+        stored.push_back((name.to_owned(), at));
     }
 
     /// Fetches a body by its name and checks that it is what the name says.
@@ -182,6 +216,12 @@ impl Bodies {
                 BusError::NotSetUp(format!("the object store {} cannot be used", self.bucket))
             })
     }
+}
+
+/// Whether an event whose body was stored at this time is published too late to be sure that the body is still there: the
+/// process may have stood still in between.
+pub(super) fn may_be_gone(stored: Instant) -> bool {
+    stored.elapsed() > STORED_BEFORE / 2
 }
 
 /// Up to which size an event travels in its message, on a server that takes messages of `max_payload` bytes.

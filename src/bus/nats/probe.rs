@@ -36,8 +36,8 @@ pub(super) async fn probe(core: &Core) -> Result<(), BusError> {
 /// What is said of a stream that is full, and what to do about it.
 pub(super) fn no_room(stream: &str, filling: &requests::Filling) -> String {
     format!(
-        "the stream {stream} is full ({}); raise nats.max_bytes_mib and run `throughline setup`, or wait until what it \
-         holds expires",
+        "the stream {stream} is full ({}); finished work makes room in it, if there is any; else raise nats.max_bytes_mib \
+         and run `throughline setup`",
         filling.in_words()
     )
 }

@@ -41,7 +41,9 @@ pub(super) async fn event(core: &Core, event: &Event) -> Result<Published, BusEr
         let max_payload = core.connection.client.server_info().max_payload;
         body.len() > claim_check::inline_bytes(event.event_type(), max_payload)
     };
-    let object = if is_large { Some(core.bodies.put(core, body.clone()).await?) } else { None };
+    let stored = Instant::now();
+    let whole = body.clone();
+    let object = if is_large { Some(core.bodies.put(core, whole.clone()).await?) } else { None };
     let body = match &object {
         Some(name) => Bytes::from(encode_reference(event, &core.bodies.uri(name))?),
         None => body,
@@ -53,14 +55,18 @@ pub(super) async fn event(core: &Core, event: &Event) -> Result<Published, BusEr
         expected: Expected::Nothing,
         body,
     };
-    publish(core, &message, |map| {
+    let published = publish(core, &message, |map| {
         map.insert("Content-Type", CONTENT_TYPE);
         map.insert("traceparent", traceparent.as_str());
         if let Some(name) = &object {
             map.insert(headers::BODY, name.as_str());
         }
     })
-    .await
+    .await?;
+    if is_large && claim_check::may_be_gone(stored) {
+        core.bodies.put(core, whole).await?;
+    }
+    Ok(published)
 }
 
 /// What a subject must have for a message to be stored on it.

@@ -9,7 +9,7 @@ use futures_util::future::try_join_all;
 use serde::Deserialize;
 use throughline_actors::ports::{
     bus::{BusError, consumed_by},
-    log::{Fill, Log, Purge, Room},
+    log::{BODIES, Fill, Log, Purge, Released, Room},
 };
 use throughline_schemas::{EventType, StageName, Timestamp};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -19,7 +19,7 @@ use super::{
     error::{unavailable, unavailable_because},
     publish::{Expected, Outgoing, publish},
     raw::{self, ConsumerState},
-    reader, requests,
+    reader, release, requests,
 };
 
 /// Advisories that are looked through for the messages that they are about; while there are more nothing is removed.
@@ -45,12 +45,17 @@ pub(super) struct StreamState {
     messages: u64,
     bytes: u64,
     first_seq: u64,
-    last_seq: u64,
+    pub(super) last_seq: u64,
 }
 
 impl StreamInfo {
-    async fn ask(core: &Core, stream: &str) -> Result<Self, BusError> {
+    pub(super) async fn ask(core: &Core, stream: &str) -> Result<Self, BusError> {
         raw::ask(core, format!("$JS.API.STREAM.INFO.{stream}"), Bytes::new()).await
+    }
+
+    /// When the server said so, by its clock.
+    pub(super) fn now(&self) -> Result<Timestamp, BusError> {
+        instant(&self.ts)
     }
 
     fn max_bytes(&self) -> Option<u64> {
@@ -80,7 +85,7 @@ impl Log for NatsBus {
             return Ok(None);
         };
         let info = StreamInfo::ask(core, core.names.events()).await?;
-        let age = instant(&info.ts)?.ms_since(instant(&message.time)?);
+        let age = info.now()?.ms_since(instant(&message.time)?);
         Ok(Some(Duration::from_millis(age)))
     }
 
@@ -102,6 +107,10 @@ impl Log for NatsBus {
             tracing::debug!(%error, "that old events were removed is not on record");
         }
         Ok(done.purged)
+    }
+
+    async fn release_bodies(&self, bytes: u64) -> Result<Released, BusError> {
+        release::release(&self.core, bytes).await
     }
 }
 
@@ -177,7 +186,7 @@ async fn fill(core: &Core) -> Result<Fill, BusError> {
     let needed = needed.into_iter().flatten().chain(burials).min_by_key(|(sequence, _)| *sequence);
     let others = [
         ("dead_letters", names.dead().to_owned()),
-        ("bodies", names.bodies_stream()),
+        (BODIES, names.bodies_stream()),
         ("claims", names.claims_stream()),
         ("advisories", names.advisories().to_owned()),
     ];
@@ -187,7 +196,7 @@ async fn fill(core: &Core) -> Result<Fill, BusError> {
     }))
     .await?;
     Ok(Fill {
-        now: instant(&info.ts)?,
+        now: info.now()?,
         first: info.first(),
         last,
         messages: info.state.messages,
@@ -253,9 +262,9 @@ async fn burials(core: &Core) -> Result<Option<(u64, StageName)>, BusError> {
 }
 
 /// Messages are stored in the order of their times, so that halving finds the first that is young enough.
-async fn first_within(core: &Core, age: Duration) -> Result<u64, BusError> {
+pub(super) async fn first_within(core: &Core, age: Duration) -> Result<u64, BusError> {
     let info = StreamInfo::ask(core, core.names.events()).await?;
-    let (now, all) = (instant(&info.ts)?, core.settings.namespace.all_events());
+    let (now, all) = (info.now()?, core.settings.namespace.all_events());
     let (mut low, mut high) = (info.first(), info.state.last_seq + 1);
     while low < high {
         let middle = low + (high - low) / 2;
@@ -269,7 +278,7 @@ async fn first_within(core: &Core, age: Duration) -> Result<u64, BusError> {
     Ok(low)
 }
 
-fn instant(text: &str) -> Result<Timestamp, BusError> {
+pub(super) fn instant(text: &str) -> Result<Timestamp, BusError> {
     let parsed = OffsetDateTime::parse(text, &Rfc3339);
     parsed.map(Timestamp::from).map_err(|_| unavailable("reading the server's clock"))
 }

@@ -112,6 +112,10 @@ fn worker(ns: &Namespace, names: &Names) -> Vec<String> {
         format!("$JS.API.STREAM.INFO.{}", names.meta_stream()),
         format!("$O.{}.C.x", names.bodies()),
         format!("$O.{}.M.x", names.bodies()),
+        format!("$JS.API.DIRECT.GET.{}", names.bodies_stream()),
+        format!("$JS.API.STREAM.PURGE.{}", names.bodies_stream()),
+        format!("$JS.API.DIRECT.GET.{}", names.dead()),
+        format!("$JS.API.STREAM.MSG.GET.{}", names.dead()),
     ]);
     publish.extend(fetch(names));
     publish

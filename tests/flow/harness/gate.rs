@@ -17,7 +17,7 @@ use throughline_actors::ports::{
         Receipt, Settlement,
     },
     clock::Entropy,
-    log::{Fill, Log, Purge},
+    log::{Fill, Log, Purge, Released},
     memory::{
         bus::MemoryBus,
         model::ScriptedModels,
@@ -344,6 +344,9 @@ impl Log for Gate {
             self.bus.purge(purge).await
         };
         self.pass(Op::Purge, purge.before.to_string(), no_bus, purged).await
+    }
+    async fn release_bodies(&self, bytes: u64) -> Result<Released, BusError> {
+        self.pass(Op::Purge, String::new(), no_bus, self.bus.release_bodies(bytes)).await
     }
 }
 

@@ -76,6 +76,8 @@ struct State {
     offline: bool,
     /// What the log may take, in bytes; no limit if unset.
     max_bytes: Option<u64>,
+    /// Large bodies, if there is a limit to what they may take.
+    bodies: Option<fill::LargeBodies>,
     /// What was removed last, and how many purges there were.
     purged: Option<Purge>,
     purges: usize,
@@ -344,8 +346,12 @@ impl Bus for MemoryBus {
                 Published::Already
             } else if state.is_full(body.len()) {
                 return Err(BusError::Full("maximum bytes exceeded".to_owned()));
+            } else if state.lacks_room_for_body(body.len()) {
+                return Err(BusError::BodiesFull("maximum bytes exceeded".to_owned()));
             } else {
+                let bytes = body.len();
                 state.log.append(subject, headers, body, now);
+                state.keep_body(bytes);
                 Published::New
             };
             if fault.is_some() { Err(unavailable("publishing")) } else { Ok(published) }

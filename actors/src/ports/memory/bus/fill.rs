@@ -8,13 +8,46 @@ use throughline_schemas::StageName;
 use super::{MemoryBus, State, Stored, inbox::wants, unavailable};
 use crate::ports::{
     bus::BusError,
-    log::{Fill, Log, Purge},
+    log::{BODIES, Fill, Log, Purge, Released, Room},
 };
 
 impl State {
     /// Whether a message of this size does not fit any more.
     pub(super) fn is_full(&self, bytes: usize) -> bool {
         self.max_bytes.is_some_and(|max| size(self.log.all()) + bytes as u64 > max)
+    }
+}
+
+/// The fake keeps no body apart. Where the store of bodies has a limit, messages from this size on count as if it did.
+const LARGE_BYTES: usize = 64 * 1024;
+
+/// A store of large bodies: the sequence of the message that names each, and its size.
+#[derive(Debug)]
+pub(super) struct LargeBodies {
+    max_bytes: u64,
+    kept: Vec<(u64, u64)>,
+}
+
+impl LargeBodies {
+    fn bytes(&self) -> u64 {
+        self.kept.iter().map(|(_, bytes)| bytes).sum()
+    }
+}
+
+impl State {
+    /// Whether a body of this size does not fit beside the others any more.
+    pub(super) fn lacks_room_for_body(&self, bytes: usize) -> bool {
+        self.bodies
+            .as_ref()
+            .is_some_and(|bodies| bytes >= LARGE_BYTES && bodies.bytes() + bytes as u64 > bodies.max_bytes)
+    }
+
+    /// What the message that was stored last has for a body.
+    pub(super) fn keep_body(&mut self, bytes: usize) {
+        let sequence = self.log.last();
+        if let Some(bodies) = self.bodies.as_mut().filter(|_| bytes >= LARGE_BYTES) {
+            bodies.kept.push((sequence, bytes as u64));
+        }
     }
 }
 
@@ -27,6 +60,11 @@ impl MemoryBus {
     /// Limits what the log may take, in bytes; then publishing fails, as the real one's does.
     pub fn limit(&self, max_bytes: u64) {
         self.shared.lock().max_bytes = Some(max_bytes);
+    }
+
+    /// Limits what large bodies may take, in bytes.
+    pub fn limit_bodies(&self, max_bytes: u64) {
+        self.shared.lock().bodies = Some(LargeBodies { max_bytes, kept: Vec::new() });
     }
 
     /// Whether an input of this size would be refused.
@@ -67,7 +105,15 @@ impl Log for MemoryBus {
             bytes: size(messages),
             max_bytes: state.max_bytes,
             needed: needed.min_by_key(|(sequence, _)| *sequence),
-            others: Vec::new(),
+            others: state
+                .bodies
+                .iter()
+                .map(|bodies| Room {
+                    holds: BODIES,
+                    bytes: bodies.bytes(),
+                    max_bytes: Some(bodies.max_bytes),
+                })
+                .collect(),
         })
     }
 
@@ -98,5 +144,29 @@ impl Log for MemoryBus {
         };
         self.shared.changed();
         Ok(removed)
+    }
+    async fn release_bodies(&self, bytes: u64) -> Result<Released, BusError> {
+        let mut state = self.shared.lock();
+        if state.offline {
+            return Err(unavailable("removing large bodies"));
+        }
+        let first = state.log.all().first().map_or(u64::MAX, |message| message.sequence);
+        let mut released = Released::default();
+        let Some(bodies) = &mut state.bodies else { return Ok(released) };
+        let mut seen = 0;
+        bodies.kept.retain(|(sequence, size)| {
+            if seen >= bytes {
+                return true;
+            }
+            seen += size;
+            if *sequence >= first {
+                released.needs_log_from = Some(sequence + 1);
+                return true;
+            }
+            released.bodies += 1;
+            released.bytes += size;
+            false
+        });
+        Ok(released)
     }
 }

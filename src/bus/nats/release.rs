@@ -1,0 +1,247 @@
+//! Removing large bodies that nothing names any more.
+//!
+//! A body is stored before the event that names it, and again whenever it is older than a moment (`claim_check.rs`). So what
+//! was stored well before the log begins is named by nothing in the log, and what was stored just before can only be named
+//! by the log's beginning, which is read. Besides that only dead letters may name a body.
+
+use std::{collections::HashSet, time::Duration};
+
+use futures_util::future::try_join_all;
+use serde::{Deserialize, de::IgnoredAny};
+use throughline_actors::ports::{bus::BusError, log::Released};
+use throughline_schemas::Timestamp;
+
+use super::{
+    Core, StoredEvent, batch,
+    claim_check::{self, STORED_BEFORE},
+    error::unavailable,
+    headers, raw,
+    retention::{StreamInfo, instant},
+};
+
+/// Bodies that are removed by one call.
+const MOST_AT_ONCE: usize = 2_000;
+/// Bodies that are removed at the same time.
+const SIDE_BY_SIDE: usize = 8;
+/// Messages that are read at once.
+const READ_AT_ONCE: u64 = 256;
+/// Batches of messages at the beginning of the log that are read.
+const MOST_BATCHES: usize = 80;
+/// What the name of a body and its description take besides its bytes.
+const DESCRIPTION_BYTES: u64 = 512;
+
+/// A body, as its bucket describes it (ADR-20).
+#[derive(Deserialize)]
+struct Description {
+    name: String,
+    nuid: String,
+    #[serde(default)]
+    size: u64,
+    #[serde(default)]
+    deleted: bool,
+}
+
+/// See [`throughline_actors::ports::log::Log::release_bodies`].
+pub(super) async fn release(core: &Core, bytes: u64) -> Result<Released, BusError> {
+    let log = Beginning::read(core).await?;
+    let kept = named_by_dead_letters(core).await?;
+    let found = walk(core, &log, &kept, bytes).await?;
+    for some in found.free.chunks(SIDE_BY_SIDE) {
+        try_join_all(some.iter().map(|body| remove(core, body))).await?;
+    }
+    let needs_log_from = match found.needs_log_after {
+        Some(at) => Some(first_stored_after(core, at).await?),
+        None => None,
+    };
+    Ok(Released {
+        bodies: found.free.len() as u64,
+        bytes: found.free.iter().map(|body| body.size).sum(),
+        needs_log_from,
+    })
+}
+
+struct Found {
+    free: Vec<Description>,
+    /// The log may begin with what was stored later than this, if as much as was asked for is to go.
+    needs_log_after: Option<Timestamp>,
+}
+
+/// Goes through the bodies, the oldest first, until there is enough.
+async fn walk(core: &Core, log: &Beginning, kept: &HashSet<String>, bytes: u64) -> Result<Found, BusError> {
+    let descriptions = format!("$O.{}.M.>", core.names.bodies());
+    let stream = core.names.bodies_stream();
+    let (mut free, mut seen, mut next) = (Vec::new(), 0, 1);
+    loop {
+        let batch = batch::messages_of(core, &stream, next, &descriptions, READ_AT_ONCE).await?;
+        let Some(last) = batch.messages.last() else { return Ok(Found { free, needs_log_after: None }) };
+        next = last.sequence + 1;
+        for message in &batch.messages {
+            // What is no description is no body of ours.
+            let Ok(body) = serde_json::from_slice::<Description>(&message.body) else { continue };
+            if body.deleted || kept.contains(&body.name) || !claim_check::is_name(&body.name) {
+                continue;
+            }
+            seen += body.size + DESCRIPTION_BYTES;
+            let is_free = !log.may_name(&body.name, message.stored_at);
+            if is_free {
+                free.push(body);
+            }
+            if seen >= bytes || free.len() >= MOST_AT_ONCE {
+                let needs_log_after = (!is_free).then_some(message.stored_at);
+                return Ok(Found { free, needs_log_after });
+            }
+        }
+    }
+}
+
+/// Where the log begins.
+struct Beginning {
+    /// By the server's clock.
+    now: Timestamp,
+    /// When its first message was stored; now, if there is none.
+    stored_at: Timestamp,
+    /// The bodies that are named by what was stored within [`STORED_BEFORE`] from then on; `None`: that is too much to read.
+    names: Option<HashSet<String>>,
+}
+
+impl Beginning {
+    async fn read(core: &Core) -> Result<Self, BusError> {
+        // Before the message: what is stored meanwhile is later.
+        let now = StreamInfo::ask(core, core.names.events()).await?.now()?;
+        let all = core.settings.namespace.all_events();
+        let Some(first) = raw::message_from(core, 1, &all).await? else {
+            return Ok(Self { now, stored_at: now, names: Some(HashSet::new()) });
+        };
+        let stored_at = instant(&first.time)?;
+        let until = after(stored_at, STORED_BEFORE);
+        let (mut names, mut next) = (HashSet::new(), first.seq);
+        for _ in 0..MOST_BATCHES {
+            let batch = batch::messages_from(core, next, &all, READ_AT_ONCE).await?;
+            let young = batch.messages.iter().take_while(|message| message.stored_at <= until);
+            names.extend(young.flat_map(names_of));
+            match batch.messages.last() {
+                Some(last) if last.stored_at <= until => next = last.sequence + 1,
+                // What a replica does not have yet is younger than a body that has been stored for so long.
+                Some(_) | None => return Ok(Self { now, stored_at, names: Some(names) }),
+            }
+        }
+        Ok(Self { now, stored_at, names: None })
+    }
+
+    /// Whether a message of the log, or one that is about to be published, may name a body that was stored at this time.
+    fn may_name(&self, body: &str, stored_at: Timestamp) -> bool {
+        let latest = after(stored_at, STORED_BEFORE);
+        let is_named = || self.names.as_ref().is_none_or(|names| names.contains(body));
+        latest >= self.now || stored_at >= self.stored_at || latest >= self.stored_at && is_named()
+    }
+}
+
+/// The bodies of dead letters, and of the events that were buried.
+async fn named_by_dead_letters(core: &Core) -> Result<HashSet<String>, BusError> {
+    let (dead, all) = (core.names.dead(), core.settings.namespace.all_dead());
+    let last = StreamInfo::ask(core, dead).await?.state.last_seq;
+    let (mut named, mut next) = (HashSet::new(), 1);
+    loop {
+        let batch = batch::messages_of(core, dead, next, &all, READ_AT_ONCE).await?;
+        let Some(read) = batch.messages.last().map(|message| message.sequence) else { break };
+        next = read + 1;
+        named.extend(batch.messages.iter().flat_map(names_of));
+    }
+    // A replica that is behind does not know the latest letters. Their bodies are young, but that is its clock's word.
+    if next <= last
+        && raw::message_in(core, dead, format!(r#"{{"seq":{next},"next_by_subj":"{all}"}}"#)).await?.is_some()
+    {
+        return Err(unavailable("reading dead letters: a replica does not have all of them"));
+    }
+    Ok(named)
+}
+
+fn names_of(letter: &StoredEvent) -> impl Iterator<Item = String> + '_ {
+    let kept = headers::kept_name(headers::BODY);
+    let is_name =
+        move |name: &str| name.eq_ignore_ascii_case(headers::BODY) || name.eq_ignore_ascii_case(&kept);
+    letter
+        .headers
+        .iter()
+        .filter(move |(name, value)| is_name(name) && claim_check::is_name(value))
+        .map(|(_, value)| value.clone())
+}
+
+/// Its description first: without it the body is stored again when it is needed, and its pieces are found by nobody. The
+/// other way round a description would promise what is not there.
+async fn remove(core: &Core, body: &Description) -> Result<(), BusError> {
+    let bucket = core.names.bodies();
+    for subject in [format!("$O.{bucket}.M.{}", encoded(&body.name)), format!("$O.{bucket}.C.{}", body.nuid)]
+    {
+        let address = format!("$JS.API.STREAM.PURGE.{}", core.names.bodies_stream());
+        let request = serde_json::json!({ "filter": subject }).to_string();
+        raw::ask::<IgnoredAny>(core, address, request.into()).await?;
+    }
+    Ok(())
+}
+
+/// Sequence of the first message of the log that was stored later than this.
+async fn first_stored_after(core: &Core, at: Timestamp) -> Result<u64, BusError> {
+    let now = StreamInfo::ask(core, core.names.events()).await?.now()?;
+    super::retention::first_within(core, Duration::from_millis(now.ms_since(at))).await
+}
+
+fn after(at: Timestamp, time: Duration) -> Timestamp {
+    let ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    Timestamp::from_unix_ms(at.unix_ms().saturating_add(ms))
+}
+
+/// A name as it stands in a subject: URL-safe base64 with padding (ADR-20).
+fn encoded(name: &str) -> String {
+    use base64::{Engine, engine::general_purpose::URL_SAFE};
+    URL_SAFE.encode(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_named_stays() {
+        let at = |s: i64| Timestamp::from_unix_ms(s * 1_000);
+        let log = |names: Option<&[&str]>| Beginning {
+            now: at(1_000),
+            stored_at: at(900),
+            names: names.map(|names| names.iter().map(|&name| name.to_owned()).collect()),
+        };
+        let read = log(Some(&["named"]));
+        assert!(!read.may_name("old", at(859)), "long before the log begins");
+        assert!(!read.may_name("other", at(890)), "the beginning of the log does not name it");
+        assert!(read.may_name("named", at(890)));
+        assert!(read.may_name("other", at(900)), "what follows has not been read");
+        assert!(log(None).may_name("other", at(890)), "too much to read");
+        assert!(!log(None).may_name("old", at(859)));
+        let empty = Beginning { now: at(1_000), stored_at: at(1_000), names: Some(HashSet::new()) };
+        assert!(empty.may_name("new", at(970)), "its event may be on the way");
+        assert!(!empty.may_name("old", at(950)));
+    }
+
+    #[test]
+    fn a_letter_names_its_body_and_that_of_what_was_buried() {
+        let (own, kept, other) = ("a".repeat(64), "b".repeat(64), "c".repeat(64));
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let letter = StoredEvent {
+            sequence: 1,
+            subject: String::new(),
+            stored_at: Timestamp::from_unix_ms(0),
+            headers: vec![
+                header(headers::BODY, &own),
+                header(&headers::kept_name(headers::BODY), &kept),
+                header("X-Body", &other),
+                header(headers::BODY, "no name"),
+            ],
+            body: bytes::Bytes::new(),
+        };
+        assert_eq!(names_of(&letter).collect::<Vec<_>>(), [own, kept]);
+    }
+
+    #[test]
+    fn names_in_subjects_are_those_of_other_clients() {
+        assert_eq!(encoded("0f?>"), "MGY_Pg==");
+    }
+}
