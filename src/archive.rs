@@ -1,17 +1,30 @@
-//! Archives: parts of the log that were written to files before retention removed them. Each is a recording
+//! Archives: parts of the log that were written elsewhere before retention removed them. Each is a recording
 //! (`throughline_schemas::recording`), so that `replay --file` and `record show` read it.
 //!
 //! An archive has its name only when it is whole: it is written beside it, synced, read back and compared, and renamed. A
 //! process that dies in between leaves a file under another name, which is removed later; one that dies between archiving
 //! and removing finds the archive again and takes it as it is.
 
+mod bucket;
 mod folder;
+mod part;
 mod verify;
 
+use throughline_actors::ports::archive::ArchiveError;
+
+pub use bucket::Bucket;
 pub use folder::Folder;
 
 /// Every archive ends like this.
 const EXTENSION: &str = ".jsonl.gz";
+
+fn failed(
+    name: &str,
+    what: &str,
+    error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> ArchiveError {
+    ArchiveError::Failed { name: name.to_owned(), reason: what.to_owned(), source: Some(error.into()) }
+}
 
 /// `{namespace}-{first}-{last}.jsonl.gz`: the sequences that it covers, both included.
 fn file_name(namespace: &str, first: u64, before: u64) -> String {
@@ -19,7 +32,7 @@ fn file_name(namespace: &str, first: u64, before: u64) -> String {
 }
 
 /// The sequences in the name of an archive of this namespace: the first, and the one behind the last.
-fn range_of(name: &str, namespace: &str) -> Option<(u64, u64)> {
+pub(crate) fn range_of(name: &str, namespace: &str) -> Option<(u64, u64)> {
     let rest = name.strip_prefix(namespace)?.strip_prefix('-')?.strip_suffix(EXTENSION)?;
     let (first, last) = rest.split_once('-')?;
     Some((first.parse().ok()?, last.parse::<u64>().ok()?.checked_add(1)?))

@@ -7,7 +7,7 @@ use throughline_schemas::recording::{FORMAT, Header, Prompt, VERSION};
 
 use super::{PromptFileError, load_prompt, prompt_sources};
 use crate::{
-    archive::Folder,
+    archive::{Bucket, Folder},
     bus::nats::NatsBus,
     config::{ArchivePlace, Config},
 };
@@ -24,6 +24,10 @@ pub(super) fn archive(
             let header = recording_header(config, clock.as_ref())?;
             let folder = Folder::new(Arc::clone(bus), Arc::clone(clock), folder.clone(), header);
             Ok(Some(Arc::new(folder)))
+        }
+        ArchivePlace::Bucket(name) => {
+            let header = recording_header(config, clock.as_ref())?;
+            Ok(Some(Arc::new(Bucket::new(Arc::clone(bus), Arc::clone(clock), name.clone(), header))))
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Archives in a folder.
 
 use std::{
-    collections::HashSet,
     fs::File,
     io,
     path::{Path, PathBuf},
@@ -14,19 +13,16 @@ use throughline_actors::ports::{
     archive::{Archive, ArchiveError, Archived},
     clock::Clock,
 };
-use throughline_schemas::{Timestamp, WorkflowId, recording::Header};
+use throughline_schemas::{Timestamp, recording::Header};
 
-use super::{file_name, range_of, verify::verify};
-use crate::{
-    bus::nats::{NatsBus, StoredEvent},
-    replay::{
-        history::workflow_of,
-        recording::{RecordingError, Writer},
-    },
+use super::{
+    failed, file_name,
+    part::{self, Making, blocking},
+    range_of,
+    verify::verify,
 };
+use crate::bus::nats::NatsBus;
 
-/// What a file is called while it is written.
-const PART: &str = ".part-";
 /// Files that were being written this long ago were left by a process that died.
 const ABANDONED_MS: u64 = 24 * 3_600_000;
 
@@ -43,62 +39,6 @@ impl Folder {
     pub fn new(bus: Arc<NatsBus>, clock: Arc<dyn Clock>, place: PathBuf, header: Header) -> Self {
         Self { bus, clock, place, header }
     }
-
-    fn failed(
-        name: &str,
-        what: &str,
-        error: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> ArchiveError {
-        ArchiveError::Failed { name: name.to_owned(), reason: what.to_owned(), source: Some(error.into()) }
-    }
-
-    async fn write(&self, name: &str, path: &Path, first: u64, before: u64) -> Result<u64, ArchiveError> {
-        let header = Header {
-            created_at: self.clock.now(),
-            selection: format!(
-                "messages {first} to {}, removed from the log by retention",
-                before.saturating_sub(1)
-            ),
-            ..self.header.clone()
-        };
-        let folder = self.place.clone();
-        let mut part = blocking(move || Part::create(&folder, &header)).await.map_err(|error| {
-            Self::failed(name, "the file cannot be made; see to the folder in retention.archive", error)
-        })?;
-        let mut next = first;
-        let mut messages = 0;
-        while let Some(batch) = self.next(name, next, before).await? {
-            next = batch.next;
-            messages += batch.messages.len() as u64;
-            let written = blocking(move || part.write(batch.messages)).await;
-            part = written
-                .map_err(|error| Self::failed(name, "it cannot be written; make room on its disk", error))?;
-        }
-        let target = path.to_owned();
-        let found = blocking(move || part.finish(&target, first, before)).await;
-        let found = found.map_err(|error| Self::failed(name, "it cannot be finished", error))?;
-        match found {
-            Finished::Ours(found) if found != messages => {
-                let reason = format!("{messages} messages were written and {found} were read back");
-                Err(ArchiveError::NotVerified { name: name.to_owned(), reason })
-            }
-            Finished::Ours(found) | Finished::Anothers(found) => Ok(found),
-        }
-    }
-
-    async fn next(&self, name: &str, next: u64, before: u64) -> Result<Option<Batch>, ArchiveError> {
-        if next >= before {
-            return Ok(None);
-        }
-        let read = self.bus.stored_from(next, before).await;
-        let messages = read.map_err(|error| Self::failed(name, "the log cannot be read", error))?;
-        Ok(messages.last().map(|last| last.sequence + 1).map(|next| Batch { messages, next }))
-    }
-}
-
-struct Batch {
-    messages: Vec<StoredEvent>,
-    next: u64,
 }
 
 #[async_trait]
@@ -116,9 +56,19 @@ impl Archive for Folder {
                 tracing::warn!(archive = name, %why, "an archive is not whole, though it has its name; it is written again");
             }
             Ok(None) => {}
-            Err(error) => return Err(Self::failed(&name, "the folder cannot be read", error)),
+            Err(error) => return Err(failed(&name, "the folder cannot be read", error)),
         }
-        let messages = self.write(&name, &path, first, before).await?;
+        let making = Making {
+            bus: &self.bus,
+            clock: self.clock.as_ref(),
+            header: &self.header,
+            name: &name,
+            range: (first, before),
+        };
+        let (file, messages) = making.write(&self.place).await?;
+        let target = path.clone();
+        let named = blocking(move || give_name(file, messages, &target, (first, before))).await;
+        let messages = named.map_err(|error| failed(&name, "it cannot be finished", error))?;
         Ok(Archived { name: path.display().to_string(), messages })
     }
 
@@ -128,73 +78,39 @@ impl Archive for Folder {
             self.clock.now().unix_ms().saturating_sub(i64::try_from(ABANDONED_MS).unwrap_or(i64::MAX)),
         );
         let removed = blocking(move || remove_old(&folder, &namespace, written_before, abandoned)).await;
-        removed.map_err(|error| Self::failed("", "old archives cannot be removed", error))
+        removed.map_err(|error| failed("", "old archives cannot be removed", error))
     }
 }
 
-/// A file in the making.
-struct Part {
-    writer: Writer<NamedTempFile>,
-    workflows: HashSet<WorkflowId>,
-}
-
-impl Part {
-    fn create(folder: &Path, header: &Header) -> Result<Self, RecordingError> {
-        std::fs::create_dir_all(folder)?;
-        let prefix = format!("{PART}{}-", header.namespace);
-        let file = tempfile::Builder::new().prefix(&prefix).tempfile_in(folder)?;
-        Ok(Self { writer: Writer::new(file, header)?, workflows: HashSet::new() })
-    }
-
-    fn write(mut self, messages: Vec<StoredEvent>) -> Result<Self, RecordingError> {
-        for message in messages {
-            self.workflows.extend(workflow_of(&message));
-            self.writer.message(message)?;
+/// Gives a file its name, unless a whole archive has it. How many messages are in the one that has the name then.
+///
+/// Two processes may archive the same messages at the same time. The one that is first removes them from the log, while
+/// the other one still reads: what that one writes is whole in itself and lacks them, and must not take the name.
+fn give_name(
+    file: NamedTempFile,
+    messages: u64,
+    target: &Path,
+    (first, before): (u64, u64),
+) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
+    if let Err(taken) = file.persist_noclobber(target) {
+        if taken.error.kind() != io::ErrorKind::AlreadyExists {
+            return Err(taken.into());
         }
-        Ok(self)
-    }
-
-    /// Makes it safe, reads it back, and gives it its name, unless a whole archive has it.
-    ///
-    /// Two processes may archive the same messages at the same time. The one that is first removes them from the log, while
-    /// the other one still reads: what that one writes is whole in itself and lacks them, and must not take the name.
-    fn finish(
-        self,
-        target: &Path,
-        first: u64,
-        before: u64,
-    ) -> Result<Finished, Box<dyn std::error::Error + Send + Sync>> {
-        let (file, _) = self.writer.finish_with(self.workflows.len() as u64)?;
-        file.as_file().sync_all()?;
-        let messages = verify(file.path(), first, before)?;
-        if let Err(taken) = file.persist_noclobber(target) {
-            if taken.error.kind() != io::ErrorKind::AlreadyExists {
-                return Err(taken.into());
-            }
-            if let Ok(messages) = verify(target, first, before) {
-                return Ok(Finished::Anothers(messages));
-            }
-            taken.file.persist(target)?;
+        if let Ok(messages) = verify(target, first, before) {
+            return Ok(messages);
         }
-        if let Some(folder) = target.parent() {
-            // The name is safe, too.
-            File::open(folder)?.sync_all()?;
-        }
-        Ok(Finished::Ours(messages))
+        taken.file.persist(target)?;
     }
-}
-
-/// Whose archive has the name now, and how many messages are in it.
-#[derive(Debug, PartialEq, Eq)]
-enum Finished {
-    Ours(u64),
-    /// That of a process that archived the same messages and was quicker.
-    Anothers(u64),
+    if let Some(folder) = target.parent() {
+        // The name is safe, too.
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(messages)
 }
 
 /// Removes archives of a namespace that were written before an instant, and what processes that died left behind.
 fn remove_old(folder: &Path, namespace: &str, before: Timestamp, abandoned: Timestamp) -> io::Result<u64> {
-    let part = format!("{PART}{namespace}-");
+    let part = part::prefix(namespace);
     let mut removed = 0;
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -219,26 +135,13 @@ fn remove_old(folder: &Path, namespace: &str, before: Timestamp, abandoned: Time
     Ok(removed)
 }
 
-/// Files and compression do not belong on a thread that others wait for.
-async fn blocking<T, E>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, Box<dyn std::error::Error + Send + Sync>>
-where
-    T: Send + 'static,
-    E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static,
-{
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(Into::into),
-        Err(error) => Err(error.into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use throughline_schemas::recording::{FORMAT, Prompt, VERSION};
 
-    use super::*;
+    use super::{super::part::Part, *};
+    use crate::bus::nats::StoredEvent;
 
     fn header() -> Header {
         Header {
@@ -259,7 +162,7 @@ mod tests {
         }
     }
 
-    fn part(folder: &Path, sequences: std::ops::Range<u64>) -> Part {
+    fn part(folder: &Path, sequences: std::ops::Range<u64>) -> (NamedTempFile, u64) {
         let message = |sequence| StoredEvent {
             sequence,
             subject: "shop.v1.user_input_received".to_owned(),
@@ -267,20 +170,23 @@ mod tests {
             headers: Vec::new(),
             body: bytes::Bytes::from_static(b"{}"),
         };
-        Part::create(folder, &header()).unwrap().write(sequences.map(message).collect()).unwrap()
+        let part = Part::create(folder, &header()).unwrap();
+        part.write(sequences.map(message).collect()).unwrap().finish(1, 9).unwrap()
     }
 
     #[test]
-    fn whoever_is_slower_and_misses_what_was_removed_meanwhile_does_not_take_the_name() {
+    fn the_slower_of_two_which_lacks_what_was_removed_meanwhile_does_not_take_the_name() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join(file_name("shop", 1, 9));
+        let name = |(file, messages)| give_name(file, messages, &target, (1, 9)).unwrap();
         let (slow, quick) = (part(folder.path(), 5..9), part(folder.path(), 1..9));
-        assert_eq!(quick.finish(&target, 1, 9).unwrap(), Finished::Ours(8));
-        assert_eq!(slow.finish(&target, 1, 9).unwrap(), Finished::Anothers(8));
+        assert_eq!((slow.1, quick.1), (4, 8));
+        assert_eq!(name(quick), 8);
+        assert_eq!(name(slow), 8);
         assert_eq!(verify(&target, 1, 9).unwrap(), 8);
         // What is not whole is worth nothing.
         std::fs::write(&target, "cut").unwrap();
-        assert_eq!(part(folder.path(), 1..9).finish(&target, 1, 9).unwrap(), Finished::Ours(8));
+        assert_eq!(name(part(folder.path(), 1..9)), 8);
         assert_eq!(verify(&target, 1, 9).unwrap(), 8);
     }
 }

@@ -3,6 +3,7 @@
 //! One limits-retention stream per namespace is the log; one durable pull consumer per stage is that stage's
 //! cursor. [`topology::setup`] creates them, everything else only binds to them.
 
+mod archive_bucket;
 mod batch;
 mod bury;
 mod claim_check;
@@ -19,6 +20,7 @@ mod import;
 mod live;
 mod lookup;
 mod names;
+mod objects;
 mod probe;
 mod publish;
 mod pull;
@@ -46,6 +48,7 @@ use throughline_schemas::{
     Event, EventType, Namespace, SessionId, StageName, Subject, Timestamp, WorkflowId,
 };
 
+pub use archive_bucket::{ArchiveBucket, InBucket};
 pub use connection::{MIN_SERVER, ServerFacts};
 pub use deployment::Deployment;
 pub use error::ConnectError;

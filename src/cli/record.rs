@@ -1,5 +1,6 @@
 //! `throughline record`: past workflows as a file.
 
+mod archives;
 mod export;
 mod import;
 mod show;
@@ -39,6 +40,13 @@ Reads the whole file. Exit 1 if it is not whole or was changed.
 
   throughline record show bug.jsonl.gz";
 
+const ARCHIVES_HELP: &str = "\
+Archives are where retention.archive says, a folder or a bucket of the NATS server. Each is a recording.
+
+  throughline record archives
+  throughline record archives --fetch throughline-1-4096.jsonl.gz
+  throughline replay verify --file throughline-1-4096.jsonl.gz";
+
 /// `throughline record ...`
 #[derive(Debug, Clone, Subcommand)]
 pub(super) enum RecordCommand {
@@ -48,6 +56,8 @@ pub(super) enum RecordCommand {
     Import(ImportArgs),
     /// Say what is in a file, and whether it is whole
     Show(ShowArgs),
+    /// List what retention has archived, or fetch one of it
+    Archives(ArchivesArgs),
 }
 
 /// `throughline record export`
@@ -88,11 +98,24 @@ pub(super) struct ShowArgs {
     json: bool,
 }
 
+/// `throughline record archives`
+#[derive(Debug, Clone, Args)]
+#[command(after_help = ARCHIVES_HELP)]
+pub(super) struct ArchivesArgs {
+    /// Copy this archive to a file, and say whether it is whole
+    #[arg(long, value_name = "NAME")]
+    fetch: Option<String>,
+    /// The file [default: NAME in this folder]
+    #[arg(long, value_name = "FILE", requires = "fetch")]
+    out: Option<PathBuf>,
+}
+
 pub(super) async fn run(command: &RecordCommand, config: &Config, env: &Env) -> Result<(), Failure> {
     match command {
         RecordCommand::Export(args) => export::run(args, config, env).await,
         RecordCommand::Import(args) => import::run(args, config, env).await,
         RecordCommand::Show(args) => show::run(args),
+        RecordCommand::Archives(args) => archives::run(args, config, env).await,
     }
 }
 

@@ -7,7 +7,7 @@ use super::{Exit, Failure, SetupArgs, bus_error, output};
 use crate::{
     app::{connect_bus, database_url, open_store, stream_limits},
     bus::nats::{NatsBus, topology},
-    config::{Config, Env},
+    config::{ArchivePlace, Config, Env},
     identity::{Verdict, adopt, compare, decide, place},
     storage::{Peeked, peek},
 };
@@ -20,6 +20,14 @@ pub(super) async fn run(args: &SetupArgs, config: &Config, env: &Env) -> Result<
     let report =
         topology::setup(&bus, &stream_limits(config)).await.map_err(|error| bus_error::failure(&error))?;
     output::line(report.to_string().trim_end())?;
+    if let ArchivePlace::Bucket(name) = &config.retention.archive {
+        let made = bus.create_archive_bucket(name, config.nats.replicas).await;
+        let made = made.map_err(|error| bus_error::failure(&error))?;
+        output::line(&format!(
+            "{} the bucket {name} for archives",
+            if made { "created" } else { "unchanged" }
+        ))?;
+    }
     if args.adopt_database { adopt_database(config, env, &bus).await } else { look(config, env, &bus).await }
 }
 

@@ -21,6 +21,8 @@ pub enum ArchivePlace {
     Off,
     /// Files in a folder.
     File(PathBuf),
+    /// Objects in a bucket of the NATS server.
+    Bucket(String),
 }
 
 impl Field for ArchivePlace {
@@ -29,9 +31,13 @@ impl Field for ArchivePlace {
         match text.split_once(':') {
             None if text == "off" => Ok(Self::Off),
             Some(("file", folder)) if !folder.is_empty() => Ok(Self::File(PathBuf::from(folder))),
-            Some(_) | None => {
-                Err(format!("{text:?} is no place for archives; write \"off\" or \"file:FOLDER\""))
+            Some(("bucket", name)) if is_bucket(name) => Ok(Self::Bucket(name.to_owned())),
+            Some(("bucket", name)) => {
+                Err(format!("{name:?} is no name of a bucket; use letters, digits, \"-\" and \"_\""))
             }
+            Some(_) | None => Err(format!(
+                "{text:?} is no place for archives; write \"off\", \"file:FOLDER\" or \"bucket:NAME\""
+            )),
         }
     }
 
@@ -39,8 +45,13 @@ impl Field for ArchivePlace {
         toml::Value::String(match self {
             Self::Off => "off".to_owned(),
             Self::File(folder) => format!("file:{}", folder.display()),
+            Self::Bucket(name) => format!("bucket:{name}"),
         })
     }
+}
+
+fn is_bucket(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
 /// `[retention]`.

@@ -46,4 +46,5 @@ export NATS_SERVER_BIN THROUGHLINE_TEST_PYTHON CI=true
 export THROUGHLINE_CHAOS_SEED="$seed" THROUGHLINE_CHAOS_SESSIONS="$sessions" THROUGHLINE_CHAOS_PER_SECOND="$per_second"
 THROUGHLINE_CHAOS_TURNS="$(awk -v m="$minutes" -v r="$per_second" -v s="$sessions" 'BEGIN { t = int(m * 60 * r / s); print t < 1 ? 1 : t }')"
 export THROUGHLINE_CHAOS_TURNS
-exec cargo test --test live --locked -- --exact "chaos::$test" --nocapture
+# With the workspace, so that what the tests have built is used as it is.
+exec cargo test --workspace --test live --locked -- --exact "chaos::$test" --nocapture

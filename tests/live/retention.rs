@@ -256,6 +256,46 @@ async fn more_large_bodies_than_their_store_can_hold_go_through_it() {
     cluster.assert_workers_run();
 }
 
+/// Archives in a bucket of the server: the same, with whoever archives killed now and then.
+#[tokio::test]
+async fn what_is_removed_is_in_a_bucket_if_that_is_the_place() {
+    let mut cluster = Cluster::start(2, &settings("[retention]\narchive = \"bucket:past\"\n")).await;
+    let Some(cluster) = &mut cluster else { return };
+    for worker in &cluster.workers {
+        worker.until_ready().await;
+    }
+    let all = waves(cluster, true, async |cluster, published| {
+        if published % (WAVE * 6) == 0 {
+            cluster.workers.remove(0).kill();
+            cluster.add_worker();
+        }
+    })
+    .await;
+    assert_eq!(cluster.rows().len(), all.len());
+    let first = first_sequence(cluster).await;
+    assert!(first > 1_000, "nothing made room");
+    let run = async |arguments: &[&str]| {
+        let mut program = cluster.run("record", arguments);
+        let status = program.ended(WAVE_LIMIT).await;
+        assert!(status.success(), "{arguments:?}: {}", program.stderr());
+        program.stdout()
+    };
+    let listed = run(&["record", "archives"]).await;
+    let folder = cluster.dir().join("fetched");
+    std::fs::create_dir(&folder).unwrap();
+    for line in listed.lines() {
+        let name = line.split_whitespace().next().unwrap();
+        let out = folder.join(name);
+        run(&["record", "archives", "--fetch", name, "--out", out.to_str().unwrap()]).await;
+        run(&["record", "show", out.to_str().unwrap()]).await;
+    }
+    let held = archived(&folder);
+    let again =
+        cluster.workers.iter().map(|worker| worker.stderr().matches("resumed").count()).sum::<usize>();
+    let missing = (1..first).filter(|sequence| !held.contains_key(sequence)).count();
+    assert!(missing <= again, "{missing} messages were removed and are in no archive:\n{listed}");
+}
+
 /// A flood of what is no message: whatever it fills, it keeps nobody from their work.
 #[tokio::test]
 async fn rubbish_stops_nobody() {

@@ -69,6 +69,11 @@ pub(super) fn small_payload(core: &Core) -> Option<String> {
     })
 }
 
+/// In pieces of this size objects are stored on this server.
+pub(super) fn piece_bytes(core: &Core) -> usize {
+    fitting(PIECE_BYTES, core.connection.facts().max_payload)
+}
+
 /// What is left of a size where the server takes only `max_payload` bytes at once.
 fn fitting(size: usize, max_payload: usize) -> usize {
     // However small: the server says what it does not take.
@@ -115,7 +120,7 @@ impl Bodies {
             let began = Instant::now();
             // Pieces of what does not fit as a whole would be left behind.
             self.room(core, body.len()).await?;
-            let chunk_size = Some(fitting(PIECE_BYTES, core.connection.facts().max_payload));
+            let chunk_size = Some(piece_bytes(core));
             let metadata = ObjectMetadata { name: name.clone(), chunk_size, ..ObjectMetadata::default() };
             match store.put(metadata, &mut body.as_ref()).await {
                 Ok(_) => {

@@ -7,7 +7,6 @@
 use std::{collections::HashSet, time::Duration};
 
 use futures_util::future::try_join_all;
-use serde::{Deserialize, de::IgnoredAny};
 use throughline_actors::ports::{bus::BusError, log::Released};
 use throughline_schemas::Timestamp;
 
@@ -15,7 +14,9 @@ use super::{
     Core, StoredEvent, batch,
     claim_check::{self, STORED_BEFORE},
     error::unavailable,
-    headers, raw,
+    headers,
+    objects::{Object, Objects},
+    raw,
     retention::{StreamInfo, instant},
 };
 
@@ -30,24 +31,13 @@ const MOST_BATCHES: usize = 80;
 /// What the name of a body and its description take besides its bytes.
 const DESCRIPTION_BYTES: u64 = 512;
 
-/// A body, as its bucket describes it (ADR-20).
-#[derive(Deserialize)]
-struct Description {
-    name: String,
-    nuid: String,
-    #[serde(default)]
-    size: u64,
-    #[serde(default)]
-    deleted: bool,
-}
-
 /// See [`throughline_actors::ports::log::Log::release_bodies`].
 pub(super) async fn release(core: &Core, bytes: u64) -> Result<Released, BusError> {
     let log = Beginning::read(core).await?;
     let kept = named_by_dead_letters(core).await?;
     let found = walk(core, &log, &kept, bytes).await?;
     for some in found.free.chunks(SIDE_BY_SIDE) {
-        try_join_all(some.iter().map(|body| remove(core, body))).await?;
+        try_join_all(some.iter().map(|body| Objects::remove(core, core.names.bodies(), body))).await?;
     }
     let needs_log_from = match found.needs_log_after {
         Some(at) => Some(first_stored_after(core, at).await?),
@@ -55,43 +45,38 @@ pub(super) async fn release(core: &Core, bytes: u64) -> Result<Released, BusErro
     };
     Ok(Released {
         bodies: found.free.len() as u64,
-        bytes: found.free.iter().map(|body| body.size).sum(),
+        bytes: found.free.iter().map(|body| body.bytes).sum(),
         needs_log_from,
     })
 }
 
 struct Found {
-    free: Vec<Description>,
+    free: Vec<Object>,
     /// The log may begin with what was stored later than this, if as much as was asked for is to go.
     needs_log_after: Option<Timestamp>,
 }
 
 /// Goes through the bodies, the oldest first, until there is enough.
 async fn walk(core: &Core, log: &Beginning, kept: &HashSet<String>, bytes: u64) -> Result<Found, BusError> {
-    let descriptions = format!("$O.{}.M.>", core.names.bodies());
-    let stream = core.names.bodies_stream();
-    let (mut free, mut seen, mut next) = (Vec::new(), 0, 1);
-    loop {
-        let batch = batch::messages_of(core, &stream, next, &descriptions, READ_AT_ONCE).await?;
-        let Some(last) = batch.messages.last() else { return Ok(Found { free, needs_log_after: None }) };
-        next = last.sequence + 1;
-        for message in &batch.messages {
-            // What is no description is no body of ours.
-            let Ok(body) = serde_json::from_slice::<Description>(&message.body) else { continue };
-            if body.deleted || kept.contains(&body.name) || !claim_check::is_name(&body.name) {
+    let mut objects = Objects::of(core, core.names.bodies());
+    let (mut free, mut seen) = (Vec::new(), 0);
+    while let Some(page) = objects.page().await? {
+        for body in page {
+            if kept.contains(&body.name) || !claim_check::is_name(&body.name) {
                 continue;
             }
-            seen += body.size + DESCRIPTION_BYTES;
-            let is_free = !log.may_name(&body.name, message.stored_at);
+            seen += body.bytes + DESCRIPTION_BYTES;
+            let (stored_at, is_free) = (body.stored_at, !log.may_name(&body.name, body.stored_at));
             if is_free {
                 free.push(body);
             }
             if seen >= bytes || free.len() >= MOST_AT_ONCE {
-                let needs_log_after = (!is_free).then_some(message.stored_at);
+                let needs_log_after = (!is_free).then_some(stored_at);
                 return Ok(Found { free, needs_log_after });
             }
         }
     }
+    Ok(Found { free, needs_log_after: None })
 }
 
 /// Where the log begins.
@@ -167,19 +152,6 @@ fn names_of(letter: &StoredEvent) -> impl Iterator<Item = String> + '_ {
         .map(|(_, value)| value.clone())
 }
 
-/// Its description first: without it the body is stored again when it is needed, and its pieces are found by nobody. The
-/// other way round a description would promise what is not there.
-async fn remove(core: &Core, body: &Description) -> Result<(), BusError> {
-    let bucket = core.names.bodies();
-    for subject in [format!("$O.{bucket}.M.{}", encoded(&body.name)), format!("$O.{bucket}.C.{}", body.nuid)]
-    {
-        let address = format!("$JS.API.STREAM.PURGE.{}", core.names.bodies_stream());
-        let request = serde_json::json!({ "filter": subject }).to_string();
-        raw::ask::<IgnoredAny>(core, address, request.into()).await?;
-    }
-    Ok(())
-}
-
 /// Sequence of the first message of the log that was stored later than this.
 async fn first_stored_after(core: &Core, at: Timestamp) -> Result<u64, BusError> {
     let now = StreamInfo::ask(core, core.names.events()).await?.now()?;
@@ -189,12 +161,6 @@ async fn first_stored_after(core: &Core, at: Timestamp) -> Result<u64, BusError>
 fn after(at: Timestamp, time: Duration) -> Timestamp {
     let ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
     Timestamp::from_unix_ms(at.unix_ms().saturating_add(ms))
-}
-
-/// A name as it stands in a subject: URL-safe base64 with padding (ADR-20).
-fn encoded(name: &str) -> String {
-    use base64::{Engine, engine::general_purpose::URL_SAFE};
-    URL_SAFE.encode(name)
 }
 
 #[cfg(test)]
@@ -238,10 +204,5 @@ mod tests {
             body: bytes::Bytes::new(),
         };
         assert_eq!(names_of(&letter).collect::<Vec<_>>(), [own, kept]);
-    }
-
-    #[test]
-    fn names_in_subjects_are_those_of_other_clients() {
-        assert_eq!(encoded("0f?>"), "MGY_Pg==");
     }
 }

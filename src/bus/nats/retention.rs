@@ -261,6 +261,11 @@ async fn burials(core: &Core) -> Result<Option<(u64, StageName)>, BusError> {
     Ok(first)
 }
 
+/// Sequence of the first message, or of the next one.
+pub(super) async fn first(core: &Core) -> Result<u64, BusError> {
+    Ok(StreamInfo::ask(core, core.names.events()).await?.first())
+}
+
 /// Messages are stored in the order of their times, so that halving finds the first that is young enough.
 pub(super) async fn first_within(core: &Core, age: Duration) -> Result<u64, BusError> {
     let info = StreamInfo::ask(core, core.names.events()).await?;
