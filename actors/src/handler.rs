@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use async_trait::async_trait;
 use throughline_schemas::{
     DecodeError, Event, EventData, EventType, FailureCode, Meta, StageName, Subject, TraceParent,
-    WorkflowFailed, WorkflowId, decode,
+    WorkflowFailed, decode,
 };
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -25,6 +25,9 @@ use crate::{
     stages::input::again,
 };
 use std::sync::Arc;
+
+/// Between two looks at the database for hints about one workflow.
+const BETWEEN_HINTS: Duration = Duration::from_millis(250);
 
 /// What one stage does with one event. The engine around it decodes, retries the bus, publishes and settles.
 #[async_trait]
@@ -151,21 +154,10 @@ impl<S: Step> EventHandler<S> {
                 );
             }
             match earlier {
-                Ok(Earlier::Nothing) => {}
-                Ok(Earlier::Published) => return Outcome::Done,
-                Ok(Earlier::Failed) => return self.closer.finish(&event.meta, input_sequence(event)).await,
-                Ok(Earlier::Unsaid) => {
-                    let failed = match self.closer.reason(&event.meta.workflow_id, run.made).await {
-                        Ok(failed) => failed,
-                        Err(outcome) => return outcome,
-                    };
-                    return self.closer.fail(&event.meta, input_sequence(event), failed, traceparent).await;
-                }
-                Ok(Earlier::Saved(interaction)) => {
-                    if let Err(failed) = again::tell_saved(&self.closer, &event.meta, *interaction).await {
-                        return failed.outcome();
+                Ok(earlier) => {
+                    if let Some(outcome) = self.conclude(earlier, event, run).await {
+                        return outcome;
                     }
-                    return self.closer.finish(&event.meta, input_sequence(event)).await;
                 }
                 Err(outcome) => return outcome,
             }
@@ -176,8 +168,9 @@ impl<S: Step> EventHandler<S> {
         live::stage_begins(self.closer.bus.as_ref(), &event.meta.workflow_id, self.step.stage());
         let stepped = tokio::select! {
             biased;
-            // Its end has been told by whoever interrupted it.
-            () = self.interrupted(&event.meta.workflow_id) => return Outcome::Done,
+            earlier = self.interrupted(&event.meta) => {
+                return self.conclude(earlier, event, run).await.unwrap_or(Outcome::Done);
+            }
             stepped = self.step(event, run) => stepped,
         };
         let next = match stepped {
@@ -273,15 +266,52 @@ impl<S: Step> EventHandler<S> {
         Ok(Some(data))
     }
 
-    /// Completes when the work on a workflow is to stop. The last stage's is not stopped: the database decides what
-    /// becomes of an answer, and somebody must release the session's next turn.
-    async fn interrupted(&self, workflow: &WorkflowId) {
+    /// Completes when the turn of a workflow has ended meanwhile, by the word of the database; a hint only makes this ask.
+    /// The last stage's work is not stopped: the database decides what becomes of an answer, and somebody must release the
+    /// session's next turn.
+    async fn interrupted(&self, meta: &Meta) -> Earlier {
         match self.step.stage() {
             StageName::Persistence => std::future::pending().await,
-            StageName::Input | StageName::Context | StageName::External | StageName::Generation => {
-                self.closer.interruptions.of(workflow).await;
-            }
+            StageName::Input | StageName::Context | StageName::External | StageName::Generation => {}
         }
+        let mut heard = 0;
+        loop {
+            heard = self.closer.interruptions.of(&meta.workflow_id, heard).await;
+            match self.closer.runs(&meta.workflow_id).await {
+                Ok(false) => match self.earlier(meta).await {
+                    Ok(Earlier::Nothing) | Err(_) => {}
+                    Ok(earlier) => return earlier,
+                },
+                Ok(true) => {
+                    tracing::debug!(workflow = %meta.workflow_id, "somebody said that this turn was interrupted; it runs");
+                }
+                // The next hint, or the result's own fate, will tell.
+                Err(_) => {}
+            }
+            tokio::time::sleep(BETWEEN_HINTS).await;
+        }
+    }
+
+    /// Brings to its end what an earlier delivery, or whoever interrupted this one, has begun; `None` if there is nothing.
+    async fn conclude(&self, earlier: Earlier, event: &Event, run: Run) -> Option<Outcome> {
+        let outcome = match earlier {
+            Earlier::Nothing => return None,
+            Earlier::Published => Outcome::Done,
+            Earlier::Failed => self.closer.finish(&event.meta, input_sequence(event)).await,
+            Earlier::Unsaid => match self.closer.reason(&event.meta.workflow_id, run.made).await {
+                Ok(failed) => {
+                    self.closer.fail(&event.meta, input_sequence(event), failed, run.traceparent).await
+                }
+                Err(outcome) => outcome,
+            },
+            Earlier::Saved(interaction) => {
+                match again::tell_saved(&self.closer, &event.meta, *interaction).await {
+                    Ok(()) => self.closer.finish(&event.meta, input_sequence(event)).await,
+                    Err(failed) => failed.outcome(),
+                }
+            }
+        };
+        Some(outcome)
     }
 
     /// How far an earlier delivery got. The last stage is not asked: saving again is cheap, changes nothing, and

@@ -1,9 +1,11 @@
-//! Workflows whose turn was ended while it ran: whoever works on one, in whichever process, stops.
+//! Hints that the turn of a workflow was ended while it ran: whoever works on one, in whichever process, asks the database
+//! whether that is so, and stops then.
 //!
-//! Best effort, on `{ns}.control.interrupt`: what goes on all the same ends in nothing, since the database has the end.
+//! Best effort, on `{ns}.control.interrupt`: what goes on all the same ends in nothing, since the database has the end. A
+//! hint proves nothing, since more than workers may be able to write there.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -20,7 +22,7 @@ use crate::{policy::limits::BUS_RETRY_DELAY, ports::bus::Bus};
 const TOPIC: &str = "interrupt";
 /// How long one announcement may take before it is given up.
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Interruptions that are remembered, for work that was between two stages.
+/// Hints that are remembered, for work that was between two stages.
 const REMEMBERED: usize = 10_000;
 
 /// What is said on the control topic.
@@ -29,7 +31,7 @@ struct Interrupted {
     workflow_id: WorkflowId,
 }
 
-/// The latest interruptions, as this process has heard of them. Clones share them.
+/// The latest hints, as this process has heard of them. Clones share them.
 #[derive(Clone, Default)]
 pub struct Interruptions(Arc<Shared>);
 
@@ -41,7 +43,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Recent {
-    known: HashSet<WorkflowId>,
+    /// How often each was heard.
+    known: HashMap<WorkflowId, u64>,
     order: VecDeque<WorkflowId>,
 }
 
@@ -72,12 +75,16 @@ impl Interruptions {
         }
     }
 
-    /// Completes when this workflow has been interrupted.
-    pub async fn of(&self, workflow: &WorkflowId) {
-        let mut heard = self.0.heard.subscribe();
-        while !self.lock().known.contains(workflow) {
+    /// Completes when there have been more hints about this workflow than `heard`; how many there are then.
+    pub async fn of(&self, workflow: &WorkflowId, heard: u64) -> u64 {
+        let mut changed = self.0.heard.subscribe();
+        loop {
+            let now = self.lock().known.get(workflow).copied().unwrap_or_default();
+            if now > heard {
+                return now;
+            }
             // The sender lives as long as `self`.
-            let _ = heard.changed().await;
+            let _ = changed.changed().await;
         }
     }
 
@@ -91,10 +98,11 @@ impl Interruptions {
     fn note(&self, workflow: WorkflowId) {
         {
             let mut recent = self.lock();
-            if !recent.known.insert(workflow.clone()) {
-                return;
+            let heard = recent.known.entry(workflow.clone()).or_default();
+            *heard += 1;
+            if *heard == 1 {
+                recent.order.push_back(workflow);
             }
-            recent.order.push_back(workflow);
             while recent.order.len() > REMEMBERED
                 && let Some(oldest) = recent.order.pop_front()
             {

@@ -83,6 +83,8 @@ pub const LOG_FILL: &str = "throughline_log_fill_ratio";
 pub const LOG_GROWTH: &str = "throughline_log_growth_bytes_per_second";
 /// Until the event log is full if nothing is removed; -1 if it does not grow.
 pub const LOG_SECONDS_LEFT: &str = "throughline_log_seconds_until_full";
+/// Messages on the subject of an event that were none, and were taken out of the log.
+pub const FOREIGN_MESSAGES: &str = "throughline_foreign_messages_total";
 /// Large bodies that nothing names any more and that were removed to make room.
 pub const BODIES_RELEASED: &str = "throughline_bodies_released_total";
 /// Events of finished work that were removed.
@@ -344,6 +346,11 @@ pub(crate) fn log_held(age: Option<Duration>) {
 pub(crate) fn purged(removed: u64, archived: u64) {
     counter!(LOG_PURGED).increment(removed);
     counter!(LOG_ARCHIVED).increment(archived);
+}
+
+/// Counts a message that stood on the subject of an event and was none.
+pub fn foreign_message() {
+    counter!(FOREIGN_MESSAGES).increment(1);
 }
 
 pub(crate) fn released(bodies: u64) {

@@ -1,8 +1,10 @@
 //! Where events live on NATS: `{ns}.v1.{event_type}.{session}.{workflow}`.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
-use crate::{EventType, SessionId, WorkflowId, version::MAJOR};
+use serde::Deserialize;
+
+use crate::{EventType, SessionId, WorkflowId, token, version::MAJOR};
 
 /// Longest namespace, in bytes.
 const MAX_NAMESPACE_BYTES: usize = 32;
@@ -136,6 +138,24 @@ impl Subject {
         format!("{ns}.dead.v{MAJOR}.{}.{}.{}", self.event_type, self.session, self.workflow)
     }
 
+    /// Whether a stored body says of itself that it is the event of this address. What stands on a subject need not belong
+    /// there: a server also writes acknowledgements to any subject that a publisher names for them. Only the envelope is
+    /// read, of whichever version; inputs have many forms and are not judged.
+    pub fn is_of(&self, body: &[u8]) -> bool {
+        #[derive(Deserialize)]
+        struct Envelope<'a> {
+            #[serde(borrow, rename = "type")]
+            event_type: Cow<'a, str>,
+            #[serde(borrow)]
+            workflowid: Cow<'a, str>,
+        }
+        self.event_type == EventType::UserInputReceived
+            || serde_json::from_slice(body).is_ok_and(|envelope: Envelope<'_>| {
+                envelope.event_type == self.event_type.as_str()
+                    && token(&envelope.workflowid) == self.workflow
+            })
+    }
+
     /// Reads a subject of this namespace, dead or live. The bare input subject has no tokens and gives `None`.
     pub fn parse(ns: &Namespace, subject: &str) -> Option<Self> {
         let rest = subject.strip_prefix(ns.as_str())?.strip_prefix('.')?;
@@ -183,6 +203,26 @@ impl<'a> Tokens<'a> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn only_an_event_that_says_so_belongs_on_its_subject() {
+        let (session, workflow) = (SessionId::new("s").unwrap(), WorkflowId::new("order 7").unwrap());
+        let subject = Subject::new(EventType::InteractionSaved, &session, &workflow);
+        let event = |kind: &str, of: &str| {
+            serde_json::json!({"type": kind, "workflowid": of, "data": {}, "new": [1]}).to_string()
+        };
+        assert!(subject.is_of(event("interaction_saved", "order 7").as_bytes()));
+        for other in [
+            event("interaction_saved", "order 8"),
+            event("workflow_failed", "order 7"),
+            r#"{"stream":"throughline_EVENTS","seq":7}"#.to_owned(),
+            "+ACK".to_owned(),
+            String::new(),
+        ] {
+            assert!(!subject.is_of(other.as_bytes()), "{other}");
+        }
+        assert!(Subject::new(EventType::UserInputReceived, &session, &workflow).is_of(b"whatever"));
+    }
 
     #[test]
     fn a_subject_reads_back_live_and_dead_and_never_contains_user_text() {

@@ -15,6 +15,7 @@ mod deployment;
 mod ends;
 mod error;
 mod exhausted;
+mod foreign;
 mod headers;
 mod import;
 mod live;
@@ -269,7 +270,8 @@ impl Bus for NatsBus {
 
     async fn exists(&self, subject: &Subject) -> Result<bool, BusError> {
         let subject = subject.live(self.namespace());
-        Ok(requests::last_of_subject(&self.core, self.core.names.events(), &subject).await?.is_some())
+        let standing = foreign::standing(&self.core, self.core.names.events(), &subject).await?;
+        Ok(standing == foreign::Standing::Event)
     }
 
     async fn stored_at(&self, subject: &Subject) -> Result<Option<Timestamp>, BusError> {
@@ -279,7 +281,8 @@ impl Bus for NatsBus {
     async fn recorded(&self, subject: &Subject) -> Result<Option<Bytes>, BusError> {
         let subject = subject.live(self.namespace());
         let found = requests::last_of_subject(&self.core, self.core.names.events(), &subject).await?;
-        let Some(event) = found.and_then(reader::direct) else { return Ok(None) };
+        let event = found.and_then(reader::direct).filter(|event| !foreign::is_foreign(&self.core, event));
+        let Some(event) = event else { return Ok(None) };
         Ok(Some(reader::whole_body(&self.core, &event).await?))
     }
 

@@ -35,7 +35,7 @@ enum Kind {
 }
 
 /// What each metric says. Its labels are listed where it is named, in `signals`.
-const DESCRIPTIONS: [(&str, Kind, Unit, &str); 43] = {
+const DESCRIPTIONS: [(&str, Kind, Unit, &str); 44] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         (signals::DELIVERIES, Counter, Unit::Count, "Deliveries settled, by stage and outcome."),
@@ -201,6 +201,12 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 43] = {
             Counter,
             Unit::Count,
             "Events of finished work that were removed from the log.",
+        ),
+        (
+            signals::FOREIGN_MESSAGES,
+            Counter,
+            Unit::Count,
+            "Messages on the subject of an event that were no event, and were taken out of the log.",
         ),
         (
             signals::BODIES_RELEASED,

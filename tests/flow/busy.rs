@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use serde_json::json;
-use throughline_actors::ports::memory::{model::answer, script::Reply};
+use throughline_actors::ports::{
+    bus::Bus,
+    memory::{model::answer, script::Reply},
+};
 use throughline_schemas::{EventData, EventType, FailureCode, WorkflowId, event::input::WhenBusy};
 
 use crate::harness::{ACK_WAIT, Act, JOURNEY, Op, PROVIDER, Rig, id, question, reply_to};
@@ -71,6 +74,35 @@ async fn an_interruption_stops_the_call_in_whichever_process_it_is() {
     }
     rig.pass(ACK_WAIT * 3).await;
     assert_eq!(rig.models.calls(PROVIDER), 12, "an interrupted call is not made again");
+    rig.assert_idle();
+}
+
+/// Whoever can write on the control subject can say so of any workflow, also of one to come: it only makes workers ask the
+/// database.
+#[tokio::test(start_paused = true)]
+async fn a_false_interruption_stops_nobody() {
+    let rig = slow();
+    let _workers = [rig.worker().await, rig.worker().await];
+    let say_interrupted = async |id: &WorkflowId| {
+        let body = json!({"workflow_id": id}).to_string();
+        rig.bus.announce("interrupt", body.into()).await.unwrap();
+    };
+    for early in [true, false] {
+        for n in 0..10 {
+            let name = format!("w{n}-{early}");
+            if early {
+                say_interrupted(&id(&name)).await;
+            }
+            let workflow = rig.publish(&name, &name, &name);
+            for _ in 0..5 {
+                rig.pass(Duration::from_secs(5)).await;
+                say_interrupted(&workflow).await;
+            }
+            rig.saved(&workflow).await;
+            assert_eq!(rig.types(&workflow), JOURNEY);
+        }
+    }
+    assert_eq!(rig.models.calls(PROVIDER), 20, "nobody is asked again");
     rig.assert_idle();
 }
 

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::{
     Core, claim_check,
     error::{unavailable, unavailable_because},
+    foreign::{self, Standing},
     headers,
     requests::{self, ApiError, NoAnswer},
 };
@@ -24,6 +25,8 @@ const DELAYS: [Duration; ATTEMPTS - 1] =
     [Duration::from_millis(50), Duration::from_millis(250), Duration::from_secs(1)];
 /// No attempt begins later than this after the first.
 const LIMIT: Duration = Duration::from_secs(12);
+/// How often one publish looks at what stands on its subject instead.
+const MOST_LOOKS: usize = 16;
 /// How long the server may take to tell of the stream that did not take a message.
 const STREAM_INFO_LIMIT: Duration = Duration::from_secs(1);
 /// The stream is at one of its own limits.
@@ -98,6 +101,7 @@ pub(super) async fn publish(
     let mut waits = DELAYS.into_iter();
     let deadline = Instant::now() + LIMIT;
     let mut use_message_id = true;
+    let mut looks = 0..MOST_LOOKS;
     loop {
         let mut map = HeaderMap::new();
         if use_message_id {
@@ -122,16 +126,20 @@ pub(super) async fn publish(
         .await;
         let failure = match answer {
             Ok(answer) => match verdict(&answer.payload) {
-                // Ids are compared within the whole stream, and anybody who may publish input may choose one: only
-                // what stands on the subject itself proves that the event is there.
-                Verdict::Stored(Published::Already)
-                    if use_message_id && message.expected == Expected::Nothing =>
-                {
-                    if requests::last_of_subject(core, message.stream, &message.subject).await?.is_some() {
-                        return Ok(Published::Already);
+                // Ids are compared within the whole stream, and anybody who may publish input may choose one; and on a
+                // subject may stand what the server itself was made to write there. Only our event proves that it is there.
+                Verdict::Stored(Published::Already) if message.expected == Expected::Nothing => {
+                    match foreign::standing(core, message.stream, &message.subject).await? {
+                        Standing::Event => return Ok(Published::Already),
+                        Standing::Nothing => use_message_id = false,
+                        Standing::Foreign(sequence) => {
+                            foreign::take_out(core, &message.subject, sequence).await?;
+                        }
                     }
-                    use_message_id = false;
-                    continue;
+                    if looks.next().is_some() {
+                        continue;
+                    }
+                    unavailable(context(message))
                 }
                 Verdict::Stored(published) => return Ok(published),
                 Verdict::Full(error) => return Err(BusError::Full(no_room(message.stream, &error))),

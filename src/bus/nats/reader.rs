@@ -17,7 +17,7 @@ use throughline_schemas::{EventType, MAJOR, Namespace, Subject, Timestamp, Token
 use super::{
     Core, claim_check,
     error::{unavailable, unavailable_because},
-    headers, import, requests,
+    foreign, headers, import, requests,
 };
 
 /// How long reading stored messages may stall before it is given up.
@@ -128,6 +128,8 @@ pub struct EventReader {
     core: Arc<Core>,
     messages: stream::SelectAll<Box<Ordered>>,
     follow: bool,
+    /// Leave out what is no event. Whoever waits for an end is not to take something else for it.
+    only_events: bool,
     /// Filters of which not everything stored has been read; without following, reading ends at none.
     left: usize,
     /// Read, but its body is not fetched yet: kept so that a cancelled `next` loses nothing.
@@ -157,7 +159,8 @@ impl EventReader {
             left += usize::from(!empty);
             messages.push(ordered);
         }
-        Ok(Self { core, messages, follow: request.follow, left, pending: None })
+        let only_events = request.apart;
+        Ok(Self { core, messages, follow: request.follow, only_events, left, pending: None })
     }
 
     /// The next stored message; `None` after the last one unless following. Cancel-safe.
@@ -193,6 +196,10 @@ impl EventReader {
                 subject: message.subject.to_string(),
                 body: message.payload.clone(),
             };
+            if self.only_events && foreign::is_foreign(&self.core, &event) {
+                tracing::debug!(event.sequence, event.subject, "a message that is no event is left out");
+                continue;
+            }
             self.pending = Some(import::as_recorded(event));
         }
     }
@@ -284,7 +291,8 @@ pub(super) async fn last(core: &Core, subject: &Subject) -> Result<Option<Stored
 /// The same of a subject in words.
 pub(super) async fn last_of(core: &Core, subject: &str) -> Result<Option<StoredEvent>, BusError> {
     let found = requests::last_of_subject(core, core.names.events(), subject).await?;
-    let Some(event) = found.and_then(direct) else { return Ok(None) };
+    let event = found.and_then(direct).filter(|event| !foreign::is_foreign(core, event));
+    let Some(event) = event else { return Ok(None) };
     let body = whole_body(core, &event).await?;
     Ok(Some(StoredEvent { body, ..event }))
 }

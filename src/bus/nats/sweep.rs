@@ -13,10 +13,13 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{
     Core,
     error::unavailable,
-    headers,
+    foreign, headers,
     publish::{Expected, MESSAGE_ID, Outgoing, publish},
     raw::{self, ConsumerState},
 };
+
+/// Messages of strangers that are taken out of the log in one look at a subject.
+const MOST_FOREIGN: usize = 16;
 
 /// The end of the log, and how far the stages are.
 pub(super) async fn position(core: &Core) -> Result<Position, BusError> {
@@ -80,12 +83,21 @@ pub(super) async fn latest(
 }
 
 async fn last_of(core: &Core, subject: &str) -> Result<Option<Latest>, BusError> {
-    let found = raw::message(core, format!(r#"{{"last_by_subj":"{subject}"}}"#)).await?;
-    Ok(found.and_then(|message| {
-        let subject = Subject::parse(&core.settings.namespace, &message.subject)?;
-        let stored_at = instant(&message.time)?;
-        Some(Latest { event_type: subject.event_type(), sequence: message.seq, stored_at })
-    }))
+    for _ in 0..MOST_FOREIGN {
+        let found = raw::message(core, format!(r#"{{"last_by_subj":"{subject}"}}"#)).await?;
+        let Some(message) = found else { return Ok(None) };
+        let Some(address) = Subject::parse(&core.settings.namespace, &message.subject) else {
+            return Ok(None);
+        };
+        if raw::decode_base64(&message.data).is_some_and(|body| address.is_of(&body)) {
+            let stored_at = instant(&message.time);
+            let latest =
+                |stored_at| Latest { event_type: address.event_type(), sequence: message.seq, stored_at };
+            return Ok(stored_at.map(latest));
+        }
+        foreign::take_out(core, &message.subject, message.seq).await?;
+    }
+    Err(unavailable("looking for the latest event: somebody keeps writing on its subject"))
 }
 
 /// Stores an event once more, at the end of the log, unless its subject has another one by now; then takes the first

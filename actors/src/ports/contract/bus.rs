@@ -156,6 +156,25 @@ pub async fn a_foreign_message_id_hides_no_event(bench: &dyn Bench) {
     assert!(matches!(bench.bus().exists(&event.subject()).await, Ok(true)));
 }
 
+/// A server also writes where a publisher makes it send an acknowledgement: what is no event hides none.
+pub async fn what_is_no_event_hides_no_event(bench: &dyn Bench) {
+    let (bus, event) = (bench.bus(), sample_event("w-1", "s-1", "wanted"));
+    let subject = event.subject().live(bench.namespace());
+    let acknowledgement = || Bytes::from_static(br#"{"stream":"t_EVENTS","seq":7}"#);
+    for _ in 0..3 {
+        bench.publish_raw(&subject, &[], acknowledgement()).await;
+    }
+    assert!(matches!(bus.exists(&event.subject()).await, Ok(false)));
+    assert!(matches!(bus.recorded(&event.subject()).await, Ok(None)));
+    assert!(matches!(bus.publish(&event).await, Ok(Published::New)));
+    assert!(matches!(bus.exists(&event.subject()).await, Ok(true)));
+    // Also behind the event, and with an id of ours.
+    bench.publish_raw(&subject, &[("Nats-Msg-Id", "w-1.another")], acknowledgement()).await;
+    assert!(matches!(bus.publish(&event).await, Ok(Published::Already)));
+    let stored = bus.recorded(&event.subject()).await.ok().flatten();
+    assert_eq!(stored.and_then(|body| decode(&body).ok()), Some(event));
+}
+
 /// Deliveries come in the order of the stream, with what was published.
 pub async fn deliveries_arrive_in_stream_order(bench: &dyn Bench) {
     for n in 0..20 {

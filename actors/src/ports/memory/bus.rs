@@ -342,6 +342,7 @@ impl Bus for MemoryBus {
                 Some(PublishFault::Full) => return Err(BusError::Full("maximum bytes exceeded".to_owned())),
                 Some(PublishFault::Unacknowledged) | None => {}
             }
+            state.log.take_foreign(&subject, &event.subject());
             let published = if state.log.has(&subject) {
                 Published::Already
             } else if state.is_full(body.len()) {
@@ -365,7 +366,7 @@ impl Bus for MemoryBus {
         if state.offline {
             return Err(unavailable("looking up an event"));
         }
-        Ok(state.log.has(&subject.live(&self.shared.ns)))
+        Ok(state.log.event(&subject.live(&self.shared.ns), subject).is_some())
     }
 
     async fn stored_at(&self, subject: &Subject) -> Result<Option<Timestamp>, BusError> {
@@ -383,7 +384,7 @@ impl Bus for MemoryBus {
         if state.offline {
             return Err(unavailable("reading an event"));
         }
-        Ok(state.log.body(&subject.live(&self.shared.ns)))
+        Ok(state.log.event(&subject.live(&self.shared.ns), subject))
     }
 
     async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use throughline_schemas::{StageName, Timestamp};
+use throughline_schemas::{StageName, Subject, Timestamp};
 use tokio::time::Instant;
 
 /// One stored message.
@@ -126,9 +126,25 @@ impl Log {
         self.subjects.contains(subject)
     }
 
-    /// The last body of a subject.
-    pub(super) fn body(&self, subject: &str) -> Option<Bytes> {
-        self.messages.iter().rev().find(|stored| stored.subject == subject).map(|stored| stored.body.clone())
+    /// The last body of a subject, if it is that of the event which belongs there.
+    pub(super) fn event(&self, subject: &str, of: &Subject) -> Option<Bytes> {
+        if !self.has(subject) {
+            return None;
+        }
+        let last = self.messages.iter().rev().find(|stored| stored.subject == subject)?;
+        of.is_of(&last.body).then(|| last.body.clone())
+    }
+
+    /// Takes what is no event from the end of an event's subject.
+    pub(super) fn take_foreign(&mut self, subject: &str, of: &Subject) {
+        while self.has(subject) {
+            let last = self.messages.iter().rposition(|stored| stored.subject == subject);
+            let Some(at) = last.filter(|at| !of.is_of(&self.messages[*at].body)) else { return };
+            self.messages.remove(at);
+            if !self.messages.iter().any(|stored| stored.subject == subject) {
+                self.subjects.remove(subject);
+            }
+        }
     }
 
     /// Takes the next message of a stage: what is due again first, as the server does, then the log.

@@ -51,6 +51,7 @@ keeps!(
     publishing_is_idempotent,
     what_is_stored_can_be_read,
     a_foreign_message_id_hides_no_event,
+    what_is_no_event_hides_no_event,
     deliveries_arrive_in_stream_order,
     never_more_than_granted,
     what_is_not_settled_comes_again,
