@@ -141,6 +141,9 @@ pub struct SetupArgs {
     /// Make the configured database the one of this namespace, whichever was before. Stop all workers first
     #[arg(long)]
     adopt_database: bool,
+    /// Print the accounts of a shared NATS server for this namespace, in the form of its configuration, and do nothing else
+    #[arg(long, conflicts_with = "adopt_database")]
+    print_accounts: bool,
 }
 
 const WORKER_HELP: &str = "\

@@ -133,6 +133,11 @@ impl Subject {
         format!("{ns}.v{MAJOR}.{}.{}.{}", self.event_type, self.session, self.workflow)
     }
 
+    /// `{ns}.stored.v1.{event_type}.{session}.{workflow}`: where the server tells the event once it is stored.
+    pub fn stored(&self, ns: &Namespace) -> String {
+        format!("{ns}.stored.v{MAJOR}.{}.{}.{}", self.event_type, self.session, self.workflow)
+    }
+
     /// `{ns}.dead.v1.{event_type}.{session}.{workflow}`
     pub fn dead(&self, ns: &Namespace) -> String {
         format!("{ns}.dead.v{MAJOR}.{}.{}.{}", self.event_type, self.session, self.workflow)

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use hdrhistogram::Histogram;
 use serde_json::json;
-use throughline_schemas::EventType;
+use throughline_schemas::{EventType, Tokens};
 use tokio::time::Instant;
 
 use super::{
@@ -38,7 +38,7 @@ pub(super) struct Run {
 }
 
 pub(super) async fn run(rig: &Rig, plan: &Plan, progress: impl Fn(usize)) -> Result<Run, BenchError> {
-    let mut ends = rig.bus.all_ends().await?;
+    let mut ends = rig.bus.all_ends(None).await?;
     let mut latency = Histogram::new_with_max(MAX_LATENCY_US, 3)
         .map_err(|error| BenchError::Unreadable(error.to_string()))?;
     let warm_up = plan.workflows / 10;
@@ -66,7 +66,11 @@ pub(super) async fn run(rig: &Rig, plan: &Plan, progress: impl Fn(usize)) -> Res
                 }
             }
             end = ends.next() => {
-                let Some((end, workflow)) = end else { return Err(BenchError::NotReady("the event stream")) };
+                let end = end?;
+                let Some(tokens) = Tokens::of(&end.subject) else { continue };
+                let (Some(end), Some(workflow)) = (tokens.event_type(), tokens.workflow.map(str::to_owned)) else {
+                    continue;
+                };
                 let Some((number, at)) = started_at.remove(&workflow) else { continue };
                 if end != EventType::InteractionSaved {
                     return Err(BenchError::Failed { workflow, end: end.as_str() });

@@ -12,6 +12,7 @@ mod complaints;
 mod connection;
 mod dead;
 mod deployment;
+mod end_watch;
 mod ends;
 mod error;
 mod exhausted;
@@ -52,10 +53,11 @@ use throughline_schemas::{
 pub use archive_bucket::{ArchiveBucket, InBucket};
 pub use connection::{MIN_SERVER, ServerFacts};
 pub use deployment::Deployment;
+pub use end_watch::EndWatch;
 pub use error::ConnectError;
 pub use import::{ImportError, Importer};
 pub use names::Names;
-pub use reader::{Ends, EventReader, Log, ReadRequest, StoredEvent};
+pub use reader::{EventReader, Log, ReadRequest, StoredEvent};
 pub use roles::{Needs, Permissions, Role};
 pub use settings::{NatsAuth, NatsSettings, Url};
 
@@ -179,16 +181,23 @@ impl NatsBus {
         lookup::few(&self.core, filter).await
     }
 
-    /// How this workflow ended or will end: stored ends first, then those to come. Open it before publishing and
-    /// nothing is missed, not even over reconnects.
-    pub async fn ends_of(&self, workflow: &WorkflowId) -> Result<EventReader, BusError> {
-        EventReader::open(Arc::clone(&self.core), ReadRequest::ends_of(self.namespace(), workflow)).await
+    /// How this workflow of this session ended or will end: a stored end first, then one to come. Open it before publishing
+    /// and nothing is missed, not even over reconnects. Needs no consumer.
+    pub async fn ends_of(&self, session: &SessionId, workflow: &WorkflowId) -> Result<EndWatch, BusError> {
+        let ns = self.namespace();
+        let addresses = end_watch::ends_of(session, workflow);
+        let filters = addresses.iter().map(|address| address.stored(ns)).collect();
+        let mut watch = EndWatch::open(Arc::clone(&self.core), filters, None).await?;
+        watch.expect(workflow.as_str(), addresses);
+        watch.look_now();
+        Ok(watch)
     }
 
-    /// Ends of all workflows of the namespace as they are stored, each once, at the price of a plain subscription. Sees
-    /// nothing while the connection is down.
-    pub async fn all_ends(&self) -> Result<Ends, BusError> {
-        Ends::open(Arc::clone(&self.core)).await
+    /// Ends of all workflows of the namespace as they are stored; those that are expected of the watch are also looked for,
+    /// as far as they were stored from `since` on. Needs no consumer.
+    pub async fn all_ends(&self, since: Option<Timestamp>) -> Result<EndWatch, BusError> {
+        let filters = end_watch::ends().map(|end| self.namespace().stored_of(end)).collect();
+        EndWatch::open(Arc::clone(&self.core), filters, since).await
     }
 
     /// The last stored event of an address, with its body.

@@ -11,6 +11,7 @@ mod prices;
 pub(super) mod reach;
 mod settings;
 pub(super) mod space;
+mod strict;
 mod sync;
 mod turns;
 mod whoami;

@@ -15,7 +15,15 @@ use crate::{
 /// No turn has started later.
 const ANY_TIME_UNIX_MS: i64 = 253_402_300_799_000;
 
+/// The accounts of the namespace that has no other name.
+const ACCOUNTS: &str = include_str!("../../deploy/nats/accounts.conf");
+/// That name.
+const DEFAULT_NAMESPACE: &str = "throughline";
+
 pub(super) async fn run(args: &SetupArgs, config: &Config, env: &Env) -> Result<(), Failure> {
+    if args.print_accounts {
+        return output::line(accounts(&config.nats.namespace).trim_end());
+    }
     let bus = connect_bus(config, env, "setup").await?;
     let report =
         topology::setup(&bus, &stream_limits(config)).await.map_err(|error| bus_error::failure(&error))?;
@@ -84,5 +92,30 @@ async fn look(config: &Config, env: &Env, bus: &NatsBus) -> Result<(), Failure> 
             output::line(&format!("{here} is the database of the namespace {namespace}"))
         }
         Verdict::Fine | Verdict::Moved { .. } | Verdict::Claim | Verdict::LostDatabase { .. } => Ok(()),
+    }
+}
+
+/// The accounts of another namespace: its name stands before a dot in subjects and before an underscore in names of streams.
+fn accounts(namespace: &str) -> String {
+    [".", "_"].iter().fold(ACCOUNTS.to_owned(), |accounts, behind| {
+        accounts.replace(&format!("{DEFAULT_NAMESPACE}{behind}"), &format!("{namespace}{behind}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_of_another_namespace_name_nothing_of_the_default_one() {
+        let accounts = accounts("shop");
+        assert!(
+            accounts.contains("\"$JS.API.STREAM.INFO.shop_EVENTS\"")
+                && accounts.contains("shop.v1.user_input_received")
+        );
+        let rest = accounts.lines().filter(|line| !line.trim_start().starts_with('#'));
+        for line in rest {
+            assert!(!line.contains(DEFAULT_NAMESPACE), "{line}");
+        }
     }
 }

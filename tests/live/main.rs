@@ -38,6 +38,7 @@ mod restored;
 mod retention;
 mod sessions;
 mod stopping;
+mod strangers;
 mod stream_measure;
 mod streaming;
 mod support_corpus;

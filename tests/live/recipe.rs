@@ -5,16 +5,14 @@ use std::path::Path;
 use async_nats::jetstream;
 use futures_util::StreamExt;
 use serde_json::Value;
-use throughline::bus::nats::{
-    NatsBus, NatsSettings,
-    topology::{self, Limits},
-};
+use throughline::bus::nats::topology::{self, Limits};
 use throughline_actors::ports::{bus::Bus, contract::bus::sample_event};
-use throughline_schemas::{Event, Namespace};
+use throughline_schemas::Event;
 
 use crate::{
-    harness::{Cluster, Program, SOON, Settings, cluster::NAMESPACE, python},
+    harness::{Cluster, Program, SOON, Settings, python},
     nats_server::NatsServer,
+    strangers::{accounts_with_passwords, as_role},
 };
 
 fn file(path: &str) -> String {
@@ -77,22 +75,6 @@ async fn it_streams_and_waits_and_finds_an_end_that_was_there_before() {
     let (code, _, err) = asker.ask(["demo", "s2", &long, "Hello"]).await;
     assert_eq!(code, 1, "{err}");
     assert!(err.contains("invalid_input in input: workflow_id is 300 bytes long"), "{err}");
-}
-
-/// The users of `accounts.conf`, with passwords in place of keys, which its client could not use without another library.
-fn accounts_with_passwords() -> String {
-    let conf = file("deploy/nats/accounts.conf").replace("include \"users.conf\"", "");
-    ["SYSTEM", "ADMIN", "WORKER", "PUBLISHER", "READER"].iter().fold(conf, |conf, role| {
-        let user = role.to_lowercase();
-        conf.replace(&format!("nkey: ${role}"), &format!("user: {user}, password: {user}"))
-    })
-}
-
-async fn as_role(server: &NatsServer, role: &str) -> NatsBus {
-    let url = server.url().replace("nats://", &format!("nats://{role}:{role}@"));
-    let mut settings = NatsSettings::new(url, Namespace::new(NAMESPACE).unwrap());
-    settings.inbox_prefix = if role == "admin" { "_INBOX".to_owned() } else { format!("_INBOX_{role}") };
-    NatsBus::connect(settings).await.unwrap()
 }
 
 /// The end of a workflow, as long as its text.

@@ -49,8 +49,7 @@ pub(super) async fn few(core: &Arc<Core>, filter: &str) -> Result<Option<Vec<Sto
     } else {
         // The same input, published again after the server had forgotten its id.
         let filters = subjects.into_keys().collect();
-        let request =
-            ReadRequest { log: Log::Events, filters, since: None, from: None, follow: false, apart: false };
+        let request = ReadRequest { log: Log::Events, filters, since: None, from: None, follow: false };
         let mut reader = EventReader::open(Arc::clone(core), request).await?;
         while let Some(event) = reader.next().await? {
             events.push(event);

@@ -10,9 +10,9 @@ use async_nats::{
     },
 };
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
 use throughline_actors::ports::bus::BusError;
-use throughline_schemas::{EventType, MAJOR, Namespace, Subject, Timestamp, Tokens, WorkflowId};
+use throughline_schemas::{EventType, MAJOR, Namespace, Subject, Timestamp, Tokens};
 
 use super::{
     Core, claim_check,
@@ -45,9 +45,6 @@ pub struct ReadRequest {
     pub from: Option<u64>,
     /// Go on with what is stored later, instead of ending.
     pub follow: bool,
-    /// Ask for each filter on its own, so that a user who may read only these subjects can: the server sees the
-    /// subject of a single filter in the request's own, and no others. Between filters the order is then nobody's.
-    pub apart: bool,
 }
 
 impl ReadRequest {
@@ -58,29 +55,12 @@ impl ReadRequest {
 
     /// Events of one filter from the beginning, without following.
     pub fn events(filter: String) -> Self {
-        Self { log: Log::Events, filters: vec![filter], since: None, from: None, follow: false, apart: false }
+        Self { log: Log::Events, filters: vec![filter], since: None, from: None, follow: false }
     }
 
     /// Every dead letter of a namespace, without following.
     pub fn all_dead(ns: &Namespace) -> Self {
-        Self {
-            log: Log::Dead,
-            filters: vec![ns.dead_letters()],
-            since: None,
-            from: None,
-            follow: false,
-            apart: false,
-        }
-    }
-
-    /// The ends of one workflow, past and to come.
-    pub fn ends_of(ns: &Namespace, workflow: &WorkflowId) -> Self {
-        let filters = EventType::ALL
-            .into_iter()
-            .filter(|event_type| event_type.is_end())
-            .map(|event_type| ns.events_of_workflow(Some(event_type), workflow))
-            .collect();
-        Self { log: Log::Events, filters, since: None, from: None, follow: true, apart: true }
+        Self { log: Log::Dead, filters: vec![ns.dead_letters()], since: None, from: None, follow: false }
     }
 
     /// The same, going on with what is stored later.
@@ -126,12 +106,10 @@ impl StoredEvent {
 /// Stored messages in the order of the stream. Reading disturbs no stage.
 pub struct EventReader {
     core: Arc<Core>,
-    messages: stream::SelectAll<Box<Ordered>>,
+    messages: Box<Ordered>,
     follow: bool,
-    /// Leave out what is no event. Whoever waits for an end is not to take something else for it.
-    only_events: bool,
-    /// Filters of which not everything stored has been read; without following, reading ends at none.
-    left: usize,
+    /// All that was stored has been read; without following, reading ends there.
+    at_end: bool,
     /// Read, but its body is not fetched yet: kept so that a cancelled `next` loses nothing.
     pending: Option<StoredEvent>,
 }
@@ -147,20 +125,9 @@ impl EventReader {
             (None, Some(since)) => DeliverPolicy::ByStartTime { start_time: since.into() },
             (None, None) => DeliverPolicy::All,
         };
-        let groups: Vec<_> = if request.apart {
-            request.filters.into_iter().map(|filter| vec![filter]).collect()
-        } else {
-            vec![request.filters]
-        };
-        let mut messages = stream::SelectAll::new();
-        let mut left = 0;
-        for filters in groups {
-            let (empty, ordered) = Box::pin(consume(&core, stream_name, filters, deliver_policy)).await?;
-            left += usize::from(!empty);
-            messages.push(ordered);
-        }
-        let only_events = request.apart;
-        Ok(Self { core, messages, follow: request.follow, only_events, left, pending: None })
+        let consumed = Box::pin(consume(&core, stream_name, request.filters, deliver_policy)).await?;
+        let (is_empty, messages) = consumed;
+        Ok(Self { core, messages, follow: request.follow, at_end: is_empty, pending: None })
     }
 
     /// The next stored message; `None` after the last one unless following. Cancel-safe.
@@ -170,7 +137,7 @@ impl EventReader {
                 let body = whole_body(&self.core, event).await?;
                 return Ok(self.pending.take().map(|event| StoredEvent { body, ..event }));
             }
-            if self.left == 0 && !self.follow {
+            if self.at_end && !self.follow {
                 return Ok(None);
             }
             let next = if self.follow {
@@ -186,9 +153,7 @@ impl EventReader {
                 None => return Ok(None),
             };
             let info = message.info().map_err(|error| unavailable_because("reading stored events", error))?;
-            if info.pending == 0 {
-                self.left = self.left.saturating_sub(1);
-            }
+            self.at_end |= info.pending == 0;
             let event = StoredEvent {
                 sequence: info.stream_sequence,
                 stored_at: info.published.into(),
@@ -196,10 +161,6 @@ impl EventReader {
                 subject: message.subject.to_string(),
                 body: message.payload.clone(),
             };
-            if self.only_events && foreign::is_foreign(&self.core, &event) {
-                tracing::debug!(event.sequence, event.subject, "a message that is no event is left out");
-                continue;
-            }
             self.pending = Some(import::as_recorded(event));
         }
     }
@@ -240,47 +201,6 @@ async fn consume(
     let empty = consumer.cached_info().num_pending == 0;
     let messages = Box::pin(consumer.messages()).await.map_err(|error| failed(error.into()))?;
     Ok((empty, Box::new(messages)))
-}
-
-/// Ends of workflows as they are stored.
-pub struct Ends {
-    messages: stream::SelectAll<async_nats::Subscriber>,
-}
-
-impl Ends {
-    pub(super) async fn open(core: Arc<Core>) -> Result<Self, BusError> {
-        let client = &core.connection.client;
-        let ns = &core.settings.namespace;
-        let mut messages = stream::SelectAll::new();
-        let mut complaints = core.connection.complaints();
-        for event_type in EventType::ALL.into_iter().filter(|event_type| event_type.is_end()) {
-            let subscriber = client
-                .subscribe(ns.stored_of(event_type))
-                .await
-                .map_err(|error| unavailable_because("subscribing to ends", error))?;
-            messages.push(subscriber);
-        }
-        // Only then is the server known to have the subscriptions.
-        let flushed = tokio::time::timeout(core.settings.request_timeout, client.flush()).await;
-        flushed
-            .map_err(|_| unavailable("subscribing to ends"))?
-            .map_err(|error| unavailable_because("subscribing to ends", error))?;
-        match complaints.forbidden_by_now("Subscription to") {
-            Some(words) => Err(BusError::Forbidden(words)),
-            None => Ok(Self { messages }),
-        }
-    }
-
-    /// The next end: its type and its workflow's token. `None` when the connection is closed. Cancel-safe.
-    pub async fn next(&mut self) -> Option<(EventType, String)> {
-        loop {
-            let message = self.messages.next().await?;
-            let Some(tokens) = Tokens::of(&message.subject) else { continue };
-            if let (Some(event_type), Some(workflow)) = (tokens.event_type(), tokens.workflow) {
-                return Some((event_type, workflow.to_owned()));
-            }
-        }
-    }
 }
 
 /// See [`super::NatsBus::last`].
@@ -341,6 +261,12 @@ pub(super) fn direct(message: Message) -> Option<StoredEvent> {
 /// The same of one of many answers, with its headers in their order; `None` if it is none.
 pub(super) fn of_batch(message: Message) -> Option<StoredEvent> {
     placed(message, &[&PLACE, &PLACE_AMONG_MANY])
+}
+
+/// The same of what the server tells once it is stored.
+pub(super) fn republished(message: Message) -> Option<StoredEvent> {
+    let event = placed(message, &[&PLACE, &["Nats-Last-Sequence"]])?;
+    Some(StoredEvent { headers: sorted(event.headers), ..event })
 }
 
 fn placed(message: Message, added: &[&[&'static str]]) -> Option<StoredEvent> {

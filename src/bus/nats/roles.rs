@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use throughline_schemas::{EventType, MAJOR, Namespace, StageName};
 
-use super::Names;
+use super::{Names, end_watch::ends};
 
 /// What a process does on the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -42,19 +42,15 @@ impl Role {
     }
 }
 
-fn ends() -> impl Iterator<Item = EventType> {
-    EventType::ALL.into_iter().filter(|event_type| event_type.is_end())
-}
-
 /// Where an event is published, or is looked for.
 fn event(ns: &Namespace, event_type: EventType) -> String {
     format!("{ns}.v{MAJOR}.{event_type}.s.w")
 }
 
-/// Reading a stream with a consumer of one's own; `filter` is empty or begins with a dot.
-fn read(stream: &str, filter: &str) -> [String; 3] {
+/// Reading a stream with a consumer of one's own.
+fn read(stream: &str) -> [String; 3] {
     [
-        format!("$JS.API.CONSUMER.CREATE.{stream}.x{filter}"),
+        format!("$JS.API.CONSUMER.CREATE.{stream}.x"),
         format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.x"),
         format!("$JS.API.STREAM.INFO.{stream}"),
     ]
@@ -124,16 +120,14 @@ fn worker(ns: &Namespace, names: &Names) -> Vec<String> {
 fn publisher(ns: &Namespace, names: &Names) -> Vec<String> {
     let events = names.events();
     let mut publish = vec![ns.bare_input(), event(ns, EventType::UserInputReceived)];
-    for end in ends() {
-        publish.extend(read(events, &format!(".{}", event(ns, end))));
-        publish.push(format!("$JS.API.DIRECT.GET.{events}.{}", event(ns, end)));
-    }
+    publish.extend(ends().map(|end| format!("$JS.API.DIRECT.GET.{events}.{}", event(ns, end))));
+    publish.push(format!("$JS.API.STREAM.INFO.{events}"));
     publish
 }
 
 fn reader(names: &Names) -> Vec<String> {
     let (events, dead) = (names.events(), names.dead());
-    let mut publish = [read(events, ""), read(dead, ""), fetch(names)].concat();
+    let mut publish = [read(events), read(dead), fetch(names)].concat();
     publish.extend([
         format!("$JS.API.DIRECT.GET.{events}.x"),
         format!("$JS.API.DIRECT.GET.{dead}"),
@@ -156,7 +150,7 @@ fn admin(ns: &Namespace, names: &Names) -> Vec<String> {
     }
     let consumer = |stage| format!("$JS.API.CONSUMER.CREATE.{events}.{}.x", Names::consumer(stage));
     publish.extend(StageName::ALL.map(consumer));
-    publish.extend(read(dead, ""));
+    publish.extend(read(dead));
     publish.push(format!("$KV.{}.x", names.meta()));
     publish.push(format!("$JS.API.DIRECT.GET.{}.x", names.meta_stream()));
     publish.push(format!("$JS.API.STREAM.MSG.DELETE.{dead}"));

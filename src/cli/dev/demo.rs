@@ -58,17 +58,14 @@ pub(super) async fn first_message(bus: &NatsBus) -> Result<(), Failure> {
 /// Publishes `text` as the demo user and prints the answer; on a terminal as it comes.
 async fn ask(bus: &NatsBus, text: &str) -> Result<WorkflowId, Failure> {
     let event = user_input(text)?;
-    let workflow = event.meta.workflow_id.clone();
+    let (session, workflow) = (event.meta.session_id.clone(), event.meta.workflow_id.clone());
     let unavailable = |error: BusError| Failure::unavailable(&error);
     let mut frames = Frames::open(bus, &workflow).await.map_err(unavailable)?;
-    let mut ends = bus.ends_of(&workflow).await.map_err(unavailable)?;
+    let mut ends = bus.ends_of(&session, &workflow).await.map_err(unavailable)?;
     bus.publish(&event).await.map_err(unavailable)?;
     let (mut story, mut screen) = (Story::default(), Screen::new());
     let live = io::stdout().is_terminal();
-    let stored = async {
-        let end = ends.next().await.map_err(|error| Failure::unavailable(&error))?;
-        end.ok_or_else(|| Failure::failed("the event log ended"))
-    };
+    let stored = async { ends.next().await.map_err(|error| Failure::unavailable(&error)) };
     let end = live::follow(&mut frames, stored, |heard| {
         if live { story.hear(&heard.frame).iter().try_for_each(|tell| screen.tell(tell)) } else { Ok(()) }
     });

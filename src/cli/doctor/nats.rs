@@ -8,7 +8,7 @@ use throughline_schemas::StageName;
 
 use super::{
     finding::{Finding, within},
-    identity, space, sync, turns, whoami,
+    identity, space, strict, sync, turns, whoami,
 };
 use crate::{
     app::{connect_bus, stream_limits},
@@ -46,7 +46,7 @@ pub(super) async fn check(config: &Config, env: &Env, role: Role) -> Vec<Finding
     };
     let jetstream =
         jetstream::ContextBuilder::new().timeout(config.nats.request_timeout).build(bus.client().clone());
-    let (account, streams, space, workers, turns, sync, whoami, identity, room, health) = tokio::join!(
+    let (account, streams, space, workers, turns, sync, whoami, identity, room, health, strict) = tokio::join!(
         within("jetstream", CHECK_LIMIT, account(&bus, &jetstream)),
         within("streams", CHECK_LIMIT, Box::pin(streams(config, &bus, &jetstream, role))),
         space::check(&bus, &jetstream),
@@ -57,10 +57,18 @@ pub(super) async fn check(config: &Config, env: &Env, role: Role) -> Vec<Finding
         Box::pin(identity::check(config, env, &bus, role)),
         Box::pin(room(&bus, role)),
         Box::pin(sync::health(config, &bus)),
+        tokio::time::timeout(CHECK_LIMIT, strict::check(&bus, &jetstream)),
     );
     let findings =
         [server(config, &bus), account, streams].into_iter().chain(space).chain(workers).chain(turns);
-    let findings = findings.chain(room).chain(health).chain(identity).chain([sync]).chain(whoami).collect();
+    let findings = findings
+        .chain(room)
+        .chain(health)
+        .chain(identity)
+        .chain(strict.ok().flatten())
+        .chain([sync])
+        .chain(whoami)
+        .collect();
     bus.close(CLOSE_LIMIT).await;
     findings
 }

@@ -84,7 +84,6 @@ impl Selection {
             since: self.from,
             from: None,
             follow: self.follow,
-            apart: false,
         }
     }
 

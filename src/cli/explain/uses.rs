@@ -63,14 +63,7 @@ pub(super) async fn run(wanted: Wanted, args: &ExplainArgs, bus: &NatsBus) -> Re
     let failed = |error| bus_error::failure(&error);
     let Wanted { of, period, words } = wanted;
     let filters = of.filters(bus.namespace());
-    let request = ReadRequest {
-        log: Log::Events,
-        filters,
-        since: period.since,
-        from: None,
-        follow: false,
-        apart: false,
-    };
+    let request = ReadRequest { log: Log::Events, filters, since: period.since, from: None, follow: false };
     let mut reader = bus.read(request).await.map_err(failed)?;
     let mut uses = Uses::new(of);
     let style = Style::of_stdout();

@@ -227,8 +227,9 @@ impl Run<'_> {
             Ok(sent) => {
                 self.tally.published += 1;
                 self.tally.duplicates += u64::from(sent.duplicate);
-                if self.watch.is_none() {
-                    self.published(&job, sent)?;
+                match &mut self.watch {
+                    Some(watch) => watch.sent(&job, sent.sequence),
+                    None => self.published(&job, sent)?,
                 }
             }
             Err(error @ (BusError::TooLarge { .. } | BusError::Encode(_))) => {

@@ -123,7 +123,7 @@ pub(in crate::cli) async fn publish(
         } else {
             None
         };
-        Some((bus.ends_of(&message.workflow).await.map_err(failed)?, frames))
+        Some((bus.ends_of(&message.session, &message.workflow).await.map_err(failed)?, frames))
     } else {
         None
     };

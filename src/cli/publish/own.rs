@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{end::is_of, message::Message, send::Sent};
 use crate::{
-    bus::nats::{EventReader, NatsBus, StoredEvent},
+    bus::nats::{EndWatch, NatsBus, StoredEvent},
     cli::{Failure, bus_error},
 };
 
@@ -22,7 +22,7 @@ const REFUSED_WITHIN: Duration = Duration::from_secs(3);
 /// See the module's documentation.
 pub(super) struct OwnEnd {
     bus: NatsBus,
-    ends: EventReader,
+    ends: EndWatch,
     user: UserId,
     session: SessionId,
     /// Where a conflict in the same session is told.
@@ -58,7 +58,7 @@ pub(super) async fn whose(bus: &NatsBus, message: &Message) -> Whose {
 
 impl OwnEnd {
     /// Of a message that was sent; `ends` was opened before, so that none is missed.
-    pub(super) fn new(bus: &NatsBus, ends: EventReader, message: &Message, sent: Sent) -> Self {
+    pub(super) fn new(bus: &NatsBus, ends: EndWatch, message: &Message, sent: Sent) -> Self {
         let refused = sent.sequence.map(|sequence| {
             let workflow = message.workflow.of_conflict(sequence);
             Subject::new(EventType::WorkflowFailed, &message.session, &workflow)
@@ -81,7 +81,7 @@ impl OwnEnd {
         loop {
             tokio::select! {
                 end = self.ends.next() => {
-                    let end = end.map_err(failed)?.ok_or_else(|| Failure::failed("the event log ended"))?;
+                    let end = end.map_err(failed)?;
                     if self.is_refusal(&end) {
                         return Ok(end);
                     }

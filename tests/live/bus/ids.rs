@@ -74,22 +74,22 @@ async fn reading_and_following() {
     // An end that is there already, one that comes while waiting, and all of them on the cheap subscription. What the
     // server refuses to store is heard on the log's own subjects, and not there.
     let mut published = bus.client().subscribe(ns.all_events()).await.unwrap();
-    let mut all = bus.all_ends().await.unwrap();
-    let mut past = bus.ends_of(&early.meta.workflow_id).await.unwrap();
-    let end = timeout(SOON, past.next()).await.unwrap().unwrap().unwrap();
+    let mut all = bus.all_ends(None).await.unwrap();
+    let mut past = bus.ends_of(&early.meta.session_id, &early.meta.workflow_id).await.unwrap();
+    let end = timeout(SOON, past.next()).await.unwrap().unwrap();
     assert_eq!(decode(&end.body).unwrap(), early);
     let late = sample_event("w-1", "s", "m");
-    let mut future = bus.ends_of(&late.meta.workflow_id).await.unwrap();
+    let mut future = bus.ends_of(&late.meta.session_id, &late.meta.workflow_id).await.unwrap();
     assert!(timeout(Duration::from_millis(200), future.next()).await.is_err());
     bus.publish(&early).await.unwrap();
     bus.publish(&late).await.unwrap();
     let subject = late.subject().live(&ns);
     let told = timeout(SOON, published.next()).await.unwrap().unwrap();
     assert_ne!(told.subject.as_str(), subject, "what is published again is heard again");
-    let end = timeout(SOON, future.next()).await.unwrap().unwrap().unwrap();
+    let end = timeout(SOON, future.next()).await.unwrap().unwrap();
     assert_eq!(decode(&end.body).unwrap(), late);
-    let (event_type, workflow) = timeout(SOON, all.next()).await.unwrap().unwrap();
-    assert_eq!((event_type, workflow.as_str()), (EventType::WorkflowFailed, "w-1"));
+    let told = timeout(SOON, all.next()).await.unwrap().unwrap();
+    assert_eq!((told.event_type(), &told), (Some(EventType::WorkflowFailed), &end));
 
     let since = end.stored_at;
     let later = read(&bus, ReadRequest::all_events(&ns).since(since)).await;

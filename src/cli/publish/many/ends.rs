@@ -3,13 +3,12 @@
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use async_nats::jetstream;
-use throughline_actors::ports::bus::BusError;
-use throughline_schemas::{EventType, Tokens, UserId};
+use throughline_schemas::{EventType, Subject, Tokens, UserId};
 use tokio::time::Instant;
 
 use super::Job;
 use crate::{
-    bus::nats::{EventReader, Log, NatsBus, ReadRequest, StoredEvent},
+    bus::nats::{EndWatch, NatsBus, StoredEvent},
     cli::{
         Failure, bus_error,
         publish::{end::is_of, message::Message},
@@ -29,44 +28,49 @@ pub(super) struct Expected {
     user: UserId,
 }
 
-/// Reads the ends of a whole namespace and picks out ours.
+/// Hears the ends of a whole namespace and picks out ours.
 pub(super) struct Watch {
-    reader: EventReader,
+    ends: EndWatch,
     expected: Expectations,
 }
 
 impl Watch {
     /// Opened before anything is published, so that no end is missed.
     pub(super) async fn open(bus: &NatsBus) -> Result<Self, Failure> {
-        let failed = |error: BusError| bus_error::failure(&error);
-        let ns = bus.namespace();
-        let filters = EventType::ALL
-            .into_iter()
-            .filter(|event_type| event_type.is_end())
-            .map(|end| ns.events_of(end))
-            .collect();
-        let request =
-            ReadRequest { log: Log::Events, filters, since: None, from: None, follow: true, apart: true };
         // From the last message that is stored now, by the server's own clock.
         let stream = jetstream::new(bus.client().clone()).get_stream(bus.names().events()).await;
-        let request = match &stream {
+        let since = match &stream {
             Ok(stream) if stream.cached_info().state.messages > 0 => {
-                request.since(stream.cached_info().state.last_timestamp.into())
+                Some(stream.cached_info().state.last_timestamp.into())
             }
-            // Reading says better what is wrong with the stream.
-            _ => request,
+            // Watching says better what is wrong with the stream.
+            _ => None,
         };
-        let reader = bus.read(request).await.map_err(failed)?;
-        Ok(Self { reader, expected: Expectations::default() })
+        let ends = bus.all_ends(since).await.map_err(|error| bus_error::failure(&error))?;
+        Ok(Self { ends, expected: Expectations::default() })
     }
 
     pub(super) fn expect(&mut self, job: &Job) {
-        self.expected.expect(job);
+        if let Some(token) = self.expected.expect(job) {
+            self.ends.expect(&token, addresses(&job.message, None));
+        }
+    }
+
+    /// The message has this place in the log, and its refusal would name it.
+    pub(super) fn sent(&mut self, job: &Job, sequence: Option<u64>) {
+        let token = job.message.workflow.token();
+        if self.expected.open.get(&token).is_some_and(|expected| expected.line == job.line) {
+            self.ends.expect(&token, addresses(&job.message, sequence));
+        }
     }
 
     pub(super) fn forget(&mut self, job: &Job) {
         // Another line may have published the same workflow.
-        self.expected.open.retain(|_, expected| expected.line != job.line);
+        let token = job.message.workflow.token();
+        if self.expected.open.get(&token).is_some_and(|expected| expected.line == job.line) {
+            self.expected.open.remove(&token);
+            self.ends.forget(&token);
+        }
     }
 
     /// Workflows without an end.
@@ -76,11 +80,7 @@ impl Watch {
 
     /// The next end of any workflow. Cancel-safe.
     pub(super) async fn next(&mut self) -> Result<StoredEvent, Failure> {
-        match self.reader.next().await {
-            Ok(Some(event)) => Ok(event),
-            Ok(None) => Err(Failure::failed("the event log ended")),
-            Err(error) => Err(bus_error::failure(&error)),
-        }
+        self.ends.next().await.map_err(|error| bus_error::failure(&error))
     }
 
     /// Whose end this is: the workflow's id and what is known of it; `None` if it is none of ours, or not for the
@@ -93,8 +93,19 @@ impl Watch {
             |expected: &Expected| tokens.session == Some(&expected.session) && is_of(event, &expected.user);
         self.expected.open.get(&token).filter(|expected| is_ours(expected))?;
         let mut expected = self.expected.open.remove(&token)?;
+        self.ends.forget(&token);
         Some((std::mem::take(&mut expected.workflow), expected))
     }
+}
+
+/// Where a message's end may stand: on the subjects of its workflow, or on that of its refusal.
+fn addresses(message: &Message, sequence: Option<u64>) -> Vec<Subject> {
+    let Message { session, workflow, .. } = message;
+    let ends = EventType::ALL.into_iter().filter(|event_type| event_type.is_end());
+    let own = ends.map(|end| Subject::new(end, session, workflow));
+    let refusal = sequence
+        .map(|sequence| Subject::new(EventType::WorkflowFailed, session, &workflow.of_conflict(sequence)));
+    own.chain(refusal).collect()
 }
 
 #[derive(Debug, Default)]
@@ -108,12 +119,14 @@ struct Expectations {
 }
 
 impl Expectations {
-    fn expect(&mut self, job: &Job) {
+    /// Under which token it is expected, if it was not before.
+    fn expect(&mut self, job: &Job) -> Option<String> {
         let token = job.message.workflow.token();
         if job.chosen_id && !self.chosen.insert(token.clone()) {
-            return;
+            return None;
         }
-        if let Entry::Vacant(vacant) = self.open.entry(token) {
+        let Entry::Vacant(vacant) = self.open.entry(token.clone()) else { return None };
+        {
             let Message { workflow, user, .. } = &job.message;
             self.conflicts.insert(workflow.conflict_base(), vacant.key().clone());
             vacant.insert(Expected {
@@ -124,6 +137,7 @@ impl Expectations {
                 user: user.clone(),
             });
         }
+        Some(token)
     }
 
     /// The token of the workflow that an end is about: its own, or that of the id which a conflict was about.
