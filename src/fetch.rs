@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use percent_encoding::NON_ALPHANUMERIC;
 use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
-    InvalidHeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+    ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CACHE_CONTROL, CONNECTION, CONTENT_LANGUAGE,
+    CONTENT_LENGTH, CONTENT_TYPE, FROM, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue, PRAGMA, TE,
+    TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
 use reqwest::{Client, Response, StatusCode, Url};
 use serde_json::Value;
@@ -25,21 +27,44 @@ const RESERVED: [HeaderName; 6] =
     [ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE];
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// One source: its name and the headers that go with every call to it.
-#[derive(Clone, Debug)]
+/// Headers of requests that say how to answer and never who asks. All others of the configuration are taken for secrets.
+const TELL_NOTHING: [HeaderName; 9] = [
+    ACCEPT,
+    ACCEPT_CHARSET,
+    ACCEPT_LANGUAGE,
+    CACHE_CONTROL,
+    CONTENT_LANGUAGE,
+    CONTENT_TYPE,
+    FROM,
+    PRAGMA,
+    USER_AGENT,
+];
+
+/// Whether the value of this header is no secret, whatever it is.
+pub(crate) fn tells_nothing(header: &str) -> bool {
+    TELL_NOTHING.iter().any(|name| name.as_str().eq_ignore_ascii_case(header))
+}
+
+/// One source: its name, and what goes with every call to it.
+#[derive(Clone, Debug, Default)]
 pub struct HttpSource {
     /// As [`FetchCall::source`] has it.
     pub name: String,
-    /// Sent besides `accept: application/json` (which they may replace) and `traceparent`.
+    /// Sent besides `accept: application/json` (which they may replace) and `traceparent`. All but those that tell nothing of
+    /// the caller (`accept-language`, say) are removed from the source's answers, should it echo them.
     pub headers: Vec<(HeaderName, HeaderText)>,
+    /// What stands in the URL of a call for a secret, as `{env:NAME}`, and its value, which is put in percent-encoded.
+    pub url_secrets: Vec<(String, Credential)>,
+    /// Secrets that stand in the URL itself; removed from answers, too.
+    pub in_url: Vec<Credential>,
 }
 
 /// The value of a configured header.
 #[derive(Clone, Debug)]
 pub enum HeaderText {
-    /// Not secret.
+    /// Written in the configuration.
     Plain(String),
-    /// `prefix` (`Bearer `, say), then a secret. The secret is removed from the source's answers, should it echo it.
+    /// `prefix` (`Bearer `, say), then a secret.
     Secret {
         /// Not secret.
         prefix: String,
@@ -94,6 +119,7 @@ pub struct HttpSources {
 
 struct Prepared {
     headers: HeaderMap,
+    url_secrets: Vec<(String, String)>,
     redactor: Redactor,
 }
 
@@ -102,18 +128,18 @@ impl HttpSources {
     pub fn new(specs: Vec<HttpSource>, clock: Arc<dyn Clock>) -> Result<Self, HttpSourcesError> {
         let client = http_client::client(CONNECT_TIMEOUT, true).map_err(HttpSourcesError::Client)?;
         let mut sources = HashMap::with_capacity(specs.len());
-        for HttpSource { name, headers } in specs {
-            if sources.contains_key(&name) {
-                return Err(HttpSourcesError::Duplicate(name));
+        for spec in specs {
+            if sources.contains_key(&spec.name) {
+                return Err(HttpSourcesError::Duplicate(spec.name));
             }
-            let prepared = Prepared::new(&name, headers)?;
+            let (name, prepared) = Prepared::new(spec)?;
             sources.insert(name, prepared);
         }
         Ok(Self { client, sources, clock })
     }
 
     async fn call(&self, source: &Prepared, call: &FetchCall) -> Result<Value, FetchError> {
-        let url = Url::parse(&call.url)
+        let url = Url::parse(&source.filled(&call.url))
             .map_err(|error| FetchError::Misconfigured(format!("its URL is not valid: {error}")))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(FetchError::Misconfigured(format!(
@@ -187,15 +213,23 @@ impl HttpSources {
 }
 
 impl Prepared {
-    fn new(source: &str, specs: Vec<(HeaderName, HeaderText)>) -> Result<Self, HttpSourcesError> {
-        let mut headers = HeaderMap::with_capacity(specs.len() + 2);
-        let mut secrets = Vec::new();
-        for (header, text) in specs {
+    fn new(spec: HttpSource) -> Result<(String, Self), HttpSourcesError> {
+        let HttpSource { name: source, headers: texts, url_secrets, in_url } = spec;
+        let mut headers = HeaderMap::with_capacity(texts.len() + 2);
+        let mut secrets = in_url;
+        for (header, text) in texts {
             if header == TRACEPARENT || RESERVED.contains(&header) {
-                return Err(HttpSourcesError::Reserved { source_name: source.to_owned(), header });
+                return Err(HttpSourcesError::Reserved { source_name: source, header });
             }
             let value = match text {
-                HeaderText::Plain(text) => HeaderValue::try_from(text),
+                HeaderText::Plain(text) if tells_nothing(header.as_str()) => HeaderValue::try_from(text),
+                HeaderText::Plain(text) => {
+                    let value = HeaderValue::try_from(&text);
+                    // As a whole, and without what stands before it, as `Bearer` does.
+                    secrets.extend(text.rsplit(' ').next().map(Credential::new));
+                    secrets.push(Credential::new(text));
+                    value
+                }
                 HeaderText::Secret { prefix, secret } => {
                     let value = secret.header(&prefix);
                     secrets.push(secret);
@@ -203,14 +237,40 @@ impl Prepared {
                 }
             };
             let value = value.map_err(|reason| HttpSourcesError::Header {
-                source_name: source.to_owned(),
+                source_name: source.clone(),
                 header: header.clone(),
                 reason,
             })?;
             headers.append(header, value);
         }
         headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
-        Ok(Self { headers, redactor: Redactor::new(&secrets) })
+        secrets.extend(url_secrets.iter().map(|(_, secret)| secret.clone()));
+        let redactor = Redactor::new(&secrets);
+        let url_secrets = url_secrets.into_iter().map(|(name, secret)| {
+            (name, percent_encoding::utf8_percent_encode(secret.expose(), NON_ALPHANUMERIC).to_string())
+        });
+        Ok((source, Self { headers, url_secrets: url_secrets.collect(), redactor }))
+    }
+
+    /// A call's URL with the secrets in it. What a message gave has no braces any more.
+    fn filled(&self, url: &str) -> String {
+        self.url_secrets.iter().fold(url.to_owned(), |url, (name, value)| url.replace(name, value))
+    }
+
+    /// The error without secrets, now that nothing of it is decoded any more.
+    fn redacted(&self, mut error: FetchError) -> FetchError {
+        match &mut error {
+            FetchError::Unreachable(said) | FetchError::NotJson(said) | FetchError::Misconfigured(said) => {
+                self.redactor.text(said);
+            }
+            FetchError::TimedOut(_)
+            | FetchError::NotFound(_)
+            | FetchError::RateLimited { .. }
+            | FetchError::Server { .. }
+            | FetchError::Refused(_)
+            | FetchError::TooLarge(_) => {}
+        }
+        error
     }
 }
 
@@ -223,7 +283,7 @@ impl Sources for HttpSources {
                 call.source
             ))
         })?;
-        self.call(source, call).await
+        self.call(source, call).await.map_err(|error| source.redacted(error))
     }
 }
 

@@ -1,6 +1,6 @@
 //! `throughline config check|show`.
 
-use super::{ConfigCommand, Failure, output};
+use super::{ConfigCommand, Exit, Failure, output};
 use crate::{
     app::{Tried, load_tried_prompt, mistake_in_words},
     config::{Config, process_env},
@@ -11,6 +11,11 @@ pub(super) fn run(command: &ConfigCommand, config: &Config) -> Result<(), Failur
         ConfigCommand::Check => {
             for problem in config.missing_secrets(&process_env()) {
                 output::note(&format!("warning: {problem}"));
+            }
+            let cleartext = config.cleartext(&process_env());
+            if !cleartext.is_empty() {
+                let told: Vec<String> = cleartext.iter().map(ToString::to_string).collect();
+                return Err(Failure { exit: Exit::BadConfiguration, message: told.join("\n") });
             }
             if let Some(unused) = config.unused_database() {
                 output::note(&format!("warning: {unused}"));

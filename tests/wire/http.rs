@@ -8,6 +8,7 @@ mod models;
 mod models_hostile;
 mod recorded;
 mod requests;
+mod secrets;
 mod server;
 mod sources;
 mod sources_hostile;
