@@ -11,10 +11,9 @@ use reqwest::header::{
     TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
 use reqwest::{Client, Response, StatusCode, Url};
-use serde_json::Value;
 use throughline_actors::ports::clock::Clock;
 use throughline_actors::ports::source::{FetchCall, FetchError, Method, Sources};
-use throughline_schemas::TraceParent;
+use throughline_schemas::{Document, JsonProblem, MAX_DEPTH, TraceParent};
 use tokio::time::timeout_at;
 
 pub use crate::http_client::credential::Credential;
@@ -138,7 +137,7 @@ impl HttpSources {
         Ok(Self { client, sources, clock })
     }
 
-    async fn call(&self, source: &Prepared, call: &FetchCall) -> Result<Value, FetchError> {
+    async fn call(&self, source: &Prepared, call: &FetchCall) -> Result<Document, FetchError> {
         let url = Url::parse(&source.filled(&call.url))
             .map_err(|error| FetchError::Misconfigured(format!("its URL is not valid: {error}")))?;
         if !matches!(url.scheme(), "http" | "https") {
@@ -186,11 +185,10 @@ impl HttpSources {
             body::BodyError::Stalled | body::BodyError::Late => FetchError::TimedOut(call.timeout),
             body::BodyError::Broken(error) => broken(&error),
         })?;
-        // serde_json says what it expected and where, not what it found.
-        let mut value = serde_json::from_slice(http_client::without_bom(&body))
-            .map_err(|error| FetchError::NotJson(format!("{error} ({content_type})")))?;
-        source.redactor.json(&mut value);
-        Ok(value)
+        // It says what is wrong and where, not what is there.
+        let document = Document::read(&body)
+            .map_err(|problem| FetchError::NotJson(format!("{} ({content_type})", in_words(&problem))))?;
+        Ok(source.redactor.document(document))
     }
 
     fn check_status(&self, response: &Response) -> Result<(), FetchError> {
@@ -276,7 +274,7 @@ impl Prepared {
 
 #[async_trait]
 impl Sources for HttpSources {
-    async fn fetch(&self, call: &FetchCall) -> Result<Value, FetchError> {
+    async fn fetch(&self, call: &FetchCall) -> Result<Document, FetchError> {
         let source = self.sources.get(&call.source).ok_or_else(|| {
             FetchError::Misconfigured(format!(
                 "no source is named {:?}; add it under [[sources]]",
@@ -299,6 +297,18 @@ fn filled_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), F
         ))
     })?;
     Ok((header, value))
+}
+
+/// What is wrong with an answer and where, without anything that stands in it.
+fn in_words(problem: &JsonProblem) -> String {
+    match problem {
+        JsonProblem::NotANumber { path: _, name, place } => format!("{name} at {place} is no number of JSON"),
+        JsonProblem::TooDeep(place) => format!("it is nested more than {MAX_DEPTH} levels deep at {place}"),
+        JsonProblem::Utf16
+        | JsonProblem::NotUtf8(_)
+        | JsonProblem::ByteOrderMark(_)
+        | JsonProblem::Syntax(_) => problem.to_string(),
+    }
 }
 
 /// The trace context as a header.

@@ -319,6 +319,7 @@ impl Builder<'_> {
                 max_history_chars: settings.max_history_chars,
                 vitals: self.surroundings.vitals.clone(),
                 clock: Arc::clone(&self.surroundings.clock),
+                entropy: Arc::clone(&self.surroundings.entropy),
             },
             config_id: settings.config_id,
         })

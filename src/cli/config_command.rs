@@ -2,7 +2,7 @@
 
 use super::{ConfigCommand, Exit, Failure, output};
 use crate::{
-    app::{Tried, load_tried_prompt, mistake_in_words},
+    app::{FORGEABLE, Tried, load_tried_prompt, mistake_in_words},
     config::{Config, process_env},
 };
 
@@ -20,10 +20,13 @@ pub(super) fn run(command: &ConfigCommand, config: &Config) -> Result<(), Failur
             if let Some(unused) = config.unused_database() {
                 output::note(&format!("warning: {unused}"));
             }
-            let Tried { template: _, doubts } =
+            let Tried { template, doubts } =
                 load_tried_prompt(config).map_err(|error| Failure::configuration(&error))?;
             for doubt in &doubts {
                 output::note(&format!("warning: prompt: {}", mistake_in_words(doubt)));
+            }
+            if template.is_forgeable() {
+                output::note(&format!("warning: prompt: {FORGEABLE}"));
             }
             output::line("the configuration is good")
         }

@@ -7,6 +7,7 @@ use std::fmt;
 
 use reqwest::header::{HeaderValue, InvalidHeaderValue};
 use serde_json::Value;
+use throughline_schemas::Document;
 
 use encoded::{Found, look};
 pub(crate) use sieve::Sieve;
@@ -108,6 +109,21 @@ impl Redactor {
 
     fn has(&self, text: &str) -> bool {
         (0..text.len()).any(|at| self.look(text, at).end.is_some())
+    }
+
+    /// The same of a document, which stays as it was written where it has no secret.
+    pub(crate) fn document(&self, document: Document) -> Document {
+        if !self.has(document.as_str()) {
+            return document;
+        }
+        let clean = document.map_texts(|text| self.removed(text).unwrap_or_else(|| text.to_owned()));
+        if !self.has(clean.as_str()) {
+            return clean;
+        }
+        // A number, or what only all of it together looks like.
+        let mut value = clean.view().clone();
+        self.json(&mut value);
+        value.into()
     }
 
     /// Strings, numbers and names at any depth. Works on parsed JSON, where one level of escapes is gone.

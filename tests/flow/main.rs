@@ -34,5 +34,6 @@ mod sources;
 mod supervision;
 mod sweeper;
 mod templates;
+mod unreadable;
 mod vanished;
 mod window;

@@ -1,5 +1,6 @@
 //! The HTTP adapters against servers that behave in every way that servers behave.
 
+mod blocks;
 mod contract;
 mod corpora;
 mod dialects;

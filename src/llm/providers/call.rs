@@ -20,7 +20,7 @@ use super::draft::{self, Draft};
 use super::hearer::Hearer;
 use super::keys::{KeyRing, Picked, Rest};
 use super::options::OptionsByModel;
-use super::redact::redacted;
+use super::redact::{recordable, redacted};
 use super::refusal::Refusal;
 use super::stream::{self, Reader, StreamLimits};
 use super::{CallLimits, ModelProvidersError, ProviderSpec, facts};
@@ -108,8 +108,8 @@ impl Provider {
             let answer = self.call(request, &url, body.clone(), &picked, deadlines, sink, &mut known).await;
             let Known { facts, usage } = known;
             let error = match answer {
-                Ok((draft, mut raw)) => {
-                    picked.redactor.json(&mut raw);
+                Ok((draft, raw)) => {
+                    let raw = recordable(raw, &picked.redactor);
                     let draft = draft.redacted(&picked.redactor);
                     return Ok(draft.answer(&request.model, usage, raw, facts));
                 }
