@@ -21,6 +21,7 @@ mod limits;
 mod live;
 mod made_anew;
 mod model;
+mod owners;
 mod poison;
 mod redo;
 mod reenact;

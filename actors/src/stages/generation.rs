@@ -239,6 +239,7 @@ fn failure(code: FailureCode, message: String, attempts: u32, attempt_log: Vec<A
         | FailureCode::UnreadableEvent
         | FailureCode::Poison
         | FailureCode::SessionBusy
+        | FailureCode::NotSessionOwner
         | FailureCode::Interrupted
         | FailureCode::Merged
         | FailureCode::Conflict
