@@ -130,7 +130,8 @@ impl<S: Step> EventHandler<S> {
         let traceparent = self.tracer.adopt(&span, Some(event.meta.traceparent));
         let waited = self.closer.clock.now().ms_since(delivery.published_at);
         let started = Instant::now();
-        let journey = self.journey(&event, delivery, traceparent).instrument(span);
+        // Large for what is rare in it: kept out of what each delivery moves around.
+        let journey = Box::pin(self.journey(&event, delivery, traceparent)).instrument(span);
         let outcome = match fenced(&self.closer.bus, stage, delivery, journey).await {
             Ok(outcome) => outcome,
             Err(TakenOver) => Outcome::TakenOver,
