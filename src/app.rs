@@ -12,8 +12,8 @@ pub use adapters::{
 };
 pub use archive::recording_header;
 pub use prompt::{
-    BUILT_IN_DATA, PromptFileError, PromptSources, Tried, in_words as mistake_in_words, load as load_prompt,
-    load_tried as load_tried_prompt, sources as prompt_sources, tried as tried_prompt,
+    BUILT_IN_DATA, FORGEABLE, PromptFileError, PromptSources, Tried, in_words as mistake_in_words,
+    load as load_prompt, load_tried as load_tried_prompt, sources as prompt_sources, tried as tried_prompt,
 };
 pub use settings::engine_settings;
 pub use worker::{Report, Worker, WorkerError};

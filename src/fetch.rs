@@ -4,15 +4,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use percent_encoding::NON_ALPHANUMERIC;
 use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
-    InvalidHeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+    ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CACHE_CONTROL, CONNECTION, CONTENT_LANGUAGE,
+    CONTENT_LENGTH, CONTENT_TYPE, FROM, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue, PRAGMA, TE,
+    TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
 use reqwest::{Client, Response, StatusCode, Url};
-use serde_json::Value;
 use throughline_actors::ports::clock::Clock;
 use throughline_actors::ports::source::{FetchCall, FetchError, Method, Sources};
-use throughline_schemas::TraceParent;
+use throughline_schemas::{Document, JsonProblem, MAX_DEPTH, TraceParent};
 use tokio::time::timeout_at;
 
 pub use crate::http_client::credential::Credential;
@@ -25,21 +26,44 @@ const RESERVED: [HeaderName; 6] =
     [ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE];
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// One source: its name and the headers that go with every call to it.
-#[derive(Clone, Debug)]
+/// Headers of requests that say how to answer and never who asks. All others of the configuration are taken for secrets.
+const TELL_NOTHING: [HeaderName; 9] = [
+    ACCEPT,
+    ACCEPT_CHARSET,
+    ACCEPT_LANGUAGE,
+    CACHE_CONTROL,
+    CONTENT_LANGUAGE,
+    CONTENT_TYPE,
+    FROM,
+    PRAGMA,
+    USER_AGENT,
+];
+
+/// Whether the value of this header is no secret, whatever it is.
+pub(crate) fn tells_nothing(header: &str) -> bool {
+    TELL_NOTHING.iter().any(|name| name.as_str().eq_ignore_ascii_case(header))
+}
+
+/// One source: its name, and what goes with every call to it.
+#[derive(Clone, Debug, Default)]
 pub struct HttpSource {
     /// As [`FetchCall::source`] has it.
     pub name: String,
-    /// Sent besides `accept: application/json` (which they may replace) and `traceparent`.
+    /// Sent besides `accept: application/json` (which they may replace) and `traceparent`. All but those that tell nothing of
+    /// the caller (`accept-language`, say) are removed from the source's answers, should it echo them.
     pub headers: Vec<(HeaderName, HeaderText)>,
+    /// What stands in the URL of a call for a secret, as `{env:NAME}`, and its value, which is put in percent-encoded.
+    pub url_secrets: Vec<(String, Credential)>,
+    /// Secrets that stand in the URL itself; removed from answers, too.
+    pub in_url: Vec<Credential>,
 }
 
 /// The value of a configured header.
 #[derive(Clone, Debug)]
 pub enum HeaderText {
-    /// Not secret.
+    /// Written in the configuration.
     Plain(String),
-    /// `prefix` (`Bearer `, say), then a secret. The secret is removed from the source's answers, should it echo it.
+    /// `prefix` (`Bearer `, say), then a secret.
     Secret {
         /// Not secret.
         prefix: String,
@@ -94,6 +118,7 @@ pub struct HttpSources {
 
 struct Prepared {
     headers: HeaderMap,
+    url_secrets: Vec<(String, String)>,
     redactor: Redactor,
 }
 
@@ -102,18 +127,18 @@ impl HttpSources {
     pub fn new(specs: Vec<HttpSource>, clock: Arc<dyn Clock>) -> Result<Self, HttpSourcesError> {
         let client = http_client::client(CONNECT_TIMEOUT, true).map_err(HttpSourcesError::Client)?;
         let mut sources = HashMap::with_capacity(specs.len());
-        for HttpSource { name, headers } in specs {
-            if sources.contains_key(&name) {
-                return Err(HttpSourcesError::Duplicate(name));
+        for spec in specs {
+            if sources.contains_key(&spec.name) {
+                return Err(HttpSourcesError::Duplicate(spec.name));
             }
-            let prepared = Prepared::new(&name, headers)?;
+            let (name, prepared) = Prepared::new(spec)?;
             sources.insert(name, prepared);
         }
         Ok(Self { client, sources, clock })
     }
 
-    async fn call(&self, source: &Prepared, call: &FetchCall) -> Result<Value, FetchError> {
-        let url = Url::parse(&call.url)
+    async fn call(&self, source: &Prepared, call: &FetchCall) -> Result<Document, FetchError> {
+        let url = Url::parse(&source.filled(&call.url))
             .map_err(|error| FetchError::Misconfigured(format!("its URL is not valid: {error}")))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(FetchError::Misconfigured(format!(
@@ -160,11 +185,10 @@ impl HttpSources {
             body::BodyError::Stalled | body::BodyError::Late => FetchError::TimedOut(call.timeout),
             body::BodyError::Broken(error) => broken(&error),
         })?;
-        // serde_json says what it expected and where, not what it found.
-        let mut value = serde_json::from_slice(http_client::without_bom(&body))
-            .map_err(|error| FetchError::NotJson(format!("{error} ({content_type})")))?;
-        source.redactor.json(&mut value);
-        Ok(value)
+        // It says what is wrong and where, not what is there.
+        let document = Document::read(&body)
+            .map_err(|problem| FetchError::NotJson(format!("{} ({content_type})", in_words(&problem))))?;
+        Ok(source.redactor.document(document))
     }
 
     fn check_status(&self, response: &Response) -> Result<(), FetchError> {
@@ -187,15 +211,23 @@ impl HttpSources {
 }
 
 impl Prepared {
-    fn new(source: &str, specs: Vec<(HeaderName, HeaderText)>) -> Result<Self, HttpSourcesError> {
-        let mut headers = HeaderMap::with_capacity(specs.len() + 2);
-        let mut secrets = Vec::new();
-        for (header, text) in specs {
+    fn new(spec: HttpSource) -> Result<(String, Self), HttpSourcesError> {
+        let HttpSource { name: source, headers: texts, url_secrets, in_url } = spec;
+        let mut headers = HeaderMap::with_capacity(texts.len() + 2);
+        let mut secrets = in_url;
+        for (header, text) in texts {
             if header == TRACEPARENT || RESERVED.contains(&header) {
-                return Err(HttpSourcesError::Reserved { source_name: source.to_owned(), header });
+                return Err(HttpSourcesError::Reserved { source_name: source, header });
             }
             let value = match text {
-                HeaderText::Plain(text) => HeaderValue::try_from(text),
+                HeaderText::Plain(text) if tells_nothing(header.as_str()) => HeaderValue::try_from(text),
+                HeaderText::Plain(text) => {
+                    let value = HeaderValue::try_from(&text);
+                    // As a whole, and without what stands before it, as `Bearer` does.
+                    secrets.extend(text.rsplit(' ').next().map(Credential::new));
+                    secrets.push(Credential::new(text));
+                    value
+                }
                 HeaderText::Secret { prefix, secret } => {
                     let value = secret.header(&prefix);
                     secrets.push(secret);
@@ -203,27 +235,53 @@ impl Prepared {
                 }
             };
             let value = value.map_err(|reason| HttpSourcesError::Header {
-                source_name: source.to_owned(),
+                source_name: source.clone(),
                 header: header.clone(),
                 reason,
             })?;
             headers.append(header, value);
         }
         headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
-        Ok(Self { headers, redactor: Redactor::new(&secrets) })
+        secrets.extend(url_secrets.iter().map(|(_, secret)| secret.clone()));
+        let redactor = Redactor::new(&secrets);
+        let url_secrets = url_secrets.into_iter().map(|(name, secret)| {
+            (name, percent_encoding::utf8_percent_encode(secret.expose(), NON_ALPHANUMERIC).to_string())
+        });
+        Ok((source, Self { headers, url_secrets: url_secrets.collect(), redactor }))
+    }
+
+    /// A call's URL with the secrets in it. What a message gave has no braces any more.
+    fn filled(&self, url: &str) -> String {
+        self.url_secrets.iter().fold(url.to_owned(), |url, (name, value)| url.replace(name, value))
+    }
+
+    /// The error without secrets, now that nothing of it is decoded any more.
+    fn redacted(&self, mut error: FetchError) -> FetchError {
+        match &mut error {
+            FetchError::Unreachable(said) | FetchError::NotJson(said) | FetchError::Misconfigured(said) => {
+                self.redactor.text(said);
+            }
+            FetchError::TimedOut(_)
+            | FetchError::NotFound(_)
+            | FetchError::RateLimited { .. }
+            | FetchError::Server { .. }
+            | FetchError::Refused(_)
+            | FetchError::TooLarge(_) => {}
+        }
+        error
     }
 }
 
 #[async_trait]
 impl Sources for HttpSources {
-    async fn fetch(&self, call: &FetchCall) -> Result<Value, FetchError> {
+    async fn fetch(&self, call: &FetchCall) -> Result<Document, FetchError> {
         let source = self.sources.get(&call.source).ok_or_else(|| {
             FetchError::Misconfigured(format!(
                 "no source is named {:?}; add it under [[sources]]",
                 call.source
             ))
         })?;
-        self.call(source, call).await
+        self.call(source, call).await.map_err(|error| source.redacted(error))
     }
 }
 
@@ -239,6 +297,18 @@ fn filled_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), F
         ))
     })?;
     Ok((header, value))
+}
+
+/// What is wrong with an answer and where, without anything that stands in it.
+fn in_words(problem: &JsonProblem) -> String {
+    match problem {
+        JsonProblem::NotANumber { path: _, name, place } => format!("{name} at {place} is no number of JSON"),
+        JsonProblem::TooDeep(place) => format!("it is nested more than {MAX_DEPTH} levels deep at {place}"),
+        JsonProblem::Utf16
+        | JsonProblem::NotUtf8(_)
+        | JsonProblem::ByteOrderMark(_)
+        | JsonProblem::Syntax(_) => problem.to_string(),
+    }
 }
 
 /// The trace context as a header.

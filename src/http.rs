@@ -1,5 +1,6 @@
 //! What a worker process answers over HTTP: `/healthz`, `/readyz` and `/metrics`.
 
+mod crowd;
 mod endpoints;
 mod readiness;
 mod server;

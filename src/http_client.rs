@@ -4,6 +4,7 @@ pub(crate) mod body;
 pub(crate) mod credential;
 pub(crate) mod retry_after;
 pub(crate) mod text;
+pub(crate) mod url_secrets;
 
 use std::error::Error;
 use std::time::Duration;

@@ -13,6 +13,7 @@ pub mod config;
 pub mod dead;
 pub mod explain;
 pub mod fetch;
+mod foreign;
 pub mod http;
 mod http_client;
 pub mod identity;

@@ -356,6 +356,7 @@ fn told_reason(turn: FailedTurn, (stage, attempts): (StageName, u32)) -> Workflo
     match (turn.record, turn.code, turn.superseded_by) {
         (Some(record), _, _) => record,
         (None, Some(FailureCode::SessionBusy), _) => superseded::rejected(),
+        (None, Some(FailureCode::NotSessionOwner), _) => superseded::not_owner(),
         (None, Some(FailureCode::Interrupted), Some(by)) => superseded::interrupted(&by),
         (None, Some(FailureCode::Merged), Some(into)) => superseded::merged(into),
         (None, _, _) => recorded_as_failed(stage, attempts),

@@ -30,7 +30,7 @@ use crate::{
     },
     prompt::PromptTemplate,
     retention::RetentionArgs,
-    settings::{EngineSettings, StageSettings},
+    settings::{EngineSettings, SessionSettings, StageSettings},
     signals,
     stage::{Drained, Source, Stage, StageArgs},
     stages::{
@@ -270,8 +270,8 @@ impl Builder<'_> {
         let tracer = Arc::clone(&ports.tracer);
         Ok(match name {
             StageName::Input => {
-                let when_busy = self.settings.sessions.when_busy;
-                Arc::new(InputStage { closer, limits: self.settings.ingress, when_busy, tracer })
+                let SessionSettings { when_busy, owner, sweep: _ } = self.settings.sessions;
+                Arc::new(InputStage { closer, limits: self.settings.ingress, when_busy, owner, tracer })
             }
             StageName::Context => {
                 let store = Arc::clone(&ports.store);
@@ -319,6 +319,7 @@ impl Builder<'_> {
                 max_history_chars: settings.max_history_chars,
                 vitals: self.surroundings.vitals.clone(),
                 clock: Arc::clone(&self.surroundings.clock),
+                entropy: Arc::clone(&self.surroundings.entropy),
             },
             config_id: settings.config_id,
         })

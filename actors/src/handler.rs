@@ -23,6 +23,7 @@ use crate::{
     signals,
     stage::Stage,
     stages::input::again,
+    unreadable,
 };
 use std::sync::Arc;
 
@@ -112,7 +113,7 @@ impl<S: Step> EventHandler<S> {
     async fn one(&self, delivery: &Delivery) -> Outcome {
         let event = match decode(&delivery.body) {
             Ok(event) => event,
-            Err(error) => return unreadable(&error),
+            Err(error) => return not_readable(&error),
         };
         let stage = self.step.stage();
         let span = tracing::info_span!(
@@ -129,7 +130,8 @@ impl<S: Step> EventHandler<S> {
         let traceparent = self.tracer.adopt(&span, Some(event.meta.traceparent));
         let waited = self.closer.clock.now().ms_since(delivery.published_at);
         let started = Instant::now();
-        let journey = self.journey(&event, delivery, traceparent).instrument(span);
+        // Large for what is rare in it: kept out of what each delivery moves around.
+        let journey = Box::pin(self.journey(&event, delivery, traceparent)).instrument(span);
         let outcome = match fenced(&self.closer.bus, stage, delivery, journey).await {
             Ok(outcome) => outcome,
             Err(TakenOver) => Outcome::TakenOver,
@@ -367,8 +369,10 @@ impl<S: Step> Stage for EventHandler<S> {
             at: self.closer.clock.now(),
         };
         self.closer.bury(delivery, &letter).await?;
-        // A workflow that can still be named ends as failed, so that its session goes on.
-        let Some(event) = event else { return Ok(()) };
+        // Its workflow ends as failed, so that its session goes on.
+        let Some(event) = event else {
+            return unreadable::end(&self.closer, delivery, code, error).await;
+        };
         let earlier = notes::earlier(
             self.closer.bus.as_ref(),
             self.name(),
@@ -427,6 +431,6 @@ fn input_sequence(event: &Event) -> u64 {
     event.data.request().map_or(0, |request| request.input_sequence)
 }
 
-fn unreadable(error: &DecodeError) -> Outcome {
+fn not_readable(error: &DecodeError) -> Outcome {
     Outcome::Unusable { code: FailureCode::UnreadableEvent, error: error.to_string() }
 }

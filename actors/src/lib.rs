@@ -36,6 +36,7 @@ pub mod stage;
 pub mod stages;
 pub mod supervisor;
 pub mod sweeper;
+mod unreadable;
 pub mod untold;
 pub mod vitals;
 pub mod worker;

@@ -29,6 +29,7 @@ use tokio::time::Instant;
 use limits::{Limits, ProviderLimits};
 
 pub use error::AskError;
+pub(crate) use fit::EARLIER_TURNS;
 pub use hearing::{Deaf, Failure, Heard, Hearing};
 pub use record::{Record, Sent, counts};
 pub use settings::{ClientSettings, ModelTarget, OlderTurns, RateLimits, Sampling};
@@ -43,6 +44,7 @@ use crate::{
         model::{ModelAnswer, Models},
         tokenizer::Tokenizer,
     },
+    prompt::Tag,
     vitals::DependencyKind,
 };
 
@@ -64,6 +66,8 @@ pub struct Ask {
     pub earlier: Vec<Attempt>,
     /// Which delivery of the request this is, from 1.
     pub delivery: u32,
+    /// The name of the blocks in which the messages have data, and a summary of earlier turns will be.
+    pub tag: Tag,
     /// Trace context to send along.
     pub traceparent: TraceParent,
 }
@@ -182,6 +186,7 @@ impl ModelClient {
             made: 0,
             earlier: Vec::new(),
             delivery: 1,
+            tag: Tag::random(self.surroundings.entropy.next_u64()),
             traceparent,
         }
     }

@@ -12,6 +12,7 @@ use crate::{
         limits::{DeliveryLimits, HOLD_LIMIT, STORE_PATIENCE, STORE_PROBE},
         retry::RetryPolicy,
     },
+    ports::store::SessionOwner,
     retention::RetentionSettings,
     source_plan::SourceSpec,
     supervisor::RestartPolicy,
@@ -72,6 +73,8 @@ pub struct GenerationSettings {
 pub struct SessionSettings {
     /// What to do in a busy session with a message that does not say so itself.
     pub when_busy: WhenBusy,
+    /// Who may speak in a session.
+    pub owner: SessionOwner,
     /// When to look for turns on which nobody works.
     pub sweep: SweepSettings,
 }

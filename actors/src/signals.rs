@@ -120,6 +120,7 @@ pub(crate) fn begin(stage: StageName) {
         StageName::Input => &[
             FailureCode::InvalidInput,
             FailureCode::SessionBusy,
+            FailureCode::NotSessionOwner,
             FailureCode::Interrupted,
             FailureCode::Merged,
             FailureCode::Conflict,

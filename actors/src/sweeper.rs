@@ -14,7 +14,7 @@
 use std::{sync::Arc, time::Duration};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use throughline_schemas::{StageName, Subject, Timestamp};
+use throughline_schemas::{StageName, Subject, Timestamp, decode};
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
@@ -225,6 +225,11 @@ impl SweeperArgs {
             (Work::Lost { stage }, Some(latest)) => {
                 if self.runs(turn).await? {
                     let subject = Subject::new(latest.event_type, &turn.session_id, id);
+                    if let Some(error) = self.unreadable(&subject).await? {
+                        self.end_unreadable(turn, stage, &error).await?;
+                        seen.forget(id);
+                        return Ok(());
+                    }
                     let again = self.closer.bus.publish_again(&subject, latest.sequence).await;
                     if again.map_err(|error| error.to_string())? == Published::New {
                         told_of(turn, stage);
@@ -247,6 +252,13 @@ impl SweeperArgs {
             }
         }
         Ok(())
+    }
+
+    /// Why this version cannot read a turn's last event, if it cannot. Somebody has buried it: published again, it would
+    /// be buried again.
+    async fn unreadable(&self, subject: &Subject) -> Result<Option<String>, String> {
+        let recorded = self.closer.bus.recorded(subject).await.map_err(|error| error.to_string())?;
+        Ok(recorded.and_then(|body| decode(&body).err()).map(|error| error.to_string()))
     }
 
     /// Says whether the turn still runs.

@@ -91,6 +91,8 @@ pub enum FailureCode {
     Poison,
     /// The session was busy, and the message asked to be rejected then.
     SessionBusy,
+    /// The session belongs to another user, and only its first user may speak in it (`sessions.owner`).
+    NotSessionOwner,
     /// A later message of the session asked to interrupt it; the message names that one's workflow.
     Interrupted,
     /// Its text is part of another turn of the session; the message names that one's workflow.
@@ -128,6 +130,7 @@ impl FailureCode {
             Self::UnreadableEvent => "unreadable_event",
             Self::Poison => "poison",
             Self::SessionBusy => "session_busy",
+            Self::NotSessionOwner => "not_session_owner",
             Self::Interrupted => "interrupted",
             Self::Merged => "merged",
             Self::Stalled => "stalled",
@@ -156,9 +159,10 @@ impl FailureCode {
     /// Who ends a workflow with this code.
     pub fn ended_by(self) -> EndedBy {
         match self {
-            // Busy and merged, too: the input stage says so of its own input, before anything begins.
+            // Busy, merged and not its owner, too: the input stage says so of its own input, before anything begins.
             Self::InvalidInput
             | Self::SessionBusy
+            | Self::NotSessionOwner
             | Self::Merged
             | Self::Conflict
             | Self::Gone

@@ -11,7 +11,9 @@
 //! - Golden files in `golden/v1` are added to and never edited.
 #![forbid(unsafe_code)]
 
+mod address;
 pub mod dead_letter;
+mod document;
 mod duration;
 mod envelope;
 pub mod event;
@@ -31,6 +33,8 @@ mod traceparent;
 mod usage;
 mod version;
 
+pub use address::Address;
+pub use document::Document;
 pub use duration::Millis;
 pub use envelope::{DecodeError, EncodeError, Event, Meta, decode, encode, encode_reference};
 pub use event::{EventData, EventType};

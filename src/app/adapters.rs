@@ -18,8 +18,9 @@ use throughline_schemas::{Namespace, NamespaceError, StageName};
 use super::{PromptFileError, archive::archive};
 use crate::{
     bus::nats::{ConnectError, NatsAuth, NatsBus, NatsSettings, Url, topology},
-    config::{self, Config, Env, Origin, SecretError, SecretUrl, Source, SourceHeader},
+    config::{self, Cleartext, Config, Env, Origin, SecretError, SecretUrl, Source, SourceHeader},
     fetch::{Credential, HeaderText, HttpSource, HttpSources, HttpSourcesError},
+    http_client::url_secrets,
     llm::{ModelProviders, SetupError, model_providers},
     storage::{Database, DatabaseError, Onlooker, OnlookerError},
     system::{SystemClock, SystemEntropy, host_name},
@@ -44,6 +45,9 @@ pub enum AdapterError {
         #[source]
         source: SecretError,
     },
+    /// A secret would go unencrypted over a network.
+    #[error(transparent)]
+    Cleartext(#[from] Cleartext),
     /// No NATS.
     #[error(transparent)]
     Nats(#[from] ConnectError),
@@ -105,6 +109,7 @@ impl AdapterError {
             } => true,
             Self::Namespace(_)
             | Self::Secret { .. }
+            | Self::Cleartext(_)
             | Self::NoDatabase
             | Self::DatabaseFile { .. }
             | Self::Store { source: DatabaseError::Unknown, .. }
@@ -123,11 +128,14 @@ pub async fn connect_bus(config: &Config, env: &Env, role: &str) -> Result<NatsB
 }
 
 fn nats_settings(config: &Config, env: &Env, role: &str) -> Result<NatsSettings, AdapterError> {
+    config.nats_cleartext()?;
     let nats = &config.nats;
     let mut settings = NatsSettings::new(String::new(), Namespace::new(&nats.namespace)?);
     settings.url = Url(nats.url.expose().to_owned());
     settings.name = format!("throughline-{role}-{}-{}", host_name(), std::process::id());
     settings.auth = nats_auth(nats, env)?;
+    // Whoever says which authority to trust wants no connection that none of them has vouched for.
+    settings.require_tls = nats.tls_ca_file.is_some() || nats.tls_cert_file.is_some();
     settings.root_certificates.clone_from(&nats.tls_ca_file);
     settings.client_certificate = nats.tls_cert_file.clone().zip(nats.tls_key_file.clone());
     settings.inbox_prefix.clone_from(&nats.inbox_prefix);
@@ -197,6 +205,7 @@ pub fn database_url(config: &Config, env: &Env) -> Result<SecretUrl, AdapterErro
     if config.database.url.expose().is_empty() {
         return Err(AdapterError::NoDatabase);
     }
+    config.database_cleartext(env)?;
     config
         .database
         .url_with_password(env)
@@ -297,6 +306,7 @@ pub fn http_sources(
 ) -> Result<HttpSources, AdapterError> {
     let mut specs = Vec::with_capacity(sources.len());
     for source in sources {
+        source.cleartext()?;
         let mut headers = Vec::with_capacity(source.headers.len());
         for (name, value) in source.fixed_headers() {
             let key = format!("sources.{}.headers.{name}", source.name);
@@ -310,7 +320,16 @@ pub fn http_sources(
             let name = HeaderName::try_from(name).map_err(|_| AdapterError::HeaderName(name.clone()))?;
             headers.push((name, value));
         }
-        specs.push(HttpSource { name: source.name.clone(), headers });
+        let key = format!("sources.{}.url", source.name);
+        let url_secrets = source.url.resolve(env).map_err(|source| AdapterError::Secret { key, source })?;
+        let url_secrets =
+            url_secrets.into_iter().map(|(name, value)| (name, Credential::new(value.expose())));
+        specs.push(HttpSource {
+            name: source.name.clone(),
+            headers,
+            url_secrets: url_secrets.collect(),
+            in_url: url_secrets::secrets(source.url.template.expose()),
+        });
     }
     Ok(HttpSources::new(specs, clock)?)
 }

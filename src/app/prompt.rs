@@ -77,6 +77,10 @@ pub struct PromptSources {
     pub data: String,
 }
 
+/// What is to be said of a template whose blocks of data users could write.
+pub const FORGEABLE: &str = "its blocks of data have a name that users may write, too, so that one could pass off words of their own \
+                             as data; name the blocks {{ tag }} in data.j2, and say so in system.j2, as the shipped prompt does";
+
 /// Loads the configured template.
 pub fn load(prompt: &config::Prompt) -> Result<PromptTemplate, PromptFileError> {
     let PromptSources { system, data } = sources(prompt)?;

@@ -36,6 +36,7 @@ pub fn engine_settings(config: &Config, stages: &[StageName]) -> Result<EngineSe
         },
         sessions: SessionSettings {
             when_busy: config.sessions.when_busy,
+            owner: config.sessions.owner,
             sweep: SweepSettings {
                 interval: config.sessions.sweep_interval,
                 turn_limit: config.sessions.turn_limit,

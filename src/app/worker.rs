@@ -12,8 +12,8 @@ use throughline_schemas::StageName;
 use tokio::sync::watch;
 
 use super::{
-    AdapterError, Adapters, PromptFileError, Tried, clock, engine_settings, load_prompt, load_tried_prompt,
-    mistake_in_words,
+    AdapterError, Adapters, FORGEABLE, PromptFileError, Tried, clock, engine_settings, load_prompt,
+    load_tried_prompt, mistake_in_words,
 };
 use crate::{
     config::{Config, Env},
@@ -144,6 +144,9 @@ fn prompt(config: &Config, stages: &[StageName]) -> Result<PromptTemplate, Promp
             mistake = mistake_in_words(doubt),
             "the prompt template makes no prompt of a made-up message; real ones may be otherwise"
         );
+    }
+    if template.is_forgeable() {
+        tracing::warn!("the prompt template: {FORGEABLE}");
     }
     Ok(template)
 }

@@ -1,8 +1,8 @@
 //! `throughline config check|show`.
 
-use super::{ConfigCommand, Failure, output};
+use super::{ConfigCommand, Exit, Failure, output};
 use crate::{
-    app::{Tried, load_tried_prompt, mistake_in_words},
+    app::{FORGEABLE, Tried, load_tried_prompt, mistake_in_words},
     config::{Config, process_env},
 };
 
@@ -12,13 +12,21 @@ pub(super) fn run(command: &ConfigCommand, config: &Config) -> Result<(), Failur
             for problem in config.missing_secrets(&process_env()) {
                 output::note(&format!("warning: {problem}"));
             }
+            let cleartext = config.cleartext(&process_env());
+            if !cleartext.is_empty() {
+                let told: Vec<String> = cleartext.iter().map(ToString::to_string).collect();
+                return Err(Failure { exit: Exit::BadConfiguration, message: told.join("\n") });
+            }
             if let Some(unused) = config.unused_database() {
                 output::note(&format!("warning: {unused}"));
             }
-            let Tried { template: _, doubts } =
+            let Tried { template, doubts } =
                 load_tried_prompt(config).map_err(|error| Failure::configuration(&error))?;
             for doubt in &doubts {
                 output::note(&format!("warning: prompt: {}", mistake_in_words(doubt)));
+            }
+            if template.is_forgeable() {
+                output::note(&format!("warning: prompt: {FORGEABLE}"));
             }
             output::line("the configuration is good")
         }

@@ -6,7 +6,10 @@ mod select;
 mod show;
 mod table;
 
-use std::{io::IsTerminal, time::Duration};
+use std::{
+    io::{self, IsTerminal},
+    time::Duration,
+};
 
 use clap::{Args, Subcommand};
 use throughline_actors::ports::clock::Clock;
@@ -61,9 +64,12 @@ enum DeadCommand {
         /// Print JSON
         #[arg(long, conflicts_with = "body")]
         json: bool,
-        /// Print the body alone, byte for byte
+        /// Print the body alone: byte for byte where it is piped, on a terminal with what would act on it escaped
         #[arg(long)]
         body: bool,
+        /// With --body, on a terminal, too: every byte as it is, whatever it does to the terminal
+        #[arg(long, requires = "body")]
+        raw: bool,
     },
     /// Try dead letters again, each as a new workflow at the end of its session
     Retry {
@@ -135,10 +141,19 @@ pub(super) async fn run(args: &DeadArgs, config: &Config, env: &Env) -> Result<(
     done
 }
 
+/// How a body is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bytes {
+    /// On a terminal, with what would act on it escaped.
+    FitForTerminals,
+    /// Whatever they do.
+    AsTheyAre,
+}
+
 /// The command, checked.
 enum Task {
     List { selection: Selection, json: bool },
-    Show { id: u64, json: bool, body: bool },
+    Show { id: u64, json: bool, body: Option<Bytes> },
     Act { action: Action, target: Target, yes: bool, json: bool },
 }
 
@@ -153,7 +168,10 @@ impl Task {
             DeadCommand::List { filters, json } => {
                 Self::List { selection: Selection::new(filters, SystemClock.now())?, json: *json }
             }
-            DeadCommand::Show { id, json, body } => Self::Show { id: *id, json: *json, body: *body },
+            DeadCommand::Show { id, json, body, raw } => {
+                let bytes = if *raw { Bytes::AsTheyAre } else { Bytes::FitForTerminals };
+                Self::Show { id: *id, json: *json, body: body.then_some(bytes) }
+            }
             DeadCommand::Retry { which, json } => {
                 Self::Act { action: Action::Retried, target: Target::read(which)?, yes: true, json: *json }
             }
@@ -204,8 +222,15 @@ async fn perform(task: &Task, bus: &NatsBus) -> Result<(), Failure> {
         }
         Task::Show { id, json, body } => {
             let letter = find(bus, *id).await?;
-            if *body {
-                return output::bytes(&letter.body);
+            match body {
+                Some(Bytes::FitForTerminals) if io::stdout().is_terminal() => {
+                    output::note(
+                        "what would act on a terminal is escaped; --raw, or a pipe, gets every byte as it is",
+                    );
+                    return output::payload(&String::from_utf8_lossy(&letter.body));
+                }
+                Some(Bytes::FitForTerminals | Bytes::AsTheyAre) => return output::bytes(&letter.body),
+                None => {}
             }
             output::line(&if *json { json::whole(&letter) } else { show::render(&letter) })
         }

@@ -40,6 +40,8 @@ pub struct Nats {
     pub inbox_prefix: String,
     /// The servers' monitoring, with commas between them, for `doctor`. Default: port 8222 of each server's host.
     pub monitoring_url: Option<String>,
+    /// Send a password or a token to another machine also without TLS. Default false.
+    pub allow_cleartext: bool,
     /// Copies of each stream in a cluster, 1 to 5. Default 1.
     pub replicas: usize,
     /// `max_age_hours`: the older form of `retention.events_days`, which is stronger.
@@ -66,6 +68,7 @@ impl Default for Nats {
             tls_key_file: None,
             inbox_prefix: "_INBOX".to_owned(),
             monitoring_url: None,
+            allow_cleartext: false,
             replicas: 1,
             max_age: None,
             max_bytes: 2048 * MIB,
@@ -90,6 +93,7 @@ impl Nats {
             tls_key_file: s.optional("tls_key_file"),
             inbox_prefix: s.or_where("inbox_prefix", d.inbox_prefix, |prefix| check_inbox_prefix(prefix)),
             monitoring_url: s.optional("monitoring_url"),
+            allow_cleartext: s.or("allow_cleartext", d.allow_cleartext),
             replicas: s.within("replicas", d.replicas, 1..=5),
             max_age: s
                 .optional_where("max_age_hours", |hours| check_hours(*hours))
@@ -168,13 +172,21 @@ pub struct Database {
     pub default_file: Option<PathBuf>,
     /// The password of the URL's user, for a URL that has none.
     pub password: Option<Secret>,
+    /// Connect to another machine with a password also without TLS. Default false.
+    pub allow_cleartext: bool,
     /// Connections of the pool, 1 to 1000. Default 4.
     pub max_connections: u32,
 }
 
 impl Default for Database {
     fn default() -> Self {
-        Self { url: SecretUrl::default(), default_file: None, password: None, max_connections: 4 }
+        Self {
+            url: SecretUrl::default(),
+            default_file: None,
+            password: None,
+            allow_cleartext: false,
+            max_connections: 4,
+        }
     }
 }
 
@@ -185,6 +197,7 @@ impl Database {
             url: s.optional_where("url", check_database).unwrap_or_default(),
             default_file: None,
             password: s.optional("password"),
+            allow_cleartext: s.or("allow_cleartext", d.allow_cleartext),
             max_connections: s.within("max_connections", d.max_connections, 1..=1000),
         };
         if database.password.is_some() && database.url.with_password("").is_none() {

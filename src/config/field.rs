@@ -16,6 +16,10 @@ pub(super) trait Field: Sized {
     fn read(value: &Value) -> Result<Self, String>;
     /// As `config show` prints it: redacted.
     fn shown(&self) -> toml::Value;
+    /// The same in a table, under this name, which may say that the value is secret.
+    fn shown_under(&self, _name: &str) -> toml::Value {
+        self.shown()
+    }
 }
 
 fn expected<T>(what: &str, found: &Value) -> Result<T, String> {

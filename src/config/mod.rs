@@ -20,6 +20,7 @@
 //! mistakes are reported at once ([`ConfigErrors`]).
 
 mod check;
+mod cleartext;
 mod connections;
 mod data_home;
 mod error;
@@ -35,6 +36,7 @@ mod routing;
 mod runtime;
 mod secret;
 mod show;
+mod source_url;
 mod sources;
 mod stages;
 mod suggest;
@@ -46,6 +48,7 @@ mod wellknown;
 
 use std::collections::BTreeMap;
 
+pub use cleartext::Cleartext;
 pub use connections::{Database, Http, Nats};
 pub use error::{ConfigErrors, Origin, Problem};
 pub use generation::{AnswerForm, DEFAULT_MODEL, Generation, OlderTurns};
@@ -56,7 +59,8 @@ pub use retention::{ArchivePlace, Retention};
 pub use routing::Routing;
 pub use runtime::{Context, Limits, Log, LogFormat, Prompt, Sandbox, Sessions, Worker};
 pub use secret::{Secret, SecretError, SecretValue};
-pub use sources::{JsonTemplate, Source, SourceHeader, UrlTemplate};
+pub use source_url::UrlTemplate;
+pub use sources::{JsonTemplate, Source, SourceHeader};
 pub use stages::{Breaker, Retry, Stage, Stages};
 pub(crate) use suggest::did_you_mean;
 pub use url::{SecretUrl, sqlite_url};
@@ -155,6 +159,9 @@ impl Config {
                 .extend(provider.api_keys.iter().map(|secret| (format!("providers[{index}].{key}"), secret)));
         }
         for (index, source) in self.sources.iter().enumerate() {
+            let in_url =
+                source.url.secrets.iter().map(|(_, secret)| (format!("sources[{index}].url"), secret));
+            secrets.extend(in_url);
             secrets.extend(source.headers.iter().filter_map(|(name, header)| match header {
                 SourceHeader::Plain(_) => None,
                 SourceHeader::Secret { secret, .. } => {

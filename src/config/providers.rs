@@ -131,6 +131,8 @@ pub struct Provider {
     /// `api_key` or `api_keys`, used in turn. Default: the vendor's variable where that is set and the provider is the
     /// vendor itself or the one that the vendor's `_BASE_URL` variable names. Local servers need none.
     pub api_keys: Vec<Secret>,
+    /// Send keys to another machine also without TLS. Default false.
+    pub allow_cleartext: bool,
     /// Limits for all of its models together.
     pub rates: Rates,
 }
@@ -154,6 +156,7 @@ impl Provider {
             kind,
             base_url: SecretUrl::new(base_url.expose().trim_end_matches('/')),
             api_keys: one.into_iter().chain(several.into_iter().flatten()).collect(),
+            allow_cleartext: s.or("allow_cleartext", false),
             rates: Rates::read(s),
         }
     }

@@ -189,7 +189,7 @@ impl<'r> Section<'r> {
             let dotted = format!("{key}.{name}");
             match T::read(&value).and_then(|value| check(&name, &value).map(|()| value)) {
                 Ok(value) => {
-                    self.entry(&dotted, Some(value.shown()), origin);
+                    self.entry(&dotted, Some(value.shown_under(&name)), origin);
                     map.insert(name, value);
                 }
                 Err(message) => self.problem(&dotted, message, Some(origin)),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use throughline_actors::ports::store::SessionOwner;
 use throughline_schemas::event::input::{UnknownWhenBusy, WhenBusy};
 
 use super::connections::check_token;
@@ -72,11 +73,27 @@ impl Field for WhenBusy {
     }
 }
 
+impl Field for SessionOwner {
+    fn read(value: &Value) -> Result<Self, String> {
+        let name = String::read(value)?;
+        Self::ALL
+            .into_iter()
+            .find(|owner| owner.as_str() == name)
+            .ok_or_else(|| format!("{name:?} is not \"any\" or \"first_user\""))
+    }
+
+    fn shown(&self) -> toml::Value {
+        toml::Value::String(self.as_str().to_owned())
+    }
+}
+
 /// `[sessions]`: how turns of a session follow each other.
 #[derive(Clone, Copy, Debug)]
 pub struct Sessions {
     /// What to do with a message that finds its session busy and does not say so itself. Default `enqueue`.
     pub when_busy: WhenBusy,
+    /// Who may speak in a session. Default `any`.
+    pub owner: SessionOwner,
     /// `turn_limit_ms`: a turn that runs longer fails, and its session goes on. Default one hour.
     pub turn_limit: Duration,
     /// `sweep_interval_ms`: how often to look for turns on which nobody works. Default 10 s.
@@ -87,6 +104,7 @@ impl Default for Sessions {
     fn default() -> Self {
         Self {
             when_busy: WhenBusy::default(),
+            owner: SessionOwner::default(),
             turn_limit: Duration::from_hours(1),
             sweep_interval: Duration::from_secs(10),
         }
@@ -98,6 +116,7 @@ impl Sessions {
         let d = Self::default();
         Self {
             when_busy: s.or("when_busy", d.when_busy),
+            owner: s.or("owner", d.owner),
             turn_limit: s.millis("turn_limit_ms", d.turn_limit, 1000..=7 * 86_400_000),
             sweep_interval: s.millis("sweep_interval_ms", d.sweep_interval, 100..=3_600_000),
         }

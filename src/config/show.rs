@@ -71,7 +71,9 @@ impl Config {
     /// Identifies the part of the configuration that shapes answers: 16 hexadecimal digits of the SHA-256 of its
     /// effective values. The bus, the database, stages, workers, logging and the values of secrets do not change it.
     pub fn id(&self) -> String {
-        let shaping = |entry: &Entry| ANSWER_SHAPING.contains(&entry.section.name.as_str());
+        let shaping = |entry: &Entry| {
+            ANSWER_SHAPING.contains(&entry.section.name.as_str()) && entry.key != "allow_cleartext"
+        };
         // Keys are read in a fixed order, so equal configurations have equal text.
         let digest = Sha256::digest(self.nested(shaping).to_string());
         digest.iter().take(8).fold(String::new(), |id, byte| format!("{id}{byte:02x}"))
@@ -85,7 +87,10 @@ impl Config {
             let section = name.split('.').next().unwrap_or_default();
             let decisive = ANSWER_SHAPING.contains(&section) || OTHERWISE_DECISIVE.contains(&section);
             let key = entry.key.split('.').next().unwrap_or_default();
-            decisive && !(NOT_RECORDED.contains(&key) || (section == "prompt" && key == "dir"))
+            decisive
+                && !(NOT_RECORDED.contains(&key)
+                    || (section == "prompt" && key == "dir")
+                    || key == "allow_cleartext")
         });
         for (index, source) in self.sources.iter().enumerate() {
             // Those of headers, which are not in it, too: what is extracted for them is on record.

@@ -1,6 +1,7 @@
 //! `[[sources]]`: the HTTP services that know something about the user or what they ask for.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use regex::Regex;
@@ -16,9 +17,11 @@ use super::connections::check_token;
 use super::field::Field;
 use super::reader::Section;
 use super::secret::{Secret, SecretError, SecretValue};
+use super::source_url::UrlTemplate;
 use super::stages::{Breaker, Retry, Stage};
 use super::tree::Value;
-use super::url::{SecretUrl, check_http, names_secret};
+use super::url::{may_be_key, may_name_secret, names_secret};
+use crate::fetch::tells_nothing;
 
 /// One data source.
 #[derive(Clone, Debug)]
@@ -43,6 +46,8 @@ pub struct Source {
     pub required: bool,
     /// Sent with each request.
     pub headers: BTreeMap<String, SourceHeader>,
+    /// Send secrets to another machine also without TLS. Default false.
+    pub allow_cleartext: bool,
     /// `timeout_ms`: limit of one attempt, body included. Default 2 s.
     pub timeout: Duration,
     /// A longer body is refused. Default 65536.
@@ -67,6 +72,7 @@ impl Source {
             max_matches: s.within("max_matches", 1, 1..=16),
             required: s.or("required", false),
             headers: s.map("headers", check_header),
+            allow_cleartext: s.or("allow_cleartext", false),
             timeout: s.millis("timeout_ms", Duration::from_secs(2), 1..=600_000),
             max_bytes: s.within("max_bytes", 65_536, 1..=(16 << 20)),
             retry: Retry::read(s, external.retry),
@@ -162,65 +168,13 @@ fn check_extract(name: &str) -> Result<(), String> {
     check_placeholder(name)
 }
 
-fn check_placeholder(name: &str) -> Result<(), String> {
+pub(super) fn check_placeholder(name: &str) -> Result<(), String> {
     if is_name(name) {
         Ok(())
     } else {
         Err(format!(
             "{name:?} is not a placeholder's name of 1 to 64 characters from A-Z a-z 0-9 _, or metadata.NAME"
         ))
-    }
-}
-
-/// A URL with `{placeholders}` in its path or query, each to be filled with a percent-encoded value.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UrlTemplate {
-    /// With the placeholders as written.
-    pub template: SecretUrl,
-    /// Their names, each once, in order of appearance.
-    pub placeholders: Vec<String>,
-}
-
-impl UrlTemplate {
-    fn parse(text: &str) -> Result<Self, String> {
-        let mut placeholders: Vec<String> = Vec::new();
-        let mut filled = String::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once('{') {
-            let (name, after) =
-                after.split_once('}').ok_or("has a \"{\" without \"}\"; write a brace as %7B")?;
-            check_placeholder(name)?;
-            if !placeholders.iter().any(|known| known == name) {
-                placeholders.push(name.to_owned());
-            }
-            filled.push_str(before);
-            filled.push('x');
-            rest = after;
-        }
-        filled.push_str(rest);
-        let host_end = text.find("://").map_or(0, |at| {
-            let start = at + "://".len();
-            text[start..].find(['/', '?', '#']).map_or(text.len(), |end| start + end)
-        });
-        if text.find('{').is_some_and(|at| at < host_end) {
-            // A value from a text must never choose the host that is asked.
-            return Err("may have placeholders only after the host".to_owned());
-        }
-        if filled.contains('}') {
-            return Err("has a \"}\" without \"{\"; write a brace as %7D".to_owned());
-        }
-        check_http(&filled)?;
-        Ok(Self { template: SecretUrl::new(text), placeholders })
-    }
-}
-
-impl Field for UrlTemplate {
-    fn read(value: &Value) -> Result<Self, String> {
-        Self::parse(&String::read(value)?)
-    }
-
-    fn shown(&self) -> toml::Value {
-        self.template.shown()
     }
 }
 
@@ -275,8 +229,9 @@ impl Field for Method {
     }
 }
 
-/// A header's value: plain text, or a secret with what stands before it, as in `Bearer env:CRM_TOKEN`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A header's value: plain text, or a secret with what stands before it, as in `Bearer env:CRM_TOKEN`. `Debug` shows no
+/// plain text, which may be a secret all the same.
+#[derive(Clone, PartialEq, Eq)]
 pub enum SourceHeader {
     /// As it is.
     Plain(String),
@@ -307,6 +262,15 @@ impl SourceHeader {
     }
 }
 
+impl fmt::Debug for SourceHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plain(_) => f.write_str("Plain(***)"),
+            Self::Secret { secret, .. } => write!(f, "{secret:?}"),
+        }
+    }
+}
+
 impl Field for SourceHeader {
     fn read(value: &Value) -> Result<Self, String> {
         let text = String::read(value)?;
@@ -323,6 +287,19 @@ impl Field for SourceHeader {
             Self::Plain(text) => text.clone(),
             Self::Secret { prefix, secret } => format!("{prefix}{secret}"),
         })
+    }
+
+    fn shown_under(&self, name: &str) -> toml::Value {
+        match self {
+            Self::Plain(text)
+                if self.placeholders().is_empty()
+                    && !tells_nothing(name)
+                    && (may_name_secret(name) || may_be_key(text)) =>
+            {
+                toml::Value::String("***".to_owned())
+            }
+            Self::Plain(_) | Self::Secret { .. } => self.shown(),
+        }
     }
 }
 

@@ -7,6 +7,8 @@ use reqwest::Url;
 
 use super::field::Field;
 use super::tree::Value;
+pub(super) use crate::http_client::url_secrets::{may_be_key, may_name_secret, names_secret};
+use crate::http_client::url_secrets::{secret_parts, without};
 
 /// A URL (or, for NATS, several with commas between them) whose `Debug`, `Display` and serialised forms hide
 /// passwords. Validated by the key that holds it.
@@ -36,7 +38,7 @@ impl SecretUrl {
     /// Path and query of the URL, without secrets, and also without what will be put into secret query parameters. Where
     /// a source is, is no business of whoever gets a recording.
     pub fn for_the_record(&self) -> String {
-        let shown = redact(&self.0, &|_| true);
+        let shown = without_secret_placeholders(&without(&self.0, secret_parts(&self.0)));
         let behind_scheme = shown.split_once("://").map_or(shown.as_str(), |(_, rest)| rest);
         behind_scheme.find(['/', '?']).map_or_else(|| "/".to_owned(), |at| behind_scheme[at..].to_owned())
     }
@@ -51,10 +53,10 @@ impl fmt::Display for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Only NATS URLs are lists; elsewhere a comma may be part of the password.
         if matches!(self.0.split_once("://"), None | Some(("nats" | "tls" | "ws" | "wss", _))) {
-            let servers: Vec<String> = self.0.split(',').map(|url| redact(url, &NOT_FILLED)).collect();
+            let servers: Vec<String> = self.0.split(',').map(|url| without(url, secret_parts(url))).collect();
             return f.write_str(&servers.join(","));
         }
-        f.write_str(&redact(&self.0, &NOT_FILLED))
+        f.write_str(&without(&self.0, secret_parts(&self.0)))
     }
 }
 
@@ -80,47 +82,28 @@ impl Field for SecretUrl {
     }
 }
 
-/// Placeholders are no secrets, what fills them may be.
-const NOT_FILLED: fn(&str) -> bool = |value| !value.starts_with('{');
-
-/// Replaces the password, a lone token before `@`, and query values whose names say that they are secret, unless they
-/// are none.
-fn redact(url: &str, is_secret: &dyn Fn(&str) -> bool) -> String {
-    let (head, query) = url.split_once('?').map_or((url, None), |(head, query)| (head, Some(query)));
-    let mut shown = redact_userinfo(head);
-    if let Some(query) = query {
-        let pairs: Vec<String> = query
-            .split('&')
-            .map(|pair| match pair.split_once('=') {
-                Some((name, value)) if names_secret(name) && is_secret(value) => format!("{name}=***"),
-                _ => pair.to_owned(),
-            })
-            .collect();
-        shown = format!("{shown}?{}", pairs.join("&"));
+/// What is put into secret query parameters is no business of a record's, and neither are the names of secrets.
+fn without_secret_placeholders(url: &str) -> String {
+    let mut shown = String::with_capacity(url.len());
+    let mut rest = url;
+    while let Some((before, after)) = rest.split_once('{') {
+        let Some((inside, behind)) = after.split_once('}') else { break };
+        let parameter = before.rsplit(['?', '&']).next().and_then(|pair| pair.strip_suffix('='));
+        let is_secret = is_secret_placeholder(inside) || parameter.is_some_and(names_secret);
+        shown.push_str(before);
+        if is_secret {
+            shown.push_str("***");
+        } else {
+            shown.extend(["{", inside, "}"]);
+        }
+        rest = behind;
     }
-    shown
+    shown + rest
 }
 
-fn redact_userinfo(head: &str) -> String {
-    let (scheme, rest) = head.split_once("://").unwrap_or(("", head));
-    let authority = rest.split('/').next().unwrap_or(rest);
-    let Some((userinfo, _)) = authority.rsplit_once('@') else { return head.to_owned() };
-    let shown = match userinfo.split_once(':') {
-        Some((user, _)) => format!("{user}:***"),
-        // A database's user name is no secret; elsewhere a name alone is a token.
-        None if scheme.starts_with("postgres") => userinfo.to_owned(),
-        None => "***".to_owned(),
-    };
-    let scheme = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };
-    format!("{scheme}{shown}{}", &rest[userinfo.len()..])
-}
-
-/// Whether a query parameter or a header of this name holds a secret.
-pub(super) fn names_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase().replace('-', "_");
-    let parts = ["password", "passwd", "secret", "token", "api_key", "apikey", "access_key", "authorization"];
-    parts.iter().any(|part| name.contains(part))
-        || matches!(name.as_str(), "key" | "sig" | "signature" | "pwd" | "cookie")
+/// Whether what stands between braces names a secret: `env:NAME` or `file:PATH`.
+pub(super) fn is_secret_placeholder(inside: &str) -> bool {
+    inside.starts_with("env:") || inside.starts_with("file:")
 }
 
 /// What would end the path in a database URL, or make a part of it look like a password.
@@ -235,6 +218,8 @@ mod tests {
     fn the_record_has_path_and_query_and_neither_the_address_nor_secrets() {
         for (url, recorded) in [
             ("http://u:canary@h:80/users/@me?user={user_id}&key={key}", "/users/@me?user={user_id}&key=***"),
+            ("http://h/{env:A}/x?q={user_input}&k={file:/b/c}", "/***/x?q={user_input}&k=***"),
+            ("http://h/x?appid=canary&id=9f86d081884c", "/x?appid=***&id=***"),
             ("https://internal", "/"),
             ("https://internal?q={q}", "?q={q}"),
         ] {

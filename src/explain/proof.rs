@@ -1,7 +1,7 @@
 //! Whether a prompt on record is what follows from its template and what was fetched.
 
 use serde::Serialize;
-use throughline_actors::prompt::PromptTemplate;
+use throughline_actors::prompt::{PromptTemplate, Tag};
 use throughline_schemas::{
     Meta,
     event::{
@@ -77,7 +77,8 @@ impl Renderer {
         let Some(fetched) = fetched else {
             return not_rendered("the data that it was made from is not on record any more");
         };
-        let rendered = match template.render(fetched.meta, fetched.data, self.max_history_chars) {
+        let tag = Tag::of_record(sent.tag.as_deref());
+        let rendered = match template.render(fetched.meta, fetched.data, self.max_history_chars, tag) {
             Ok((messages, _)) => messages,
             Err(error) => return not_rendered(&error.to_string()),
         };
@@ -100,7 +101,8 @@ impl Renderer {
             Ok(template) => template,
             Err(why) => return not_rendered(why.clone()),
         };
-        match template.render(fetched.meta, fetched.data, self.max_history_chars) {
+        // Which name its blocks of data would get nobody knows before.
+        match template.render(fetched.meta, fetched.data, self.max_history_chars, Tag::PLAIN) {
             Ok((messages, _)) => {
                 (messages, Proof::Anew { id: template.id().to_owned(), hash: template.hash().to_owned() })
             }

@@ -2,9 +2,14 @@
 //!
 //! `axum::serve` sets none on reading a request's head, so the connections are served by hyper directly.
 
-use std::{io, net::SocketAddr, pin::pin, time::Duration};
+use std::{collections::HashMap, io, net::SocketAddr, pin::pin, time::Duration};
 
-use axum::Router;
+use axum::{
+    Router,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::Response,
+};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -13,13 +18,17 @@ use hyper_util::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
-    task::{JoinHandle, JoinSet},
+    task::{AbortHandle, Id, JoinHandle, JoinSet},
     time::timeout,
 };
 
-use super::{HttpError, HttpState, endpoints};
+use super::{
+    HttpError, HttpState,
+    crowd::{Crowd, Doing},
+    endpoints,
+};
 
-/// Connections at once; more wait in the backlog.
+/// Connections at once; where there are more, one of those that say nothing is closed (see [`Crowd`]).
 pub(super) const MAX_CONNECTIONS: usize = 256;
 /// From the opening of a connection, or the end of its last answer, to the end of the next request's head. An idle
 /// connection is closed after this time.
@@ -109,13 +118,27 @@ impl Drop for HttpServer {
 
 async fn accept(listener: TcpListener, router: Router, mut stopped: watch::Receiver<()>) {
     let mut connections = JoinSet::new();
+    let mut handles: HashMap<Id, AbortHandle> = HashMap::new();
+    let mut crowd = Crowd::new(MAX_CONNECTIONS);
     loop {
         tokio::select! {
             _ = stopped.changed() => break,
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(connection(stream, router.clone(), stopped.clone()));
+            Some(ended) = connections.join_next_with_id() => {
+                let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
+                crowd.leave(id);
+                handles.remove(&id);
+            }
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => {
+                    let doing = crowd.newcomer();
+                    let router = router.clone().layer(middleware::from_fn_with_state(doing.clone(), told));
+                    let handle = connections.spawn(connection(stream, router, stopped.clone()));
+                    let leaves = crowd.enter(handle.id(), peer.ip(), doing);
+                    handles.insert(handle.id(), handle);
+                    if let Some(leaving) = leaves.and_then(|leaves| handles.remove(&leaves)) {
+                        tracing::debug!("too many HTTP connections; an idle one is closed");
+                        leaving.abort();
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "no new HTTP connections for now");
@@ -128,6 +151,14 @@ async fn accept(listener: TcpListener, router: Router, mut stopped: watch::Recei
     if timeout(DRAIN_LIMIT, async { while connections.join_next().await.is_some() {} }).await.is_err() {
         tracing::warn!(open = connections.len(), limit = ?DRAIN_LIMIT, "HTTP connections were cut off");
     }
+}
+
+/// Tells the crowd what a connection does.
+async fn told(State(doing): State<Doing>, request: Request, next: Next) -> Response {
+    doing.set_busy(true);
+    let response = next.run(request).await;
+    doing.set_busy(false);
+    response
 }
 
 async fn connection(stream: TcpStream, router: Router, mut stopped: watch::Receiver<()>) {

@@ -1,5 +1,7 @@
 //! Foreign text, made fit for one line of a message.
 
+use crate::foreign::is_hostile;
+
 /// `text` on one line, without control characters, cut to `max_chars` characters.
 pub(crate) fn one_line(text: &str, max_chars: usize) -> String {
     let mut line = String::new();
@@ -19,12 +21,6 @@ pub(crate) fn one_line(text: &str, max_chars: usize) -> String {
         }
     }
     line
-}
-
-/// Control characters, and those that make a terminal or a log viewer show another text than is there.
-fn is_hostile(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
 }
 
 #[cfg(test)]

@@ -15,7 +15,9 @@ use super::{
     ProviderKind, ProviderSpec,
 };
 use crate::{
-    config::{self, AnswerForm, Config, Env, Generation, Model, Provider, Rates, Secret, SecretError},
+    config::{
+        self, AnswerForm, Cleartext, Config, Env, Generation, Model, Provider, Rates, Secret, SecretError,
+    },
     prices::{self, Listed},
 };
 
@@ -50,6 +52,9 @@ pub enum SetupError {
         #[source]
         source: SecretError,
     },
+    /// A key would go unencrypted over a network.
+    #[error(transparent)]
+    Cleartext(#[from] Cleartext),
     /// The providers' clients cannot be made.
     #[error(transparent)]
     Providers(#[from] ModelProvidersError),
@@ -140,6 +145,7 @@ pub fn model_providers(
         if let Some(advice) = provider.missing_key() {
             return Err(SetupError::NoKey { provider: name(), advice });
         }
+        provider.cleartext(env)?;
         let key = |hidden: &Secret| match hidden {
             Secret::File(path) => Ok(KeySource::File(path.clone())),
             Secret::Env(_) => match hidden.resolve(env) {

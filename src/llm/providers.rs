@@ -11,6 +11,7 @@ mod hearer;
 mod keys;
 mod openai;
 mod options;
+mod redact;
 mod refusal;
 mod request;
 mod room;

@@ -94,7 +94,14 @@ impl Turn {
             (TurnState::Running, ..) => Standing::Running,
             (TurnState::Waiting, ..) => Standing::Waiting,
             (TurnState::Failed, Verdict::Refused { .. }, ..) => Standing::Refused,
-            (TurnState::Failed, Verdict::Accepted { .. }, Some(Failure::Rejected), _) => Standing::Rejected,
+            (TurnState::Failed, Verdict::Accepted { .. }, Some(Failure::Rejected), _) => {
+                // Two reasons for having no place in a session, of which the code tells which it was.
+                if self.code == Some(FailureCode::NotSessionOwner) {
+                    Standing::NotOwner
+                } else {
+                    Standing::Rejected
+                }
+            }
             (TurnState::Failed, Verdict::Accepted { .. }, Some(Failure::Merged), Some(into)) => {
                 Standing::Merged { into }
             }

@@ -182,6 +182,7 @@ impl ListRow<'_> {
 pub(super) fn superseded(failure: &FailureRecord) -> (Option<&'static str>, Option<WorkflowId>) {
     let names = [
         (FailureCode::SessionBusy, "rejected"),
+        (FailureCode::NotSessionOwner, "rejected"),
         (FailureCode::Interrupted, "interrupted"),
         (FailureCode::Merged, "merged"),
     ];

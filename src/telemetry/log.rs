@@ -19,6 +19,7 @@ use tracing_subscriber::{
 use super::{AnyLayer, TelemetryError};
 use crate::{
     config::{Env, Log, LogFormat},
+    foreign::{escaped, escaped_json, is_hostile},
     system::host_name,
 };
 
@@ -78,6 +79,8 @@ where
     ) -> fmt::Result {
         let mut line = String::new();
         self.inner.format_event(context, Writer::new(&mut line), event)?;
+        // What JSON does not escape by itself and a terminal obeys, or shows in another order.
+        let line = escaped_json(&line);
         match line.strip_prefix('{') {
             Some(rest) => write!(writer, "{{\"process\":{},{rest}", self.process),
             None => writer.write_str(&line),
@@ -91,6 +94,10 @@ fn is_trace_only(field: &Field) -> bool {
 
 /// Passes on what is for the log.
 struct Logged<'a, V>(&'a mut V);
+
+/// Passes on what is for the log, on one line and without what would act on a terminal: ids, errors and other words may be
+/// those of strangers, who must not write lines of their own.
+struct Plain<'a, V>(&'a mut V);
 
 macro_rules! pass_on {
     ($($method:ident: $type:ty),* $(,)?) => {
@@ -116,13 +123,37 @@ impl<V: Visit> Visit for Logged<'_, V> {
     }
 }
 
+impl<V: Visit> Plain<'_, V> {
+    fn words(&mut self, field: &Field, words: &str) {
+        self.0.record_debug(field, &format_args!("{}", escaped(words)));
+    }
+}
+
+impl<V: Visit> Visit for Plain<'_, V> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        // Where it is in quotes, they are escaped with it.
+        if value.contains(is_hostile) { self.words(field, value) } else { self.0.record_str(field, value) }
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        let causes = std::iter::successors(value.source(), |cause| cause.source());
+        let told = causes.fold(value.to_string(), |told, cause| format!("{told}: {cause}"));
+        if told.contains(is_hostile) { self.words(field, &told) } else { self.0.record_error(field, value) }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let told = format!("{value:?}");
+        if told.contains(is_hostile) { self.words(field, &told) } else { self.0.record_debug(field, value) }
+    }
+}
+
 /// `name=value` pairs of spans and events.
 struct PrettyFields;
 
 impl<'w> FormatFields<'w> for PrettyFields {
     fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
         let mut visitor = DefaultVisitor::new(writer, true);
-        fields.record(&mut Logged(&mut visitor));
+        fields.record(&mut Logged(&mut Plain(&mut visitor)));
         visitor.finish()
     }
 }

@@ -103,6 +103,34 @@ fn a_line_for_machines_is_one_object_whatever_it_says() {
 }
 
 #[test]
+fn what_strangers_write_makes_no_line_of_its_own_and_acts_on_no_terminal() {
+    let sequences = regex::Regex::new("\u{1b}\\[[0-9;]*m").unwrap();
+    let foreign = "w1\n2026-11-30T00:00:00Z ERROR all is lost \u{1b}]0;x\u{7}\u{9b}2J\u{202e}\r\u{2028}";
+    let work = || {
+        let span =
+            tracing::info_span!("process", throughline.workflow = %foreign, shown = ?foreign, text = foreign);
+        let _inside = span.enter();
+        let error = io::Error::other(io::Error::other(foreign));
+        let error: &(dyn std::error::Error + 'static) = &error;
+        tracing::warn!(workflow = %foreign, error, text = foreign, "it says {foreign}");
+    };
+    for (format, colours) in [(LogFormat::Pretty, false), (LogFormat::Pretty, true), (LogFormat::Json, false)]
+    {
+        let text = logged(format, "info", colours, work);
+        assert_eq!(text.lines().count(), 1, "{text:?}");
+        let line = text.strip_suffix('\n').unwrap();
+        // The sequences that choose our colours are the only ones.
+        let plain = sequences.replace_all(line, "");
+        assert!(!plain.contains(crate::foreign::is_hostile), "{plain:?}");
+        assert!(plain.matches("all is lost").count() >= 4, "{plain}");
+        if format == LogFormat::Json {
+            let object: Value = serde_json::from_str(line).unwrap();
+            assert_eq!((&object["workflow"], &object["text"]), (&json!(foreign), &json!(foreign)));
+        }
+    }
+}
+
+#[test]
 fn fields_recorded_later_keep_the_object_whole() {
     let text = logged(LogFormat::Json, "info", false, || {
         let empty = || tracing::field::Empty;

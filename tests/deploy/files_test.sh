@@ -59,3 +59,25 @@ test_scripts_can_be_run() {
     grep -qE '^set -(e?)uo pipefail$' "$script" || fail "$script should stop at mistakes"
   done < <(scripts)
 }
+
+test_the_list_of_parts_names_every_crate_with_licence_and_checksum() {
+  local said
+  PATH="$real_path" type -P cargo >/dev/null || ignore "no cargo"
+  PATH="$real_path" python3 -c "import tomllib" 2>/dev/null || ignore "no Python 3.11"
+  PATH="$real_path" HOME="$real_home" "$root/deploy/sbom.sh" --offline >"$dir/sbom.json" 2>"$dir/stderr" ||
+    ignore "cargo has not all crates here: $(tail -n 1 "$dir/stderr")"
+  said="$(PATH="$real_path" python3 - "$dir/sbom.json" <<'PYTHON'
+import json, sys
+
+document = json.load(open(sys.argv[1]))
+parts = document["components"]
+names = {part["name"] for part in parts}
+refs = {part["bom-ref"] for part in parts} | {document["metadata"]["component"]["bom-ref"]}
+lack = [part["name"] for part in parts if "licenses" not in part or ("hashes" not in part and not part["name"].startswith("throughline"))]
+lost = [to for one in document["dependencies"] for to in one["dependsOn"] if to not in refs]
+print(document["bomFormat"], {"tokio", "sqlx", "async-nats", "throughline-actors"} <= names, "testcontainers" in names, lack, lost)
+PYTHON
+)"
+  # testcontainers is for tests only.
+  equal "$said" "CycloneDX True False [] []" "$said"
+}

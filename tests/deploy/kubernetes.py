@@ -86,6 +86,23 @@ for one in named("PodDisruptionBudget"):
     pods = [o for o in objects if "template" in o.get("spec", {}) and wanted.items() <= o["spec"]["template"]["metadata"]["labels"].items()]
     expect(len(pods) == 1, f"PodDisruptionBudget {one['metadata']['name']}: protects nothing")
 
+for one in named("Deployment") + named("StatefulSet") + named("Job"):
+    name, labels = one["metadata"]["name"], one["spec"]["template"]["metadata"]["labels"]
+    policies = [p for p in named("NetworkPolicy") if p["spec"]["podSelector"]["matchLabels"].items() <= labels.items()]
+    expect(len(policies) == 1, f"{name}: {len(policies)} network policies")
+    ports = {p["name"] for c in one["spec"]["template"]["spec"]["containers"] for p in c.get("ports", [])}
+    for policy in policies:
+        spec = policy["spec"]
+        expect(set(spec["policyTypes"]) == {"Ingress", "Egress"}, f"{name}: open on one side")
+        opened = [port["port"] for rule in spec.get("ingress", []) for port in rule["ports"]]
+        expect(sorted(opened) == sorted(ports), f"{name}: the policy opens {opened}, its ports are {sorted(ports)}")
+        expect(all(rule.get("from") for rule in spec.get("ingress", [])), f"{name}: open to everybody")
+        for block in (to["ipBlock"] for rule in spec["egress"] for to in rule["to"] if "ipBlock" in to):
+            expect(block.get("except"), f"{name}: may ask the machine for credentials")
+
+database = config["database"]["url"]
+expect("sslmode=verify-full" in database, "database.url: not encrypted, or to anybody")
+
 (scaled,) = named("ScaledObject")
 expect(named("Deployment", scaled["spec"]["scaleTargetRef"]["name"]), "ScaledObject: scales nothing")
 expect(sorted(t["metadata"]["consumer"] for t in scaled["spec"]["triggers"]) == sorted(f"stage_{s}" for s in STAGES), "ScaledObject: not every stage")

@@ -31,3 +31,9 @@ test_the_program_accepts_the_shipped_configurations() {
     equal "$code" 0 "$file: $err"
   done
 }
+
+test_services_have_the_secrets_that_they_use_and_no_others() {
+  local python
+  python="$(python_with_schemas)" || exit
+  "$python" "$here/compose.py" "$root" || fail "see above"
+}

@@ -8,11 +8,11 @@ use throughline_actors::{
     ports::{memory::script::Reply, source::FetchError},
 };
 use throughline_schemas::{
-    FailureCode, StageName, WorkflowId,
+    Document, FailureCode, MAX_DEPTH, StageName, WorkflowId,
     event::external::{SourceResult, SourceStatus},
 };
 
-use crate::harness::{PROVIDER, Rig};
+use crate::harness::{JOURNEY, PROVIDER, Rig};
 
 const ORDERS: &str = "order_history";
 const SECOND: Duration = Duration::from_secs(1);
@@ -44,7 +44,7 @@ async fn a_source_that_is_down_slow_or_lying_is_reported_and_the_workflow_goes_o
         ),
         ("slow", vec![Reply::Never, Reply::Never], "timed_out", None, 2),
         ("html", vec![now(FetchError::NotJson("line 1".to_owned()))], "not_json", None, 1),
-        ("huge", vec![Reply::Now(Ok(json!("x".repeat(20_000))))], "too_large", None, 1),
+        ("huge", vec![Reply::Now(Ok(json!("x".repeat(20_000)).into()))], "too_large", None, 1),
         ("unknown user", vec![now(FetchError::NotFound(404))], "not_found", Some(404), 1),
         ("forbidden", vec![now(FetchError::Refused(403))], "status", Some(403), 1),
     ];
@@ -131,7 +131,7 @@ async fn several_values_of_one_text_are_fetched_side_by_side() {
         let known = !call.url.ends_with("PROD-2");
         Reply::After(
             SECOND,
-            if known { Ok(json!({"url": call.url})) } else { Err(FetchError::NotFound(404)) },
+            if known { Ok(json!({"url": call.url}).into()) } else { Err(FetchError::NotFound(404)) },
         )
     });
     let _worker = rig.worker().await;
@@ -140,7 +140,7 @@ async fn several_values_of_one_text_are_fetched_side_by_side() {
     let result = &rig.fetched(&workflow).external["product_info"];
     assert_eq!(
         result.data,
-        Some(json!([{"url": "http://inventory/PROD-1"}, {"url": "http://inventory/PROD-3"}]))
+        Some(json!([{"url": "http://inventory/PROD-1"}, {"url": "http://inventory/PROD-3"}]).into())
     );
     assert_eq!(result.error.as_ref().expect("one is missing").code, "not_found");
     assert_eq!((result.status, result.calls), (SourceStatus::Ok, 3));
@@ -230,7 +230,7 @@ async fn the_breaker_of_a_required_source_is_waited_for_as_far_as_its_attempts_g
 #[tokio::test(start_paused = true)]
 async fn one_user_s_document_closes_the_source_for_nobody_else() {
     let (rig, _worker) = Rig::running().await;
-    let large = || Reply::Now(Ok(json!("x".repeat(20_000))));
+    let large = || Reply::Now(Ok(json!("x".repeat(20_000)).into()));
     let page = || Reply::Now(Err(FetchError::NotJson("line 1".to_owned())));
     for n in 0..10 {
         rig.sources.push(ORDERS, if n % 2 == 0 { large() } else { page() });
@@ -282,4 +282,34 @@ async fn what_a_source_was_asked_is_on_record_and_comes_from_the_message() {
     rig.saved(&without).await;
     assert_eq!(rig.fetched(&without).external[ORDERS].status, SourceStatus::Skipped, "it has no shop");
     assert_eq!(rig.verify().await, Vec::<String>::new());
+}
+
+/// What a source writes is in the log and in the prompt as it was written, also in an array of several, and at the limit of
+/// depth it can still be read by every stage.
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_handed_on_as_it_was_written_however_deep_it_may_be() {
+    let mut rig = Rig::new();
+    rig.settings.sources[2].max_matches = 2;
+    for levels in [MAX_DEPTH - 1, MAX_DEPTH] {
+        let deep = format!("{}7{}", "[".repeat(levels), "]".repeat(levels));
+        let numbers = r#"{"n":12345678901234567890123,"m":[1e400,0.1000000000000000055,-0,1.50],"n":2}"#;
+        for answer in [deep.as_str(), numbers] {
+            let document = Document::read(answer.as_bytes()).expect("it may be read");
+            rig.sources.push("product_info", Reply::Now(Ok(document)));
+        }
+        let worker = rig.worker().await;
+        let workflow = rig.publish(&format!("w{levels}"), "s1", "compare product PROD-1 and PROD-2");
+        rig.saved(&workflow).await;
+        let written = format!("[{deep},{numbers}]");
+        let data = rig.fetched(&workflow).external["product_info"].data.clone();
+        assert_eq!(data.expect("it answered").as_str(), written);
+        let stored = rig.bus.stored();
+        let event = stored.iter().rfind(|stored| stored.subject.contains(".external_data_fetched.")).unwrap();
+        assert!(String::from_utf8_lossy(&event.body).contains(&written));
+        let prompt = rig.generated(&workflow).prompt.messages;
+        assert!(prompt.iter().any(|message| message.content.contains(&written)), "{prompt:#?}");
+        assert_eq!(rig.types(&workflow), JOURNEY);
+        worker.crash();
+    }
+    assert!(Document::read("[".repeat(MAX_DEPTH + 1).as_bytes()).is_err());
 }

@@ -61,7 +61,7 @@ async fn older_turns_go_first_and_their_number_is_in_the_event() {
     assert!(!says(&request, "Topic one") && says(&request, "Topic three"), "{:#?}", request.messages);
     assert_eq!(request.messages[0].role, Role::System);
     assert_eq!(question(&request), "What was it about?");
-    assert!(says(&request, "<data source="), "the data stay");
+    assert!(says(&request, " source=\"user_profile\""), "the data stay");
     let prompt = rig.generated(&workflow).prompt;
     assert_eq!(prompt.messages, request.messages, "the prompt on record is the one that was sent");
     let window = prompt.window.unwrap();

@@ -1,5 +1,6 @@
 //! The HTTP adapters against servers that behave in every way that servers behave.
 
+mod blocks;
 mod contract;
 mod corpora;
 mod dialects;
@@ -8,6 +9,7 @@ mod models;
 mod models_hostile;
 mod recorded;
 mod requests;
+mod secrets;
 mod server;
 mod sources;
 mod sources_hostile;

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -391,6 +391,50 @@ async fn heads_without_end_are_refused() {
     let ended = timeout(Duration::from_secs(5), stream.read_to_string(&mut answer)).await;
     let _ = ended.expect("the server refuses a large head at once");
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    assert_eq!(rig.get("/healthz").await.status(), 200);
+}
+
+/// Connects, sends half a head, and connects again when it is closed, until it is aborted.
+async fn hold_a_connection(address: std::net::SocketAddr, held: Arc<AtomicUsize>) {
+    loop {
+        let Ok(mut stream) = TcpStream::connect(address).await else { continue };
+        let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: h\r\nx-half: ").await;
+        held.fetch_add(1, Ordering::SeqCst);
+        let _ = stream.read(&mut [0; 64]).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Half of the limit on sending a head, after which strangers go by themselves. An idle machine takes milliseconds.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_who_hold_connections_keep_nobody_from_asking() {
+    const STRANGERS: usize = 600;
+    throughline_tls();
+    let rig = Rig::start().await;
+    let address = rig.http.address();
+    let held = Arc::new(AtomicUsize::new(0));
+    let mut strangers = tokio::task::JoinSet::new();
+    for _ in 0..STRANGERS {
+        strangers.spawn(hold_a_connection(address, Arc::clone(&held)));
+    }
+    timeout(LIMIT, async {
+        while held.load(Ordering::SeqCst) < STRANGERS {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("all of them are there");
+    for path in ["/healthz", "/readyz", "/metrics"].iter().cycle().take(30) {
+        // A connection of its own each time, as a probe has.
+        let probe = Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+        let asked = probe.get(format!("http://{address}{path}")).send();
+        let answer = timeout(AT_ONCE, asked).await;
+        assert_eq!(answer.expect("an answer at once").unwrap().status(), 200, "{path}");
+    }
+    assert!(held.load(Ordering::SeqCst) > STRANGERS, "some were closed, and came again");
+    // Who has a connection and uses it keeps it, as far as there is room.
     assert_eq!(rig.get("/healthz").await.status(), 200);
 }
 

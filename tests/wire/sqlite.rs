@@ -21,8 +21,8 @@ use throughline_actors::{
         contract::store::{self as story, UnderTest},
         store::{
             Admission, Admitted, Closed, EndedTurn, Ending, Failing, Fingerprint, Interaction, KnownEnd,
-            ListedTurn, Mark, OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, Standing, Store,
-            StoreError, StoreTrouble, TurnsQuery, Verdict,
+            ListedTurn, Mark, OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, SessionOwner,
+            Standing, Store, StoreError, StoreTrouble, TurnsQuery, Verdict,
         },
     },
     store_contract,
@@ -167,7 +167,11 @@ fn admission(id: &str, session: &str, input_sequence: u64) -> Admission {
             None,
         ),
         at: at(0),
-        verdict: Verdict::Accepted { event: id.as_bytes().to_vec(), when_busy: WhenBusy::Enqueue },
+        verdict: Verdict::Accepted {
+            event: id.as_bytes().to_vec(),
+            when_busy: WhenBusy::Enqueue,
+            owner: SessionOwner::Any,
+        },
     }
 }
 

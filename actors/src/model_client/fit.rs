@@ -15,6 +15,8 @@ use crate::{
 const MAX_SUMMARY_TOKENS: u64 = 400;
 /// Characters of English text in a token, about: where the search for a summary that fits begins.
 const CHARS_PER_TOKEN: u64 = 4;
+/// What the block of a summary is called.
+pub(crate) const EARLIER_TURNS: &str = "earlier_turns";
 /// A summary of fewer characters says nothing.
 const MIN_SUMMARY_CHARS: usize = 20;
 
@@ -28,7 +30,7 @@ pub(super) struct Fitted {
 
 /// A prompt from which turns have to be left out.
 pub(super) struct TooLong<'a> {
-    ask: &'a Ask,
+    pub(super) ask: &'a Ask,
     max_tokens: u32,
     /// The turns that go.
     pub(super) leaving: Vec<Message>,
@@ -164,7 +166,10 @@ impl ModelClient {
 
     /// A summary as a message, if it fits.
     pub(super) fn summary_message(&self, model: &Model, long: &TooLong<'_>, text: &str) -> Option<Message> {
-        let message = Message { role: Role::User, content: enclosed("earlier_turns", text) };
+        let message = Message {
+            role: Role::User,
+            content: long.ask.tag.enclose(EARLIER_TURNS, &delimited_json(&text)),
+        };
         let tokens = message_tokens(self.tokenizer.as_ref(), &model.target.model, &message).tokens;
         (tokens <= long.summary_tokens).then_some(message)
     }
@@ -176,9 +181,4 @@ pub(super) fn speaker(role: Role) -> &'static str {
         Role::User => "user",
         Role::Assistant => "assistant",
     }
-}
-
-/// Text of others, in a block that it cannot close, as the data templates have it.
-pub(super) fn enclosed(source: &str, text: &str) -> String {
-    format!("<data source=\"{source}\">\n{}\n</data>", delimited_json(&text))
 }

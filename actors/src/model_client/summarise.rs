@@ -33,7 +33,7 @@ impl ModelClient {
             .iter()
             .map(|message| json!({"who": speaker(message.role), "text": message.content}))
             .collect();
-        let block = format!("<data source=\"conversation\">\n{}\n</data>", delimited_json(&turns));
+        let block = long.ask.tag.enclose("conversation", &delimited_json(&turns));
         // Three quarters of a token are a word, about.
         let words = long.summary_tokens / 4 * 3;
         let messages = vec![

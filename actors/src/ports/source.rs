@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::Value;
-use throughline_schemas::TraceParent;
+use throughline_schemas::{Document, TraceParent};
 
 use super::{Classify, Fault, Health};
 
@@ -81,7 +80,7 @@ pub enum FetchError {
     /// The body is larger than allowed.
     #[error("answered with more than {0} bytes; raise the source's max_bytes if that is legitimate")]
     TooLarge(usize),
-    /// The body is not JSON; says where it stops being JSON, not what is there.
+    /// The body is not JSON, or nested too deep; says where it stops being JSON, not what is there.
     #[error("answered with something that is not JSON: {0}")]
     NotJson(String),
     /// Nothing was sent: the call names a source that is not configured, or its URL is not one.
@@ -155,5 +154,5 @@ impl Classify for FetchError {
 pub trait Sources: Send + Sync + 'static {
     /// Makes one call and never a second one: redirects are not followed, nothing is tried again. Dropping the
     /// future abandons the call and closes its connection.
-    async fn fetch(&self, call: &FetchCall) -> Result<Value, FetchError>;
+    async fn fetch(&self, call: &FetchCall) -> Result<Document, FetchError>;
 }

@@ -24,7 +24,7 @@ use throughline_schemas::{
 };
 
 pub use self::{
-    admission::{Admission, Admitted, Holder, Opening, Standing, Verdict},
+    admission::{Admission, Admitted, Holder, Opening, SessionOwner, Standing, Verdict},
     end::{FailedTurn, KnownEnd, RestoredTurn},
     failure::{FAILURE_RECORD_BYTES, FailureRecord, failure_code},
     fingerprint::Fingerprint,
@@ -224,8 +224,9 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// The questions are taken in their order, except that neighbours that are content to wait are taken together: of
     /// those of one session the first in the order of the stream starts, wherever it stands in the batch. A session is
-    /// busy for an input if a turn of another workflow is open in it. Then, and only when it is admitted for
-    /// the first time, an input that asks for
+    /// busy for an input if a turn of another workflow is open in it. An input that is not of its session's owner, where
+    /// it has one ([`SessionOwner`]), is recorded as failed and does nothing else. Where a session is busy, and only when
+    /// it is admitted for the first time, an input that asks for
     /// - [`WhenBusy::Reject`] is recorded as failed;
     /// - [`WhenBusy::Interrupt`] ends the running turn as failed, if that one's input came before it. It takes its own
     ///   place: turns that wait before it run before it;

@@ -9,13 +9,13 @@ use minijinja::{
 };
 use serde_json::{Map, json};
 
-use super::{DATA, PromptTemplate, SYSTEM, object};
+use super::{DATA, PromptTemplate, SYSTEM, TAG, Tag, object, with_tag};
 use crate::message_values::{ALWAYS, LANGUAGE, METADATA};
 
 /// What a made-up text says.
 const SAMPLE: &str = "sample";
 /// What the data template sees besides the message.
-const OF_DATA: [&str; 2] = ["preferences", "sources"];
+pub(super) const OF_DATA: [&str; 2] = ["preferences", "sources"];
 /// What a source has in it.
 const OF_SOURCE: [&str; 4] = ["name", "status", "json", "error"];
 /// The filters that prompts use, for suggestions.
@@ -55,7 +55,7 @@ impl Mistake {
     /// The names that could have been meant.
     pub fn known(&self) -> impl Iterator<Item = &'static str> {
         let is_filter = self.what.starts_with("unknown filter");
-        let of_message = ALWAYS.into_iter().chain([METADATA, LANGUAGE]);
+        let of_message = ALWAYS.into_iter().chain([METADATA, LANGUAGE, TAG]);
         let names = of_message.chain(OF_DATA).chain(OF_SOURCE).filter(move |_| !is_filter);
         names.chain(FILTERS.into_iter().filter(move |_| is_filter))
     }
@@ -136,7 +136,7 @@ impl PromptTemplate {
         let Ok(template) = self.environment.get_template(file) else { return Vec::new() };
         let is_known = |name: &str| {
             ALWAYS.contains(&name)
-                || [METADATA, LANGUAGE].contains(&name)
+                || [METADATA, LANGUAGE, TAG].contains(&name)
                 || (file == DATA && OF_DATA.contains(&name))
                 || self.environment.globals().any(|(global, _)| global == name)
         };
@@ -192,10 +192,11 @@ fn samples(sources: &[&str]) -> Vec<Sample> {
     values.insert("time".to_owned(), json!("2026-11-25T13:29:07Z"));
     values.insert("date".to_owned(), json!("2026-11-25"));
     values.insert(METADATA.to_owned(), json!({}));
-    let bare = object(&values);
+    let bare = with_tag(object(&values), Tag::random(0));
     values.insert(LANGUAGE.to_owned(), json!("en"));
     values.remove(METADATA);
     let full = minijinja::context! { metadata => Value::from_object(Anything), ..object(&values) };
+    let full = with_tag(full, Tag::random(0));
     let some = if sources.is_empty() { &[SAMPLE][..] } else { sources };
     let with = |status: &str, json: &str, error: Option<&str>| -> Vec<Value> {
         some.iter().copied().map(|name| minijinja::context! { name, status, json, error }).collect()

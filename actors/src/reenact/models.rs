@@ -11,7 +11,7 @@ use throughline_schemas::{
     EventData, FinishReason, Timestamp, WorkflowFailed,
     event::{
         ResponseGenerated,
-        generation::{Attempt, Message, Purpose},
+        generation::{Attempt, Prompt, Purpose},
     },
 };
 
@@ -21,10 +21,11 @@ use super::{
 };
 use crate::{
     dependency::{HeldBack, Refused},
-    model_client::counts,
+    model_client::{EARLIER_TURNS, counts},
     policy::retry::RetryPolicy,
     ports::bus::Note,
     ports::model::{CallFacts, DeltaSink, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models},
+    prompt::Tag,
 };
 
 /// A recorded attempt, and whether it has been re-enacted.
@@ -67,7 +68,7 @@ impl ModelScript {
         let window = generated.prompt.window.as_ref();
         Self {
             answer: Some(answer(generated)),
-            summary: summary(&generated.prompt.messages),
+            summary: summary(&generated.prompt),
             counted: window.is_some_and(|window| window.prompt_tokens.is_some()),
             ..script
         }
@@ -288,11 +289,10 @@ fn answer(generated: &ResponseGenerated) -> ModelAnswer {
 }
 
 /// A summary is on record where it stands in the prompt: as a JSON string in a block of its own.
-fn summary(messages: &[Message]) -> Option<String> {
-    let block = messages.iter().find_map(|message| {
-        message.content.strip_prefix("<data source=\"earlier_turns\">\n")?.strip_suffix("\n</data>")
-    });
-    serde_json::from_str(block?).ok()
+fn summary(prompt: &Prompt) -> Option<String> {
+    let tag = Tag::of_record(prompt.tag.as_deref());
+    let block = prompt.messages.iter().find_map(|message| tag.enclosed(EARLIER_TURNS, &message.content));
+    serde_json::from_str(&block?).ok()
 }
 
 fn summarised(attempt: &Attempt, text: Option<String>) -> ModelAnswer {

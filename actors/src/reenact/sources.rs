@@ -6,9 +6,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use serde_json::Value;
 use throughline_schemas::{
-    TraceParent,
+    Document, TraceParent,
     event::external::{FailedCall, SourceResult, SourceStatus},
 };
 use tokio::time::Instant;
@@ -30,7 +29,7 @@ const MAX_URLS: usize = 1_000;
 #[derive(Debug, Default)]
 struct UrlScript {
     failed: VecDeque<FailedCall>,
-    data: Option<Value>,
+    data: Option<Document>,
     /// Calls that failed or were prevented so far.
     missed: u32,
 }
@@ -108,7 +107,7 @@ impl SourceScripts {
 }
 
 struct Fetched {
-    result: Result<Value, FetchError>,
+    result: Result<Document, FetchError>,
     took: Duration,
     random: u64,
 }
@@ -133,8 +132,10 @@ impl SourceScript {
         }
         let mut answers = match (&result.data, result.status) {
             (_, SourceStatus::Skipped) | (None, _) => VecDeque::new(),
-            (Some(Value::Array(items)), _) if several => items.iter().cloned().collect(),
-            (Some(data), _) => VecDeque::from([data.clone()]),
+            (Some(data), _) => match data.items().filter(|_| several) {
+                Some(items) => items.into(),
+                None => VecDeque::from([data.clone()]),
+            },
         };
         // They belong, in their order, to the URLs whose last call did not fail for good.
         for url in &mut urls {
@@ -165,7 +166,7 @@ fn refusal(failed: &FailedCall) -> Option<Refused> {
 
 #[async_trait]
 impl Sources for Recording {
-    async fn fetch(&self, call: &FetchCall) -> Result<Value, FetchError> {
+    async fn fetch(&self, call: &FetchCall) -> Result<Document, FetchError> {
         let fetched = with(|tape| Some((tape.sources.fetch(call), tape.takes_no_time)));
         let Some((Fetched { result, took, random }, takes_no_time)) = fetched else {
             return Err(unrecorded());

@@ -58,6 +58,7 @@ impl StoreScript {
             EventData::WorkflowFailed(failed) => {
                 let standing = match (failed.code, &failed.superseded_by) {
                     (FailureCode::SessionBusy, _) => Standing::Rejected,
+                    (FailureCode::NotSessionOwner, _) => Standing::NotOwner,
                     (FailureCode::Merged, Some(into)) => Standing::Merged { into: into.clone() },
                     _ => Standing::Refused,
                 };

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     policy::retry::RetryPolicy,
     ports::bus::{DeadLetter, Note},
+    prompt::Tag,
     settings::EngineSettings,
     source_plan::SourceSpec,
 };
@@ -53,6 +54,8 @@ pub(super) struct Content {
     pub(super) takes_no_time: bool,
     /// The next random bits.
     pub(super) random: u64,
+    /// The bits of the name that the recorded prompt has for its blocks of data. Who makes a prompt asks for them first.
+    pub(super) tag: Option<u64>,
     /// What earlier deliveries did.
     pub(super) note: Option<Note>,
     /// What was published.
@@ -118,6 +121,7 @@ impl Tape {
             sources,
             models: ModelScript::of(&event.data, rules.models),
             note: Deliveries::of(&event.data).note(),
+            tag: tag_of(&event.data),
             at: Some(event.meta.time),
             traceparent: Some(event.meta.traceparent),
             // What was handed on is what was on record: the other workflow's events are not looked for.
@@ -147,6 +151,7 @@ impl Tape {
                 _ => SourceScripts::default(),
             },
             takes_no_time: true,
+            tag: past.event(EventType::ResponseGenerated).and_then(|stored| tag_of(&stored.event.data)),
             ..Content::default()
         }))
     }
@@ -154,7 +159,8 @@ impl Tape {
     /// What models did, for a run in which everything else is decided anew; see [`super::Simulation`].
     pub(super) fn for_simulation(result: &Event, rules: &Rules, anew: &BTreeSet<String>) -> Self {
         let models = ModelScript::assuming(&result.data, rules.models, anew);
-        Self(Mutex::new(Content { models, random: u64::MAX / 2, ..Content::default() }))
+        let tag = tag_of(&result.data);
+        Self(Mutex::new(Content { models, tag, random: u64::MAX / 2, ..Content::default() }))
     }
 
     /// The delivery with which the record begins: nobody knows what those before came to.
@@ -186,6 +192,19 @@ impl Tape {
     pub(super) fn lock(&self) -> MutexGuard<'_, Content> {
         // Nothing panics while holding the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The bits of the name that the blocks of data have in a recorded prompt.
+fn tag_of(data: &EventData) -> Option<u64> {
+    match data {
+        EventData::ResponseGenerated(generated) => Tag::of_record(generated.prompt.tag.as_deref()).bits(),
+        EventData::UserInputReceived(_)
+        | EventData::InputValidated(_)
+        | EventData::ContextRetrieved(_)
+        | EventData::ExternalDataFetched(_)
+        | EventData::InteractionSaved(_)
+        | EventData::WorkflowFailed(_) => None,
     }
 }
 

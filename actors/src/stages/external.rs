@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use serde_json::{Map, Value};
 use throughline_schemas::{
-    Event, EventData, Millis, StageName, WaitReason, WorkflowId,
+    Document, Event, EventData, Millis, StageName, WaitReason, WorkflowId,
     event::{
         ExternalDataFetched,
         context::Context,
@@ -107,7 +107,7 @@ impl ExternalStep {
             }
         }
         let status = if data.is_empty() { SourceStatus::Failed } else { SourceStatus::Ok };
-        let data = if many { (!data.is_empty()).then_some(Value::Array(data)) } else { data.pop() };
+        let data = if many { (!data.is_empty()).then(|| Document::array(&data)) } else { data.pop() };
         let result = SourceResult { status, data, error, calls, duration_ms, failed_calls, requests };
         Asked { result, hopeless }
     }
@@ -206,7 +206,7 @@ fn whole_millis(duration: Duration) -> u64 {
 }
 
 struct Answer {
-    result: Result<Value, SourceError>,
+    result: Result<Document, SourceError>,
     calls: u32,
     failed: Vec<FailedCall>,
     hopeless: bool,

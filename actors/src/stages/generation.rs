@@ -11,7 +11,7 @@ use throughline_schemas::{
     Event, EventData, FailureCode, StageName, WorkflowFailed,
     event::{
         ExternalDataFetched, ResponseGenerated,
-        external::SourceStatus,
+        external::{SourceResult, SourceStatus},
         generation::{
             Attempt, AttemptError, Complexity, ErrorClass, Prompt, Response, ResponseFormat, Window,
         },
@@ -32,7 +32,7 @@ use crate::{
 };
 use live::Live;
 pub use prompt::Prompts;
-use prompt::{NoPrompt, TEMPLATE_WAIT};
+use prompt::{NoPrompt, Rendered, TEMPLATE_WAIT};
 
 /// See the module's documentation.
 pub struct GenerationStep {
@@ -85,7 +85,7 @@ impl GenerationStep {
         run: Run,
     ) -> Result<(Ask, usize), Stopped> {
         let rendered = self.prompts.render(event, fetched);
-        let (messages, left_out) = rendered.map_err(|no_prompt| match no_prompt {
+        let Rendered { messages, left_out, tag } = rendered.map_err(|no_prompt| match no_prompt {
             NoPrompt::Template(reason) => Stopped::Otherwise(Outcome::Later { after: TEMPLATE_WAIT, reason }),
             NoPrompt::Message(error) => {
                 let message = format!("no prompt can be made of this message: {error}");
@@ -93,15 +93,15 @@ impl GenerationStep {
                 Stopped::Failed(WorkflowFailed { earlier_deliveries: earlier.unknown, ..failed })
             }
         })?;
-        let answered = |status, data: &Option<Value>| status == SourceStatus::Ok && data.is_some();
-        let sources =
-            fetched.external.values().filter(|result| answered(result.status, &result.data)).count();
+        let answered = |result: &&SourceResult| result.status == SourceStatus::Ok && result.data.is_some();
+        let sources = fetched.external.values().filter(answered).count();
         let ask = Ask {
             sources: sources as u64,
             route: requested(fetched),
             made: earlier.unknown,
             earlier: earlier.attempts.clone(),
             delivery: run.made.saturating_add(1),
+            tag,
             ..self.client.request(messages, run.traceparent)
         };
         Ok((ask, left_out))
@@ -117,6 +117,7 @@ impl GenerationStep {
             id: self.prompts.template.id().to_owned(),
             hash: self.prompts.template.hash().to_owned(),
             config: self.config_id.clone(),
+            tag: ask.tag.bits().map(|_| ask.tag.to_string()),
             messages: sent.messages,
             max_tokens: sent.max_tokens,
             temperature_milli,
@@ -238,6 +239,7 @@ fn failure(code: FailureCode, message: String, attempts: u32, attempt_log: Vec<A
         | FailureCode::UnreadableEvent
         | FailureCode::Poison
         | FailureCode::SessionBusy
+        | FailureCode::NotSessionOwner
         | FailureCode::Interrupted
         | FailureCode::Merged
         | FailureCode::Conflict

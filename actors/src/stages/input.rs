@@ -29,14 +29,16 @@ use crate::{
     policy::{limits::BUS_RETRY_DELAY, settle::Outcome},
     ports::{
         bus::{DeadLetter, Delivery, Published},
-        store::{Admission, Admitted, EndedTurn, FailureRecord, Fingerprint, Standing, Verdict},
+        store::{
+            Admission, Admitted, EndedTurn, FailureRecord, Fingerprint, SessionOwner, Standing, Verdict,
+        },
         trace::Tracer,
     },
     signals,
     stage::Stage,
     untold,
 };
-use superseded::{interrupted, merged, rejected};
+use superseded::{interrupted, merged, not_owner, rejected};
 
 /// Most inputs admitted in one transaction.
 pub const ADMISSION_BATCH: usize = 256;
@@ -49,6 +51,8 @@ pub struct InputStage {
     pub limits: IngressLimits,
     /// What to do in a busy session with a message that does not say so itself.
     pub when_busy: WhenBusy,
+    /// Who may speak in a session.
+    pub owner: SessionOwner,
     /// Where traces begin.
     pub tracer: Arc<dyn Tracer>,
 }
@@ -207,7 +211,7 @@ impl InputStage {
                 &event,
                 delivery,
                 fingerprint,
-                Verdict::Accepted { event: encoded, when_busy },
+                Verdict::Accepted { event: encoded, when_busy, owner: self.owner },
             ),
             event,
         })
@@ -326,6 +330,7 @@ impl InputStage {
                 return again::conflict(&self.closer, event, sequence, &session_id).await;
             }
             Standing::Rejected => rejected(),
+            Standing::NotOwner => not_owner(),
             Standing::Merged { into } => merged(into),
         };
         let cause = caused(event.meta.clone());

@@ -8,9 +8,12 @@ use throughline_schemas::{
 use tokio::time::Instant;
 
 use super::{PAGE, SweeperArgs, done, seen::Seen};
-use crate::ports::{
-    bus::{Latest, Position, consumer_of},
-    store::RunningTurn,
+use crate::{
+    ports::{
+        bus::{Latest, Position, consumer_of},
+        store::RunningTurn,
+    },
+    unreadable,
 };
 
 impl SweeperArgs {
@@ -38,6 +41,18 @@ impl SweeperArgs {
             seen.forget(id);
         }
         Ok(())
+    }
+
+    /// Fails a turn whose last event cannot be read.
+    pub(super) async fn end_unreadable(
+        &self,
+        turn: &RunningTurn,
+        stage: StageName,
+        error: &str,
+    ) -> Result<(), String> {
+        let cause = self.cause(turn).await?;
+        let failed = unreadable::failed(stage, FailureCode::UnreadableEvent, error, 1);
+        done(self.closer.fail(&cause, turn.input_sequence, failed, cause.traceparent).await)
     }
 
     /// How long a turn has run by the server's clock: the only one that every process knows. `None` if the log does not

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{context::Context, input::Request};
-use crate::Millis;
+use crate::{Document, Millis};
 
 /// How fetching from one source went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -81,9 +81,10 @@ pub struct SourceRequest {
 pub struct SourceResult {
     /// How it went.
     pub status: SourceStatus,
-    /// What the source answered: its JSON, or an array with one entry for each value fetched.
+    /// What the source answered: its JSON as it was written, or an array with one entry for each value fetched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub data: Option<Value>,
+    #[schemars(with = "Option<Value>")]
+    pub data: Option<Document>,
     /// Why there is no data, or not all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<SourceError>,

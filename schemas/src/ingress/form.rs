@@ -7,9 +7,12 @@ use crate::{
     EventType, Metadata, SessionId, UserId, WorkflowId,
     event::{Redo, input::WhenBusy},
     ids::{IdError, MAX_ID_BYTES, stands_for},
-    json::{Kind, Members},
+    json::{self, Kind, Members},
     version,
 };
+
+/// Most characters of a member's name that a problem repeats.
+const MAX_NAME_CHARS: usize = 64;
 
 /// What the form of the message contributed, and everything found wrong so far.
 #[derive(Default)]
@@ -52,6 +55,8 @@ impl Form {
             "type",
             "dataschema",
             "id",
+            "source",
+            "traceparent",
             "userid",
             "sessionid",
             "data",
@@ -304,6 +309,10 @@ impl Form {
                 return Metadata::default();
             }
         };
+        if let Some(name) = json::repeated(metadata.as_str()) {
+            let name: String = name.chars().take(MAX_NAME_CHARS).collect();
+            self.problems.push(format!("metadata has a member {name:?} more than once; send it once"));
+        }
         let bytes = metadata.as_str().len();
         if bytes > limits.max_metadata_bytes {
             self.problems.push(format!(

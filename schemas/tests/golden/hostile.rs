@@ -97,7 +97,7 @@ fn say(data: &mut EventData, text: &str) {
         }
         EventData::ExternalDataFetched(data) => {
             for source in data.external.values_mut() {
-                source.data = Some(serde_json::json!([{text(): text()}]));
+                source.data = Some(serde_json::json!([{text(): text()}]).into());
                 if let Some(error) = &mut source.error {
                     error.message = text();
                 }

@@ -86,6 +86,7 @@ fn not_open(error: &AdapterError) -> Finding {
         | AdapterError::Look { .. }
         | AdapterError::Namespace(_)
         | AdapterError::Secret { .. }
+        | AdapterError::Cleartext(_)
         | AdapterError::Nats(_)
         | AdapterError::NoDatabase
         | AdapterError::DatabaseFile { .. }

@@ -26,7 +26,7 @@ pub(super) async fn check(config: &Config, env: &Env) -> Vec<Finding> {
     let models = model_providers(config, env, &clock).ok();
     let sources = config.sources.iter().map(|source| {
         let name = format!("source {}", source.name);
-        Box::pin(reach_source(name, source.url.template.expose())) as Check<'_>
+        Box::pin(reach_source(name, source.url.example.expose())) as Check<'_>
     });
     let providers = config
         .providers

@@ -44,8 +44,12 @@ pub(super) fn check(config: &Config, env: &Env) -> Vec<Finding> {
             .map(|problem| Finding::fail("secrets", problem.to_string(), "set it before starting a worker"))
             .collect()
     };
+    let cleartext = config.cleartext(env);
+    let cleartext = cleartext
+        .iter()
+        .map(|problem| Finding::fail("secrets", problem.to_string(), "a worker refuses to start like this"));
     let unused = config.unused_database().map(|unused| Finding::warn("database", unused, ""));
-    [configuration, prompt].into_iter().chain(secrets).chain(unused).collect()
+    [configuration, prompt].into_iter().chain(secrets).chain(cleartext).chain(unused).collect()
 }
 
 fn on_one_line(text: &str) -> String {

@@ -16,7 +16,7 @@ use crate::{
         output,
         publish::read_text,
         signal::Signals,
-        timeline::{Style, Tone, clean, clean_lines},
+        timeline::{Style, Tone, clean},
     },
     config::{Config, Env},
     llm::{Answer, Client, Event, GenerateError, Request},
@@ -67,11 +67,7 @@ async fn whole(client: &Client, request: Request, json: bool) -> Result<(), Fail
     if json {
         return output::line(&serde_json::to_string(&Answered::of(&answer)).map_err(Failure::failed)?);
     }
-    if io::stdout().is_terminal() {
-        output::line(&clean_lines(&answer.text))?;
-    } else {
-        output::line(&answer.text)?;
-    }
+    output::payload(&answer.text)?;
     remark(&answer);
     Ok(())
 }

@@ -126,7 +126,8 @@ async fn give(
         }
         Err(error) => {
             tally.unreadable += 1;
-            progress.print(&format!("{workflow}: {}", clean(&with_causes(&error), MAX_SHOWN)))?;
+            let named = clean(workflow.as_str(), MAX_SHOWN);
+            progress.print(&format!("{named}: {}", clean(&with_causes(&error), MAX_SHOWN)))?;
         }
     }
     Ok(())
@@ -211,7 +212,7 @@ fn line(verified: &Verified, json: bool) -> Option<String> {
         return Some(if json {
             json!({"workflow": workflow, "verdict": "unreadable", "error": with_causes(error)}).to_string()
         } else {
-            format!("{workflow}: {}", with_causes(error))
+            format!("{}: {}", clean(workflow.as_str(), MAX_SHOWN), clean(&with_causes(error), MAX_SHOWN))
         });
     }
     let Some(Deviation { event_type, sequence, difference, instead }) = verified.deviation() else {
@@ -238,5 +239,6 @@ fn line(verified: &Verified, json: bool) -> Option<String> {
         (None, Some(instead)) => format!("now {instead}"),
         (None, None) => String::new(),
     };
-    Some(format!("{workflow}  {event_type} ({sequence})  {}", clean(&what, MAX_SHOWN)))
+    let named = clean(workflow.as_str(), MAX_SHOWN);
+    Some(format!("{named}  {event_type} ({sequence})  {}", clean(&what, MAX_SHOWN)))
 }

@@ -1,5 +1,7 @@
 //! Text from elsewhere, made fit for a terminal.
 
+use crate::foreign::{escaped_lines, is_hostile};
+
 /// The text on one line of at most `width` characters. Characters that would move the cursor, change colours or
 /// turn the direction of writing are escaped; a cut is marked with an ellipsis.
 pub(in crate::cli) fn clean(text: &str, width: usize) -> String {
@@ -24,28 +26,12 @@ pub(in crate::cli) fn clean(text: &str, width: usize) -> String {
 
 /// As [`clean`], keeping line breaks and tabs, and the whole length.
 pub(in crate::cli) fn clean_lines(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if is_hostile(c) && !matches!(c, '\n' | '\t') {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    out
+    escaped_lines(text).into_owned()
 }
 
 /// In quotation marks, which are not escaped inside: it is for people.
 pub(super) fn quoted(text: &str, width: usize) -> String {
     format!("\"{}\"", clean(text, width.saturating_sub(2)))
-}
-
-/// Control characters, line separators, and the invisible ones that reorder or hide what stands around them.
-fn is_hostile(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{feff}'
-            | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

@@ -20,12 +20,14 @@ use super::draft::{self, Draft};
 use super::hearer::Hearer;
 use super::keys::{KeyRing, Picked, Rest};
 use super::options::OptionsByModel;
+use super::redact::{recordable, redacted};
 use super::refusal::Refusal;
 use super::stream::{self, Reader, StreamLimits};
 use super::{CallLimits, ModelProvidersError, ProviderSpec, facts};
 use crate::fetch::{TRACEPARENT, traceparent};
 use crate::http_client;
 use crate::http_client::body::{self, BodyError, BodyLimits};
+use crate::http_client::url_secrets;
 
 pub use probe::KeyVerdict;
 
@@ -66,14 +68,15 @@ impl Provider {
         https: bool,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ModelProvidersError> {
-        let ProviderSpec { name, kind, base_url: _, keys, options, limits } = spec;
+        let ProviderSpec { name, kind, base_url, keys, options, limits } = spec;
         let options = OptionsByModel { kind, configured: options };
         let mut headers = HeaderMap::with_capacity(8);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.extend(dialect.headers().iter().cloned());
         let (key_header, prefix) = dialect.key_header();
         let keys = KeyRing::new(keys, prefix)
-            .map_err(|source| ModelProvidersError::ApiKey { provider: name.clone(), source })?;
+            .map_err(|source| ModelProvidersError::ApiKey { provider: name.clone(), source })?
+            .with_secrets(url_secrets::secrets(&base_url));
         // A tenth earlier than the others: they say that a request may have been sent, which while connecting is wrong.
         let connect = limits.connect.min(limits.first_token.min(limits.total).saturating_mul(9) / 10);
         let client = http_client::client(connect, https)
@@ -105,8 +108,12 @@ impl Provider {
             let answer = self.call(request, &url, body.clone(), &picked, deadlines, sink, &mut known).await;
             let Known { facts, usage } = known;
             let error = match answer {
-                Ok((draft, raw)) => return Ok(draft.answer(&request.model, usage, raw, facts)),
-                Err(error) => error,
+                Ok((draft, raw)) => {
+                    let raw = recordable(raw, &picked.redactor);
+                    let draft = draft.redacted(&picked.redactor);
+                    return Ok(draft.answer(&request.model, usage, raw, facts));
+                }
+                Err(error) => redacted(error, &picked.redactor),
             };
             tried += 1;
             let why = Rest::after(&error);

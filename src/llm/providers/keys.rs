@@ -67,6 +67,8 @@ struct State {
     /// Index of the key whose turn it is.
     next: usize,
     former: Vec<Credential>,
+    /// Secrets that are no keys, such as a password in the URL.
+    others: Vec<Credential>,
     redactor: Arc<Redactor>,
 }
 
@@ -118,7 +120,17 @@ impl KeyRing {
         let keys =
             sources.into_iter().map(|source| Key::read(source, prefix)).collect::<Result<Vec<_>, _>>()?;
         let redactor = Arc::new(Redactor::new(keys.iter().map(|key| &key.value)));
-        Ok(Self { prefix, state: Mutex::new(State { keys, next: 0, former: Vec::new(), redactor }) })
+        let state = State { keys, next: 0, former: Vec::new(), others: Vec::new(), redactor };
+        Ok(Self { prefix, state: Mutex::new(state) })
+    }
+
+    /// The same, which removes these, too, from what the provider says.
+    pub(super) fn with_secrets(self, others: Vec<Credential>) -> Self {
+        let mut state = self.lock();
+        state.others = others;
+        state.renew_redactor();
+        drop(state);
+        self
     }
 
     /// The key for the next call: in turn, those at rest left out. If all are, the one whose rest ends first.
@@ -216,7 +228,7 @@ impl State {
     fn renew_redactor(&mut self) {
         let excess = self.former.len().saturating_sub(MAX_FORMER);
         self.former.drain(..excess);
-        let secrets = self.keys.iter().map(|key| &key.value).chain(&self.former);
+        let secrets = self.keys.iter().map(|key| &key.value).chain(&self.former).chain(&self.others);
         self.redactor = Arc::new(Redactor::new(secrets));
     }
 }

@@ -4,8 +4,10 @@ use serde::Deserialize;
 
 use super::{Role, Turn};
 
-const OPEN: &str = "<data source=\"";
-const CLOSE: &str = "</data>";
+/// What a block begins with: behind it there may be a hyphen and the digits that tell this prompt's blocks from others.
+const OPEN: &str = "<data";
+/// What follows then.
+const SOURCE: &str = " source=\"";
 
 /// What one source said, as far as the prompt tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +54,7 @@ impl<'a> Prompt<'a> {
 /// Earlier questions are user messages too, and a customer may have written something that looks like a data
 /// block. The data message is the one that the assistant did not answer.
 fn data_message<'a>(earlier: &[Turn<'a>]) -> &'a str {
-    let carries_data = |turn: &Turn<'_>| turn.role == Role::User && turn.text.contains(OPEN);
+    let carries_data = |turn: &Turn<'_>| turn.role == Role::User && opening(turn.text).is_some();
     let answered = |index: usize| earlier.get(index + 1).is_some_and(|next| next.role == Role::Assistant);
     (0..earlier.len())
         .rev()
@@ -60,13 +62,24 @@ fn data_message<'a>(earlier: &[Turn<'a>]) -> &'a str {
         .map_or("", |index| earlier[index].text)
 }
 
+/// The number with which the next block opens, with its hyphen, and what stands behind the quote of its source's name.
+fn opening(text: &str) -> Option<(&str, &str)> {
+    text.match_indices(OPEN).find_map(|(at, _)| {
+        let (number, after) = text[at + OPEN.len()..].split_once(SOURCE)?;
+        let digits = number.strip_prefix('-').unwrap_or(number);
+        (digits.len() + 1 >= number.len() && digits.bytes().all(|byte| byte.is_ascii_digit()))
+            .then_some((number, after))
+    })
+}
+
 /// Each block with its source's name. `<` is escaped inside the JSON, so the first closing tag is the block's own.
 fn blocks(text: &str) -> impl Iterator<Item = (&str, Source<'_>)> {
     let mut rest = text;
     std::iter::from_fn(move || {
-        let (name, after) = rest.split_once(OPEN)?.1.split_once('"')?;
+        let (number, after) = opening(rest)?;
+        let (name, after) = after.split_once('"')?;
         let (attributes, after) = after.split_once('>')?;
-        let (body, after) = after.split_once(CLOSE)?;
+        let (body, after) = after.split_once(&format!("</data{number}>"))?;
         rest = after;
         let failed = attributes.contains("status=\"failed\"");
         Some((name, if failed { Source::Failed } else { Source::Json(body.trim()) }))
@@ -105,6 +118,19 @@ mod tests {
         ];
         assert_eq!(Prompt::read(&turns).source("a"), Source::Json("{}"));
         assert_eq!(Prompt::read(&turns[1..]).source("a"), Source::Absent);
+    }
+
+    #[test]
+    fn blocks_have_the_number_of_their_prompt() {
+        let data =
+            "<data-42 source=\"a\">\n{}\n</data></data-43>\n</data-42>\n<data-42 source=\"b\">1</data-42>";
+        let prompt = Prompt { question: "", data };
+        assert_eq!(prompt.source("a"), Source::Json("{}\n</data></data-43>"));
+        assert_eq!(prompt.source("b"), Source::Json("1"));
+        assert_eq!(
+            Prompt { question: "", data: "<data-x source=\"a\">1</data-x>" }.source("a"),
+            Source::Absent
+        );
     }
 
     #[test]

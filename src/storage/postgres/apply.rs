@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use throughline_actors::ports::store::{
-    Admission, Failing, FailureRecord, Interaction, MERGE_LIMIT_BYTES, Opening, Verdict,
+    Admission, Failing, FailureRecord, Interaction, MERGE_LIMIT_BYTES, Opening, SessionOwner, Verdict,
 };
 use throughline_schemas::{Metadata, SessionId, Timestamp, UserId, WorkflowId, event::input::WhenBusy};
 use time::OffsetDateTime;
@@ -25,7 +25,7 @@ use crate::storage::{
 const APPLY: &str = "SELECT
         state, input_sequence, failure, superseded_by, opening, merged, interrupted, session_id, user_id, fingerprint,
         failure_code
-    FROM throughline_apply_2($1, $2::json, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+    FROM throughline_apply_3($1, $2::json, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
     ORDER BY question";
 
 /// A row of `interactions`.
@@ -66,6 +66,8 @@ pub(super) struct Batch<'a> {
     sequences: Vec<i64>,
     asks: Vec<&'static str>,
     rounds: Vec<i32>,
+    /// Only for the owner of its session to make.
+    strict: Vec<bool>,
     events: Vec<Option<&'a [u8]>>,
     fingerprints: Vec<Option<&'a [u8]>>,
     codes: Vec<Option<&'static str>>,
@@ -97,11 +99,14 @@ impl<'a> Batch<'a> {
     }
 
     fn admit(&mut self, admission: &'a Admission, rounds: &mut Rounds<'a>) {
-        let (ask, event, failure) = match &admission.verdict {
-            Verdict::Accepted { event, when_busy } => (when_busy.as_str(), Some(event.as_slice()), None),
-            Verdict::Refused { failure } => ("refused", None, Some(failure)),
+        let (ask, event, strict, failure) = match &admission.verdict {
+            Verdict::Accepted { event, when_busy, owner } => {
+                (when_busy.as_str(), Some(event.as_slice()), *owner == SessionOwner::FirstUser, None)
+            }
+            Verdict::Refused { failure } => ("refused", None, false, Some(failure)),
         };
         self.rounds.push(rounds.next(admission));
+        self.strict.push(strict);
         self.events.push(event);
         self.fingerprints.push(Some(admission.fingerprint.as_bytes()));
         self.because(failure);
@@ -111,6 +116,7 @@ impl<'a> Batch<'a> {
 
     fn save(&mut self, saved: &'a Interaction) {
         self.rounds.push(0);
+        self.strict.push(false);
         self.events.push(None);
         self.fingerprints.push(None);
         self.because(None);
@@ -121,6 +127,7 @@ impl<'a> Batch<'a> {
 
     fn fail(&mut self, failing: &'a Failing) {
         self.rounds.push(0);
+        self.strict.push(false);
         self.events.push(None);
         self.fingerprints.push(None);
         self.because(Some(&failing.failure));
@@ -163,6 +170,7 @@ impl Statement for Batch<'_> {
             .bind(&self.sequences)
             .bind(&self.asks)
             .bind(&self.rounds)
+            .bind(&self.strict)
             .bind(&self.events)
             .bind(&self.fingerprints)
             .bind(&self.codes)

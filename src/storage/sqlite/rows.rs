@@ -1,7 +1,9 @@
 //! The rows that a batch brings, as JSON with their long values beside it.
 
 use serde::Serialize;
-use throughline_actors::ports::store::{Admission, Failing, FailureRecord, Interaction, Verdict};
+use throughline_actors::ports::store::{
+    Admission, Failing, FailureRecord, Interaction, SessionOwner, Verdict,
+};
 use throughline_schemas::{SessionId, UserId, WorkflowId};
 
 use crate::storage::{
@@ -60,6 +62,8 @@ pub(super) struct TurnRow<'a> {
     input_sequence: i64,
     state: &'static str,
     when_busy: &'static str,
+    /// Only for the owner of its session to make.
+    owned: bool,
     at: String,
     event_from: usize,
     event_length: usize,
@@ -71,9 +75,11 @@ pub(super) struct TurnRow<'a> {
 }
 
 pub(super) fn admission_row<'a>(admission: &'a Admission, values: &mut Texts) -> TurnRow<'a> {
-    let (state, event, when_busy, failure) = match &admission.verdict {
-        Verdict::Accepted { event, when_busy } => ("waiting", event.as_slice(), when_busy.as_str(), None),
-        Verdict::Refused { failure } => ("failed", &[][..], "", Some(failure)),
+    let (state, event, when_busy, owned, failure) = match &admission.verdict {
+        Verdict::Accepted { event, when_busy, owner } => {
+            ("waiting", event.as_slice(), when_busy.as_str(), *owner == SessionOwner::FirstUser, None)
+        }
+        Verdict::Refused { failure } => ("failed", &[][..], "", false, Some(failure)),
     };
     let (event_from, event_length) = values.push(event);
     let (fingerprint_from, fingerprint_length) = values.push(admission.fingerprint.as_bytes());
@@ -85,6 +91,7 @@ pub(super) fn admission_row<'a>(admission: &'a Admission, values: &mut Texts) ->
         input_sequence: integer(admission.input_sequence),
         state,
         when_busy,
+        owned,
         at: instant(admission.at),
         event_from,
         event_length,
@@ -145,6 +152,7 @@ pub(super) fn saved_turn(interaction: &Interaction) -> TurnRow<'_> {
         input_sequence: integer(interaction.request.input_sequence),
         state: "saved",
         when_busy: "",
+        owned: false,
         at: instant(interaction.saved_at),
         event_from: 0,
         event_length: 0,
@@ -165,6 +173,7 @@ pub(super) fn failed_turn<'a>(failing: &'a Failing, texts: &mut Texts) -> TurnRo
         input_sequence: integer(failing.input_sequence),
         state: "failed",
         when_busy: "",
+        owned: false,
         at: instant(failing.at),
         event_from: 0,
         event_length: 0,

@@ -492,7 +492,7 @@ impl Models for Gate {
 
 #[async_trait]
 impl Sources for Gate {
-    async fn fetch(&self, call: &FetchCall) -> Result<Value, FetchError> {
+    async fn fetch(&self, call: &FetchCall) -> Result<throughline_schemas::Document, FetchError> {
         let lost = || FetchError::Unreachable("injected".to_owned());
         self.pass(Op::Fetch, call.url.clone(), lost, self.sources.fetch(call)).await
     }

@@ -221,6 +221,7 @@ fn event(stage: StageName, workflow: &str) -> Event {
                     id: "p".to_owned(),
                     hash: String::new(),
                     config: String::new(),
+                    tag: None,
                     messages: Vec::new(),
                     max_tokens: 1,
                     temperature_milli: None,

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 use throughline_actors::ports::store::{
-    Admission, Closed, Ending, Failing, FailureRecord, Fingerprint, Interaction, Opening, Verdict,
+    Admission, Closed, Ending, Failing, FailureRecord, Fingerprint, Interaction, Opening, SessionOwner,
+    Verdict,
 };
 use throughline_schemas::{
     FailureCode, FinishReason, Metadata, SessionId, StageName, Timestamp, Usage, Usd, UserId, WorkflowFailed,
@@ -43,7 +44,7 @@ pub(super) fn asking(when_busy: WhenBusy, id: &str, of: &str, input_sequence: u6
         input_sequence,
         fingerprint: Fingerprint::of(&user("ann"), &session(of), id, None),
         at: at(0),
-        verdict: Verdict::Accepted { event: id.as_bytes().to_vec(), when_busy },
+        verdict: Verdict::Accepted { event: id.as_bytes().to_vec(), when_busy, owner: SessionOwner::Any },
     }
 }
 

@@ -109,7 +109,9 @@ impl Story {
             }
             match answer.standing {
                 Standing::Running => self.runs(input),
-                Standing::Rejected | Standing::Merged { .. } => self.ended(input, End::Failed),
+                Standing::Rejected | Standing::NotOwner | Standing::Merged { .. } => {
+                    self.ended(input, End::Failed)
+                }
                 Standing::Waiting | Standing::Ended => {}
                 Standing::Refused | Standing::Repeated { .. } | Standing::Conflict { .. } => {
                     panic!("{input}, seed {}", self.seed)

@@ -22,7 +22,11 @@ pub(super) fn sources() -> HttpSources {
             HeaderText::Secret { prefix: "Bearer ".to_owned(), secret: Credential::new("canary-token") },
         ),
     ];
-    HttpSources::new(vec![HttpSource { name: "source".to_owned(), headers }], clock()).unwrap()
+    HttpSources::new(
+        vec![HttpSource { name: "source".to_owned(), headers, ..HttpSource::default() }],
+        clock(),
+    )
+    .unwrap()
 }
 
 pub(super) fn call(url: String) -> FetchCall {
@@ -140,13 +144,13 @@ async fn calls_share_a_connection() {
     let (server, sources) = (Server::start().await, sources());
     for n in 0..5 {
         server.script([json(n.to_string())]);
-        assert_eq!(sources.fetch(&call(server.url("/"))).await, Ok(json!(n)));
+        assert_eq!(sources.fetch(&call(server.url("/"))).await, Ok(json!(n).into()));
     }
     // An error that came with its whole body does not cost the connection, either.
     server.script([answer(503, &[], "later")]);
     sources.fetch(&call(server.url("/"))).await.unwrap_err();
     server.script([json("6")]);
-    assert_eq!(sources.fetch(&call(server.url("/"))).await, Ok(json!(6)));
+    assert_eq!(sources.fetch(&call(server.url("/"))).await, Ok(json!(6).into()));
     assert_eq!(server.connections(), 1);
 }
 
@@ -204,16 +208,19 @@ async fn a_secret_that_the_source_echoes_is_removed() {
     let server = Server::start().await;
     server.script([json(r#"{"headers":{"authorization":"Bearer \u0063anary-token","x-tenant":"acme"}}"#)]);
     let echo = sources().fetch(&call(server.url("/"))).await.unwrap();
-    assert_eq!(echo, json!({"headers": {"authorization": "Bearer ***", "x-tenant": "acme"}}));
+    assert_eq!(*echo, json!({"headers": {"authorization": "Bearer ***", "x-tenant": "acme"}}));
 }
 
 #[test]
 fn settings_that_cannot_work_are_refused_and_secrets_not_repeated() {
     let with = |header: &str, text: HeaderText| {
         let headers = vec![(header.parse().unwrap(), text)];
-        HttpSources::new(vec![HttpSource { name: "crm".to_owned(), headers }], clock())
-            .err()
-            .map(|error| format!("{error} {error:?}"))
+        HttpSources::new(
+            vec![HttpSource { name: "crm".to_owned(), headers, ..HttpSource::default() }],
+            clock(),
+        )
+        .err()
+        .map(|error| format!("{error} {error:?}"))
     };
     let secret = |value: &str| HeaderText::Secret { prefix: String::new(), secret: Credential::new(value) };
     let message = with("x-key", secret("canary\r\nhost: evil")).unwrap();
@@ -223,6 +230,6 @@ fn settings_that_cannot_work_are_refused_and_secrets_not_repeated() {
         assert!(message.contains(reserved), "{message}");
     }
     assert_eq!(with("accept", HeaderText::Plain("application/hal+json".to_owned())), None);
-    let twice = vec![HttpSource { name: "crm".to_owned(), headers: vec![] }; 2];
+    let twice = vec![HttpSource { name: "crm".to_owned(), ..HttpSource::default() }; 2];
     assert!(HttpSources::new(twice, clock()).is_err());
 }

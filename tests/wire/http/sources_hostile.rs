@@ -6,11 +6,12 @@ use tokio::time::Instant;
 
 use serde_json::json;
 use throughline_actors::ports::source::{FetchCall, FetchError, Sources};
+use throughline_schemas::{Document, MAX_DEPTH};
 
 use super::server::{Server, Step, answer, chunked, json, partial};
 use super::sources::{call, sources};
 
-async fn fetch(steps: impl Into<Vec<Step>>) -> Result<serde_json::Value, FetchError> {
+async fn fetch(steps: impl Into<Vec<Step>>) -> Result<Document, FetchError> {
     let server = Server::start().await;
     server.script(steps);
     sources().fetch(&call(server.url("/"))).await
@@ -64,7 +65,7 @@ async fn no_more_is_read_than_allowed() {
             Step::Send(last),
         ]
     };
-    assert_eq!(fetch(pieces(&format!("{:>100}", "[7]"))).await, Ok(json!([7])));
+    assert_eq!(fetch(pieces(&format!("{:>100}", "[7]"))).await, Ok(json!([7]).into()));
     assert_eq!(fetch(pieces(&format!("{:>101}", "[7]"))).await, Err(FetchError::TooLarge(1000)));
 }
 
@@ -88,14 +89,17 @@ async fn a_broken_connection_is_no_data() {
 
 #[tokio::test]
 async fn garbage_is_no_data() {
-    let stories: [(&str, Step); 8] = [
+    let nested = |levels| json("[".repeat(levels) + &"]".repeat(levels));
+    let stories: [(&str, Step); 10] = [
         ("empty", json("")),
         ("cut short", json("{\"a\":")),
         ("two documents", json("{} {}")),
         ("a page", answer(200, &[("content-type", "text/html")], "<html>canary</html>")),
         ("not UTF-8", json(b"\"canary \xff\"")),
-        ("nested too deep", json("[".repeat(900))),
-        ("a number beyond numbers", json("1e999")),
+        ("endlessly nested", json("[".repeat(900))),
+        ("nested too deep", nested(MAX_DEPTH + 1)),
+        ("no number", json("{\"canary\":NaN}")),
+        ("half a number", json("[1e]")),
         (
             "a bomb that nobody asked for",
             answer(200, &[("content-encoding", "gzip")], b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03canary"),
@@ -112,11 +116,19 @@ async fn garbage_is_no_data() {
         fetch([answer(200, &[("content-type", "text/html")], "{]")]).await,
         Err(FetchError::NotJson("key must be a string at line 1 column 2 (text/html)".to_owned()))
     );
+    // As deep as may be, and numbers that no number of ours can hold: as they were written.
+    let deepest = fetch([nested(MAX_DEPTH)]).await.unwrap();
+    assert_eq!(deepest.as_str(), "[".repeat(MAX_DEPTH) + &"]".repeat(MAX_DEPTH));
+    let numbers = r#"{"a":12345678901234567890123,"b":[1e999,-0,1.50],"a":0.1000000000000000055}"#;
+    assert_eq!(fetch([json(numbers)]).await.unwrap().as_str(), numbers);
     // Without harm: a byte order mark, a wrong content type, white space, a body that ends with the connection.
-    assert_eq!(fetch([json("\u{FEFF}{}")]).await, Ok(json!({})));
-    assert_eq!(fetch([answer(200, &[("content-type", "text/plain")], " [1]\n")]).await, Ok(json!([1])));
+    assert_eq!(fetch([json("\u{FEFF}{}")]).await, Ok(json!({}).into()));
+    assert_eq!(
+        fetch([answer(200, &[("content-type", "text/plain")], " [1]\n")]).await,
+        Ok(json!([1]).into())
+    );
     let until_close = Step::Send(b"HTTP/1.1 200 OK\r\n\r\n[2]".to_vec());
-    assert_eq!(fetch([until_close, Step::Close]).await, Ok(json!([2])));
+    assert_eq!(fetch([until_close, Step::Close]).await, Ok(json!([2]).into()));
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use std::{
 };
 
 use throughline::storage::sqlite::SqliteStore;
-use throughline_actors::ports::store::{Admission, Interaction, Store, Verdict};
+use throughline_actors::ports::store::{Admission, Interaction, SessionOwner, Store, Verdict};
 use throughline_schemas::{SessionId, UserId, event::input::WhenBusy};
 use tokio::time::Instant;
 
@@ -35,7 +35,11 @@ fn cpu() -> Option<f64> {
 }
 
 fn input(n: u64, session: &str) -> Admission {
-    let verdict = Verdict::Accepted { event: vec![b'e'; EVENT_BYTES], when_busy: WhenBusy::Enqueue };
+    let verdict = Verdict::Accepted {
+        event: vec![b'e'; EVENT_BYTES],
+        when_busy: WhenBusy::Enqueue,
+        owner: SessionOwner::Any,
+    };
     Admission { verdict, ..admission(&format!("workflow-{n:012}"), session, n) }
 }
 

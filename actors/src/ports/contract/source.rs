@@ -70,7 +70,7 @@ pub async fn sources_keep_their_contract(rig: &dyn SourceRig) {
     // A document arrives as it was sent, and the trace context goes along.
     let call = rig.stage(Scene::answer(200, document.to_string())).await;
     assert_eq!(call.max_bytes, 1000);
-    assert_eq!(sources.fetch(&call).await, Ok(document.clone()));
+    assert_eq!(sources.fetch(&call).await, Ok(document.clone().into()));
     assert_eq!(rig.seen(), [call.traceparent]);
 
     // Every other status says what happened and what it means.
@@ -147,6 +147,6 @@ pub async fn sources_keep_their_contract(rig: &dyn SourceRig) {
     call.source = source;
 
     // After all that, the source answers as before.
-    assert_eq!(sources.fetch(&call).await, Ok(document));
+    assert_eq!(sources.fetch(&call).await, Ok(document.into()));
     assert_eq!(rig.seen().len(), calls + 1);
 }

@@ -82,6 +82,8 @@ macro_rules! store_contract {
             an_interruption_takes_no_place_of_others
             waiting_messages_may_become_one_turn
             only_neighbours_who_want_it_are_merged
+            a_session_may_belong_to_its_first_user
+            the_owner_of_a_session_is_who_is_first_in_the_stream
             running_turns_are_listed_by_their_start
             a_running_turn_can_be_begun_again
             the_turn_that_ended_before_another_is_known

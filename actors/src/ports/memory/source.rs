@@ -4,6 +4,7 @@ use std::ops::Deref;
 
 use async_trait::async_trait;
 use serde_json::Value;
+use throughline_schemas::Document;
 
 use super::script::{Reply, Script};
 use crate::ports::source::{FetchCall, FetchError, Sources};
@@ -20,17 +21,18 @@ use crate::ports::source::{FetchCall, FetchError, Sources};
 /// assert_eq!(sources.calls("orders"), 0);
 /// ```
 #[derive(Debug, Default)]
-pub struct ScriptedSources(Script<FetchCall, Result<Value, FetchError>>);
+pub struct ScriptedSources(Script<FetchCall, Result<Document, FetchError>>);
 
 impl ScriptedSources {
     /// What a source answers, at once, whenever its queue is empty.
     pub fn always(&self, source: &str, result: Result<Value, FetchError>) {
+        let result = result.map(Document::from);
         self.otherwise(source, move |_| Reply::Now(result.clone()));
     }
 }
 
 impl Deref for ScriptedSources {
-    type Target = Script<FetchCall, Result<Value, FetchError>>;
+    type Target = Script<FetchCall, Result<Document, FetchError>>;
     fn deref(&self) -> &Self::Target {
         &self.0
     }
@@ -38,14 +40,14 @@ impl Deref for ScriptedSources {
 
 #[async_trait]
 impl Sources for ScriptedSources {
-    async fn fetch(&self, call: &FetchCall) -> Result<Value, FetchError> {
+    async fn fetch(&self, call: &FetchCall) -> Result<Document, FetchError> {
         let document = tokio::time::timeout(call.timeout, self.0.play(&call.source, call))
             .await
             .map_err(|_| FetchError::TimedOut(call.timeout))?
             .ok_or_else(|| {
                 FetchError::Misconfigured(format!("nothing is scripted for {:?}", call.source))
             })??;
-        if document.to_string().len() > call.max_bytes {
+        if document.as_str().len() > call.max_bytes {
             return Err(FetchError::TooLarge(call.max_bytes));
         }
         Ok(document)
@@ -81,7 +83,7 @@ mod tests {
             let retry_after = scene.retry_after;
             let not_json = || FetchError::NotJson("line 1".to_owned());
             let result = match scene.status {
-                Some(200) => serde_json::from_str(&scene.body).map_err(|_| not_json()),
+                Some(200) => Document::read(scene.body.as_bytes()).map_err(|_| not_json()),
                 Some(status @ (204 | 404 | 410)) => Err(FetchError::NotFound(status)),
                 Some(429) => Err(FetchError::RateLimited { retry_after }),
                 Some(status @ (408 | 425 | 500..)) => Err(FetchError::Server { status, retry_after }),
@@ -120,13 +122,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_queue_comes_first_then_the_default_and_every_call_is_recorded() {
         let sources = ScriptedSources::default();
-        sources.push("source", Reply::After(Duration::from_millis(200), Ok(json!(1))));
+        sources.push("source", Reply::After(Duration::from_millis(200), Ok(json!(1).into())));
         sources.always("source", Ok(json!(2)));
         let start = tokio::time::Instant::now();
-        assert_eq!(sources.fetch(&call()).await, Ok(json!(1)));
+        assert_eq!(sources.fetch(&call()).await, Ok(json!(1).into()));
         assert_eq!(start.elapsed(), Duration::from_millis(200));
-        assert_eq!(sources.fetch(&call()).await, Ok(json!(2)));
-        assert_eq!(sources.fetch(&call()).await, Ok(json!(2)));
+        assert_eq!(sources.fetch(&call()).await, Ok(json!(2).into()));
+        assert_eq!(sources.fetch(&call()).await, Ok(json!(2).into()));
         assert_eq!((sources.calls("source"), sources.calls("other")), (3, 0));
     }
 

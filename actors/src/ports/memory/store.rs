@@ -106,8 +106,9 @@ impl Store for MemoryStore {
         let mut state = self.answering()?;
         // A run of inputs that only want to wait is sorted before one of them starts.
         for run in batch.chunk_by(|one, next| waits(one) && waits(next)) {
+            let firsts = state.firsts(run);
             for admission in run {
-                state.open(admission);
+                state.open(admission, &firsts);
             }
             for admission in run {
                 state.start_next(&admission.session_id, admission.at);

@@ -23,6 +23,30 @@ pub struct Admission {
     pub verdict: Verdict,
 }
 
+/// Who may speak in a session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SessionOwner {
+    /// Everybody who knows its id: a channel, a case that several work on.
+    #[default]
+    Any,
+    /// The user whose turn was the first of those that are on record. Messages of others are refused, whatever they ask for.
+    /// A message that was refused, for this or because it is invalid, makes nobody the first.
+    FirstUser,
+}
+
+impl SessionOwner {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Any, Self::FirstUser];
+
+    /// The name in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::FirstUser => "first_user",
+        }
+    }
+}
+
 /// Whether the input may run.
 #[derive(Debug, Clone)]
 pub enum Verdict {
@@ -32,6 +56,8 @@ pub enum Verdict {
         event: Vec<u8>,
         /// What to do if an earlier turn of its session is open.
         when_busy: WhenBusy,
+        /// Who may speak in its session.
+        owner: SessionOwner,
     },
     /// It is invalid: the turn is recorded as failed at once and takes no place in the session's order.
     Refused {
@@ -70,6 +96,8 @@ pub enum Standing {
     Refused,
     /// The session was busy and it did not want to wait; recorded as failed: publish `workflow_failed`.
     Rejected,
+    /// The session belongs to another user; recorded as failed: publish `workflow_failed`.
+    NotOwner,
     /// Its text has become part of another turn; recorded as failed: publish `workflow_failed`.
     Merged {
         /// The workflow of that turn.

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use crate::{
     cause::{Cause, told},
-    ports::clock::Clock,
-    prompt::PromptTemplate,
+    ports::clock::{Clock, Entropy},
+    prompt::{PromptTemplate, Tag},
     vitals::{DependencyKind, Trouble, Vitals},
 };
 
@@ -32,6 +32,17 @@ pub struct Prompts {
     pub vitals: Vitals,
     /// Since when it is broken.
     pub clock: Arc<dyn Clock>,
+    /// What names the blocks of data.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// A prompt of one message.
+pub(super) struct Rendered {
+    pub(super) messages: Vec<Message>,
+    /// How many earlier turns it leaves out.
+    pub(super) left_out: usize,
+    /// The name of its blocks of data.
+    pub(super) tag: Tag,
 }
 
 /// Why there is no prompt.
@@ -44,16 +55,14 @@ pub(super) enum NoPrompt {
 }
 
 impl Prompts {
-    /// The messages, and how many earlier turns they leave out.
-    pub(super) fn render(
-        &self,
-        event: &Event,
-        fetched: &ExternalDataFetched,
-    ) -> Result<(Vec<Message>, usize), NoPrompt> {
-        let error = match self.template.render(&event.meta, fetched, self.max_history_chars) {
-            Ok(rendered) => {
+    /// The prompt, with a name for its blocks of data that nobody has known before.
+    pub(super) fn render(&self, event: &Event, fetched: &ExternalDataFetched) -> Result<Rendered, NoPrompt> {
+        let takes_tag = self.template.takes_tag();
+        let tag = if takes_tag { Tag::random(self.entropy.next_u64()) } else { Tag::PLAIN };
+        let error = match self.template.render(&event.meta, fetched, self.max_history_chars, tag) {
+            Ok((messages, left_out)) => {
                 self.vitals.answered(StageName::Generation, &NAME.into());
-                return Ok(rendered);
+                return Ok(Rendered { messages, left_out, tag });
             }
             Err(error) => told(&error),
         };

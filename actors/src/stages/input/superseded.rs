@@ -1,4 +1,4 @@
-//! Failures of workflows that a busy session has no turn for.
+//! Failures of workflows that a session has no turn for.
 
 use throughline_schemas::{FailureCode, StageName, WorkflowFailed, WorkflowId};
 
@@ -9,6 +9,15 @@ pub(crate) fn rejected() -> WorkflowFailed {
                    workflow id when the session has answered"
             .to_owned();
     WorkflowFailed { retryable: true, ..failed(FailureCode::SessionBusy, message, None) }
+}
+
+/// It is of somebody else than the session.
+pub(crate) fn not_owner() -> WorkflowFailed {
+    let message =
+        "the session belongs to another user, and only its first user may speak in it (sessions.owner = \
+                   \"first_user\"); publish under a session id of your own"
+            .to_owned();
+    failed(FailureCode::NotSessionOwner, message, None)
 }
 
 /// Its text is part of another turn.

@@ -66,6 +66,9 @@ pub struct Prompt {
     pub hash: String,
     /// Id of the configuration that produced it: lower-case hex SHA-256 of the effective settings.
     pub config: String,
+    /// Name of the elements in which the data stand, new for each prompt; absent where the template writes it itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
     /// The messages, in order.
     pub messages: Vec<Message>,
     /// Limit on the answer, in tokens.

@@ -52,7 +52,8 @@ impl Provider {
             return KeyVerdict::Untold(format!("it has no list of models (HTTP {})", status.as_u16()));
         }
         let refusal = Refusal::read(&self.error_body(response, ends_by).await, &picked.redactor);
-        let said = format!("{} (HTTP {})", refusal.text(), status.as_u16());
+        let mut said = format!("{} (HTTP {})", refusal.text(), status.as_u16());
+        picked.redactor.text(&mut said);
         // What is forbidden may be the list alone, to a key that is made for answers.
         if status != StatusCode::FORBIDDEN && matches!(refusal.classify(status), ModelError::Credentials) {
             KeyVerdict::Refused(said)

@@ -1,7 +1,8 @@
 -- Admissions $4 with their events $5; see end.sql. A run of admissions that are content to wait, or a single one that
 -- asks for something else, since that depends on which turn runs when it comes.
 
--- An interruption ends the running turn, if that one came before it. Once: later it may be another that runs.
+-- An interruption ends the running turn, if that one came before it. Once: later it may be another that runs. Where a
+-- session has an owner, the user of its first turn that is on record, only the owner interrupts.
 UPDATE turns SET
     state = 'failed', failure = 'interrupted', failure_code = 'interrupted', superseded_by = q.value ->> 'workflow_id',
     updated_at = $7
@@ -9,9 +10,26 @@ FROM jsonb_each($4) AS q
 WHERE q.value ->> 'when_busy' = 'interrupt'
     AND turns.namespace = $9 AND turns.session_id = q.value ->> 'session_id' AND turns.state = 'running'
     AND turns.input_sequence < q.value ->> 'input_sequence'
-    AND NOT EXISTS (SELECT 1 FROM turns AS k WHERE k.namespace = $9 AND k.workflow_id = q.value ->> 'workflow_id');
+    AND NOT EXISTS (SELECT 1 FROM turns AS k WHERE k.namespace = $9 AND k.workflow_id = q.value ->> 'workflow_id')
+    AND NOT (q.value ->> 'owned' AND coalesce(
+            (SELECT o.user_id FROM turns AS o
+                WHERE o.namespace = $9 AND o.session_id = q.value ->> 'session_id' AND o.state IN ('saved', 'failed')
+                    AND o.failure IS NULL AND o.failure_code IS NOT 'invalid_input' AND o.user_id IS NOT NULL
+                ORDER BY o.input_sequence LIMIT 1),
+            (SELECT o.user_id FROM turns AS o
+                WHERE o.namespace = $9 AND o.session_id = q.value ->> 'session_id' AND o.state = 'running'),
+            (SELECT o.user_id FROM turns AS o
+                WHERE o.namespace = $9 AND o.session_id = q.value ->> 'session_id' AND o.state = 'waiting'
+                ORDER BY o.input_sequence, o.workflow_id LIMIT 1)) IS NOT q.value ->> 'user_id');
 
--- The first message with a workflow id wins. A message that becomes part of a turn does so of the last that waits.
+-- The first message with a workflow id wins. A message that becomes part of a turn does so of the last that waits. One that
+-- is not of its session's owner has no place in it; of a session that nobody owns yet, the first of the batch is the owner.
+WITH firsts AS MATERIALIZED (
+    SELECT b.value ->> 'session_id' AS session_id, b.value ->> 'user_id' AS user_id, min(b.value ->> 'input_sequence')
+    FROM jsonb_each($4) AS b
+    WHERE b.value ->> 'owned'
+        AND NOT EXISTS (SELECT 1 FROM turns AS k WHERE k.namespace = $9 AND k.workflow_id = b.value ->> 'workflow_id')
+    GROUP BY b.value ->> 'session_id')
 INSERT INTO turns (
     namespace, workflow_id, session_id, user_id, input_sequence, state, failure, superseded_by, merges, event,
     fingerprint, created_at, updated_at, failure_code, failure_record)
@@ -22,11 +40,24 @@ SELECT
     iif(n.v ->> 'state' = 'waiting' AND n.failure IS NOT 'rejected',
         substr($5, n.v ->> 'event_from', n.v ->> 'event_length'), NULL),
     substr($5, n.v ->> 'fingerprint_from', n.v ->> 'fingerprint_length'), n.v ->> 'at', n.v ->> 'at',
-    CASE n.failure WHEN 'rejected' THEN 'session_busy' WHEN 'merged' THEN 'merged' ELSE n.v ->> 'failure_code' END,
+    CASE n.failure WHEN 'rejected' THEN iif(n.is_stranger, 'not_session_owner', 'session_busy') WHEN 'merged' THEN 'merged' ELSE n.v ->> 'failure_code' END,
     iif(n.v ->> 'failure_length' > 0, substr($5, n.v ->> 'failure_from', n.v ->> 'failure_length'), NULL)
 FROM (
-    SELECT
+    SELECT m.v, m.last_waiting, m.is_stranger, iif(m.is_stranger, 'rejected', m.busy_failure) AS failure
+    FROM (SELECT
         q.value AS v, w.workflow_id AS last_waiting,
+        iif(q.value ->> 'owned', coalesce(
+            (SELECT o.user_id FROM turns AS o
+                WHERE o.namespace = $9 AND o.session_id = q.value ->> 'session_id' AND o.state IN ('saved', 'failed')
+                    AND o.failure IS NULL AND o.failure_code IS NOT 'invalid_input' AND o.user_id IS NOT NULL
+                ORDER BY o.input_sequence LIMIT 1),
+            (SELECT o.user_id FROM turns AS o
+                WHERE o.namespace = $9 AND o.session_id = q.value ->> 'session_id' AND o.state = 'running'),
+            (SELECT o.user_id FROM turns AS o
+                WHERE o.namespace = $9 AND o.session_id = q.value ->> 'session_id' AND o.state = 'waiting'
+                ORDER BY o.input_sequence, o.workflow_id LIMIT 1),
+            f.user_id) IS NOT q.value ->> 'user_id', FALSE)
+            AS is_stranger,
         CASE q.value ->> 'when_busy'
             WHEN 'reject' THEN iif(EXISTS (
                 SELECT 1 FROM turns AS r
@@ -37,13 +68,14 @@ FROM (
                 AND $8 >= length(w.event) + (q.value ->> 'event_length') + (
                     SELECT coalesce(sum(length(m.event)), 0) FROM turns AS m
                     WHERE m.namespace = $9 AND m.superseded_by = w.workflow_id AND m.failure = 'merged'), 'merged', NULL)
-        END AS failure
-    FROM jsonb_each($4) AS q LEFT JOIN turns AS w ON w.namespace = $9 AND w.workflow_id = iif(
+        END AS busy_failure
+    FROM jsonb_each($4) AS q LEFT JOIN firsts AS f ON f.session_id = q.value ->> 'session_id'
+    LEFT JOIN turns AS w ON w.namespace = $9 AND w.workflow_id = iif(
         q.value ->> 'when_busy' = 'merge', (
             SELECT l.workflow_id FROM turns AS l
             WHERE l.namespace = $9 AND l.session_id = q.value ->> 'session_id' AND l.state = 'waiting'
             ORDER BY l.input_sequence DESC, l.workflow_id DESC
-            LIMIT 1), NULL)) AS n
+            LIMIT 1), NULL)) AS m) AS n
 WHERE true
 ON CONFLICT (namespace, workflow_id) DO NOTHING;
 

@@ -1,11 +1,14 @@
 //! What becomes of a message that finds its session busy.
 
-use throughline_schemas::event::input::WhenBusy::{Enqueue, Interrupt, Merge, Reject};
+use throughline_schemas::{
+    FailureCode,
+    event::input::WhenBusy::{Enqueue, Interrupt, Merge, Reject},
+};
 
 use super::{UnderTest, material::*};
 use crate::ports::store::{
-    Admission, Admitted, MERGE_LIMIT_BYTES,
-    Standing::{self, Ended, Merged, Rejected, Running, Waiting},
+    Admission, Admitted, Fingerprint, KnownEnd, MERGE_LIMIT_BYTES, SessionOwner,
+    Standing::{self, Ended, Merged, NotOwner, Refused, Rejected, Running, Waiting},
     Verdict,
 };
 
@@ -122,11 +125,79 @@ pub async fn only_neighbours_who_want_it_are_merged<S: UnderTest>(store: &S) {
     assert_eq!(admit(store, &batch).await, expected);
     let event = vec![b'x'; MERGE_LIMIT_BYTES / 2];
     let large = |id, sequence| Admission {
-        verdict: Verdict::Accepted { event: event.clone(), when_busy: Merge },
+        verdict: Verdict::Accepted { event: event.clone(), when_busy: Merge, owner: SessionOwner::Any },
         ..accepted(id, "t", sequence)
     };
     let batch = [accepted("k", "t", 10), large("l", 11), large("m", 12), large("n", 13), large("o", 14)];
     let expected = [Running, Waiting, merged_into("l"), Waiting, merged_into("n")];
     assert_eq!(admit(store, &batch).await, expected);
     assert_eq!(admit(store, &[asking(Merge, "late", "t", 9)]).await, [Waiting], "it came before the others");
+}
+
+/// The same message of another user.
+fn of(who: &str, asked: Admission) -> Admission {
+    let fingerprint = Fingerprint::of(&user(who), &asked.session_id, "a question", None);
+    Admission { user_id: user(who), fingerprint, ..asked }
+}
+
+/// The same message, in a session that belongs to its first user.
+fn owned(asked: Admission) -> Admission {
+    let verdict = match asked.verdict {
+        Verdict::Accepted { event, when_busy, .. } => {
+            Verdict::Accepted { event, when_busy, owner: SessionOwner::FirstUser }
+        }
+        refused @ Verdict::Refused { .. } => refused,
+    };
+    Admission { verdict, ..asked }
+}
+
+/// Whatever a stranger asks for, the owner's turns stay what they are; the stranger hears so for ever, and the session does
+/// not know the message.
+pub async fn a_session_may_belong_to_its_first_user<S: UnderTest>(store: &S) {
+    assert_eq!(admit(store, &[owned(accepted("a", "s", 1))]).await, [Running]);
+    for (n, when_busy) in [Enqueue, Reject, Interrupt, Merge].into_iter().enumerate() {
+        let (id, sequence) = (format!("b{n}"), n as u64 + 2);
+        let asked = [owned(of("eve", asking(when_busy, &id, "s", sequence)))];
+        for _ in 0..2 {
+            assert_eq!(admit(store, &asked).await, [NotOwner], "{when_busy}");
+        }
+    }
+    assert_eq!(
+        admit(store, &[owned(accepted("c", "s", 6))]).await,
+        [Waiting],
+        "its owner's messages wait as ever"
+    );
+    assert_eq!(save(store, interaction("a", "s", 1)).await, ended(Some("c")));
+    assert_eq!(save(store, interaction("c", "s", 6)).await, ended(None));
+    // Also when nothing is open in it.
+    assert_eq!(admit(store, &[owned(of("eve", accepted("d", "s", 7)))]).await, [NotOwner]);
+    let told = store.end(&workflow("d")).await.expect("the store answers");
+    assert!(
+        matches!(&told, Some(KnownEnd::Failed(turn)) if turn.code == Some(FailureCode::NotSessionOwner)),
+        "{told:?}"
+    );
+    let before = store.ended_before(&[(session("s"), 8)]).await.expect("the store answers");
+    assert_eq!(before[0].as_ref().map(|turn| turn.workflow_id.clone()), Some(workflow("c")));
+    // Where everybody may speak, everybody may.
+    assert_eq!(admit(store, &[of("eve", accepted("e", "s", 8))]).await, [Running]);
+}
+
+/// The first in the order of the stream, wherever it stands in a batch; what is refused is nobody's first.
+pub async fn the_owner_of_a_session_is_who_is_first_in_the_stream<S: UnderTest>(store: &S) {
+    let batch = [
+        owned(of("eve", accepted("b", "s", 2))),
+        owned(accepted("a", "s", 1)),
+        owned(accepted("c", "s", 3)),
+        of("eve", refused("d", "t", 4)),
+        owned(accepted("e", "t", 5)),
+        owned(of("eve", accepted("f", "t", 6))),
+        owned(of("eve", accepted("g", "u", 7))),
+    ];
+    let answers = [NotOwner, Running, Waiting, Refused, Running, NotOwner, Running];
+    for _ in 0..2 {
+        assert_eq!(admit(store, &batch).await, answers);
+    }
+    // A message whose workflow id is somebody else's is no first, either.
+    let batch = [owned(of("eve", accepted("a", "v", 8))), owned(accepted("h", "v", 9))];
+    assert_eq!(admit(store, &batch).await, [conflict("s"), Running]);
 }

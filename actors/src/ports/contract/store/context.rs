@@ -10,7 +10,9 @@ use throughline_schemas::{
 };
 
 use super::{UnderTest, material::*};
-use crate::ports::store::{Admission, Fingerprint, Interaction, KnownEnd, Standing, TurnsQuery, Verdict};
+use crate::ports::store::{
+    Admission, Fingerprint, Interaction, KnownEnd, SessionOwner, Standing, TurnsQuery, Verdict,
+};
 
 /// As many as were asked for, by the order of their inputs, not of their endings.
 pub async fn the_latest_turns_come_oldest_first<S: UnderTest>(store: &S) {
@@ -118,7 +120,11 @@ pub async fn hostile_ids_and_texts_come_back_as_they_were<S: UnderTest>(store: &
             input_sequence: sequence,
             fingerprint: Fingerprint::of(&saved.user_id, &saved.session_id, id, Some(id)),
             at: saved.request.received_at,
-            verdict: Verdict::Accepted { event: long.clone().into_bytes(), when_busy: WhenBusy::Enqueue },
+            verdict: Verdict::Accepted {
+                event: long.clone().into_bytes(),
+                when_busy: WhenBusy::Enqueue,
+                owner: SessionOwner::Any,
+            },
         };
         assert_eq!(admit(store, std::slice::from_ref(&admission)).await, [Standing::Running], "{id:?}");
         assert_eq!(save(store, saved.clone()).await, ended(None), "{id:?}");

@@ -13,8 +13,8 @@ use throughline_schemas::{
 };
 
 use crate::ports::store::{
-    Admission, Admitted, Closed, Ending, Failing, FailureRecord, Fingerprint, Interaction, Opening, Standing,
-    Store, Verdict,
+    Admission, Admitted, Closed, Ending, Failing, FailureRecord, Fingerprint, Interaction, Opening,
+    SessionOwner, Standing, Store, Verdict,
 };
 
 pub(super) fn at(ms: u64) -> Timestamp {
@@ -58,7 +58,7 @@ pub(super) fn asking(when_busy: WhenBusy, id: &str, of: &str, input_sequence: u6
         input_sequence,
         fingerprint: says(id, of),
         at: at(input_sequence),
-        verdict: Verdict::Accepted { event: event(id), when_busy },
+        verdict: Verdict::Accepted { event: event(id), when_busy, owner: SessionOwner::Any },
     }
 }
 

@@ -117,6 +117,8 @@ fn busy_session(failure: &FailureRecord) -> Option<Failure> {
     let by = || FailureRecord::read(failure.as_bytes())?.superseded_by;
     if failure.code() == FailureCode::SessionBusy {
         Some(Failure::Rejected)
+    } else if failure.code() == FailureCode::NotSessionOwner {
+        Some(Failure::NotOwner)
     } else if failure.code() == FailureCode::Interrupted {
         by().map(Failure::InterruptedBy)
     } else if failure.code() == FailureCode::Merged {

@@ -7,7 +7,7 @@ use throughline_schemas::{FailureCode, SessionId, Timestamp, UserId, WorkflowId,
 
 use crate::ports::store::{
     Admission, Admitted, Closed, EndedTurn, Ending, FailureRecord, Fingerprint, Holder, Interaction,
-    MERGE_LIMIT_BYTES, Opening, Standing, StoreError, TurnState, Verdict,
+    MERGE_LIMIT_BYTES, Opening, SessionOwner, Standing, StoreError, TurnState, Verdict,
 };
 
 #[derive(Debug, Default, Clone)]
@@ -55,6 +55,7 @@ impl Entry {
     pub(super) fn code(&self) -> Option<FailureCode> {
         let of_a_busy_session = self.failure.as_ref().map(|failure| match failure {
             Failure::Rejected => FailureCode::SessionBusy,
+            Failure::NotOwner => FailureCode::NotSessionOwner,
             Failure::InterruptedBy(_) => FailureCode::Interrupted,
             Failure::MergedInto(_) => FailureCode::Merged,
         });
@@ -63,7 +64,7 @@ impl Entry {
 
     pub(super) fn superseded_by(&self) -> Option<&WorkflowId> {
         match self.failure.as_ref()? {
-            Failure::Rejected => None,
+            Failure::Rejected | Failure::NotOwner => None,
             Failure::InterruptedBy(by) | Failure::MergedInto(by) => Some(by),
         }
     }
@@ -72,21 +73,52 @@ impl Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
     Rejected,
+    NotOwner,
     InterruptedBy(WorkflowId),
     MergedInto(WorkflowId),
 }
 
 impl State {
-    pub(super) fn open(&mut self, admission: &Admission) {
+    /// Who is first in each session of a run of admissions, should it have no owner yet.
+    pub(super) fn firsts(&self, run: &[Admission]) -> HashMap<SessionId, UserId> {
+        let mut of_run: Vec<&Admission> = run
+            .iter()
+            .filter(|admission| is_owned(admission) && !self.turns.contains_key(&admission.workflow_id))
+            .collect();
+        // The last that is put into a map stays.
+        of_run.sort_by_key(|admission| std::cmp::Reverse((admission.input_sequence, &admission.workflow_id)));
+        of_run.into_iter().map(|first| (first.session_id.clone(), first.user_id.clone())).collect()
+    }
+
+    /// The user of the first turn of a session that is on record: an ended one if there is one, else one that is open.
+    fn owner(&self, session: &SessionId) -> Option<&UserId> {
+        let of_session = || self.turns.iter().filter(|(_, turn)| turn.session == *session);
+        let is_first = |(workflow, turn): &(&WorkflowId, &Entry)| (turn.input_sequence, (*workflow).clone());
+        let ended = of_session()
+            .filter(|(_, turn)| !turn.is_open() && turn.failure.is_none() && turn.user.is_some())
+            .filter(|(_, turn)| turn.code() != Some(FailureCode::InvalidInput))
+            .min_by_key(is_first);
+        let open = || of_session().filter(|(_, turn)| turn.is_open()).min_by_key(is_first);
+        ended.or_else(open).and_then(|(_, turn)| turn.user.as_ref())
+    }
+
+    pub(super) fn open(&mut self, admission: &Admission, firsts: &HashMap<SessionId, UserId>) {
         if self.turns.contains_key(&admission.workflow_id) {
             return;
         }
         let (mut state, mut kept, mut merges, mut failure) = (TurnState::Failed, None, false, None);
         let mut record = None;
         match &admission.verdict {
-            Verdict::Accepted { event, when_busy } => {
-                failure = self.busy(admission, event.len(), *when_busy);
-                kept = (failure != Some(Failure::Rejected)).then(|| event.clone());
+            Verdict::Accepted { event, when_busy, .. } => {
+                let owner =
+                    self.owner(&admission.session_id).or_else(|| firsts.get(&admission.session_id)).cloned();
+                failure = if is_owned(admission) && owner.is_some_and(|owner| owner != admission.user_id) {
+                    Some(Failure::NotOwner)
+                } else {
+                    self.busy(admission, event.len(), *when_busy)
+                };
+                let refused = matches!(failure, Some(Failure::Rejected | Failure::NotOwner));
+                kept = (!refused).then(|| event.clone());
                 merges = *when_busy == WhenBusy::Merge;
                 if failure.is_none() {
                     state = TurnState::Waiting;
@@ -185,6 +217,7 @@ impl State {
             (TurnState::Waiting, _, _) => Standing::Waiting,
             (TurnState::Failed, Verdict::Refused { .. }, _) => Standing::Refused,
             (TurnState::Failed, Verdict::Accepted { .. }, Some(Failure::Rejected)) => Standing::Rejected,
+            (TurnState::Failed, Verdict::Accepted { .. }, Some(Failure::NotOwner)) => Standing::NotOwner,
             (TurnState::Failed, Verdict::Accepted { .. }, Some(Failure::MergedInto(into))) => {
                 Standing::Merged { into: into.clone() }
             }
@@ -289,6 +322,14 @@ pub(super) fn ended(
         merges: false,
         failure: None,
         record: None,
+    }
+}
+
+/// Whether an input is only for the owner of its session to make.
+fn is_owned(admission: &Admission) -> bool {
+    match &admission.verdict {
+        Verdict::Accepted { owner, .. } => *owner == SessionOwner::FirstUser,
+        Verdict::Refused { .. } => false,
     }
 }
 
