@@ -3,6 +3,7 @@
 mod bench;
 mod bus_error;
 mod config_command;
+mod database;
 mod dead;
 mod dev;
 mod doctor;
@@ -86,6 +87,9 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Get, set and delete what is known about a user
     Preferences(preferences::PreferencesArgs),
+    /// Move everything of a namespace to another database
+    #[command(subcommand)]
+    Database(database::DatabaseCommand),
     /// List, show, retry and drop messages that no stage could handle
     Dead(dead::DeadArgs),
     /// Check everything that a worker needs, and say what to change

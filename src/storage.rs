@@ -2,6 +2,7 @@
 //! Tables and columns have the same names in every database.
 
 mod answers;
+pub mod copy;
 mod database;
 mod error;
 mod kept;
@@ -17,5 +18,5 @@ mod text;
 
 pub use database::{Database, DatabaseError};
 pub use look::{Looked, Tables, look};
-pub use namespaces::{Beat, Peeked, Stranger, peek, peek_end};
+pub use namespaces::{Beat, CopiedTo, Identity, Peeked, Stranger, peek, peek_end};
 pub use onlooker::{Onlooker, OnlookerError, QUESTION_TIMEOUT};

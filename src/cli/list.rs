@@ -32,7 +32,7 @@ use crate::{
     app::{connect_bus, database_url, open_onlooker},
     bus::nats::NatsBus,
     config::{Config, Env},
-    storage::{Onlooker, Peeked, peek},
+    storage::{Identity, Onlooker, Peeked, peek},
     system::SystemClock,
 };
 use pages::Wanted;
@@ -95,6 +95,7 @@ pub(super) async fn run(args: &ListArgs, config: &Config, env: &Env) -> Result<(
     let wanted = Wanted::new(args)?;
     let mut list =
         List { args, config, env, wanted, onlooker: open_onlooker(config, env).await?, log: Log::NotAsked };
+    list.say_if_copied().await;
     let listed = if args.watch { list.watch().await } else { list.once().await };
     list.close().await;
     listed
@@ -224,6 +225,18 @@ impl List<'_> {
             ));
         }
         Log::Away(Instant::now() + CONNECT_AGAIN_AFTER)
+    }
+
+    /// What is listed of a database whose rows went to another one is the past.
+    async fn say_if_copied(&self) {
+        let Ok(url) = database_url(self.config, self.env) else { return };
+        let peeked = peek(url.expose(), &self.config.nats.namespace).await;
+        if let Ok(Peeked::Identity(Identity { copied: Some(copied), .. })) = peeked {
+            output::note(&format!(
+                "the namespace was copied to {}, and nothing happens in the database {} any more; set database.url to that one",
+                copied.place, self.config.database.url
+            ));
+        }
     }
 
     /// An empty list may be that of another database, or of another namespace, than was meant.

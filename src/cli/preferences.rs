@@ -144,7 +144,7 @@ async fn open(config: &Config, env: &Env) -> Result<Database, Failure> {
     };
     let here = place(config.database.url.expose());
     if let Verdict::Refuse(refusal) =
-        decide(&namespace, entry.as_ref().map(|(entry, _)| entry), identity.as_deref(), &here)
+        decide(&namespace, entry.as_ref().map(|(entry, _)| entry), identity.as_ref(), &here)
     {
         return Err(Failure { exit: Exit::BadConfiguration, message: refusal.to_string() });
     }

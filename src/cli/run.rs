@@ -3,9 +3,9 @@
 use std::{process::ExitCode, time::Duration};
 
 use super::{
-    Cli, Command, Exit, Failure, Global, SchemaCommand, bench, config_command, dead, dev, doctor, events,
-    exit::with_causes, explain, health, list, llm, output, preferences, publish, record, replay, sandbox,
-    schema, setup, worker,
+    Cli, Command, Exit, Failure, Global, SchemaCommand, bench, config_command, database, dead, dev, doctor,
+    events, exit::with_causes, explain, health, list, llm, output, preferences, publish, record, replay,
+    sandbox, schema, setup, worker,
 };
 use crate::{
     app::{AdapterError, WorkerError},
@@ -82,6 +82,7 @@ impl Cli {
             Command::Events(args) => events::run(args, &config, env).await,
             Command::Explain(args) => Box::pin(explain::run(args, &config, env)).await,
             Command::Preferences(args) => Box::pin(preferences::run(args, &config, env)).await,
+            Command::Database(command) => Box::pin(database::run(command, &config, env)).await,
             Command::Health(_) => health::run(&config).await,
             Command::Dead(args) => dead::run(args, &config, env).await,
             Command::Doctor(args) => doctor::run(args, &config, env).await,
@@ -120,6 +121,7 @@ impl Command {
             | Self::Events(_)
             | Self::Explain(_)
             | Self::Preferences(_)
+            | Self::Database(_)
             | Self::Dead(_)
             | Self::Doctor(_)
             | Self::Llm(_)

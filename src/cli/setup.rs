@@ -80,7 +80,7 @@ async fn look(config: &Config, env: &Env, bus: &NatsBus) -> Result<(), Failure> 
     };
     let entry = bus.deployment().await.map_err(|error| bus_error::failure(&error))?;
     let here = place(config.database.url.expose());
-    match decide(namespace, entry.as_ref().map(|(entry, _)| entry), identity.as_deref(), &here) {
+    match decide(namespace, entry.as_ref().map(|(entry, _)| entry), identity.as_ref(), &here) {
         Verdict::Refuse(refusal) => {
             Err(Failure { exit: Exit::BadConfiguration, message: refusal.to_string() })
         }

@@ -63,7 +63,7 @@ pub use source_url::UrlTemplate;
 pub use sources::{JsonTemplate, Source, SourceHeader};
 pub use stages::{Breaker, Retry, Stage, Stages};
 pub(crate) use suggest::did_you_mean;
-pub use url::{SecretUrl, sqlite_url};
+pub use url::{NamedUrlError, SecretUrl, named_database, sqlite_url};
 
 use check::Named;
 use reader::Section;

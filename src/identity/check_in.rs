@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::decide::{Refusal, Verdict, decide};
 use crate::{
     bus::nats::{Deployment, NatsBus},
-    storage::{Beat, Database, Stranger},
+    storage::{Beat, Database, Identity, Stranger},
     system::host_name,
 };
 
@@ -99,6 +99,12 @@ pub async fn check_in(bus: &NatsBus, store: &Database, place: &str) -> Result<Ch
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
+    // Whoever copies the database notes that and then looks for signs of life; here it is the other way round, so one of
+    // the two sees the other.
+    if let Err(refusal) = compare(bus, store, &checked_in.place, false).await {
+        store.leave(&checked_in.namespace, &checked_in.beat.worker).await?;
+        return Err(refusal);
+    }
     Ok(checked_in)
 }
 
@@ -106,7 +112,7 @@ impl CheckedIn {
     /// Gives a sign of life; a worker of another log that gave one lately, if there is one.
     pub(super) async fn stranger(&self, store: &Database) -> Result<Option<Stranger>, StoreError> {
         let strangers = store.beat(&self.namespace, &self.beat).await?;
-        Ok(strangers.into_iter().find(|stranger| !is_gone(&stranger.worker)))
+        Ok(strangers.into_iter().find(|stranger| !stranger.is_gone()))
     }
 
     pub(super) fn other_log(&self, stranger: &Stranger) -> CheckInError {
@@ -117,14 +123,6 @@ impl CheckedIn {
             seen_s: stranger.seen_ago.as_secs(),
         }
     }
-}
-
-/// Whether a worker ran on this machine and does not any more; of others that is not known.
-fn is_gone(worker: &str) -> bool {
-    let mut parts = worker.rsplitn(3, ':');
-    let (Some(_), Some(pid), Some(host)) = (parts.next(), parts.next(), parts.next()) else { return false };
-    let processes = std::path::Path::new("/proc");
-    host == host_name() && processes.join("self").exists() && !processes.join(pid).exists()
 }
 
 /// What the log says of its database, after each has been told of the other where that was missing. Only whoever starts
@@ -140,7 +138,7 @@ pub async fn compare(
         let (entry, revision) = bus.deployment().await?.unzip();
         let revision = revision.unwrap_or(0);
         let identity = store.identity(namespace).await?;
-        let to_write = match decide(namespace, entry.as_ref(), identity.as_deref(), place) {
+        let to_write = match decide(namespace, entry.as_ref(), identity.as_ref(), place) {
             Verdict::Fine => match entry {
                 Some(entry) => return Ok(entry),
                 None => continue,
@@ -199,7 +197,16 @@ pub async fn adopt(bus: &NatsBus, store: &Database, place: &str) -> Result<Optio
     let namespace = bus.namespace().as_str();
     for _ in 0..ATTEMPTS {
         let (entry, revision) = bus.deployment().await?.unzip();
-        let identity = store.claim_identity(namespace, &Uuid::now_v7().to_string()).await?;
+        let new = Uuid::now_v7().to_string();
+        let identity = match store.identity(namespace).await? {
+            // Its copy has its identity.
+            Some(Identity { copied: Some(_), .. }) => {
+                store.renew_identity(namespace, &new).await?;
+                new
+            }
+            Some(Identity { id, copied: None }) => id,
+            None => store.claim_identity(namespace, &new).await?,
+        };
         let before = entry.as_ref().filter(|entry| entry.identity != identity);
         let before = before.map(|entry| entry.database.clone());
         let entry = match entry {
@@ -215,19 +222,4 @@ pub async fn adopt(bus: &NatsBus, store: &Database, place: &str) -> Result<Optio
 
 fn new_entry(identity: String, place: &str) -> Deployment {
     Deployment { identity, database: place.to_owned(), log: Uuid::now_v7().simple().to_string() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_worker_of_this_machine_that_has_ended_does_not_count() {
-        let here = host_name();
-        assert!(!is_gone(&format!("{here}:{}:0", std::process::id())));
-        // Larger than any process id of Linux.
-        assert!(is_gone(&format!("{here}:4194305:0")) || !std::path::Path::new("/proc/self").exists());
-        assert!(!is_gone("elsewhere:4194305:0"));
-        assert!(!is_gone("nonsense"));
-    }
 }

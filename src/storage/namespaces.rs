@@ -5,6 +5,7 @@ use std::time::Duration;
 use throughline_actors::ports::store::StoreError;
 
 use super::{Database, DatabaseError};
+use crate::system::host_name;
 
 /// A worker of another log counts for this long after its last sign of life, by the database's clock.
 pub const WORKER_COUNTS_FOR: Duration = Duration::from_mins(1);
@@ -18,13 +19,43 @@ pub struct Beat {
     pub log: String,
 }
 
-/// A worker that uses the database with another log.
+/// A worker that uses the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stranger {
     /// Its name.
     pub worker: String,
     /// How long ago it gave its last sign of life.
     pub seen_ago: Duration,
+}
+
+impl Stranger {
+    /// Whether it ran on this machine and does not any more; of others that is not known.
+    pub fn is_gone(&self) -> bool {
+        let mut parts = self.worker.rsplitn(3, ':');
+        let (Some(_), Some(pid), Some(host)) = (parts.next(), parts.next(), parts.next()) else {
+            return false;
+        };
+        let processes = std::path::Path::new("/proc");
+        host == host_name() && processes.join("self").exists() && !processes.join(pid).exists()
+    }
+}
+
+/// What a database knows of a namespace that it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The same as in the log.
+    pub id: String,
+    /// Where the namespace's rows went, if they were copied: then nobody uses them here.
+    pub copied: Option<CopiedTo>,
+}
+
+/// Where a namespace's rows went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopiedTo {
+    /// The other database.
+    pub place: String,
+    /// Whether everything is there.
+    pub is_complete: bool,
 }
 
 /// What a look at a database that changes nothing tells.
@@ -35,12 +66,12 @@ pub enum Peeked {
     /// It has no identity of this namespace.
     Nothing,
     /// It has this one.
-    Identity(String),
+    Identity(Identity),
 }
 
 impl Database {
     /// The namespace's identity, if this database has one.
-    pub async fn identity(&self, namespace: &str) -> Result<Option<String>, StoreError> {
+    pub async fn identity(&self, namespace: &str) -> Result<Option<Identity>, StoreError> {
         match self {
             Self::Sqlite(store) => store.identity(namespace).await,
             Self::Postgres(store) => store.identity(namespace).await,
@@ -61,6 +92,39 @@ impl Database {
         match self {
             Self::Sqlite(store) => store.beat(namespace, beat).await,
             Self::Postgres(store) => store.beat(namespace, beat).await,
+        }
+    }
+
+    /// The workers that used the namespace's tables within [`WORKER_COUNTS_FOR`], with whichever log.
+    pub async fn workers(&self, namespace: &str) -> Result<Vec<Stranger>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.workers(namespace).await,
+            Self::Postgres(store) => store.workers(namespace).await,
+        }
+    }
+
+    /// Notes that the namespace's rows are being copied to `place`, unless that is noted of another place; what is noted
+    /// then.
+    pub async fn begin_copy(&self, namespace: &str, place: &str) -> Result<CopiedTo, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.begin_copy(namespace, place).await,
+            Self::Postgres(store) => store.begin_copy(namespace, place).await,
+        }
+    }
+
+    /// Notes that the copy that was begun is complete.
+    pub async fn complete_copy(&self, namespace: &str) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(store) => store.complete_copy(namespace).await,
+            Self::Postgres(store) => store.complete_copy(namespace).await,
+        }
+    }
+
+    /// Makes what is left of a namespace whose rows were copied a database of its own, with this identity.
+    pub async fn renew_identity(&self, namespace: &str, identity: &str) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(store) => store.renew_identity(namespace, identity).await,
+            Self::Postgres(store) => store.renew_identity(namespace, identity).await,
         }
     }
 
@@ -98,4 +162,21 @@ pub async fn peek_end(url: &str, namespace: &str, workflow: &str) -> Result<bool
 /// Seconds, as databases count them.
 pub(super) fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_of_this_machine_that_has_ended_does_not_count() {
+        let is_gone =
+            |worker: &str| Stranger { worker: worker.to_owned(), seen_ago: Duration::ZERO }.is_gone();
+        let here = host_name();
+        assert!(!is_gone(&format!("{here}:{}:0", std::process::id())));
+        // Larger than any process id of Linux.
+        assert!(is_gone(&format!("{here}:4194305:0")) || !std::path::Path::new("/proc/self").exists());
+        assert!(!is_gone("elsewhere:4194305:0"));
+        assert!(!is_gone("nonsense"));
+    }
 }

@@ -8,6 +8,7 @@ mod apply;
 mod code;
 mod connection;
 mod context;
+mod copy;
 mod look;
 mod migrate;
 mod namespaces;
@@ -34,6 +35,7 @@ use tokio::time::timeout;
 pub use self::server::ServerFacts;
 pub(super) use self::{
     code::meaning,
+    copy::kept,
     look::look,
     namespaces::{peek, peek_end},
     onlooker::PostgresOnlooker,

@@ -6,6 +6,7 @@
 mod answers;
 mod batch;
 mod code;
+mod copy;
 mod file;
 mod look;
 mod mend;
@@ -31,8 +32,11 @@ use throughline_actors::ports::store::{
 use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId, event::context::Context};
 use tokio::time::timeout;
 
+#[cfg(test)]
+pub(super) use self::file::migrations;
 pub(super) use self::{
     code::meaning,
+    copy::fitting,
     look::{READS, lies_still, look},
     namespaces::{peek, peek_end},
     record::{has_lists, latest_turns, open_turns},

@@ -8,6 +8,7 @@ mod chaos;
 mod checks;
 mod containers;
 mod crashes;
+mod database_copy;
 mod dead_letters;
 mod dev;
 mod explain;

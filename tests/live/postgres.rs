@@ -1,5 +1,6 @@
 //! The PostgreSQL store on a real server: the contract of every store, and what only a server can do.
 
+mod copy;
 mod earlier;
 mod material;
 mod namespaces;

@@ -74,7 +74,7 @@ pub(super) async fn check_namespace(bus: &NatsBus, config: &Config, env: &Env) -
     let peeked = peek(url.expose(), bus.namespace().as_str()).await;
     let peeked = peeked.map_err(|error| Failure::failed(with_causes(&error)))?;
     if let (Some(entry), Peeked::Identity(identity)) = (&entry, &peeked)
-        && entry.identity == *identity
+        && entry.identity == identity.id
     {
         return Ok(());
     }

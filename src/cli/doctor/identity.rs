@@ -36,7 +36,7 @@ pub(super) async fn check(config: &Config, env: &Env, bus: &NatsBus, role: Role)
         Peeked::Missing | Peeked::Nothing => None,
     };
     let here = place(config.database.url.expose());
-    let finding = match decide(namespace, entry.as_ref(), identity.as_deref(), &here) {
+    let finding = match decide(namespace, entry.as_ref(), identity.as_ref(), &here) {
         Verdict::Fine | Verdict::Moved { .. } if is_older(bus, url.expose()).await => Finding::warn(
             NAME,
             format!("the database {here} is older than the log of {namespace}: it lacks ends that were told"),

@@ -106,6 +106,7 @@ pub(super) fn migrations() -> Migrator {
         (3, "ended turns", include_str!("../migrations/postgres/0003_ended_turns.sql")),
         (4, "namespaces", include_str!("../migrations/postgres/0004_namespaces.sql")),
         (5, "identity", include_str!("../migrations/postgres/0005_identity.sql")),
+        (6, "copies", include_str!("../migrations/postgres/0006_copies.sql")),
     ];
     let migration = |(version, description, sql): (i64, &'static str, &'static str)| {
         Migration::new(version, description.into(), MigrationType::Simple, sql.into_sql_str(), false)

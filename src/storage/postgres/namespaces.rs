@@ -1,6 +1,6 @@
 //! Identity and workers of a namespace.
 
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{Connection, PgConnection, Row, postgres::PgRow};
 use throughline_actors::ports::store::{Mark, StoreError};
 
 use super::{
@@ -9,13 +9,24 @@ use super::{
 };
 use crate::storage::{
     error,
-    namespaces::{Beat, Peeked, Stranger, WORKER_COUNTS_FOR, seconds},
+    namespaces::{Beat, CopiedTo, Identity, Peeked, Stranger, WORKER_COUNTS_FOR, seconds},
     text::integer,
 };
 
 const READING: &str = "reading which namespace the database belongs to";
+const COPYING: &str = "noting where the namespace's rows are copied to";
 
-const IDENTITY: &str = "SELECT identity FROM namespaces WHERE namespace = $1";
+const IDENTITY: &str = "SELECT n.identity, c.copied_to, c.completed_at IS NOT NULL
+    FROM namespaces AS n LEFT JOIN namespace_copies AS c ON c.namespace = n.namespace WHERE n.namespace = $1";
+/// Of a database that does not know yet that rows may be copied.
+const EARLIER_IDENTITY: &str = "SELECT identity, NULL::text, FALSE FROM namespaces WHERE namespace = $1";
+const BEGIN_COPY: &str = "INSERT INTO namespace_copies (namespace, copied_to) VALUES ($1, $2)
+    ON CONFLICT (namespace) DO NOTHING";
+const COPIED: &str = "SELECT copied_to, completed_at IS NOT NULL FROM namespace_copies WHERE namespace = $1";
+const COMPLETE_COPY: &str = "UPDATE namespace_copies SET completed_at = clock_timestamp()
+    WHERE namespace = $1 AND completed_at IS NULL";
+const RENEW: &str = "WITH gone AS (DELETE FROM namespace_copies WHERE namespace = $1)
+    UPDATE namespaces SET identity = $2 WHERE namespace = $1";
 const ENDED: &str = "SELECT EXISTS (SELECT FROM turns
     WHERE namespace = $1 AND workflow_id = $2 AND state IN ('saved', 'failed'))";
 const CLAIM: &str = "INSERT INTO namespaces (namespace, identity, created_at) VALUES ($1, $2, now())
@@ -30,6 +41,8 @@ const STRANGERS: &str = "SELECT worker, extract(epoch FROM clock_timestamp() - s
     FROM namespace_workers
     WHERE namespace = $1 AND log <> $2 AND seen_at > clock_timestamp() - make_interval(secs => $3)
     ORDER BY worker";
+/// A log that there is not.
+const NO_LOG: &str = "";
 const MARK: &str = "SELECT
     (SELECT log_sequence FROM namespace_marks WHERE namespace = $1), pg_postmaster_start_time()::text";
 const SET_MARK: &str = "INSERT INTO namespace_marks (namespace, log_sequence)
@@ -39,7 +52,7 @@ const SET_MARK: &str = "INSERT INTO namespace_marks (namespace, log_sequence)
 const LEAVE: &str = "DELETE FROM namespace_workers WHERE namespace = $1 AND worker = $2";
 
 impl PostgresStore {
-    pub(in crate::storage) async fn identity(&self, namespace: &str) -> Result<Option<String>, StoreError> {
+    pub(in crate::storage) async fn identity(&self, namespace: &str) -> Result<Option<Identity>, StoreError> {
         self.ask(READING, &AskIdentity { namespace }).await
     }
 
@@ -58,6 +71,34 @@ impl PostgresStore {
         beat: &Beat,
     ) -> Result<Vec<Stranger>, StoreError> {
         self.ask("noting which worker uses the database", &NoteBeat { namespace, beat }).await
+    }
+
+    pub(in crate::storage) async fn workers(&self, namespace: &str) -> Result<Vec<Stranger>, StoreError> {
+        self.ask(READING, &AskWorkers { namespace }).await
+    }
+
+    pub(in crate::storage) async fn begin_copy(
+        &self,
+        namespace: &str,
+        place: &str,
+    ) -> Result<CopiedTo, StoreError> {
+        self.ask(COPYING, &BeginCopy { namespace, place }).await
+    }
+
+    pub(in crate::storage) async fn complete_copy(&self, namespace: &str) -> Result<(), StoreError> {
+        self.ask(COPYING, &CompleteCopy { namespace }).await
+    }
+
+    pub(in crate::storage) async fn renew_identity(
+        &self,
+        namespace: &str,
+        identity: &str,
+    ) -> Result<(), StoreError> {
+        self.ask(
+            "giving what is left of the namespace an identity of its own",
+            &Renew { namespace, identity },
+        )
+        .await
     }
 
     pub(in crate::storage) async fn leave(&self, namespace: &str, worker: &str) -> Result<(), StoreError> {
@@ -101,10 +142,11 @@ struct AskIdentity<'a> {
 }
 
 impl Statement for AskIdentity<'_> {
-    type Answer = Option<String>;
+    type Answer = Option<Identity>;
 
-    async fn send(&self, connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
-        sqlx::query_scalar(IDENTITY).bind(self.namespace).fetch_optional(connection).await
+    async fn send(&self, connection: &mut PgConnection) -> Result<Option<Identity>, sqlx::Error> {
+        let row = sqlx::query(IDENTITY).bind(self.namespace).fetch_optional(connection).await?;
+        row.as_ref().map(as_identity).transpose()
     }
 }
 
@@ -118,7 +160,8 @@ impl Statement for Claim<'_> {
 
     async fn send(&self, connection: &mut PgConnection) -> Result<String, sqlx::Error> {
         sqlx::query(CLAIM).bind(self.namespace).bind(self.proposed).execute(&mut *connection).await?;
-        sqlx::query_scalar(IDENTITY).bind(self.namespace).fetch_one(connection).await
+        let row = sqlx::query(IDENTITY).bind(self.namespace).fetch_one(connection).await?;
+        row.try_get(0)
     }
 }
 
@@ -134,12 +177,78 @@ impl Statement for NoteBeat<'_> {
         let Beat { worker, log } = self.beat;
         sqlx::query(FORGET).bind(self.namespace).execute(&mut *connection).await?;
         sqlx::query(BEAT).bind(self.namespace).bind(worker).bind(log).execute(&mut *connection).await?;
-        let counts = WORKER_COUNTS_FOR.as_secs_f64();
-        let strangers = sqlx::query(STRANGERS).bind(self.namespace).bind(log).bind(counts);
-        let rows = strangers.fetch_all(connection).await?;
-        rows.iter()
-            .map(|row| Ok(Stranger { worker: row.try_get(0)?, seen_ago: seconds(row.try_get(1)?) }))
-            .collect()
+        strangers(connection, self.namespace, log).await
+    }
+}
+
+struct AskWorkers<'a> {
+    namespace: &'a str,
+}
+
+impl Statement for AskWorkers<'_> {
+    type Answer = Vec<Stranger>;
+
+    async fn send(&self, connection: &mut PgConnection) -> Result<Vec<Stranger>, sqlx::Error> {
+        strangers(connection, self.namespace, NO_LOG).await
+    }
+}
+
+/// Workers of other logs than this one.
+async fn strangers(
+    connection: &mut PgConnection,
+    namespace: &str,
+    log: &str,
+) -> Result<Vec<Stranger>, sqlx::Error> {
+    let counts = WORKER_COUNTS_FOR.as_secs_f64();
+    let rows = sqlx::query(STRANGERS).bind(namespace).bind(log).bind(counts).fetch_all(connection).await?;
+    rows.iter()
+        .map(|row| Ok(Stranger { worker: row.try_get(0)?, seen_ago: seconds(row.try_get(1)?) }))
+        .collect()
+}
+
+fn as_identity(row: &PgRow) -> Result<Identity, sqlx::Error> {
+    let place: Option<String> = row.try_get(1)?;
+    let is_complete = row.try_get(2)?;
+    Ok(Identity { id: row.try_get(0)?, copied: place.map(|place| CopiedTo { place, is_complete }) })
+}
+
+struct BeginCopy<'a> {
+    namespace: &'a str,
+    place: &'a str,
+}
+
+impl Statement for BeginCopy<'_> {
+    type Answer = CopiedTo;
+
+    async fn send(&self, connection: &mut PgConnection) -> Result<CopiedTo, sqlx::Error> {
+        sqlx::query(BEGIN_COPY).bind(self.namespace).bind(self.place).execute(&mut *connection).await?;
+        let row = sqlx::query(COPIED).bind(self.namespace).fetch_one(connection).await?;
+        Ok(CopiedTo { place: row.try_get(0)?, is_complete: row.try_get(1)? })
+    }
+}
+
+struct CompleteCopy<'a> {
+    namespace: &'a str,
+}
+
+impl Statement for CompleteCopy<'_> {
+    type Answer = ();
+
+    async fn send(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        sqlx::query(COMPLETE_COPY).bind(self.namespace).execute(connection).await.map(drop)
+    }
+}
+
+struct Renew<'a> {
+    namespace: &'a str,
+    identity: &'a str,
+}
+
+impl Statement for Renew<'_> {
+    type Answer = ();
+
+    async fn send(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        sqlx::query(RENEW).bind(self.namespace).bind(self.identity).execute(connection).await.map(drop)
     }
 }
 
@@ -166,14 +275,18 @@ impl Statement for Peek<'_> {
     async fn send(&self, connection: &mut PgConnection) -> Result<Peeked, sqlx::Error> {
         let mut looking = connection.begin().await?;
         sqlx::query("SET TRANSACTION READ ONLY").execute(&mut *looking).await?;
-        let known = sqlx::query_scalar("SELECT to_regclass('namespaces') IS NOT NULL");
-        let is_known: bool = known.fetch_one(&mut *looking).await?;
-        let identity = if is_known {
-            sqlx::query_scalar(IDENTITY).bind(self.namespace).fetch_optional(&mut *looking).await?
-        } else {
-            None
+        let tables =
+            "SELECT to_regclass('namespaces') IS NOT NULL, to_regclass('namespace_copies') IS NOT NULL";
+        let (is_known, knows_copies): (bool, bool) = sqlx::query_as(tables).fetch_one(&mut *looking).await?;
+        let row = match (is_known, knows_copies) {
+            (false, _) => None,
+            (true, false) => {
+                sqlx::query(EARLIER_IDENTITY).bind(self.namespace).fetch_optional(&mut *looking).await?
+            }
+            (true, true) => sqlx::query(IDENTITY).bind(self.namespace).fetch_optional(&mut *looking).await?,
         };
         looking.rollback().await?;
+        let identity = row.as_ref().map(as_identity).transpose()?;
         Ok(identity.map_or(Peeked::Nothing, Peeked::Identity))
     }
 }

@@ -218,7 +218,7 @@ async fn migrate(connection: &mut SqliteConnection, namespace: &str) -> Result<(
     Ok(())
 }
 
-pub(super) fn migrations() -> Migrator {
+pub(in crate::storage) fn migrations() -> Migrator {
     let embedded = [
         (
             1,
@@ -233,6 +233,7 @@ pub(super) fn migrations() -> Migrator {
         (3, "ended turns", include_str!("../migrations/sqlite/0003_ended_turns.sql")),
         (4, "namespaces", include_str!("../migrations/sqlite/0004_namespaces.sql")),
         (5, "identity", include_str!("../migrations/sqlite/0005_identity.sql")),
+        (6, "copies", include_str!("../migrations/sqlite/0006_copies.sql")),
     ];
     let migration = |(version, description, sql): (i64, &'static str, &'static str)| {
         Migration::new(version, description.into(), MigrationType::Simple, sql.into_sql_str(), false)
