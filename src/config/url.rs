@@ -179,6 +179,16 @@ pub(super) fn check_base(url: &SecretUrl) -> Result<(), String> {
     Ok(())
 }
 
+/// A forward proxy.
+pub(super) fn check_proxy(url: &str) -> Result<(), String> {
+    let parsed = parse(url)?;
+    check_scheme(&parsed, &["http", "https", "socks5", "socks5h"])?;
+    if parsed.host_str().is_none_or(str::is_empty) {
+        return Err("has no host; write \"none\" for no proxy".to_owned());
+    }
+    Ok(())
+}
+
 /// Whether two URLs have scheme, host and port in common.
 pub(super) fn same_host(a: &str, b: &str) -> bool {
     match (Url::parse(a), Url::parse(b)) {

@@ -22,6 +22,11 @@ impl Credential {
         Self(value.into())
     }
 
+    /// The value, to be sent.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+
     /// A header `{prefix}{secret}` that HTTP libraries do not print, either.
     pub(crate) fn header(&self, prefix: &str) -> Result<HeaderValue, InvalidHeaderValue> {
         let mut value = HeaderValue::from_str(&format!("{prefix}{}", self.0))?;
@@ -149,11 +154,6 @@ impl Sieve {
     pub(crate) fn finish(&mut self, clean: &mut String) {
         clean.push_str(&self.redactor.removed(&self.held));
         self.held.clear();
-    }
-
-    /// Whether something is held back.
-    pub(crate) fn holds(&self) -> bool {
-        !self.held.is_empty()
     }
 }
 
