@@ -125,7 +125,8 @@ struct Prepared {
 impl HttpSources {
     /// Prepares the headers of all sources. `clock` is asked when a source names a date to wait for.
     pub fn new(specs: Vec<HttpSource>, clock: Arc<dyn Clock>) -> Result<Self, HttpSourcesError> {
-        let client = http_client::client(CONNECT_TIMEOUT, true).map_err(HttpSourcesError::Client)?;
+        let client = http_client::client(CONNECT_TIMEOUT, true, &crate::http_client::proxy::Proxies::none())
+            .map_err(HttpSourcesError::Client)?;
         let mut sources = HashMap::with_capacity(specs.len());
         for spec in specs {
             if sources.contains_key(&spec.name) {

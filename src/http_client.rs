@@ -1,7 +1,9 @@
 //! What every HTTP call shares: how a client is built, and what is read from an answer.
 
 pub(crate) mod body;
+pub(crate) mod coding;
 pub(crate) mod credential;
+pub(crate) mod proxy;
 pub(crate) mod retry_after;
 pub(crate) mod text;
 pub(crate) mod url_secrets;
@@ -12,6 +14,8 @@ use std::time::Duration;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use reqwest::{Client, Url};
 use tokio::time::Instant;
+
+use self::proxy::Proxies;
 
 /// Idle connections kept for one host: all, so that full load does not reconnect. There are never more than the slots of a
 /// stage, and each is closed after [`MAX_IDLE`].
@@ -32,19 +36,28 @@ pub(crate) fn install_tls() {
     drop(rustls::crypto::ring::default_provider().install_default());
 }
 
-/// A client that makes exactly the calls it is told to: no redirects, no retries, no proxies from the environment,
+/// Most headers that an answer may have: a chain of proxies adds some each.
+const MAX_HEADERS: usize = 256;
+
+/// A client that makes exactly the calls it is told to, through no proxy but these: no redirects, no retries,
 /// no compression. `connect_timeout` covers name resolution, TCP and TLS. Without `https`, the system's CA certificates
 /// are not loaded (which takes tens of milliseconds), and calls to https fail.
-pub(crate) fn client(connect_timeout: Duration, https: bool) -> Result<Client, reqwest::Error> {
+pub(crate) fn client(
+    connect_timeout: Duration,
+    https: bool,
+    proxies: &Proxies,
+) -> Result<Client, reqwest::Error> {
     install_tls();
+    let https = https || proxies.uses_tls();
     let builder = || {
-        Client::builder()
+        proxies
+            .apply(Client::builder())
             .user_agent(concat!("throughline/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(connect_timeout)
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)
-            .no_proxy()
+            .http1_max_headers(MAX_HEADERS)
             .tcp_nodelay(true)
             .tcp_keepalive(TCP_KEEPALIVE)
             .pool_idle_timeout(MAX_IDLE)

@@ -10,7 +10,8 @@ pub use configured::{
 };
 pub use providers::{
     CallLimits, Credential, KeyError, KeySource, KeyVerdict, MaxTokensField, ModelOptions, ModelProviders,
-    ModelProvidersError, ProviderKind, ProviderSpec,
+    ModelProvidersError, ProviderKind, ProviderSettings, ProviderSpec, Proxies, ProxyError, SettingError,
+    SettingValue,
 };
 pub use throughline_actors::{
     model_client::{AskError, ClientSettings, ModelTarget, ProviderStatus, Unanswered},

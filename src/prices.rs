@@ -44,6 +44,7 @@ struct Entry {
     cached_input: Option<Decimal>,
     cache_write: Option<Decimal>,
     output: Decimal,
+    request: Option<Decimal>,
     long_prompt: Option<Long>,
     #[serde(default = "yes")]
     sampling: bool,
@@ -107,6 +108,7 @@ fn of_vendor(kind: ProviderKind, model: &str) -> Option<Listed> {
             cached_input: entry.cached_input,
             cache_write: entry.cache_write,
             output: entry.output,
+            request: entry.request,
             long_prompt,
         },
         context_tokens: entry.context_tokens,

@@ -8,7 +8,7 @@ use throughline_schemas::{
 
 const MILLION: Decimal = Decimal::from_parts(1_000_000, 0, 0, false, 0);
 
-/// Prices of a model, in US dollars per million tokens.
+/// Prices of a model, in US dollars per million tokens where nothing else is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Price {
     /// Input tokens.
@@ -19,6 +19,8 @@ pub struct Price {
     pub cache_write: Option<Decimal>,
     /// Output tokens, reasoning included.
     pub output: Decimal,
+    /// US dollars for each request, whatever its tokens; `None`: there is no such fee.
+    pub request: Option<Decimal>,
     /// What long prompts cost, where that is something else.
     pub long_prompt: Option<LongPrompt>,
 }
@@ -43,12 +45,12 @@ impl Price {
     fn of_prompt(&self, tokens: u64) -> Self {
         let Some(long) = self.long_prompt.filter(|long| tokens > long.above) else { return *self };
         let LongPrompt { above: _, input, cached_input, cache_write, output } = long;
-        Self { input, cached_input, cache_write, output, long_prompt: None }
+        Self { input, cached_input, cache_write, output, request: self.request, long_prompt: None }
     }
 }
 
 /// `(input − cached − written) × input price + cached × cached price + written × write price + output × output
-/// price`, per million. Unknown is never zero.
+/// price`, per million, and the fee for the request. Unknown is never zero.
 pub fn cost(usage: Option<&Usage>, price: Option<&Price>) -> Result<Usd, CostUnknown> {
     let usage = usage.ok_or(CostUnknown::NoUsage)?;
     let price = price.ok_or(CostUnknown::NoPrice)?;
@@ -69,7 +71,15 @@ fn sum(usage: &Usage, price: &Price) -> Option<Decimal> {
     .try_fold(Decimal::ZERO, |sum, (tokens, price)| {
         sum.checked_add(Decimal::from(tokens).checked_mul(price)?)
     })
-    .map(|sum| sum / MILLION)
+    .and_then(|sum| (sum / MILLION).checked_add(price.request.unwrap_or_default()))
+}
+
+/// Whether what a provider states and what our prices make of its tokens differ by more than a hundredth, which rounding does
+/// not explain.
+pub fn differs(stated: Usd, priced: Usd) -> bool {
+    let (stated, priced) = (stated.dollars(), priced.dollars());
+    let difference = (stated - priced).abs();
+    difference > stated.max(priced) / Decimal::ONE_HUNDRED
 }
 
 /// What several attempts cost together.
@@ -105,6 +115,7 @@ mod tests {
             cached_input: Some(dollars("0.3")),
             cache_write: Some(dollars("3.75")),
             output: dollars("15"),
+            request: None,
             long_prompt: None,
         }
     }
@@ -123,6 +134,21 @@ mod tests {
         assert_eq!(cost(Some(&usage(1000)), Some(&price)), Ok(Usd::new(dollars("0.0045"))));
         // 1001 × 6 + 100 × 22.5 = 8256
         assert_eq!(cost(Some(&usage(1001)), Some(&price)), Ok(Usd::new(dollars("0.008256"))));
+    }
+
+    #[test]
+    fn rounding_is_no_difference() {
+        let of = |stated, priced| differs(Usd::new(dollars(stated)), Usd::new(dollars(priced)));
+        assert!(!of("0.0100", "0.0101") && !of("0", "0"));
+        assert!(of("0.0100", "0.0102") && of("0", "0.01") && of("0.5", "0"));
+    }
+
+    #[test]
+    fn a_fee_for_each_request_is_added_once() {
+        let price = Price { request: Some(dollars("0.005")), ..price() };
+        let usage = Usage { input_tokens: 1000, output_tokens: 100, ..Usage::default() };
+        // (1000 × 3 + 100 × 15) / 1,000,000 + 0.005
+        assert_eq!(cost(Some(&usage), Some(&price)), Ok(Usd::new(dollars("0.0095"))));
     }
 
     #[test]

@@ -18,7 +18,11 @@ mod record;
 mod settings;
 mod summarise;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use throughline_schemas::{
     StageName, TraceParent,
@@ -70,6 +74,8 @@ pub struct Ask {
     pub tag: Tag,
     /// Trace context to send along.
     pub traceparent: TraceParent,
+    /// Whether an answer may be nothing but calls of tools ([`crate::ports::model::ModelRequest::takes_tool_calls`]).
+    pub takes_tool_calls: bool,
 }
 
 /// An answer.
@@ -128,6 +134,8 @@ struct Model {
     /// Models of one provider share its breaker and its pace.
     provider: Dependency,
     limits: Limits,
+    /// It has been told that what its calls cost is not what our prices say.
+    told_of_costs: AtomicBool,
 }
 
 /// See the module's documentation. Meant to be shared: breakers, paces and rate limits are common to all requests.
@@ -160,7 +168,8 @@ impl ModelClient {
                 (provider, Arc::new(ProviderLimits::new(rates, now)))
             });
             let limits = Limits::new(Arc::clone(shared), target.rates, now);
-            let model = Model { target: target.clone(), provider: provider.clone(), limits };
+            let told_of_costs = AtomicBool::new(false);
+            let model = Model { target: target.clone(), provider: provider.clone(), limits, told_of_costs };
             known.insert(target.name.clone(), model);
         }
         let summariser = match &settings.older_turns {
@@ -188,6 +197,7 @@ impl ModelClient {
             delivery: 1,
             tag: Tag::random(self.surroundings.entropy.next_u64()),
             traceparent,
+            takes_tool_calls: false,
         }
     }
 

@@ -28,7 +28,8 @@ pub(super) async fn run(config: &Config) -> Result<(), Failure> {
         exit: Exit::Unavailable,
         message: format!("no worker answers at {address} (http.listen): {why}"),
     };
-    let client = http_client::client(LIMIT, false).map_err(Failure::failed)?;
+    let client = http_client::client(LIMIT, false, &crate::http_client::proxy::Proxies::none())
+        .map_err(Failure::failed)?;
     let asked = async {
         let response = client.get(format!("http://{address}/readyz")).send().await?;
         Ok::<_, reqwest::Error>((response.status(), response))

@@ -134,6 +134,7 @@ impl From<GenerateError> for Failure {
                 AttemptError::Unreachable | AttemptError::ConnectTimeout => Exit::Unavailable,
                 AttemptError::Credentials => Exit::BadConfiguration,
                 AttemptError::BadRequest
+                | AttemptError::Forbidden
                 | AttemptError::QuotaExhausted
                 | AttemptError::UnknownModel
                 | AttemptError::ContextTooLong
@@ -146,6 +147,7 @@ impl From<GenerateError> for Failure {
                 | AttemptError::TotalTimeout
                 | AttemptError::TooLarge
                 | AttemptError::BadResponse
+                | AttemptError::LimitUsedUp
                 | AttemptError::BreakerOpen
                 | AttemptError::Paced
                 | AttemptError::OwnRateLimit

@@ -113,7 +113,9 @@ impl Layers {
         let broken: Vec<Origin> = problems.iter().map(|problem| problem.place.clone()).collect();
         wellknown::addresses(&mut tree, &self.env);
         wellknown::default_providers(&mut tree, &self.env);
-        for (name, value) in self.env.iter().filter(|(name, value)| is_setting(name) && !value.is_empty()) {
+        for (name, value) in
+            self.env.iter().filter(|(name, value)| is_setting(name) && !value.trim().is_empty())
+        {
             let path: Vec<String> =
                 name[ENV_PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
             set(&mut tree, &path, value, Origin::Env(Arc::from(name.as_str())), &mut problems);

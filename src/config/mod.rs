@@ -54,7 +54,9 @@ pub use error::{ConfigErrors, Origin, Problem};
 pub use generation::{AnswerForm, DEFAULT_MODEL, Generation, OlderTurns};
 pub use layers::{DEFAULT_FILE, ENV_PREFIX, Layers, Override, process_env};
 pub use models::{MaxTokensField, Model};
-pub use providers::{ANTHROPIC_BASE_URL, GEMINI_BASE_URL, OPENAI_BASE_URL, Provider, ProviderKind, Rates};
+pub use providers::{
+    ANTHROPIC_BASE_URL, GEMINI_BASE_URL, OPENAI_BASE_URL, Provider, ProviderKind, ProxyChoice, Rates,
+};
 pub use retention::{ArchivePlace, Retention};
 pub use routing::Routing;
 pub use runtime::{Context, Limits, Log, LogFormat, Prompt, Sandbox, Sessions, Worker};
@@ -157,6 +159,17 @@ impl Config {
             let key = if written { "api_key" } else { "api_keys" };
             secrets
                 .extend(provider.api_keys.iter().map(|secret| (format!("providers[{index}].{key}"), secret)));
+        }
+        for (index, provider) in self.providers.iter().enumerate() {
+            let values = [("headers", &provider.headers), ("query", &provider.query)];
+            secrets.extend(values.into_iter().flat_map(|(key, values)| {
+                values.iter().filter_map(move |(name, value)| match value {
+                    SourceHeader::Plain(_) => None,
+                    SourceHeader::Secret { secret, .. } => {
+                        Some((format!("providers[{index}].{key}.{name}"), secret))
+                    }
+                })
+            }));
         }
         for (index, source) in self.sources.iter().enumerate() {
             let in_url =

@@ -63,6 +63,8 @@ pub struct Model {
     pub cache_write_usd_per_million: Option<Decimal>,
     /// US dollars for a million output tokens, reasoning included.
     pub output_usd_per_million: Option<Decimal>,
+    /// US dollars for each request, beside its tokens. Default: none.
+    pub request_usd: Option<Decimal>,
     /// Limits for this model alone, beside its provider's.
     pub rates: Rates,
     /// Only for `openai` providers. Default: as the price list says, else `max_tokens`.
@@ -85,6 +87,7 @@ impl Model {
             cached_input_usd_per_million: s.optional_where("cached_input_usd_per_million", check_price),
             cache_write_usd_per_million: s.optional_where("cache_write_usd_per_million", check_price),
             output_usd_per_million: s.optional_where("output_usd_per_million", check_price),
+            request_usd: s.optional_where("request_usd", check_price),
             rates: Rates::read(s),
             max_tokens_field: s.optional("max_tokens_field"),
             send_temperature: s.optional("send_temperature"),
@@ -111,11 +114,12 @@ impl Model {
 }
 
 /// The keys of prices; the first two are needed for any.
-const PRICES: [&str; 4] = [
+const PRICES: [&str; 5] = [
     "input_usd_per_million",
     "output_usd_per_million",
     "cached_input_usd_per_million",
     "cache_write_usd_per_million",
+    "request_usd",
 ];
 
 /// Names at providers have slashes, dots and colons: `meta-llama/Llama-3.1-8B`, `llama3:8b`.
@@ -136,9 +140,7 @@ fn check_price(price: &Decimal) -> Result<(), String> {
         return Err(format!("{price} is negative"));
     }
     if *price > Decimal::from(1_000_000) {
-        return Err(format!(
-            "{price} US dollars for a million tokens is out of range; allowed is up to 1000000"
-        ));
+        return Err(format!("{price} US dollars is out of range; allowed is up to 1000000"));
     }
     Ok(())
 }

@@ -1,11 +1,16 @@
 //! `[[providers]]`: where models run, and with which keys they are asked.
 
+use std::collections::BTreeMap;
+
+use reqwest::header::HeaderName;
+
 use super::connections::check_token;
 use super::field::Field;
 use super::reader::Section;
 use super::secret::Secret;
+use super::sources::{SourceHeader, check_header};
 use super::tree::Value;
-use super::url::{SecretUrl, check_base};
+use super::url::{SecretUrl, check_base, check_proxy, names_secret};
 
 /// Where `kind = "openai"` is found unless `base_url` or `OPENAI_BASE_URL` says otherwise.
 pub const OPENAI_BASE_URL: &str = "https://api.openai.com/v1";
@@ -135,6 +140,68 @@ pub struct Provider {
     pub allow_cleartext: bool,
     /// Limits for all of its models together.
     pub rates: Rates,
+    /// The header that carries the key: `authorization` (with `Bearer ` before the key), `api-key` or any other. Default:
+    /// as the protocol has it.
+    pub key_header: Option<String>,
+    /// `OpenAI` only: the organisation that pays.
+    pub organization: Option<String>,
+    /// `OpenAI` only: the project that pays.
+    pub project: Option<String>,
+    /// Sent with each request.
+    pub headers: BTreeMap<String, SourceHeader>,
+    /// Added to the query of each request.
+    pub query: BTreeMap<String, SourceHeader>,
+    /// Through which proxy it is reached. Default: as the environment says.
+    pub proxy: Option<ProxyChoice>,
+    /// Whether it says why its answers end. Default true; false: the marker of a stream's end is enough.
+    pub sends_finish_reason: bool,
+}
+
+/// The proxy of one provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProxyChoice {
+    /// None, whatever the environment says.
+    None,
+    /// This one.
+    Url(SecretUrl),
+}
+
+impl Field for ProxyChoice {
+    fn read(value: &Value) -> Result<Self, String> {
+        let text = String::read(value)?;
+        if text == "none" {
+            return Ok(Self::None);
+        }
+        check_proxy(&text)?;
+        Ok(Self::Url(SecretUrl::new(text)))
+    }
+
+    fn shown(&self) -> toml::Value {
+        match self {
+            Self::None => toml::Value::String("none".to_owned()),
+            Self::Url(url) => url.shown(),
+        }
+    }
+}
+
+fn check_header_name(name: &str) -> Result<(), String> {
+    match HeaderName::from_bytes(name.as_bytes()) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(format!("{name:?} is not the name of a header")),
+    }
+}
+
+fn check_parameter(name: &str, value: &SourceHeader) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("a parameter needs a name".to_owned());
+    }
+    if matches!(value, SourceHeader::Plain(_)) && names_secret(name) {
+        return Err(
+            "looks like a secret: put it into a variable or a file and write \"env:NAME\" or \"file:PATH\""
+                .to_owned(),
+        );
+    }
+    Ok(())
 }
 
 impl Provider {
@@ -151,13 +218,32 @@ impl Provider {
         if one.is_some() && several.is_some() {
             s.conflict("api_keys", "cannot be combined with api_key: write all keys here");
         }
+        let rates = Rates::read(s);
+        let key_header = s.optional_where("key_header", |name: &String| check_header_name(name));
+        let organization: Option<String> = s.optional("organization");
+        let project: Option<String> = s.optional("project");
+        for (key, value) in [("organization", &organization), ("project", &project)] {
+            if value.is_some() && kind != ProviderKind::Openai {
+                s.conflict(
+                    key,
+                    "is known to providers of kind \"openai\" only; others may want it in headers",
+                );
+            }
+        }
         Self {
             name,
             kind,
             base_url: SecretUrl::new(base_url.expose().trim_end_matches('/')),
             api_keys: one.into_iter().chain(several.into_iter().flatten()).collect(),
             allow_cleartext: s.or("allow_cleartext", false),
-            rates: Rates::read(s),
+            rates,
+            key_header,
+            organization,
+            project,
+            headers: s.map("headers", check_header),
+            query: s.map("query", check_parameter),
+            proxy: s.optional("proxy"),
+            sends_finish_reason: s.or("sends_finish_reason", true),
         }
     }
 

@@ -51,7 +51,9 @@ impl Secret {
     pub fn resolve(&self, env: &Env) -> Result<SecretValue, SecretError> {
         let value = match self {
             Self::Env(name) => {
-                env.get(name).cloned().ok_or_else(|| SecretError::NotSet { name: name.clone() })?
+                // An empty variable is an unset one.
+                let value = env.get(name).filter(|value| !value.trim().is_empty()).cloned();
+                value.ok_or_else(|| SecretError::NotSet { name: name.clone() })?
             }
             Self::File(path) => {
                 let unreadable = |source| SecretError::Unreadable { path: path.clone(), source };
@@ -130,7 +132,7 @@ impl fmt::Debug for SecretValue {
 /// Why a secret has no value.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    /// The variable does not exist.
+    /// The variable does not exist, or is empty.
     #[error("the secret env:{name} is not set: set the environment variable {name}")]
     NotSet {
         /// The variable.
@@ -193,7 +195,7 @@ mod tests {
         let env = Env::from([("EMPTY".to_owned(), String::new())]);
         let error = |text: &str| Secret::parse(text).unwrap().resolve(&env).unwrap_err().to_string();
         assert_eq!(error("env:NOPE"), "the secret env:NOPE is not set: set the environment variable NOPE");
-        assert_eq!(error("env:EMPTY"), "the secret env:EMPTY is empty");
+        assert_eq!(error("env:EMPTY"), "the secret env:EMPTY is not set: set the environment variable EMPTY");
         assert_eq!(error("file:no/such/file"), "the secret file:no/such/file cannot be read");
     }
 

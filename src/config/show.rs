@@ -28,7 +28,8 @@ const ANSWER_SHAPING: [&str; 9] = [
 const OTHERWISE_DECISIVE: [&str; 3] = ["stages", "sessions", "worker"];
 
 /// Keys that may hold or name a secret, or an address.
-const NOT_RECORDED: [&str; 5] = ["api_key", "api_keys", "base_url", "headers", "url"];
+const NOT_RECORDED: [&str; 9] =
+    ["api_key", "api_keys", "base_url", "headers", "organization", "project", "proxy", "query", "url"];
 
 impl Config {
     /// The effective configuration as TOML that can be loaded again (but for passwords in URLs, which are `***`);

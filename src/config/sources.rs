@@ -303,7 +303,8 @@ impl Field for SourceHeader {
     }
 }
 
-fn check_header(name: &str, value: &SourceHeader) -> Result<(), String> {
+/// Whether this can be a header. A secret is not written out.
+pub(super) fn check_header(name: &str, value: &SourceHeader) -> Result<(), String> {
     if header::HeaderName::from_bytes(name.as_bytes()).is_err() {
         return Err(format!("{name:?} is not the name of a header"));
     }

@@ -7,9 +7,9 @@ use reqwest::Url;
 
 use super::field::Field;
 use super::tree::Value;
+use super::{Env, Secret, SecretError};
 pub(super) use crate::http_client::url_secrets::{may_be_key, may_name_secret, names_secret};
 use crate::http_client::url_secrets::{secret_parts, without};
-use super::{Env, Secret, SecretError};
 
 /// A URL (or, for NATS, several with commas between them) whose `Debug`, `Display` and serialised forms hide
 /// passwords. Validated by the key that holds it.
@@ -182,6 +182,16 @@ pub(super) fn check_base(url: &SecretUrl) -> Result<(), String> {
     }
     if parsed.query_pairs().any(|(name, _)| names_secret(&name)) {
         return Err("has a key in its query; write it as api_key".to_owned());
+    }
+    Ok(())
+}
+
+/// A forward proxy.
+pub(super) fn check_proxy(url: &str) -> Result<(), String> {
+    let parsed = parse(url)?;
+    check_scheme(&parsed, &["http", "https", "socks5", "socks5h"])?;
+    if parsed.host_str().is_none_or(str::is_empty) {
+        return Err("has no host; write \"none\" for no proxy".to_owned());
     }
     Ok(())
 }

@@ -17,6 +17,10 @@ struct Vendor {
     base_url_variable: Option<&'static str>,
     /// The first one that is set wins.
     api_key_variables: &'static [&'static str],
+    /// A key that goes into the `authorization` header, where no other one is set.
+    bearer_variable: Option<&'static str>,
+    /// Further keys of the provider, by the variables that hold them.
+    others: &'static [(&'static str, &'static [&'static str])],
 }
 
 const VENDORS: [Vendor; 3] = [
@@ -24,16 +28,25 @@ const VENDORS: [Vendor; 3] = [
         kind: ProviderKind::Openai,
         base_url_variable: Some("OPENAI_BASE_URL"),
         api_key_variables: &["OPENAI_API_KEY"],
+        bearer_variable: None,
+        others: &[
+            ("organization", &["OPENAI_ORG_ID", "OPENAI_ORGANIZATION"]),
+            ("project", &["OPENAI_PROJECT_ID", "OPENAI_PROJECT"]),
+        ],
     },
     Vendor {
         kind: ProviderKind::Anthropic,
         base_url_variable: Some("ANTHROPIC_BASE_URL"),
         api_key_variables: &["ANTHROPIC_API_KEY"],
+        bearer_variable: Some("ANTHROPIC_AUTH_TOKEN"),
+        others: &[],
     },
     Vendor {
         kind: ProviderKind::Gemini,
         base_url_variable: None,
         api_key_variables: &["GOOGLE_API_KEY", "GEMINI_API_KEY"],
+        bearer_variable: None,
+        others: &[],
     },
 ];
 
@@ -41,6 +54,11 @@ impl Vendor {
     /// The variable that holds a key.
     fn key(&self, env: &Env) -> Option<&'static str> {
         self.api_key_variables.iter().copied().find(|name| value_of(env, name).is_some())
+    }
+
+    /// The variable that holds a key for the `authorization` header, if there is no other.
+    fn bearer(&self, env: &Env) -> Option<&'static str> {
+        self.bearer_variable.filter(|name| self.key(env).is_none() && value_of(env, name).is_some())
     }
 
     /// The variable that holds a base URL, and what it holds.
@@ -56,7 +74,7 @@ pub(super) fn key_variables(kind: ProviderKind) -> &'static [&'static str] {
 
 /// A set but empty variable counts as not set.
 fn value_of<'e>(env: &'e Env, name: &str) -> Option<&'e str> {
-    env.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    env.get(name).map(String::as_str).filter(|value| !value.trim().is_empty())
 }
 
 fn from_variable(name: &str, raw: String) -> Node {
@@ -82,7 +100,8 @@ pub(super) fn default_providers(tree: &mut Table, env: &Env) {
     let providers: Vec<Node> = VENDORS
         .iter()
         .filter_map(|vendor| {
-            let variable = vendor.key(env).or_else(|| Some(vendor.base_url(env)?.0))?;
+            let key = vendor.key(env).or_else(|| vendor.bearer(env));
+            let variable = key.or_else(|| Some(vendor.base_url(env)?.0))?;
             let entry =
                 |key: &str| (key.to_owned(), from_variable(variable, vendor.kind.as_str().to_owned()));
             let table = Table::from([entry("name"), entry("kind")]);
@@ -123,10 +142,23 @@ fn complete(provider: &mut Table, vendor: &Vendor, env: &Env) {
     {
         provider.insert("base_url".to_owned(), from_variable(variable, url.to_owned()));
     }
-    if trusted
-        && !["api_key", "api_keys"].iter().any(|key| provider.contains_key(*key))
-        && let Some(variable) = vendor.key(env)
-    {
+    if !trusted {
+        return;
+    }
+    for (key, variables) in vendor.others {
+        let value = variables.iter().find_map(|name| Some((*name, value_of(env, name)?)));
+        if let Some((variable, value)) = value.filter(|_| !provider.contains_key(*key)) {
+            provider.insert((*key).to_owned(), from_variable(variable, value.trim().to_owned()));
+        }
+    }
+    if ["api_key", "api_keys"].iter().any(|key| provider.contains_key(*key)) {
+        return;
+    }
+    if let Some(variable) = vendor.key(env) {
         provider.insert("api_key".to_owned(), from_variable(variable, format!("env:{variable}")));
+    } else if let Some(variable) = vendor.bearer(env) {
+        provider.insert("api_key".to_owned(), from_variable(variable, format!("env:{variable}")));
+        let header = from_variable(variable, "authorization".to_owned());
+        provider.entry("key_header".to_owned()).or_insert(header);
     }
 }

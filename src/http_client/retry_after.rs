@@ -1,130 +1,147 @@
-//! How long the other side asks to wait.
+//! How long the other side asks to wait, or when it says that a limit is whole again: one reader for every form.
 
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use regex::Regex;
+use reqwest::header::HeaderMap;
+use serde_json::Value;
 use throughline_schemas::Timestamp;
+use time::OffsetDateTime;
+use time::format_description::well_known::{Rfc2822, Rfc3339};
 
-/// `retry-after-ms`, else `Retry-After` as seconds (with a fraction, as some send it) or as an HTTP date, relative to
-/// `now`. What makes no sense (negative, not a number) counts as not said. Not capped.
+/// What a bare number counts.
+const SECOND: Duration = Duration::from_secs(1);
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// Headers that say how long to wait; the first that makes sense counts. The first are in milliseconds.
+const HEADERS: [(&str, Duration); 5] = [
+    ("retry-after-ms", MILLISECOND),
+    ("x-ms-retry-after-ms", MILLISECOND),
+    ("retry-after", SECOND),
+    ("x-retry-after", SECOND),
+    ("x-ratelimit-reset-after", SECOND),
+];
+
+/// How long an answer's headers ask to wait. What makes no sense (negative, not a number) counts as not said. Not capped.
 pub(crate) fn from_headers(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let ms = text("retry-after-ms").and_then(|ms| ms.parse::<f64>().ok());
-    ms.and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok()).or_else(|| {
-        let value = text(RETRY_AFTER.as_str())?;
-        match value.parse::<f64>() {
-            Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
-            Err(_) => until(value, now),
-        }
+    HEADERS.iter().find_map(|(name, unit)| {
+        let said = headers.get_all(*name).iter().filter_map(|value| read(value.to_str().ok()?, *unit, now));
+        said.max()
     })
 }
 
-/// The time until an HTTP date; nothing if it has passed.
-fn until(date: &str, now: Timestamp) -> Option<Duration> {
-    let date = httpdate::parse_http_date(date).ok()?;
-    let now = SystemTime::from(time::OffsetDateTime::from(now));
-    Some(date.duration_since(now).unwrap_or_default())
+/// Reads a number (of `unit`, or a moment in Unix time where it can be nothing else), a duration with units (`6m0s`,
+/// `12ms`, `PT3S`), a date (RFC 3339, HTTP, RFC 2822), or a list of numbers, of which the largest counts. Of a date that
+/// has passed, nothing is left to wait for.
+pub(crate) fn read(text: &str, unit: Duration, now: Timestamp) -> Option<Duration> {
+    let text = text.trim().trim_matches('"').trim();
+    // RFC 9651 parameters: `3;w=60`.
+    let text = text.split_once(';').map_or(text, |(before, _)| before.trim_end());
+    if let Ok(number) = text.parse::<f64>() {
+        return from_number(number, unit, now);
+    }
+    let numbers: Option<Vec<f64>> = text.split(',').map(|part| part.trim().parse().ok()).collect();
+    if let Some(numbers) = numbers {
+        return numbers.into_iter().filter_map(|number| from_number(number, unit, now)).max();
+    }
+    from_units(text).or_else(|| from_iso(text)).or_else(|| until(text, now))
 }
 
-/// What stands before the wait in the messages of `OpenAI`, Azure and Gemini.
-const PHRASES: [&str; 3] = ["try again in ", "retry in ", "retry after "];
+/// A number of a unit; seconds, milliseconds, microseconds or nanoseconds since 1970 if that is what it can only be. No
+/// one waits for thirty years.
+fn from_number(number: f64, unit: Duration, now: Timestamp) -> Option<Duration> {
+    /// 2001; and where the next finer unit begins.
+    const MOMENTS: [(f64, f64); 4] = [(1e9, 1.0), (1e12, 1e3), (1e15, 1e6), (1e18, 1e9)];
+    /// Numbers up to a hundred times the first are of that unit: the year 5138.
+    const SPAN: f64 = 100.0;
+    let moment = MOMENTS.iter().find(|(first, _)| (*first..*first * SPAN).contains(&number));
+    match moment {
+        Some((_, per_second)) => {
+            #[expect(clippy::cast_precision_loss, reason = "to the microsecond until the year 2255")]
+            let now = now.unix_ms() as f64 / 1e3;
+            Duration::try_from_secs_f64((number / per_second - now).max(0.0)).ok()
+        }
+        None => Duration::try_from_secs_f64(number * unit.as_secs_f64()).ok(),
+    }
+}
 
-/// The wait that a message asks for in words: "Please try again in 6.2s", "Please retry after 26 seconds".
+/// The time until a date; nothing if it has passed.
+fn until(date: &str, now: Timestamp) -> Option<Duration> {
+    let now = OffsetDateTime::from(now);
+    if let Ok(date) = httpdate::parse_http_date(date) {
+        return Some(date.duration_since(SystemTime::from(now)).unwrap_or_default());
+    }
+    let date =
+        OffsetDateTime::parse(date, &Rfc3339).or_else(|_| OffsetDateTime::parse(date, &Rfc2822)).ok()?;
+    Some((date - now).try_into().unwrap_or_default())
+}
+
+/// A wait in a body: a number of this unit, or a text of a duration with units.
+pub(crate) fn from_value(value: &Value, unit: Duration) -> Option<Duration> {
+    match value {
+        Value::Number(number) => Duration::try_from_secs_f64(number.as_f64()? * unit.as_secs_f64()).ok(),
+        Value::String(text) => match text.trim().parse::<f64>() {
+            Ok(number) => Duration::try_from_secs_f64(number * unit.as_secs_f64()).ok(),
+            Err(_) => from_units(text),
+        },
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// "Please try again in 6.2s", "retry after 26 seconds", "wait 3 seconds before retrying", "resets in 1m30s".
+static IN_WORDS: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    let pattern = r"\b(?:again|retry|retrying|wait|waiting|resets?|available|back off|after)(?: (?:in|for|after|at|least|about|approximately|another|again))*[ :~]{1,3}(\d[\d.]*\s?[a-z]+(?:,? ?(?:and )?\d[\d.]*\s?[a-z]+)*)";
+    // A constant, which the tests try.
+    Regex::new(pattern).ok()
+});
+
+/// The wait that a message asks for in words.
 pub(crate) fn from_message(message: &str) -> Option<Duration> {
-    // ASCII only, so that positions stay the same.
     let message = message.to_ascii_lowercase();
-    PHRASES.iter().find_map(|phrase| from_units(message.split_once(phrase)?.1))
+    IN_WORDS.as_ref()?.captures_iter(&message).find_map(|found| from_units(found.get(1)?.as_str()))
 }
 
 /// A leading duration with units, as Go and protobuf write it (`47s`, `1m30.5s`, `20ms`) or in words (`26 seconds`).
 pub(crate) fn from_units(text: &str) -> Option<Duration> {
     let mut total: Option<Duration> = None;
-    let mut rest = text;
+    let mut rest = text.trim_start();
     loop {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let (number, after) = rest.split_at(digits);
         let after = after.trim_start_matches(' ');
         let letters = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
         let (unit, after) = after.split_at(letters);
-        let seconds = match unit {
-            "ms" | "millisecond" | "milliseconds" => 0.001,
-            "s" | "sec" | "second" | "seconds" => 1.0,
-            "m" | "min" | "minute" | "minutes" => 60.0,
-            "h" | "hour" | "hours" => 3600.0,
+        let seconds = match unit.to_ascii_lowercase().as_str() {
+            "ns" => 1e-9,
+            "us" => 1e-6,
+            "ms" | "msec" | "millis" | "millisecond" | "milliseconds" => 1e-3,
+            "s" | "sec" | "secs" | "second" | "seconds" => 1.0,
+            "m" | "min" | "mins" | "minute" | "minutes" => 60.0,
+            "h" | "hr" | "hrs" | "hour" | "hours" => 3600.0,
+            "d" | "day" | "days" => 86_400.0,
             _ => return total,
         };
         let Ok(number) = number.parse::<f64>() else { return total };
         let part = Duration::try_from_secs_f64(number * seconds).ok()?;
         total = Some(total.unwrap_or_default().saturating_add(part));
-        rest = after;
+        let next = after.trim_start_matches([' ', ',']);
+        rest = next.strip_prefix("and ").unwrap_or(next);
     }
+}
+
+/// `PT1M30S`, `P1DT2H`.
+fn from_iso(text: &str) -> Option<Duration> {
+    let rest = text.strip_prefix(['P', 'p'])?;
+    let (days, time) = rest.split_once(['T', 't']).unwrap_or((rest, ""));
+    let part = |text: &str, units: &str| {
+        let is_of = |c: char| c.is_ascii_digit() || c == '.' || units.contains(c.to_ascii_uppercase());
+        text.chars().all(is_of).then_some(())
+    };
+    part(days, "D").and(part(time, "HMS"))?;
+    from_units(&format!("{days}{time}"))
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    /// 1994-11-06T08:49:37Z
-    const NOW: i64 = 784_111_777_000;
-
-    fn headers(pairs: &[(&'static str, &'static str)]) -> Option<Duration> {
-        let headers =
-            pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-        from_headers(&headers, Timestamp::from_unix_ms(NOW))
-    }
-
-    #[test]
-    fn seconds_and_milliseconds() {
-        assert_eq!(headers(&[("retry-after", "9")]), Some(Duration::from_secs(9)));
-        assert_eq!(headers(&[("retry-after", " 0.25 ")]), Some(Duration::from_millis(250)));
-        assert_eq!(headers(&[("retry-after-ms", "1500")]), Some(Duration::from_millis(1500)));
-        assert_eq!(
-            headers(&[("retry-after", "9"), ("retry-after-ms", "20.5")]),
-            Some(Duration::from_micros(20_500))
-        );
-        assert_eq!(
-            headers(&[("retry-after", "9"), ("retry-after-ms", "soon")]),
-            Some(Duration::from_secs(9))
-        );
-        assert_eq!(headers(&[("retry-after", "0")]), Some(Duration::ZERO));
-        assert_eq!(headers(&[]), None);
-    }
-
-    #[test]
-    fn all_three_forms_of_an_http_date() {
-        for date in
-            ["Sun, 06 Nov 1994 08:50:37 GMT", "Sunday, 06-Nov-94 08:50:37 GMT", "Sun Nov  6 08:50:37 1994"]
-        {
-            assert_eq!(headers(&[("retry-after", date)]), Some(Duration::from_mins(1)), "{date}");
-        }
-        assert_eq!(headers(&[("retry-after", "Sun, 06 Nov 1994 08:00:00 GMT")]), Some(Duration::ZERO));
-    }
-
-    #[test]
-    fn nonsense_counts_as_not_said() {
-        for value in ["-1", "NaN", "inf", "1e400", "", "soon", "6m0s", "Sun, 99 Nov 1994 08:49:37 GMT"] {
-            assert_eq!(headers(&[("retry-after", value)]), None, "{value}");
-        }
-    }
-
-    #[test]
-    fn the_wait_in_a_message() {
-        let cases = [
-            ("Rate limit reached. Please try again in 6.2s. Visit", Some(6_200)),
-            ("Please try again in 20ms.", Some(20)),
-            ("please Try Again In 1m30s", Some(90_000)),
-            ("Please retry after 26 seconds.", Some(26_000)),
-            ("Please retry in 47.301s.", Some(47_301)),
-            ("Please try again in a moment", None),
-            ("try again in 5", None),
-            ("try again in 1.2.3s", None),
-            ("Gerät überlastet, retry after 2 h", Some(7_200_000)),
-            ("", None),
-        ];
-        for (message, expected) in cases {
-            assert_eq!(from_message(message), expected.map(Duration::from_millis), "{message}");
-        }
-    }
-}
+#[path = "retry_after_tests.rs"]
+mod tests;

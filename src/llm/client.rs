@@ -133,6 +133,7 @@ impl Client {
     ///     keys: Vec::new(),
     ///     options: Default::default(),
     ///     limits: CallLimits::default(),
+    ///     settings: Default::default(),
     /// };
     /// let model = ModelTarget::new("small", "local", "sandbox-small");
     /// let client = Client::new(vec![provider], ClientSettings::chain(vec![model]))?;

@@ -12,11 +12,12 @@ use throughline_actors::{
 
 use super::{
     CallLimits, Credential, KeySource, MaxTokensField, ModelOptions, ModelProviders, ModelProvidersError,
-    ProviderKind, ProviderSpec,
+    ProviderKind, ProviderSettings, ProviderSpec, Proxies, SettingValue,
 };
 use crate::{
     config::{
-        self, AnswerForm, Cleartext, Config, Env, Generation, Model, Provider, Rates, Secret, SecretError,
+        self, AnswerForm, Cleartext, Config, Env, Generation, Model, Provider, ProxyChoice, Rates, Secret,
+        SecretError, SourceHeader,
     },
     prices::{self, Listed},
 };
@@ -55,6 +56,15 @@ pub enum SetupError {
     /// A key would go unencrypted over a network.
     #[error(transparent)]
     Cleartext(#[from] Cleartext),
+    /// A header or a query parameter whose secret has no value.
+    #[error("a header or a query parameter of the provider {provider:?} cannot be read")]
+    Setting {
+        /// The provider.
+        provider: String,
+        /// Why not.
+        #[source]
+        source: SecretError,
+    },
     /// The providers' clients cannot be made.
     #[error(transparent)]
     Providers(#[from] ModelProvidersError),
@@ -160,9 +170,46 @@ pub fn model_providers(
             keys: provider.api_keys.iter().map(key).collect::<Result<_, _>>()?,
             options: of_provider().map(|known| (known.target.model.clone(), known.options)).collect(),
             limits: call_limits(&config.generation),
+            settings: settings(provider, env)
+                .map_err(|source| SetupError::Setting { provider: name(), source })?,
         });
     }
     Ok(ModelProviders::new(specs, clock)?)
+}
+
+/// How a provider is reached. Secrets in files are read now.
+fn settings(provider: &Provider, env: &Env) -> Result<ProviderSettings, SecretError> {
+    let own = [("openai-organization", &provider.organization), ("openai-project", &provider.project)];
+    let own = own
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), SettingValue::Plain(value.as_ref()?.clone()))));
+    let values = |values: &BTreeMap<String, SourceHeader>| {
+        let value = |(name, value): (&String, &SourceHeader)| Ok((name.clone(), sent(value, env)?));
+        values.iter().map(value).collect::<Result<Vec<_>, SecretError>>()
+    };
+    let mut headers: Vec<_> = own.collect();
+    headers.extend(values(&provider.headers)?);
+    Ok(ProviderSettings {
+        key_header: provider.key_header.clone(),
+        headers,
+        query: values(&provider.query)?,
+        proxies: match &provider.proxy {
+            None => Proxies::from_env(env),
+            Some(ProxyChoice::None) => Proxies::none(),
+            Some(ProxyChoice::Url(url)) => Proxies::one(url.expose()),
+        },
+        sends_finish_reason: provider.sends_finish_reason,
+    })
+}
+
+fn sent(value: &SourceHeader, env: &Env) -> Result<SettingValue, SecretError> {
+    Ok(match value {
+        SourceHeader::Plain(text) => SettingValue::Plain(text.clone()),
+        SourceHeader::Secret { prefix, secret } => SettingValue::Secret {
+            prefix: prefix.clone(),
+            secret: Credential::new(secret.resolve(env)?.expose().trim().to_owned()),
+        },
+    })
 }
 
 fn kind(kind: config::ProviderKind) -> ProviderKind {
@@ -206,6 +253,7 @@ fn configured_price(model: &Model) -> Option<Price> {
         cached_input: model.cached_input_usd_per_million,
         cache_write: model.cache_write_usd_per_million,
         output: model.output_usd_per_million?,
+        request: model.request_usd,
         long_prompt: None,
     })
 }

@@ -4,10 +4,15 @@
 mod anthropic;
 mod call;
 mod dialect;
+mod document;
 mod draft;
 mod facts;
+mod finish;
 mod gemini;
+mod halves;
 mod hearer;
+mod incoming;
+mod json;
 mod keys;
 mod openai;
 mod options;
@@ -15,8 +20,11 @@ mod redact;
 mod refusal;
 mod request;
 mod room;
+mod settings;
 mod sse;
 mod stream;
+mod thinking;
+mod usage;
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -31,11 +39,13 @@ use throughline_actors::ports::model::{
 };
 
 pub use crate::http_client::credential::Credential;
+pub use crate::http_client::proxy::{Proxies, ProxyError};
 pub use call::KeyVerdict;
 use call::Provider;
 use dialect::Dialect;
 pub use keys::{KeyError, KeySource};
 pub use options::{MaxTokensField, ModelOptions};
+pub use settings::{ProviderSettings, SettingError, Value as SettingValue};
 
 /// The protocol that a provider speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +104,8 @@ pub struct ProviderSpec {
     pub options: HashMap<String, ModelOptions>,
     /// The limits of every call to it.
     pub limits: CallLimits,
+    /// How it is reached, where that differs from what its protocol says.
+    pub settings: ProviderSettings,
 }
 
 /// Why the providers cannot be set up. No message repeats a key or a URL's query.
@@ -118,6 +130,22 @@ pub enum ModelProvidersError {
         /// Why, if it is no URL at all.
         source: Option<Box<dyn Error + Send + Sync>>,
     },
+    /// A header or a query parameter that cannot be sent.
+    #[error("the settings of the provider {provider:?} cannot be used")]
+    Setting {
+        /// The provider.
+        provider: String,
+        /// Why.
+        source: SettingError,
+    },
+    /// Its proxy cannot be used.
+    #[error("the proxy of the provider {provider:?} cannot be used")]
+    Proxy {
+        /// The provider.
+        provider: String,
+        /// Why.
+        source: ProxyError,
+    },
     /// A key that is not there, or not one.
     #[error("the api_key of the provider {provider:?} cannot be used")]
     ApiKey {
@@ -134,8 +162,8 @@ struct BaseUrlError;
 
 /// [`Models`] over HTTP/1.1 (TLS by rustls), one pool of connections for each provider.
 ///
-/// A call is one POST, and one more for each key that the provider refuses. Redirects, retries, proxies from the
-/// environment and compression are off. A provider's keys are removed from everything that it answers.
+/// A call is one POST, and one more for each key that the provider refuses. Redirects and retries are off; compressed
+/// answers are read, and not wished for. A provider's keys are removed from everything that it answers.
 pub struct ModelProviders(HashMap<String, Provider>);
 
 impl ModelProviders {
@@ -153,7 +181,8 @@ impl ModelProviders {
                 return Err(not_a_url(None));
             }
             let https = url.scheme() == "https";
-            let dialect = dialect(spec.kind, url).map_err(|BaseUrlError| not_a_url(None))?;
+            let dialect =
+                dialect(spec.kind, spec.settings.base(url)).map_err(|BaseUrlError| not_a_url(None))?;
             providers.insert(name, Provider::new(spec, dialect, https, Arc::clone(clock))?);
         }
         Ok(Self(providers))
@@ -198,5 +227,9 @@ impl Models for ModelProviders {
     }
 }
 
+#[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
+mod mutated_tests;
 #[cfg(test)]
 mod recorded_tests;

@@ -94,8 +94,12 @@ pub(super) fn provider(env: &Env, runtime: &Handle) -> Result<Option<SdkTracerPr
     let Some(endpoint) = endpoint(env)? else { return Ok(None) };
     check_protocol(env)?;
     let limit = timeout(env)?;
-    let client = crate::http_client::client(CONNECT_LIMIT, endpoint.starts_with("https:"))
-        .map_err(OtlpError::Client)?;
+    let client = crate::http_client::client(
+        CONNECT_LIMIT,
+        endpoint.starts_with("https:"),
+        &crate::http_client::proxy::Proxies::none(),
+    )
+    .map_err(OtlpError::Client)?;
     let exporter = SpanExporter::builder()
         .with_http()
         .with_protocol(Protocol::HttpBinary)

@@ -154,7 +154,7 @@ async fn all_at_once(count: usize, per_minute: u32, slots: usize) -> f64 {
         let (now, mut asked) = (Instant::now(), asked.lock().unwrap());
         asked.retain(|at| now - *at < Duration::from_mins(1));
         if asked.len() >= per_minute as usize {
-            return Reply::Now(Err(failure(ModelError::RateLimited)));
+            return Reply::Now(Err(failure(ModelError::RateLimited(String::new()))));
         }
         asked.push(now);
         Reply::Now(Ok(answer(&reply_to(request))))
@@ -189,7 +189,7 @@ async fn a_pace_that_a_provider_asks_for_uses_no_attempt_of_those_who_hear_of_it
     let stage = rig.settings.stages.get_mut(&StageName::Generation).unwrap();
     stage.retry.max_attempts = 2;
     let facts = CallFacts { retry_after: Some(SECOND * 20), ..CallFacts::default() };
-    let slow_down = ModelFailure { error: ModelError::RateLimited, usage: None, facts };
+    let slow_down = ModelFailure { error: ModelError::RateLimited(String::new()), usage: None, facts };
     rig.models.push(PROVIDER, Reply::Now(Err(slow_down)));
     let _worker = rig.worker().await;
     let first = rig.publish("first", "s", "hello");

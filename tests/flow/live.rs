@@ -251,7 +251,7 @@ async fn each_stage_up_to_the_answer_says_that_it_begins() {
 async fn a_provider_that_asks_to_wait_is_told_with_the_length_before_the_first_text() {
     let (rig, _worker) = Rig::running().await;
     let facts = CallFacts { http_status: Some(429), retry_after: Some(SECOND * 12), ..CallFacts::default() };
-    let slow_down = ModelFailure { facts, ..failure(ModelError::RateLimited) };
+    let slow_down = ModelFailure { facts, ..failure(ModelError::RateLimited(String::new())) };
     rig.models.push(PROVIDER, Reply::Now(Err(slow_down)));
     let workflow = rig.publish("w1", "s1", "hello");
     rig.pass(SECOND).await;

@@ -21,7 +21,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn rate_limited(secs: u64) -> ModelFailure {
     ModelFailure {
-        error: ModelError::RateLimited,
+        error: ModelError::RateLimited(String::new()),
         usage: None,
         facts: CallFacts {
             http_status: Some(429),
@@ -70,7 +70,7 @@ async fn a_failure_that_passes_is_retried_and_every_attempt_is_on_record() {
 async fn what_cannot_get_better_is_asked_once() {
     let (rig, _worker) = Rig::running().await;
     let cases = [
-        ModelError::Credentials,
+        ModelError::Credentials(String::new()),
         ModelError::BadRequest("no such field".to_owned()),
         ModelError::QuotaExhausted("no credit".to_owned()),
         ModelError::UnknownModel("gpt-0".to_owned()),
@@ -167,6 +167,7 @@ async fn breaks_off_for_long(calls: u32) -> (Rig, Worker) {
         cached_input: None,
         cache_write: None,
         output: "2".parse().unwrap(),
+        request: None,
         long_prompt: None,
     };
     rig.settings.generation.client.models[0].price = Some(price);
@@ -245,7 +246,7 @@ async fn waits_that_are_allowed_by_default_are_held_and_lose_no_attempt() {
 async fn rate_limits_are_weather_and_do_not_open_the_breaker() {
     let (rig, _worker) = Rig::running().await;
     for _ in 0..20 {
-        rig.models.push(PROVIDER, Reply::Now(Err(failure(ModelError::RateLimited))));
+        rig.models.push(PROVIDER, Reply::Now(Err(failure(ModelError::RateLimited(String::new())))));
     }
     let workflows: Vec<_> =
         (0..10).map(|n| rig.publish(&format!("w{n}"), &format!("s{n}"), "hello")).collect();
@@ -279,7 +280,7 @@ async fn the_fallback_answers_when_the_first_gives_up() {
     let mut rig = Rig::new();
     rig.fall_back_to("large", "anthropic");
     rig.models.always("anthropic", Ok(answer("from the fallback")));
-    rig.models.always(PROVIDER, Err(failure(ModelError::Credentials)));
+    rig.models.always(PROVIDER, Err(failure(ModelError::Credentials(String::new()))));
     let _worker = rig.worker().await;
     let workflow = rig.publish("w1", "s1", "hello");
     assert_eq!(rig.saved(&workflow).await.response.text, "from the fallback");
@@ -294,7 +295,7 @@ async fn one_model_asks_for_patience_and_the_other_refuses_then_patience_it_is()
     let mut rig = Rig::new();
     rig.fall_back_to("large", "anthropic");
     rig.models.push(PROVIDER, Reply::Now(Err(rate_limited(50))));
-    rig.models.always("anthropic", Err(failure(ModelError::Credentials)));
+    rig.models.always("anthropic", Err(failure(ModelError::Credentials(String::new()))));
     let _worker = rig.worker().await;
     let workflow = rig.publish("w1", "s1", "hello");
     assert_eq!(rig.saved(&workflow).await.response.text, "re: hello", "the first model was only busy");

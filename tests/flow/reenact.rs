@@ -36,7 +36,7 @@ fn asked_to_wait(seconds: u64) -> ModelFailure {
         retry_after: Some(Duration::from_secs(seconds)),
         ..CallFacts::default()
     };
-    ModelFailure { error: ModelError::RateLimited, usage: None, facts }
+    ModelFailure { error: ModelError::RateLimited(String::new()), usage: None, facts }
 }
 
 /// A world in which much goes wrong, and its workflows.
@@ -281,6 +281,7 @@ async fn another_price_changes_costs_and_another_policy_changes_attempts() {
         cached_input: None,
         cache_write: None,
         output: 20.into(),
+        request: None,
         long_prompt: None,
     };
     settings.generation.client.models[0].price = Some(price);

@@ -92,7 +92,7 @@ async fn what_a_request_says_about_itself_counts_only_if_it_may() {
 
 fn after_the_wait() -> ModelFailure {
     let facts = CallFacts { retry_after: Some(Duration::from_secs(50)), ..CallFacts::default() };
-    ModelFailure { facts, ..failure(ModelError::RateLimited) }
+    ModelFailure { facts, ..failure(ModelError::RateLimited(String::new())) }
 }
 
 #[tokio::test(start_paused = true)]
@@ -107,7 +107,7 @@ async fn each_class_of_errors_falls_back_if_it_is_named_and_not_otherwise() {
         (FallbackOn::Down, failure(ModelError::TimedOut(Phase::Read))),
         (FallbackOn::Down, failure(ModelError::BadResponse(words()))),
         (FallbackOn::Quota, failure(ModelError::QuotaExhausted(words()))),
-        (FallbackOn::Credentials, failure(ModelError::Credentials)),
+        (FallbackOn::Credentials, failure(ModelError::Credentials(String::new()))),
         (FallbackOn::UnknownModel, failure(ModelError::UnknownModel(words()))),
         (FallbackOn::BadRequest, failure(ModelError::BadRequest(words()))),
     ];
@@ -161,7 +161,7 @@ async fn when_all_are_busy_the_one_that_is_free_first_is_asked_and_no_attempt_is
     rig.fall_back_to("large", "anthropic");
     rig.models.push(PROVIDER, Reply::Now(Err(after_the_wait())));
     let facts = CallFacts { retry_after: Some(Duration::from_secs(20)), ..CallFacts::default() };
-    let busy = ModelFailure { facts, ..failure(ModelError::RateLimited) };
+    let busy = ModelFailure { facts, ..failure(ModelError::RateLimited(String::new())) };
     rig.models.push("anthropic", Reply::Now(Err(busy)));
     rig.models.push("anthropic", Reply::Now(Ok(answer("from the large one"))));
     let _worker = rig.worker().await;
@@ -178,7 +178,7 @@ async fn the_bill_says_when_it_is_not_complete() {
     let mut rig = Rig::new();
     rig.fall_back_to("large", "anthropic");
     rig.settings.generation.client.models[1].price = None;
-    rig.models.always(PROVIDER, Err(failure(ModelError::Credentials)));
+    rig.models.always(PROVIDER, Err(failure(ModelError::Credentials(String::new()))));
     rig.models.always("anthropic", Ok(answer("from the large one")));
     let _worker = rig.worker().await;
     let workflow = rig.publish("w1", "s1", "hello");

@@ -107,7 +107,7 @@ impl Schedule {
             noted.generation.fetch_add(1, Ordering::Relaxed);
             let error = match rolled.below(4) {
                 0 => ModelError::Server("overloaded".to_owned()),
-                1 => ModelError::RateLimited,
+                1 => ModelError::RateLimited(String::new()),
                 2 => ModelError::TimedOut(Phase::Total),
                 _ => ModelError::BadRequest("no".to_owned()),
             };

@@ -70,7 +70,10 @@ async fn a_session_goes_on_when_the_end_of_a_turn_was_published_and_its_worker_d
     // `input_validated`. The database says that the next turn runs, so nobody else would start it.
     let rig = Rig::new();
     let doomed = rig.worker().await;
-    rig.models.push(PROVIDER, Reply::After(Duration::from_secs(5), Err(failure(ModelError::Credentials))));
+    rig.models.push(
+        PROVIDER,
+        Reply::After(Duration::from_secs(5), Err(failure(ModelError::Credentials(String::new())))),
+    );
     let first = rig.publish("w1", "s1", "fails");
     let second = rig.publish("w2", "s1", "waits");
     doomed.gate.once(Op::Publish, "workflow_failed", Act::DieAfter);
@@ -87,7 +90,7 @@ async fn a_turn_that_was_recorded_as_failed_ends_as_failed_even_if_its_worker_di
     // and gets an answer this time; it cannot be saved, and the workflow must end all the same.
     let rig = Rig::new();
     let doomed = rig.worker().await;
-    rig.models.push(PROVIDER, Reply::Now(Err(failure(ModelError::Credentials))));
+    rig.models.push(PROVIDER, Reply::Now(Err(failure(ModelError::Credentials(String::new())))));
     doomed.gate.once(Op::Fail, "w1", Act::DieAfter);
     let first = rig.publish("w1", "s1", "fails");
     let second = rig.publish("w2", "s1", "waits");

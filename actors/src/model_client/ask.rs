@@ -210,7 +210,8 @@ impl<'a> Asking<'a> {
             Ok(Fitted { sent, tokens }) => {
                 let (client, sampling, tokens) = (self.client, &self.ask.sampling, *tokens);
                 let patience = self.patience(index);
-                let call = Call { client, model, sampling, sent, tokens, patience };
+                let takes_tool_calls = self.ask.takes_tool_calls;
+                let call = Call { client, model, sampling, sent, tokens, patience, takes_tool_calls };
                 call.make(self.hearing, &mut self.calls, self.ask.traceparent, &mut attempt).await
             }
             Err(error) => Err((error.clone(), false)),

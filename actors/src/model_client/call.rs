@@ -16,6 +16,7 @@ use super::{
     record::{millis, succeeded},
 };
 use crate::{
+    cost::differs,
     policy::{announced::Need, limits::NOTICEABLE_WAIT, window::prompt_tokens},
     ports::model::{ModelAnswer, ModelRequest},
     signals,
@@ -31,6 +32,7 @@ pub(super) struct Call<'a> {
     pub(super) tokens: Option<u64>,
     /// How long rate limits may hold it back.
     pub(super) patience: RatePatience,
+    pub(super) takes_tool_calls: bool,
 }
 
 impl Call<'_> {
@@ -56,7 +58,7 @@ impl Call<'_> {
         let started = Instant::now();
         let request = self.request(traceparent);
         let span = span(&request);
-        let ear = Ear::new(hearing);
+        let ear = Ear::new(hearing, *begun, target);
         place.begin();
         let result = pass.run(self.client.models.generate(&request, &ear)).instrument(span.clone()).await;
         let took = started.elapsed();
@@ -65,6 +67,7 @@ impl Call<'_> {
             Ok(answer) => {
                 place.end(true, answer.usage.as_ref(), answer.facts.allowances.as_deref());
                 succeeded(attempt, &answer, target);
+                self.compare_costs(attempt);
                 observe(&span, target, &answer);
                 signals::model_called(target, None, took, answer.facts.first_token);
                 if !ear.heard() {
@@ -89,9 +92,27 @@ impl Call<'_> {
         }
     }
 
+    /// Tells, once for each model, that the provider charges something else than our prices say.
+    fn compare_costs(&self, attempt: &Attempt) {
+        let both = attempt.stated_cost_usd.zip(attempt.priced_cost_usd);
+        let Some((stated, priced)) = both.filter(|(stated, priced)| differs(*stated, *priced)) else {
+            return;
+        };
+        if !self.model.told_of_costs.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                model = self.model.target.name,
+                stated = %stated,
+                priced = %priced,
+                "the provider states another cost than the configured or listed prices make of its tokens; what it \
+                 states counts"
+            );
+        }
+    }
+
     /// Waits for a place within the rate limits.
     async fn enter(&self, hearing: &dyn Hearing, attempt: &mut Attempt) -> Result<Place<'_>, AskError> {
-        let Model { target, limits, provider } = self.model;
+        let Model { target, limits, .. } = self.model;
+        let provider = &self.model.provider;
         let input = self.tokens.unwrap_or_else(|| {
             if self.client.counts_tokens(self.model) {
                 prompt_tokens(self.client.tokenizer.as_ref(), &target.model, &self.sent.messages).tokens
@@ -146,6 +167,7 @@ impl Call<'_> {
             format: format.clone(),
             stream: *stream,
             traceparent,
+            takes_tool_calls: self.takes_tool_calls,
         }
     }
 }

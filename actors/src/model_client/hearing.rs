@@ -10,6 +10,7 @@ use throughline_schemas::{
     event::generation::{Attempt, AttemptError, ErrorClass},
 };
 
+use super::ModelTarget;
 use crate::ports::model::{Delta, DeltaSink};
 
 /// What there is to hear.
@@ -128,12 +129,14 @@ impl Hearing for Deaf {
 /// One call's pieces, on their way to the hearer.
 pub(super) struct Ear<'a> {
     hearing: &'a dyn Hearing,
+    attempt: u32,
+    target: &'a ModelTarget,
     heard: AtomicBool,
 }
 
 impl<'a> Ear<'a> {
-    pub(super) fn new(hearing: &'a dyn Hearing) -> Self {
-        Self { hearing, heard: AtomicBool::new(false) }
+    pub(super) fn new(hearing: &'a dyn Hearing, attempt: u32, target: &'a ModelTarget) -> Self {
+        Self { hearing, attempt, target, heard: AtomicBool::new(false) }
     }
 
     /// Whether any piece has been heard.
@@ -148,6 +151,13 @@ impl DeltaSink for Ear<'_> {
         self.hearing.hear(match delta {
             Delta::Text(text) => Heard::Text(text),
             Delta::Reasoning(text) => Heard::Reasoning(text),
+            Delta::Void => Heard::Restarted {
+                attempt: self.attempt,
+                reason: "the text so far was the model's reasoning",
+                model: &self.target.model,
+                provider: &self.target.provider,
+                again_in: Duration::ZERO,
+            },
         });
     }
 }

@@ -51,6 +51,7 @@ fn held_back(attempt: &Attempt) -> bool {
         Some(AttemptError::OwnRateLimit) => attempt.error_class.is_none(),
         Some(
             AttemptError::Credentials
+            | AttemptError::Forbidden
             | AttemptError::BadRequest
             | AttemptError::QuotaExhausted
             | AttemptError::UnknownModel
@@ -66,6 +67,7 @@ fn held_back(attempt: &Attempt) -> bool {
             | AttemptError::TotalTimeout
             | AttemptError::TooLarge
             | AttemptError::BadResponse
+            | AttemptError::LimitUsedUp
             | AttemptError::BreakerOpen
             | AttemptError::Unrecognised,
         )
@@ -106,6 +108,8 @@ pub(super) fn unsent(target: &ModelTarget, purpose: Purpose, started_at: Timesta
         retry_in_ms: None,
         usage: None,
         cost_usd: None,
+        stated_cost_usd: None,
+        priced_cost_usd: None,
         cost_unknown: None,
         may_have_been_billed: false,
         error_class: None,
@@ -118,7 +122,7 @@ pub(super) fn succeeded(attempt: &mut Attempt, answer: &ModelAnswer, target: &Mo
     attempt.sent = true;
     attempt.usage = answer.usage;
     facts(attempt, &answer.facts);
-    charge(attempt, target);
+    charge(attempt, &answer.facts, target);
 }
 
 pub(super) fn failed(attempt: &mut Attempt, error: &AskError, target: &ModelTarget) {
@@ -131,7 +135,7 @@ pub(super) fn failed(attempt: &mut Attempt, error: &AskError, target: &ModelTarg
         attempt.may_have_been_billed = failure.may_have_been_billed();
         facts(attempt, &failure.facts);
         if attempt.may_have_been_billed {
-            charge(attempt, target);
+            charge(attempt, &failure.facts, target);
         }
     }
 }
@@ -143,8 +147,20 @@ fn facts(attempt: &mut Attempt, facts: &CallFacts) {
     attempt.first_token_ms = facts.first_token.map(millis);
 }
 
-fn charge(attempt: &mut Attempt, target: &ModelTarget) {
-    let known: Result<_, CostUnknown> = cost(attempt.usage.as_ref(), target.price.as_ref());
-    attempt.cost_usd = known.ok();
-    attempt.cost_unknown = known.err();
+/// What the provider states itself counts; what our prices make of its tokens stands beside it.
+fn charge(attempt: &mut Attempt, facts: &CallFacts, target: &ModelTarget) {
+    let priced = cost(attempt.usage.as_ref(), target.price.as_ref());
+    let priced = priced.map_err(|why| match why {
+        CostUnknown::NoUsage if facts.counted_nothing => CostUnknown::NothingCounted,
+        CostUnknown::NoPrice
+        | CostUnknown::NoUsage
+        | CostUnknown::NothingCounted
+        | CostUnknown::TooLarge
+        | CostUnknown::Unrecognised => why,
+    });
+    attempt.stated_cost_usd = facts.stated_cost;
+    (attempt.cost_usd, attempt.priced_cost_usd, attempt.cost_unknown) = match facts.stated_cost {
+        Some(stated) => (Some(stated), priced.ok(), None),
+        None => (priced.ok(), None, priced.err()),
+    };
 }

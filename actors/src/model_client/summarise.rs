@@ -60,6 +60,7 @@ impl ModelClient {
             sent: &sent,
             tokens: None,
             patience,
+            takes_tool_calls: false,
         };
         match call.make(&Deaf, &mut 0, traceparent, &mut attempt).await {
             Ok(answer) => (self.summary_message(reader, long, answer.text.trim()), attempt),

@@ -12,6 +12,8 @@ use crate::ports::model::{Allowance, Allowances};
 
 /// When a limit is whole again of which the provider did not say when.
 const PERIOD: Duration = Duration::from_mins(1);
+/// A limit that is said to be whole again later than that is asked about before.
+const LONGEST_RESET: Duration = Duration::from_hours(24);
 
 /// What one request needs of each limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -104,7 +106,7 @@ impl Announced {
         for ((left, allowance), taken) in self.left.iter_mut().zip(all).zip(ticket.taken) {
             let Allowance { limit, remaining, resets_in } = *allowance;
             let Some(units) = remaining else { continue };
-            let whole_in = resets_in.unwrap_or(PERIOD);
+            let whole_in = resets_in.unwrap_or(PERIOD).min(LONGEST_RESET);
             let period = whole_in.max(left.map_or(PERIOD, |left| left.period));
             *left = Some(Left { units, limit, whole_at: now + whole_in, period, taken });
         }

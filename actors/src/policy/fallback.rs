@@ -13,13 +13,13 @@ pub enum FallbackOn {
     ContentFiltered,
     /// The provider, or a limit of ours, asks to slow down.
     RateLimited,
-    /// The provider cannot be reached, fails, stalls, or answers nonsense.
+    /// The provider cannot be reached, fails, stalls, or answers nonsense or nothing.
     Down,
     /// The provider's breaker is open.
     BreakerOpen,
     /// The account has no credit.
     Quota,
-    /// The provider refuses the credentials.
+    /// The provider refuses the credentials, or does not serve this place or account.
     Credentials,
     /// The provider does not know the model.
     UnknownModel,
@@ -74,7 +74,7 @@ impl FallbackOn {
             AttemptError::RateLimited | AttemptError::Paced | AttemptError::OwnRateLimit => Self::RateLimited,
             AttemptError::BreakerOpen => Self::BreakerOpen,
             AttemptError::QuotaExhausted => Self::Quota,
-            AttemptError::Credentials => Self::Credentials,
+            AttemptError::Credentials | AttemptError::Forbidden => Self::Credentials,
             AttemptError::UnknownModel => Self::UnknownModel,
             AttemptError::BadRequest => Self::BadRequest,
             AttemptError::Server
@@ -86,6 +86,7 @@ impl FallbackOn {
             | AttemptError::TotalTimeout
             | AttemptError::TooLarge
             | AttemptError::BadResponse
+            | AttemptError::LimitUsedUp
             | AttemptError::Unrecognised => Self::Down,
         }
     }

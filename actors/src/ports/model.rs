@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 pub use throughline_schemas::event::generation::ToolCall;
 use throughline_schemas::{
-    FinishReason, TraceParent, Usage,
+    FinishReason, TraceParent, Usage, Usd,
     event::generation::{AttemptError, Message},
 };
 
@@ -35,6 +35,9 @@ pub struct ModelRequest {
     pub stream: bool,
     /// Trace context to send along.
     pub traceparent: TraceParent,
+    /// Whether an answer may be nothing but calls of tools. No request offers any; who passes answers on may want them all
+    /// the same, a user cannot read them.
+    pub takes_tool_calls: bool,
 }
 
 /// The form of an answer.
@@ -54,6 +57,8 @@ pub enum Delta<'a> {
     Text(&'a str),
     /// Of the model's reasoning.
     Reasoning(&'a str),
+    /// The text so far was the model's reasoning, which only now is clear: it is void as text.
+    Void,
 }
 
 /// Hears the pieces of an answer as they come. Never waits: a hearer that cannot keep up drops what it must.
@@ -94,6 +99,14 @@ pub struct Allowances {
     pub output_tokens: Allowance,
 }
 
+impl Allowances {
+    /// Each limit.
+    pub fn each_mut(&mut self) -> [&mut Allowance; 4] {
+        let Self { requests, tokens, input_tokens, output_tokens } = self;
+        [requests, tokens, input_tokens, output_tokens]
+    }
+}
+
 /// What the provider told about a call besides its result.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CallFacts {
@@ -109,6 +122,10 @@ pub struct CallFacts {
     pub first_token: Option<Duration>,
     /// What the provider's headers tell of its limits, if they do.
     pub allowances: Option<Box<Allowances>>,
+    /// What the provider itself says that the call cost.
+    pub stated_cost: Option<Usd>,
+    /// Usage was reported, and it counts no token at all, although there is an answer: nobody counted.
+    pub counted_nothing: bool,
 }
 
 /// A complete answer.
@@ -156,9 +173,13 @@ pub enum Phase {
 /// without its key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ModelError {
-    /// 401 or 403.
-    #[error("the provider refused the credentials; check the api_key of the provider")]
-    Credentials,
+    /// 401, or a 403 that speaks of the key. Its words may be empty.
+    #[error("the provider refused the credentials; check the api_key of the provider{}", after_colon(.0))]
+    Credentials(String),
+    /// Another 403: the provider, or something before it, does not serve this place or account. Another key would not
+    /// help, another provider may.
+    #[error("the provider does not let the request in, for a reason that another key would not change: {0}")]
+    Forbidden(String),
     /// Another 4xx, or a redirect: the request or the configuration is at fault.
     #[error("the provider refused the request: {0}")]
     BadRequest(String),
@@ -175,10 +196,10 @@ pub enum ModelError {
     /// The provider's filter refused the prompt, or withheld the answer completely.
     #[error("the provider's content filter withheld the answer: {0}")]
     ContentFiltered(String),
-    /// 429.
-    #[error("the provider asked to slow down")]
-    RateLimited,
-    /// 408, 409, 425, 5xx (529 included).
+    /// 429. Its words may be empty.
+    #[error("the provider asked to slow down{}", after_colon(.0))]
+    RateLimited(String),
+    /// 408, 409, 424, 425, 498, 499, 5xx (529 included), or an answer that says that the provider failed.
     #[error("the provider failed: {0}")]
     Server(String),
     /// No connection could be made; nothing was sent.
@@ -200,19 +221,31 @@ pub enum ModelError {
     /// An answer as the protocol has it, with nothing in it, or not of the form that this request asked for.
     #[error("the provider's answer is no answer to this request: {0}")]
     Unfit(String),
+    /// The limit on the answer was reached before any of its text: asked again, the same would come of it.
+    #[error(
+        "the token limit was used up before any text came, by reasoning or by nothing that can be read; raise max_tokens, or \
+         ask a model that reasons less: {0}"
+    )]
+    LimitUsedUp(String),
+}
+
+/// Words that an error may lack.
+fn after_colon(words: &str) -> String {
+    if words.is_empty() { String::new() } else { format!(": {words}") }
 }
 
 impl ModelError {
     /// The error, for a machine.
     pub fn code(&self) -> AttemptError {
         match self {
-            Self::Credentials => AttemptError::Credentials,
+            Self::Credentials(_) => AttemptError::Credentials,
+            Self::Forbidden(_) => AttemptError::Forbidden,
             Self::BadRequest(_) => AttemptError::BadRequest,
             Self::QuotaExhausted(_) => AttemptError::QuotaExhausted,
             Self::UnknownModel(_) => AttemptError::UnknownModel,
             Self::ContextTooLong(_) => AttemptError::ContextTooLong,
             Self::ContentFiltered(_) => AttemptError::ContentFiltered,
-            Self::RateLimited => AttemptError::RateLimited,
+            Self::RateLimited(_) => AttemptError::RateLimited,
             Self::Server(_) => AttemptError::Server,
             Self::Unreachable(_) => AttemptError::Unreachable,
             Self::CutShort(_) => AttemptError::CutShort,
@@ -222,6 +255,7 @@ impl ModelError {
             Self::TimedOut(Phase::Total) => AttemptError::TotalTimeout,
             Self::TooLarge(_) => AttemptError::TooLarge,
             Self::BadResponse(_) | Self::Unfit(_) => AttemptError::BadResponse,
+            Self::LimitUsedUp(_) => AttemptError::LimitUsedUp,
         }
     }
 }
@@ -248,17 +282,19 @@ impl ModelFailure {
 impl Classify for ModelFailure {
     fn fault(&self) -> Fault {
         match &self.error {
-            ModelError::Credentials
+            ModelError::Credentials(_)
+            | ModelError::Forbidden(_)
             | ModelError::QuotaExhausted(_)
             | ModelError::UnknownModel(_)
             | ModelError::ContextTooLong(_)
-            | ModelError::ContentFiltered(_) => Fault::Permanent,
+            | ModelError::ContentFiltered(_)
+            | ModelError::LimitUsedUp(_) => Fault::Permanent,
             // The provider's word overrides its status, never what its body said in so many words.
             ModelError::BadRequest(_) if self.facts.should_retry != Some(true) => Fault::Permanent,
-            ModelError::RateLimited | ModelError::Server(_) if self.facts.should_retry == Some(false) => {
+            ModelError::RateLimited(_) | ModelError::Server(_) if self.facts.should_retry == Some(false) => {
                 Fault::Permanent
             }
-            ModelError::BadRequest(_) | ModelError::RateLimited | ModelError::Server(_) => {
+            ModelError::BadRequest(_) | ModelError::RateLimited(_) | ModelError::Server(_) => {
                 Fault::Transient { wait_at_least: self.facts.retry_after }
             }
             ModelError::Unreachable(_) | ModelError::TimedOut(Phase::Connect) => {
@@ -280,9 +316,11 @@ impl Classify for ModelFailure {
             | ModelError::ContextTooLong(_)
             | ModelError::ContentFiltered(_)
             | ModelError::TooLarge(_)
-            | ModelError::Unfit(_) => Health::Answered,
-            ModelError::RateLimited => Health::Paced,
-            ModelError::Credentials
+            | ModelError::Unfit(_)
+            | ModelError::LimitUsedUp(_) => Health::Answered,
+            ModelError::RateLimited(_) => Health::Paced,
+            ModelError::Credentials(_)
+            | ModelError::Forbidden(_)
             | ModelError::QuotaExhausted(_)
             | ModelError::Server(_)
             | ModelError::Unreachable(_)
@@ -302,7 +340,8 @@ impl Classify for ModelFailure {
 pub trait Models: Send + Sync + 'static {
     /// Makes one call and never a second one: redirects are not followed, nothing is tried again. Only where the provider
     /// refuses a key for what it is or has used up, the call is made with the next key, if there is one. Of a stream,
-    /// `sink` hears every piece in order, and together they are the answer's text; of a whole answer it hears nothing.
+    /// `sink` hears every piece in order, and together they are the answer's text, but for what turns out to be around it
+    /// (the code fence of a JSON document, [`Delta::Void`]); of a whole answer it hears nothing.
     /// Dropping the future abandons the call and closes its connection; the provider may have charged.
     async fn generate(
         &self,

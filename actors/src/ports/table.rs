@@ -51,17 +51,19 @@ fn models() -> Vec<(ModelError, Fault, Health)> {
             ModelError::TimedOut(Phase::FirstToken) => (ModelError::TimedOut(Phase::Read), Unknown, Failed),
             ModelError::TimedOut(Phase::Read) => (ModelError::TimedOut(Phase::Total), Unknown, Failed),
             ModelError::TimedOut(Phase::Total) => (ModelError::BadResponse(words()), Unknown, Failed),
-            ModelError::BadResponse(_) => (ModelError::Credentials, Permanent, Failed),
-            ModelError::Credentials => (ModelError::QuotaExhausted(words()), Permanent, Failed),
-            ModelError::QuotaExhausted(_) => (ModelError::RateLimited, TRANSIENT, Paced),
+            ModelError::BadResponse(_) => (ModelError::Credentials(words()), Permanent, Failed),
+            ModelError::Credentials(_) => (ModelError::Forbidden(words()), Permanent, Failed),
+            ModelError::Forbidden(_) => (ModelError::QuotaExhausted(words()), Permanent, Failed),
+            ModelError::QuotaExhausted(_) => (ModelError::RateLimited(words()), TRANSIENT, Paced),
             // From here on it is about the one request.
-            ModelError::RateLimited => (ModelError::BadRequest(words()), Permanent, Answered),
+            ModelError::RateLimited(_) => (ModelError::BadRequest(words()), Permanent, Answered),
             ModelError::BadRequest(_) => (ModelError::UnknownModel(words()), Permanent, Answered),
             ModelError::UnknownModel(_) => (ModelError::ContextTooLong(words()), Permanent, Answered),
             ModelError::ContextTooLong(_) => (ModelError::ContentFiltered(words()), Permanent, Answered),
             ModelError::ContentFiltered(_) => (ModelError::TooLarge(1), Unknown, Answered),
             ModelError::TooLarge(_) => (ModelError::Unfit(words()), Unknown, Answered),
-            ModelError::Unfit(_) => break,
+            ModelError::Unfit(_) => (ModelError::LimitUsedUp(words()), Permanent, Answered),
+            ModelError::LimitUsedUp(_) => break,
         });
     }
     table
@@ -75,7 +77,7 @@ fn what_depends_on_one_request_does_not_count_against_what_others_share() {
         assert_eq!((error.fault(), error.health()), (fault, health), "{error:?}");
     }
     let models = models();
-    assert_eq!(models.len(), 17);
+    assert_eq!(models.len(), 19);
     for (error, fault, health) in models {
         let failure = ModelFailure { error, usage: None, facts: CallFacts::default() };
         assert_eq!((failure.fault(), failure.health()), (fault, health), "{failure:?}");

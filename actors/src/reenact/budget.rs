@@ -160,6 +160,7 @@ mod tests {
             format: AnswerFormat::Text,
             stream: false,
             traceparent: TraceParent::root(1, 1),
+            takes_tool_calls: false,
         }
     }
 
@@ -172,6 +173,7 @@ mod tests {
             cached_input: None,
             cache_write: None,
             output: 2_000.into(),
+            request: None,
             long_prompt: None,
         };
         let priced = ModelTarget { price: Some(price), ..ModelTarget::new("m", "p", "m") };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use throughline_schemas::event::{
     external::FailedCall,
-    generation::{Attempt, AttemptError, ErrorClass},
+    generation::{Attempt, AttemptError, CostUnknown, ErrorClass},
 };
 
 use crate::{
@@ -35,6 +35,11 @@ pub(super) enum Missed {
 pub(super) fn missed(attempt: &Attempt) -> Option<Missed> {
     let text = attempt.error.as_deref().unwrap_or_default();
     let words = |of: fn(String) -> ModelError| of(beyond(&of(String::new()).to_string(), text).to_owned());
+    // Words that an error may lack stand behind a colon.
+    let may_lack = |of: fn(String) -> ModelError| {
+        let beyond = beyond(&of(String::new()).to_string(), text);
+        of(beyond.strip_prefix(": ").unwrap_or_default().to_owned())
+    };
     let error = match attempt.error_code? {
         AttemptError::BreakerOpen => return Some(Missed::Refused(breaker_open(text))),
         AttemptError::Paced => return Some(Missed::Refused(Refused::Paced(wait_in(text)))),
@@ -44,12 +49,13 @@ pub(super) fn missed(attempt: &Attempt) -> Option<Missed> {
         AttemptError::OwnRateLimit => return Some(Missed::DoesNotFit),
         AttemptError::ContextTooLong if !attempt.sent => return Some(Missed::DoesNotFit),
         AttemptError::ContextTooLong => words(ModelError::ContextTooLong),
-        AttemptError::Credentials => ModelError::Credentials,
+        AttemptError::Credentials => may_lack(ModelError::Credentials),
+        AttemptError::Forbidden => words(ModelError::Forbidden),
         AttemptError::BadRequest => words(ModelError::BadRequest),
         AttemptError::QuotaExhausted => words(ModelError::QuotaExhausted),
         AttemptError::UnknownModel => words(ModelError::UnknownModel),
         AttemptError::ContentFiltered => words(ModelError::ContentFiltered),
-        AttemptError::RateLimited => ModelError::RateLimited,
+        AttemptError::RateLimited => may_lack(ModelError::RateLimited),
         AttemptError::Server => words(ModelError::Server),
         AttemptError::Unreachable => words(ModelError::Unreachable),
         AttemptError::CutShort => words(ModelError::CutShort),
@@ -63,6 +69,7 @@ pub(super) fn missed(attempt: &Attempt) -> Option<Missed> {
         AttemptError::BadResponse if text.contains(&ModelError::Unfit(String::new()).to_string()) => {
             words(ModelError::Unfit)
         }
+        AttemptError::LimitUsedUp => words(ModelError::LimitUsedUp),
         AttemptError::BadResponse | AttemptError::Unrecognised => words(ModelError::BadResponse),
     };
     let facts = CallFacts { should_retry: should_retry(&error, attempt.error_class), ..facts(attempt) };
@@ -78,6 +85,8 @@ pub(super) fn facts(attempt: &Attempt) -> CallFacts {
         should_retry: None,
         first_token: attempt.first_token_ms.map(Duration::from_millis),
         allowances: None,
+        stated_cost: attempt.stated_cost_usd,
+        counted_nothing: attempt.cost_unknown == Some(CostUnknown::NothingCounted),
     }
 }
 
@@ -85,7 +94,7 @@ pub(super) fn facts(attempt: &Attempt) -> CallFacts {
 fn should_retry(error: &ModelError, class: Option<ErrorClass>) -> Option<bool> {
     match (error, class) {
         (ModelError::BadRequest(_), Some(ErrorClass::Transient)) => Some(true),
-        (ModelError::RateLimited | ModelError::Server(_), Some(ErrorClass::Permanent)) => Some(false),
+        (ModelError::RateLimited(_) | ModelError::Server(_), Some(ErrorClass::Permanent)) => Some(false),
         _ => None,
     }
 }
@@ -165,13 +174,16 @@ mod tests {
     fn every_failure_of_a_model_comes_back_as_it_was() {
         let words = || "HTTP 500: 12 ms, \"quoted\": the provider failed: twice".to_owned();
         for error in [
-            ModelError::Credentials,
+            ModelError::Credentials(words()),
+            ModelError::Credentials(String::new()),
+            ModelError::Forbidden(words()),
             ModelError::BadRequest(words()),
             ModelError::QuotaExhausted(words()),
             ModelError::UnknownModel(words()),
             ModelError::ContextTooLong(words()),
             ModelError::ContentFiltered(words()),
-            ModelError::RateLimited,
+            ModelError::RateLimited(words()),
+            ModelError::RateLimited(String::new()),
             ModelError::Server(words()),
             ModelError::Unreachable(words()),
             ModelError::CutShort(words()),
@@ -182,6 +194,7 @@ mod tests {
             ModelError::TooLarge(4_194_304),
             ModelError::BadResponse(words()),
             ModelError::Unfit(words()),
+            ModelError::LimitUsedUp(words()),
         ] {
             for should_retry in [None, Some(true), Some(false)] {
                 let facts = CallFacts { should_retry, ..CallFacts::default() };

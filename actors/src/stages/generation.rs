@@ -194,7 +194,9 @@ fn stopped(unanswered: Unanswered, earlier_deliveries: u32) -> Stopped {
         return Stopped::Otherwise(Outcome::Later { after, reason: error.to_string() });
     }
     let failed = failure(code_of(&error), error.to_string(), made, record.attempts);
-    Stopped::Failed(WorkflowFailed { earlier_deliveries, ..failed })
+    // The same limit would be used up again.
+    let retryable = failed.retryable && error.code() != AttemptError::LimitUsedUp;
+    Stopped::Failed(WorkflowFailed { earlier_deliveries, retryable, ..failed })
 }
 
 fn code_of(error: &AskError) -> FailureCode {
@@ -203,6 +205,7 @@ fn code_of(error: &AskError) -> FailureCode {
     }
     match error.code() {
         AttemptError::Credentials
+        | AttemptError::Forbidden
         | AttemptError::BadRequest
         | AttemptError::QuotaExhausted
         | AttemptError::UnknownModel
@@ -220,9 +223,10 @@ fn code_of(error: &AskError) -> FailureCode {
         AttemptError::FirstTokenTimeout | AttemptError::ReadTimeout | AttemptError::TotalTimeout => {
             FailureCode::TimedOut
         }
-        AttemptError::CutShort | AttemptError::TooLarge | AttemptError::BadResponse => {
-            FailureCode::BadResponse
-        }
+        AttemptError::CutShort
+        | AttemptError::TooLarge
+        | AttemptError::BadResponse
+        | AttemptError::LimitUsedUp => FailureCode::BadResponse,
     }
 }
 

@@ -158,7 +158,7 @@ async fn ask(url: String, whose: &Whose) -> Option<Settings> {
 
 /// A small JSON document, whatever its status, within the limits.
 pub(super) async fn get<T: DeserializeOwned>(url: &str) -> Option<T> {
-    let client = http_client::client(LIMIT, false).ok()?;
+    let client = http_client::client(LIMIT, false, &crate::http_client::proxy::Proxies::none()).ok()?;
     let asked = async {
         let response = client.get(url).send().await.ok()?;
         let limits =

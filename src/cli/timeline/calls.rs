@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
-use throughline_actors::model_client::counts;
+use throughline_actors::{cost::differs, model_client::counts};
 use throughline_schemas::{
     Usage, Usd, WorkflowFailed,
     event::{
@@ -104,6 +104,9 @@ pub(in crate::cli) fn attempt_line(attempt: &Attempt) -> String {
     }
     if let Some(known) = attempt.cost_usd {
         let _ = write!(line, ", {}", cost(known, false));
+        if let Some(priced) = attempt.priced_cost_usd.filter(|priced| differs(known, *priced)) {
+            let _ = write!(line, " by its provider ({} by our prices)", cost(priced, false));
+        }
     }
     // What was counted was billed.
     if attempt.may_have_been_billed && attempt.usage.is_none() {

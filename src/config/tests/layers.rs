@@ -89,7 +89,6 @@ fn variables_that_are_not_ours_are_left_alone() {
             ("THROUGHLINE_SERVICE_PORT_HTTP", "8080"),
             ("THROUGHLINE_PORT", "tcp://10.0.0.1:8080"),
             ("THROUGHLINE_GATEWAY_PORT_8080_TCP_ADDR", "10.0.0.1"),
-            ("ANTHROPIC_AUTH_TOKEN", "x"),
         ],
     );
 }
@@ -140,6 +139,47 @@ fn each_vendor_s_variables_make_a_provider_with_a_default_model() {
     let config = load("", &local);
     assert_eq!(config.providers[0].base_url.expose(), "http://127.0.0.1:9");
     assert_eq!(config.providers[0].api_keys.len(), 1, "the environment that names the host names the key");
+}
+
+#[test]
+fn what_else_vendors_variables_say_counts_where_their_keys_do() {
+    let org = [("OPENAI_API_KEY", CANARY), ("OPENAI_ORG_ID", "org-1 "), ("OPENAI_PROJECT_ID", "proj-1")];
+    let provider = &load("", &org).providers[0];
+    assert_eq!(
+        (provider.organization.as_deref(), provider.project.as_deref()),
+        (Some("org-1"), Some("proj-1"))
+    );
+    let other = "[[providers]]\nname = 'other'\nkind = 'openai'\nbase_url = 'http://other.example/v1'\n";
+    let provider = &load(other, &org).providers[0];
+    assert_eq!((&provider.organization, &provider.project), (&None, &None), "not to another host");
+
+    let token = [("ANTHROPIC_AUTH_TOKEN", CANARY), ("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")];
+    let provider = &load("", &token).providers[0];
+    assert_eq!(provider.api_keys, [Secret::Env("ANTHROPIC_AUTH_TOKEN".to_owned())]);
+    assert_eq!(provider.key_header.as_deref(), Some("authorization"));
+    let both = [("ANTHROPIC_AUTH_TOKEN", CANARY), ("ANTHROPIC_API_KEY", CANARY)];
+    let provider = &load("", &both).providers[0];
+    assert_eq!(provider.api_keys, [Secret::Env("ANTHROPIC_API_KEY".to_owned())], "the key wins");
+    assert_eq!(provider.key_header, None);
+    assert!(load("", &[("OPENAI_API_KEY", " "), ("ANTHROPIC_AUTH_TOKEN", "")]).providers.is_empty());
+}
+
+#[test]
+fn a_provider_says_how_it_is_reached() {
+    let file = "[[providers]]\nname = 'p'\nkind = 'openai'\nproxy = 'none'\nkey_header = 'api-key'\n\
+                sends_finish_reason = false\nheaders.x-team = 'a'\nheaders.x-token = 'Bearer env:T'\n\
+                query.api-version = '1'\n";
+    let config = load(file, &[("HTTP_PROXY", "http://proxy:1")]);
+    let provider = &config.providers[0];
+    assert_eq!(provider.proxy, Some(ProxyChoice::None));
+    assert_eq!((provider.headers.len(), provider.query.len(), provider.sends_finish_reason), (2, 1, false));
+    assert!(!config.decisive().to_string().contains("x-team"), "headers are not on record");
+
+    let wrong = "[[providers]]\nname = 'p'\nkind = 'gemini'\nproxy = 'ftp://user:canary-7f3a@h'\nkey_header = 'a b'\n\
+                 project = 'x'\nheaders.authorization = 'canary-7f3a'\nquery.key = 'canary-7f3a'\n";
+    let told = layers(&[], &[]).load_text("t.toml", wrong).unwrap_err().to_string();
+    assert_eq!(told.lines().count(), 5, "{told}");
+    assert!(!told.contains("canary"), "{told}");
 }
 
 #[test]

@@ -50,9 +50,4 @@ impl Sieve {
         clean.push_str(&self.held);
         self.held.clear();
     }
-
-    /// Whether something is held back.
-    pub(crate) fn holds(&self) -> bool {
-        !self.held.is_empty()
-    }
 }

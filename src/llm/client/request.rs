@@ -112,6 +112,7 @@ impl Request {
         let mut ask = configured(self.messages);
         ask.route.model = self.model;
         ask.route.complexity = self.complexity;
+        ask.takes_tool_calls = true;
         let sampling = &mut ask.sampling;
         sampling.max_tokens = self.max_tokens.unwrap_or(sampling.max_tokens);
         sampling.temperature_milli = temperature.or(sampling.temperature_milli);

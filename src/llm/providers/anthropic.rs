@@ -76,6 +76,10 @@ impl Dialect for Anthropic {
     fn assembly(&self, max_bytes: usize) -> Box<dyn Assembly> {
         Box::new(events::Events::new(max_bytes))
     }
+
+    fn is_piece(&self, document: &Value) -> bool {
+        document["type"].as_str().is_some_and(|kind| kind != "message")
+    }
 }
 
 #[cfg(test)]

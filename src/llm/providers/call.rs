@@ -5,29 +5,29 @@ mod probe;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Response, Url};
 use serde_json::Value;
 use throughline_actors::ports::clock::Clock;
 use throughline_actors::ports::model::{
-    CallFacts, DeltaSink, ModelAnswer, ModelError, ModelFailure, ModelRequest, Phase, Unheard,
+    CallFacts, Delta, DeltaSink, ModelAnswer, ModelError, ModelFailure, ModelRequest, Phase, Unheard,
 };
-use throughline_schemas::Usage;
+use throughline_schemas::{FinishReason, Usage};
 use tokio::time::{Instant, timeout_at};
 
 use super::dialect::Dialect;
-use super::draft::{self, Draft};
+use super::document::{self, Documents};
+use super::draft::{Draft, is_blank};
 use super::hearer::Hearer;
+use super::incoming::{Form, Incoming, Limits};
 use super::keys::{KeyRing, Picked, Rest};
 use super::options::OptionsByModel;
 use super::redact::{recordable, redacted};
 use super::refusal::Refusal;
-use super::stream::{self, Reader, StreamLimits};
-use super::{CallLimits, ModelProvidersError, ProviderSpec, facts};
+use super::stream::{self, Reader};
+use super::{CallLimits, ModelProvidersError, ProviderSpec, facts, halves, usage};
 use crate::fetch::{TRACEPARENT, traceparent};
-use crate::http_client;
-use crate::http_client::body::{self, BodyError, BodyLimits};
-use crate::http_client::url_secrets;
+use crate::http_client::{self, coding, url_secrets};
 
 pub use probe::KeyVerdict;
 
@@ -39,10 +39,14 @@ pub(super) struct Provider {
     dialect: Box<dyn Dialect>,
     client: Client,
     headers: HeaderMap,
+    /// The operator's, which replace others.
+    own_headers: HeaderMap,
     key_header: HeaderName,
     keys: KeyRing,
     options: OptionsByModel,
     limits: CallLimits,
+    /// It never says why its answers end.
+    marker_is_enough: bool,
     clock: Arc<dyn Clock>,
 }
 
@@ -51,6 +55,15 @@ pub(super) struct Provider {
 struct Known {
     facts: CallFacts,
     usage: Option<Usage>,
+}
+
+/// An answer whose body is about to be read.
+struct Arriving<'a> {
+    request: &'a ModelRequest,
+    picked: &'a Picked,
+    content_type: String,
+    limits: Limits,
+    started: Instant,
 }
 
 /// When the limits of a call are over.
@@ -68,20 +81,38 @@ impl Provider {
         https: bool,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ModelProvidersError> {
-        let ProviderSpec { name, kind, base_url, keys, options, limits } = spec;
+        let ProviderSpec { name, kind, base_url, keys, options, limits, settings } = spec;
         let options = OptionsByModel { kind, configured: options };
         let mut headers = HeaderMap::with_capacity(8);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.extend(dialect.headers().iter().cloned());
-        let (key_header, prefix) = dialect.key_header();
-        let keys = KeyRing::new(keys, prefix)
-            .map_err(|source| ModelProvidersError::ApiKey { provider: name.clone(), source })?
-            .with_secrets(url_secrets::secrets(&base_url));
+        let setting = |source| ModelProvidersError::Setting { provider: name.clone(), source };
+        let (key_header, prefix) = settings.key_header(dialect.key_header()).map_err(setting)?;
+        let own_headers = settings.headers().map_err(setting)?;
+        let mut others = settings.secrets();
+        others.extend(url_secrets::secrets(&base_url));
+        let keys = KeyRing::new(&name, keys, prefix, others)
+            .map_err(|source| ModelProvidersError::ApiKey { provider: name.clone(), source })?;
+        settings
+            .proxies
+            .check()
+            .map_err(|source| ModelProvidersError::Proxy { provider: name.clone(), source })?;
         // A tenth earlier than the others: they say that a request may have been sent, which while connecting is wrong.
         let connect = limits.connect.min(limits.first_token.min(limits.total).saturating_mul(9) / 10);
-        let client = http_client::client(connect, https)
+        let client = http_client::client(connect, https, &settings.proxies)
             .map_err(|source| ModelProvidersError::Client { provider: name, source })?;
-        Ok(Self { dialect, client, headers, key_header, keys, options, limits, clock })
+        Ok(Self {
+            dialect,
+            client,
+            headers,
+            own_headers,
+            key_header,
+            keys,
+            options,
+            limits,
+            marker_is_enough: !settings.sends_finish_reason,
+            clock,
+        })
     }
 
     /// One call; where a key is refused, one more with the next.
@@ -142,121 +173,182 @@ impl Provider {
             .post(url.clone())
             .headers(self.headers.clone())
             .header(ACCEPT, accept(request.stream))
+            .header(ACCEPT_ENCODING, HeaderValue::from_static(coding::ACCEPTED))
             .header(TRACEPARENT, traceparent(request.traceparent))
             .body(body);
         if let Some(key) = &picked.header {
             http = http.header(self.key_header.clone(), key.clone());
         }
+        http = http.headers(self.own_headers.clone());
         let Deadlines { begins_by, ends_by, .. } = deadlines;
         let response = match timeout_at(begins_by.min(ends_by), http.send()).await {
             Ok(response) => response.map_err(|error| send_error(url, &error))?,
             Err(_) if begins_by < ends_by => return Err(ModelError::TimedOut(Phase::FirstToken)),
             Err(_) => return Err(ModelError::TimedOut(Phase::Total)),
         };
+        self.receive(request, url, response, picked, deadlines, sink, known).await
+    }
+
+    /// What there is to make of an answer that has begun.
+    #[allow(clippy::too_many_arguments)]
+    async fn receive(
+        &self,
+        request: &ModelRequest,
+        url: &Url,
+        response: Response,
+        picked: &Picked,
+        deadlines: Deadlines,
+        sink: &dyn DeltaSink,
+        known: &mut Known,
+    ) -> Result<(Draft, Value), ModelError> {
+        let Deadlines { begins_by, ends_by, .. } = deadlines;
         known.facts = facts::read(&response, &picked.redactor, self.clock.now());
         let status = response.status();
         if !status.is_success() {
-            let body = self.error_body(response, ends_by).await;
+            let body = self.error_body(response, url, ends_by).await;
             let refusal = Refusal::read(&body, &picked.redactor);
             known.facts.retry_after = known.facts.retry_after.or_else(|| refusal.wait());
             return Err(refusal.classify(status));
         }
-        if let Some(encoding) = http_client::unwanted_encoding(response.headers()) {
-            return Err(ModelError::BadResponse(format!(
-                "it is compressed ({encoding}), which was not asked for"
-            )));
-        }
-        // What came counts, not what was asked for: some servers stream, or do not, whatever they are told.
-        if is_stream(&response, request.stream) {
-            self.stream(request, url, response, picked, deadlines, sink, known).await
-        } else {
-            self.whole(request, url, response, picked, deadlines, sink, known).await
+        // What came counts, not what was asked for or what its label says: some servers stream, or do not, whatever they
+        // are told.
+        let labelled = label(&response, request.stream);
+        let content_type = http_client::content_type(response.headers());
+        let limits =
+            Limits { max_bytes: self.limits.max_response_bytes, read: self.limits.read, begins_by, ends_by };
+        let mut incoming = Incoming::new(response, url, limits);
+        let form = incoming.form(labelled, request.stream).await?;
+        let arriving = Arriving { request, picked, content_type, limits, started: deadlines.started };
+        match form {
+            Form::Events => self.stream(incoming, &arriving, sink, known).await,
+            Form::Document => self.document(incoming, &arriving, sink, known).await,
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    async fn whole(
+    /// An answer that is one document; or several, which then are the events of a stream.
+    async fn document(
         &self,
-        request: &ModelRequest,
-        url: &Url,
-        response: Response,
-        picked: &Picked,
-        deadlines: Deadlines,
+        mut incoming: Incoming<'_>,
+        arriving: &Arriving<'_>,
         sink: &dyn DeltaSink,
         known: &mut Known,
     ) -> Result<(Draft, Value), ModelError> {
-        let content_type = http_client::content_type(response.headers());
-        let limits = BodyLimits {
-            max_bytes: self.limits.max_response_bytes,
-            between_pieces: Some(self.limits.read),
-            deadline: deadlines.ends_by,
-        };
-        let body = body::read(response, limits).await.map_err(|error| match error {
-            BodyError::TooLarge => ModelError::TooLarge(self.limits.max_response_bytes),
-            BodyError::Stalled => ModelError::TimedOut(Phase::Read),
-            BodyError::Late => ModelError::TimedOut(Phase::Total),
-            BodyError::Broken(error) => ModelError::CutShort(http_client::describe(url, &error)),
-        })?;
+        let Arriving { request, picked, content_type, .. } = arriving;
+        let body = incoming.document().await?;
         let received = format!("{content_type}, {} bytes", body.len());
-        let raw = draft::parse(&body, &picked.redactor).map_err(|unusable| unusable.error(&received))?;
-        known.usage = self.dialect.usage(&raw);
-        let draft = self.dialect.read(&raw).and_then(|draft| draft.check(&request.format));
+        let read = document::read(&body, &picked.redactor, |value| self.dialect.is_piece(value));
+        let raw = match read.map_err(|unusable| unusable.error(&received))? {
+            Documents::Answer(raw) => raw,
+            Documents::Pieces { pieces, has_halves } => {
+                return self
+                    .pieces(arriving, sink, known, async |reader| {
+                        if has_halves {
+                            reader.expect_halves();
+                        }
+                        pieces.into_iter().try_for_each(|piece| reader.document(piece))?;
+                        reader.end()
+                    })
+                    .await;
+            }
+        };
+        self.count(&raw, known);
+        let draft = self.dialect.read(&raw).and_then(|draft| draft.without_thinking().check(request));
         let draft = draft.map_err(|unusable| unusable.error(&received))?;
+        self.check_count(&draft, known);
         if request.stream {
-            let mut hearer = Hearer::new(sink, &picked.redactor, deadlines.started);
-            hearer.reasoning(&draft.reasoning);
-            hearer.text(&draft.text);
-            hearer.finish();
-            known.facts.first_token = hearer.first();
+            known.facts.first_token = Some(arriving.started.elapsed());
+            if !draft.reasoning.is_empty() {
+                sink.delta(Delta::Reasoning(&draft.reasoning));
+            }
+            if !draft.text.is_empty() {
+                sink.delta(Delta::Text(&draft.text));
+            }
         }
         Ok((draft, raw))
     }
 
-    #[allow(clippy::too_many_arguments)]
     async fn stream(
         &self,
-        request: &ModelRequest,
-        url: &Url,
-        response: Response,
-        picked: &Picked,
-        deadlines: Deadlines,
+        mut incoming: Incoming<'_>,
+        arriving: &Arriving<'_>,
         sink: &dyn DeltaSink,
         known: &mut Known,
     ) -> Result<(Draft, Value), ModelError> {
-        let content_type = http_client::content_type(response.headers());
+        let limits = arriving.limits;
+        self.pieces(arriving, sink, known, async |reader| stream::read(&mut incoming, reader, limits).await)
+            .await
+    }
+
+    /// Puts together what `read` gives to a reader.
+    async fn pieces(
+        &self,
+        arriving: &Arriving<'_>,
+        sink: &dyn DeltaSink,
+        known: &mut Known,
+        read: impl AsyncFnOnce(&mut Reader<'_, '_>) -> Result<(), ModelError>,
+    ) -> Result<(Draft, Value), ModelError> {
+        let Arriving { request, picked, content_type, limits, started } = arriving;
         let sink: &dyn DeltaSink = if request.stream { sink } else { &Unheard };
-        let mut hearer = Hearer::new(sink, &picked.redactor, deadlines.started);
-        let mut assembly = self.dialect.assembly(self.limits.max_response_bytes);
-        let limits = StreamLimits {
-            max_bytes: self.limits.max_response_bytes,
-            read: self.limits.read,
-            begins_by: deadlines.begins_by,
-            ends_by: deadlines.ends_by,
-        };
-        let reader = Reader::new(assembly.as_mut(), &mut hearer, &picked.redactor, limits.max_bytes);
-        let result = stream::read(response, url, reader, limits).await;
+        let mut hearer = Hearer::new(sink, &picked.redactor, *started);
+        let mut assembly = self.dialect.assembly(limits.max_bytes);
+        let mut reader = Reader::new(
+            assembly.as_mut(),
+            &mut hearer,
+            &picked.redactor,
+            limits.max_bytes,
+            self.marker_is_enough,
+        );
+        let result = read(&mut reader).await;
         let (text, reasoning) = hearer.finish();
         known.facts.first_token = hearer.first();
         let mut raw = std::mem::take(assembly.raw());
-        known.usage = self.dialect.usage(&raw);
+        if hearer.has_halves() {
+            halves::join_all(&mut raw);
+        }
+        self.count(&raw, known);
         result?;
         picked.redactor.json(&mut raw);
         let draft = self.dialect.read(&raw).and_then(|draft| {
-            // What was heard is what was said.
-            let draft = Draft { text, reasoning, refusal: None, ..draft };
-            draft.check(&request.format)
+            let is_refusal =
+                is_blank(&draft.text) && draft.refusal.as_deref().is_some_and(|words| !is_blank(words));
+            // What was heard is what was said; the words of a refusal, too.
+            let mut draft = Draft { text, reasoning, refusal: None, ..draft };
+            if is_refusal && !draft.finish.failed {
+                draft.finish.reason = FinishReason::ContentFilter;
+            }
+            draft.check(request)
         });
-        Ok((draft.map_err(|unusable| unusable.error(&content_type))?, raw))
+        let draft = draft.map_err(|unusable| unusable.error(content_type))?;
+        self.check_count(&draft, known);
+        Ok((draft, raw))
+    }
+
+    /// What an answer, or what there is of one, says of tokens and money.
+    fn count(&self, raw: &Value, known: &mut Known) {
+        known.usage = self.dialect.usage(raw);
+        known.facts.stated_cost = usage::stated_cost(raw);
+    }
+
+    /// Tokens that do not fit an answer with something in it were not counted.
+    fn check_count(&self, draft: &Draft, known: &mut Known) {
+        let _ = self;
+        let is_answer = !is_blank(&draft.text) || !draft.tool_calls.is_empty();
+        if is_answer && known.usage.is_some_and(|usage| !usage::is_credible(&usage)) {
+            known.usage = None;
+            known.facts.counted_nothing = true;
+        }
     }
 
     /// What there is of an error's body. Its status counts even if the body is late, broken or too large.
-    async fn error_body(&self, response: Response, ends_by: Instant) -> Bytes {
-        let limits = BodyLimits {
+    async fn error_body(&self, response: Response, url: &Url, ends_by: Instant) -> Vec<u8> {
+        let deadline = ends_by.min(http_client::after(ERROR_BODY_TIMEOUT.min(self.limits.read)));
+        let limits = Limits {
             max_bytes: self.limits.max_response_bytes,
-            between_pieces: None,
-            deadline: ends_by.min(http_client::after(ERROR_BODY_TIMEOUT.min(self.limits.read))),
+            read: self.limits.read,
+            begins_by: deadline,
+            ends_by: deadline,
         };
-        body::read(response, limits).await.unwrap_or_default()
+        Incoming::new(response, url, limits).what_comes_by(deadline).await
     }
 }
 
@@ -265,11 +357,15 @@ fn accept(stream: bool) -> HeaderValue {
     HeaderValue::from_static(if stream { "text/event-stream" } else { "application/json" })
 }
 
-/// Whether the answer comes in events: as it says itself, or, if it says nothing of use, as was asked.
-fn is_stream(response: &Response, asked: bool) -> bool {
+/// Whether the answer comes in events, as it says itself, or, if it says nothing of use, as was asked.
+fn label(response: &Response, asked: bool) -> Form {
     let content_type = http_client::content_type(response.headers()).to_ascii_lowercase();
     let says = |kind: &str| content_type.contains(kind);
-    says("event-stream") || (asked && !says("json") && !says("html"))
+    if says("event-stream") || (asked && !says("json") && !says("html")) {
+        Form::Events
+    } else {
+        Form::Document
+    }
 }
 
 /// Without an answer, the question is whether the request was sent.
@@ -282,4 +378,29 @@ fn send_error(url: &Url, error: &reqwest::Error) -> ModelError {
         return ModelError::TimedOut(Phase::Connect);
     }
     ModelError::Unreachable(description())
+}
+
+#[cfg(test)]
+impl Provider {
+    /// What comes of an answer to a call that is not made.
+    pub(super) async fn receive_for_test(
+        &self,
+        request: &ModelRequest,
+        response: Response,
+        sink: &dyn DeltaSink,
+    ) -> Result<ModelAnswer, ModelFailure> {
+        let started = Instant::now();
+        let deadlines = Deadlines {
+            started,
+            begins_by: http_client::after(self.limits.first_token),
+            ends_by: http_client::after(self.limits.total),
+        };
+        let (url, picked, mut known) = (self.dialect.url(request), self.keys.pick(), Known::default());
+        let result = self.receive(request, &url, response, &picked, deadlines, sink, &mut known).await;
+        let Known { facts, usage } = known;
+        match result {
+            Ok((draft, raw)) => Ok(draft.answer(&request.model, usage, raw, facts)),
+            Err(error) => Err(ModelFailure { error, usage, facts }),
+        }
+    }
 }

@@ -10,7 +10,7 @@ use super::ModelOptions;
 use super::draft::{Draft, Unusable};
 use super::hearer::Hearer;
 use super::refusal::Refusal;
-use super::sse::{Event, TooLarge};
+use super::sse::TooLarge;
 
 /// One provider's way of saying things. Knows no limits, no sockets and no keys.
 pub(super) trait Dialect: Send + Sync {
@@ -39,6 +39,9 @@ pub(super) trait Dialect: Send + Sync {
 
     /// What puts a stream together, of which at most `max_bytes` are kept.
     fn assembly(&self, max_bytes: usize) -> Box<dyn Assembly>;
+
+    /// Whether a document is an event of a stream, not a whole answer.
+    fn is_piece(&self, document: &Value) -> bool;
 }
 
 /// Puts the events of one stream together in the form that the provider gives a whole answer, so that both are read by
@@ -47,17 +50,11 @@ pub(super) trait Assembly: Send {
     /// Takes the next event, whose data is JSON and no error. The hearer hears what is in it of text and reasoning.
     fn json(&mut self, event: Value, hearer: &mut Hearer<'_>) -> Result<Progress, Fault>;
 
-    /// Whether this event, before it is read as JSON, marks the end.
-    fn is_end(&mut self, event: Event<'_>) -> bool {
-        let _ = event;
-        false
-    }
-
     /// What there is of the answer.
     fn raw(&mut self) -> &mut Value;
 
-    /// Whether the provider has said that the answer is complete.
-    fn is_complete(&self) -> bool;
+    /// Whether the provider has said why the answer ends: nothing more of it comes.
+    fn is_finished(&self) -> bool;
 }
 
 /// What an event meant for the stream.

@@ -1,12 +1,16 @@
-//! An answer in our words, and what makes one usable.
+//! An answer in our words, and the one place that decides whether it is one.
 
 use serde_json::Value;
-use throughline_actors::ports::model::{AnswerFormat, CallFacts, ModelAnswer, ModelError, ToolCall};
+use throughline_actors::ports::model::{
+    AnswerFormat, CallFacts, ModelAnswer, ModelError, ModelRequest, ToolCall,
+};
 use throughline_schemas::{FinishReason, Usage};
 
-use super::refusal::{Refusal, is_error};
+use super::finish::Finish;
+use super::refusal::Refusal;
+use super::thinking::{self, Parts};
 use crate::http_client::credential::Redactor;
-use crate::http_client::{text, without_bom};
+use crate::http_client::text;
 
 /// How much of a foreign word or body is shown, in characters.
 const PREVIEW_CHARS: usize = 80;
@@ -25,30 +29,8 @@ pub(super) struct Draft {
     /// The model as the provider names it.
     pub model: Option<String>,
     pub finish: Finish,
-}
-
-/// Why the model stopped.
-#[derive(Debug)]
-pub(super) struct Finish {
-    pub reason: FinishReason,
-    /// In the provider's word.
-    pub raw: Option<String>,
-}
-
-impl Default for Finish {
-    fn default() -> Self {
-        Self { reason: FinishReason::Other, raw: None }
-    }
-}
-
-impl Finish {
-    /// The provider's word (an empty one is none) and what its table makes of it.
-    pub(super) fn of(said: &Value, table: impl FnOnce(&str) -> FinishReason) -> Self {
-        match said.as_str().filter(|word| !word.is_empty()) {
-            Some(word) => Self { reason: table(word), raw: Some(word.to_owned()) },
-            None => Self::default(),
-        }
-    }
+    /// What the provider says of its reason to stop.
+    pub finish_message: Option<String>,
 }
 
 /// Why an answer with a success status is not usable.
@@ -62,6 +44,8 @@ pub(super) enum Unusable {
     Broken(String),
     /// In words: it is as the protocol has it, and no answer to this request.
     Unfit(String),
+    /// In words: the limit on the answer was reached before any of its text.
+    LimitUsedUp(String),
 }
 
 impl Unusable {
@@ -72,46 +56,86 @@ impl Unusable {
             Self::Said(refusal) => refusal.classify_success(),
             Self::Broken(what) => ModelError::BadResponse(format!("{what} ({received})")),
             Self::Unfit(what) => ModelError::Unfit(format!("{what} ({received})")),
+            Self::LimitUsedUp(what) => ModelError::LimitUsedUp(what),
         }
     }
 }
 
 impl Draft {
-    /// Whether somebody can do something with it: an answer without text, that asks for no tool, is none.
-    pub(super) fn check(mut self, format: &AnswerFormat) -> Result<Self, Unusable> {
-        if self.text.is_empty() {
-            if let Some(refusal) = self.refusal.take().filter(|words| !words.is_empty()) {
-                self.text = refusal;
-                self.finish.reason = FinishReason::ContentFilter;
-            } else if self.finish.reason == FinishReason::ContentFilter {
-                return Err(Unusable::Withheld("it left nothing of the answer".to_owned()));
-            } else if self.tool_calls.is_empty() {
-                let hint = match self.finish.reason {
-                    FinishReason::Length => "; the token limit was reached before any text: raise max_tokens",
-                    FinishReason::Stop
-                    | FinishReason::ToolCalls
-                    | FinishReason::ContentFilter
-                    | FinishReason::Other => "",
-                };
-                let said = text::one_line(self.finish.raw.as_deref().unwrap_or("none"), PREVIEW_CHARS);
-                return Err(Unusable::Unfit(format!("it has no content, finish_reason {said}{hint}")));
-            }
+    /// Moves reasoning that stands in the text of a whole answer to where it belongs. (Of a stream, whoever hears it does.)
+    pub(super) fn without_thinking(mut self) -> Self {
+        if let Some(Parts { reasoning, text }) = thinking::split(&self.text) {
+            self.reasoning.push_str(&reasoning);
+            self.text = text;
         }
-        let is_json = || serde_json::from_str::<serde::de::IgnoredAny>(&self.text);
-        match (format, self.finish.reason) {
-            // What was cut or withheld says so itself.
-            (AnswerFormat::Json(_), FinishReason::Stop | FinishReason::Other) => {
-                if let Err(error) = is_json() {
-                    return Err(Unusable::Unfit(format!("it is not the JSON that was asked for: {error}")));
-                }
-            }
-            (
-                AnswerFormat::Json(_),
-                FinishReason::Length | FinishReason::ToolCalls | FinishReason::ContentFilter,
-            )
-            | (AnswerFormat::Text, _) => {}
+        self
+    }
+
+    /// Whether somebody can do something with it, in the form that was asked for. An answer that the provider itself calls
+    /// failed is none, whatever there is of it; nor is one in which nobody could read anything.
+    pub(super) fn check(mut self, request: &ModelRequest) -> Result<Self, Unusable> {
+        let word = self.finish.raw.as_deref().unwrap_or("none");
+        let said = text::one_line(word, PREVIEW_CHARS);
+        if self.finish.failed {
+            let words = self.finish_message.as_deref().map_or_else(String::new, |words| format!(": {words}"));
+            let words = format!("its finish_reason is {said}{words}");
+            return Err(match said.to_ascii_lowercase() {
+                // The model's mistake, in this answer.
+                word if word.contains("malformed") => Unusable::Unfit(words),
+                _ => Unusable::Said(Refusal::in_words(&words).named(&said)),
+            });
+        }
+        if is_blank(&self.text) {
+            self.without_text(request, &said)?;
+        }
+        if matches!(request.format, AnswerFormat::Json(_)) {
+            self.unwrap_json()?;
         }
         Ok(self)
+    }
+
+    fn without_text(&mut self, request: &ModelRequest, said: &str) -> Result<(), Unusable> {
+        if let Some(refusal) = self.refusal.take().filter(|words| !is_blank(words)) {
+            self.text = refusal;
+            self.finish.reason = FinishReason::ContentFilter;
+            return Ok(());
+        }
+        let nothing = format!("it has no content, finish_reason {said}");
+        match self.finish.reason {
+            FinishReason::ContentFilter => {
+                let words = self.finish_message.take();
+                Err(Unusable::Withheld(words.unwrap_or_else(|| "it left nothing of the answer".to_owned())))
+            }
+            FinishReason::Length => Err(Unusable::LimitUsedUp(nothing)),
+            FinishReason::Stop | FinishReason::ToolCalls | FinishReason::Other
+                if self.tool_calls.is_empty() =>
+            {
+                Err(Unusable::Unfit(nothing))
+            }
+            FinishReason::Stop | FinishReason::ToolCalls | FinishReason::Other => {
+                if request.takes_tool_calls {
+                    return Ok(());
+                }
+                Err(Unusable::Unfit("it has no content but calls of tools, and none was offered".to_owned()))
+            }
+        }
+    }
+
+    /// The document that was asked for, without what models put around it.
+    fn unwrap_json(&mut self) -> Result<(), Unusable> {
+        match self.finish.reason {
+            FinishReason::Stop | FinishReason::Other => {}
+            // What was cut or withheld says so itself.
+            FinishReason::Length | FinishReason::ToolCalls | FinishReason::ContentFilter => return Ok(()),
+        }
+        let Err(error) = is_json(&self.text) else { return Ok(()) };
+        match json_within(&self.text) {
+            Some(document) => {
+                self.text = document.to_owned();
+                Ok(())
+            }
+            None => Err(Unusable::Unfit(format!("it is not the JSON that was asked for: {error}"))),
+        }
     }
 
     /// Completes the answer; `asked` is the model's name where the provider does not name it.
@@ -124,7 +148,7 @@ impl Draft {
     ) -> ModelAnswer {
         ModelAnswer {
             text: self.text,
-            reasoning: (!self.reasoning.is_empty()).then_some(self.reasoning),
+            reasoning: (!is_blank(&self.reasoning)).then_some(self.reasoning),
             tool_calls: self.tool_calls,
             model: self.model.unwrap_or_else(|| asked.to_owned()),
             finish_reason: self.finish.reason,
@@ -136,47 +160,38 @@ impl Draft {
     }
 }
 
-/// A whole body as JSON without the provider's keys, and without an error in it.
-pub(super) fn parse(body: &[u8], redactor: &Redactor) -> Result<Value, Unusable> {
-    if body.is_empty() {
-        return Err(Unusable::Broken("it has no body".to_owned()));
-    }
-    let mut raw: Value = serde_json::from_slice(without_bom(body)).map_err(|error| {
-        let begins = preview(body, redactor);
-        Unusable::Broken(format!("it is not JSON: {error}; it begins {begins:?}"))
-    })?;
-    redactor.json(&mut raw);
-    if is_error(&raw["error"]) || is_error(&raw[0]["error"]) {
-        return Err(Unusable::Said(Refusal::of(&raw)));
-    }
-    if !raw.is_object() {
-        return Err(Unusable::Broken(fields(&raw)));
-    }
-    Ok(raw)
+fn is_json(text: &str) -> Result<(), serde_json::Error> {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map(drop)
 }
 
-/// What a provider says of tokens, both sides as [`Usage`] has them. The parts of a side are never more than the side:
-/// whoever subtracts them must not get below zero.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Tokens {
-    pub input: u64,
-    pub cached: u64,
-    pub cache_write: u64,
-    pub output: u64,
-    pub reasoning: u64,
+/// The JSON document of a text in which it stands in a code fence, or between invisible characters.
+fn json_within(text: &str) -> Option<&str> {
+    let visible = text.trim_matches(|c: char| is_invisible(c));
+    if is_json(visible).is_ok() {
+        return Some(visible);
+    }
+    let (_, fenced) = visible.split_once("```")?;
+    // The name of a language may stand behind the fence.
+    let begin = fenced.find(['{', '[', '"', '\n']).unwrap_or(0);
+    let fenced = fenced.get(begin..)?;
+    // A document may have fences in its texts: the last one ends it. A fence that is not closed ends with the text.
+    let document = fenced.rsplit_once("```").map_or(fenced, |(document, _)| document).trim();
+    is_json(document).is_ok().then_some(document)
 }
 
-impl From<Tokens> for Usage {
-    fn from(Tokens { input, cached, cache_write, output, reasoning }: Tokens) -> Self {
-        let cached = cached.min(input);
-        Self {
-            input_tokens: input,
-            output_tokens: output,
-            cached_input_tokens: cached,
-            cache_write_input_tokens: cache_write.min(input - cached),
-            reasoning_tokens: reasoning.min(output),
-        }
-    }
+/// Whether there is nothing in it that anybody could read.
+pub(super) fn is_blank(text: &str) -> bool {
+    text.chars().all(is_invisible)
+}
+
+fn is_invisible(c: char) -> bool {
+    c.is_whitespace()
+        || c.is_control()
+        || matches!(c,
+            '\u{00AD}' | '\u{034F}' | '\u{061C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}'
+            | '\u{180B}'..='\u{180F}' | '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}'
+            | '\u{2060}'..='\u{206F}' | '\u{2800}' | '\u{3164}' | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}'
+            | '\u{FFA0}' | '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E0FFF}')
 }
 
 /// A string that is there and not empty.
@@ -204,3 +219,7 @@ pub(super) fn fields(value: &Value) -> String {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "draft_tests.rs"]
+mod tests;

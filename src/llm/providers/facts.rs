@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use reqwest::Response;
 use reqwest::header::HeaderMap;
+use reqwest::{Response, StatusCode};
 use throughline_actors::ports::model::{Allowance, Allowances, CallFacts};
 use throughline_schemas::Timestamp;
 
@@ -15,20 +15,39 @@ const MAX_REQUEST_ID_CHARS: usize = 128;
 /// Where providers put the id of a request: `OpenAI` and its kin, Anthropic, Azure.
 const REQUEST_IDS: [&str; 3] = ["x-request-id", "request-id", "apim-request-id"];
 
+/// A reset that is farther away is none that anybody waits for: "never", or another count than it seems to be.
+const LONGEST_RESET: Duration = Duration::from_hours(24);
+
 /// Everything that the headers say. `now` is for those that name a date.
 pub(super) fn read(response: &Response, redactor: &Redactor, now: Timestamp) -> CallFacts {
-    let headers = response.headers();
+    of(response.headers(), response.status(), redactor, now)
+}
+
+/// The same of an answer that has this status.
+pub(super) fn of(headers: &HeaderMap, status: StatusCode, redactor: &Redactor, now: Timestamp) -> CallFacts {
+    let mut retry_after = retry_after::from_headers(headers, now);
+    let mut allowances = allowances(headers, now);
+    let is_paced = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    for allowance in allowances.iter_mut().flat_map(|all| all.each_mut()).filter(|_| is_paced) {
+        match (allowance.remaining, allowance.resets_in) {
+            // A limit of which it is only said when it is whole again.
+            (None, Some(reset)) => retry_after = retry_after.or(Some(reset)),
+            // One of which it is not said when: as long as the refusal itself asks to wait.
+            (Some(0), None) => allowance.resets_in = retry_after,
+            (Some(_) | None, _) => {}
+        }
+    }
     CallFacts {
-        http_status: Some(response.status().as_u16()),
+        http_status: Some(status.as_u16()),
         request_id: REQUEST_IDS.iter().find_map(|name| header(headers, name)).map(|id| {
             let mut id = id.to_owned();
             redactor.text(&mut id);
             text::one_line(&id, MAX_REQUEST_ID_CHARS)
         }),
-        retry_after: retry_after::from_headers(headers, now),
+        retry_after,
         should_retry: header(headers, "x-should-retry").and_then(|word| word.parse().ok()),
-        first_token: None,
-        allowances: allowances(headers, now),
+        allowances,
+        ..CallFacts::default()
     }
 }
 
@@ -36,53 +55,57 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim)
 }
 
-/// `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` of `OpenAI` and its kin, and
-/// `anthropic-ratelimit-{requests,tokens,input-tokens,output-tokens}-{limit,remaining,reset}`.
+/// `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` of `OpenAI` and its kin (some with the period behind it),
+/// `anthropic-ratelimit-{requests,tokens,input-tokens,output-tokens}-{limit,remaining,reset}`, and of requests what
+/// routers and gateways say of all: `x-ratelimit-{limit,remaining,reset}`, `ratelimit-{limit,remaining,reset}`.
 fn allowances(headers: &HeaderMap, now: Timestamp) -> Option<Box<Allowances>> {
+    let read = |name: &dyn Fn(&str) -> String| allowance(headers, now, name);
     let of = |kind: &str| {
-        let openai = Allowance::read(headers, now, |part| format!("x-ratelimit-{part}-{kind}"));
-        let anthropic = |part: &str| format!("anthropic-ratelimit-{kind}-{part}");
-        openai.or_else(|| Allowance::read(headers, now, anthropic)).unwrap_or_default()
+        read(&|part| format!("x-ratelimit-{part}-{kind}"))
+            .or_else(|| read(&|part| format!("anthropic-ratelimit-{kind}-{part}")))
+            .or_else(|| read(&|part| format!("x-ratelimit-{part}-{kind}-minute")))
+    };
+    let of_all = || {
+        ["x-ratelimit", "ratelimit", "x-rate-limit"]
+            .iter()
+            .find_map(|prefix| read(&|part| format!("{prefix}-{part}")))
     };
     let allowances = Allowances {
-        requests: of("requests"),
-        tokens: of("tokens"),
-        input_tokens: of("input-tokens"),
-        output_tokens: of("output-tokens"),
+        requests: of("requests").or_else(of_all).unwrap_or_default(),
+        tokens: of("tokens").unwrap_or_default(),
+        input_tokens: of("input-tokens").unwrap_or_default(),
+        output_tokens: of("output-tokens").unwrap_or_default(),
     };
     (allowances != Allowances::default()).then(|| Box::new(allowances))
 }
 
-/// Reading one limit's three headers.
-trait Read: Sized {
-    fn read(headers: &HeaderMap, now: Timestamp, name: impl Fn(&str) -> String) -> Option<Self>;
+/// One limit's headers.
+fn allowance(headers: &HeaderMap, now: Timestamp, name: &dyn Fn(&str) -> String) -> Option<Allowance> {
+    let text = |part| header(headers, &name(part));
+    // Azure sends -1 where it does not know, and 0 for a limit that it does not tell.
+    let number = |part| text(part).and_then(|number| number.parse::<u64>().ok());
+    let limit = number("limit").filter(|limit| *limit > 0);
+    let period = text("renewalperiod").and_then(|period| period.parse::<f64>().ok());
+    let allowance = Allowance {
+        limit,
+        remaining: number("remaining").filter(|remaining| *remaining > 0 || limit.is_some()),
+        resets_in: text("reset").and_then(|reset| resets_in(reset, period, now)),
+    };
+    (allowance != Allowance::default()).then_some(allowance)
 }
 
-impl Read for Allowance {
-    fn read(headers: &HeaderMap, now: Timestamp, name: impl Fn(&str) -> String) -> Option<Self> {
-        let text = |part| header(headers, &name(part));
-        // Azure sends -1 where it does not know, and 0 for a limit that it does not tell.
-        let number = |part| text(part).and_then(|number| number.parse::<u64>().ok());
-        let limit = number("limit").filter(|limit| *limit > 0);
-        let allowance = Self {
-            limit,
-            remaining: number("remaining").filter(|remaining| *remaining > 0 || limit.is_some()),
-            resets_in: text("reset").and_then(|reset| resets_in(reset, now)),
-        };
-        (allowance != Self::default()).then_some(allowance)
-    }
-}
-
-/// A duration (`6m0s`, `12ms`), seconds as a number, or a date (RFC 3339), which may have passed.
-fn resets_in(reset: &str, now: Timestamp) -> Option<Duration> {
-    if let Ok(seconds) = reset.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).ok();
-    }
-    retry_after::from_units(reset).or_else(|| {
-        let format = &time::format_description::well_known::Rfc3339;
-        let date = time::OffsetDateTime::parse(reset, format).ok()?;
-        Some((date - time::OffsetDateTime::from(now)).try_into().unwrap_or_default())
-    })
+/// When the limit is whole again. Where the provider names the period in which that happens, in seconds (Azure), a larger
+/// number counts milliseconds.
+fn resets_in(reset: &str, period: Option<f64>, now: Timestamp) -> Option<Duration> {
+    let number = reset.parse::<f64>().ok();
+    let in_milliseconds = number.zip(period).is_some_and(|(number, period)| number > period);
+    let unit = if in_milliseconds { Duration::from_millis(1) } else { Duration::from_secs(1) };
+    let reset = retry_after::read(reset, unit, now)?;
+    let reset = match period.and_then(|period| Duration::try_from_secs_f64(period).ok()) {
+        Some(period) if number.is_some() => reset.min(period),
+        Some(_) | None => reset,
+    };
+    (reset <= LONGEST_RESET).then_some(reset)
 }
 
 #[cfg(test)]
@@ -143,5 +166,42 @@ mod tests {
         assert_eq!(read(&zero), None);
         let odd = [("x-ratelimit-reset-tokens", "soon"), ("x-ratelimit-limit-tokens", "many")];
         assert_eq!(read(&odd), None);
+    }
+
+    #[test]
+    fn a_number_is_read_as_what_it_can_only_be() {
+        // 2026-11-30T12:00:00Z
+        let now = Timestamp::from_unix_ms(1_796_040_000_000);
+        let reset =
+            |reset: &str, period: Option<f64>| resets_in(reset, period, now).map(|wait| wait.as_secs_f64());
+        assert_eq!(reset("9", None), Some(9.0));
+        assert_eq!(reset("1796040003", None), Some(3.0));
+        assert_eq!(reset("1796040003000", None), Some(3.0));
+        assert_eq!(reset("1796040003000", Some(60.0)), Some(3.0));
+        assert_eq!(reset("500", Some(60.0)), Some(0.5));
+        assert_eq!(reset("60000", Some(60.0)), Some(60.0));
+        assert_eq!(reset("500ms", Some(60.0)), Some(0.5));
+        assert_eq!(reset("45", Some(60.0)), Some(45.0));
+        for never in [
+            "1e19",
+            "18446744073709551615",
+            "9223372036854775807",
+            "2099-01-01T00:00:00Z",
+            "99999999",
+            "-1",
+            "NaN",
+        ] {
+            assert_eq!(reset(never, None), None, "{never}");
+        }
+    }
+
+    #[test]
+    fn what_routers_say_of_all_requests_counts_for_requests() {
+        for prefix in ["x-ratelimit", "ratelimit", "x-rate-limit"] {
+            let name = |part: &str| -> &'static str { format!("{prefix}-{part}").leak() };
+            let told =
+                read(&[(name("limit"), "20"), (name("remaining"), "0"), (name("reset"), "7")]).unwrap();
+            assert_eq!(told.requests, allowance(Some(20), Some(0), Some(7.0)), "{prefix}");
+        }
     }
 }

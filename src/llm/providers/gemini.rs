@@ -78,6 +78,11 @@ impl Dialect for Gemini {
     fn assembly(&self, max_bytes: usize) -> Box<dyn Assembly> {
         Box::new(chunks::Chunks::new(max_bytes))
     }
+
+    /// Each event has the form of a whole answer: only the last one says why the answer ends.
+    fn is_piece(&self, document: &Value) -> bool {
+        document["candidates"][0].is_object() && !document["candidates"][0]["finishReason"].is_string()
+    }
 }
 
 #[cfg(test)]

@@ -48,6 +48,9 @@ pub enum KeyError {
         /// The file.
         path: PathBuf,
     },
+    /// A key with nothing in it but spaces and invisible characters.
+    #[error("the key is empty")]
+    Empty,
     /// A key with line breaks or other control characters.
     #[error("the key has characters that no header can have; is it the right one?")]
     Header(#[from] InvalidHeaderValue),
@@ -115,22 +118,18 @@ pub(super) enum Rest {
 
 impl KeyRing {
     /// Reads every key; one that is missing is an error now and not with the first call. No sources: a provider that
-    /// needs no key.
-    pub(super) fn new(sources: Vec<KeySource>, prefix: &'static str) -> Result<Self, KeyError> {
-        let keys =
-            sources.into_iter().map(|source| Key::read(source, prefix)).collect::<Result<Vec<_>, _>>()?;
-        let redactor = Arc::new(Redactor::new(keys.iter().map(|key| &key.value)));
-        let state = State { keys, next: 0, former: Vec::new(), others: Vec::new(), redactor };
+    /// needs no key. `others` are further secrets that the provider gets.
+    pub(super) fn new(
+        provider: &str,
+        sources: Vec<KeySource>,
+        prefix: &'static str,
+        others: Vec<Credential>,
+    ) -> Result<Self, KeyError> {
+        let read = |source| Key::read(provider, source, prefix);
+        let keys = sources.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let redactor = Arc::new(Redactor::new(keys.iter().map(|key| &key.value).chain(&others)));
+        let state = State { keys, next: 0, former: Vec::new(), others, redactor };
         Ok(Self { prefix, state: Mutex::new(state) })
-    }
-
-    /// The same, which removes these, too, from what the provider says.
-    pub(super) fn with_secrets(self, others: Vec<Credential>) -> Self {
-        let mut state = self.lock();
-        state.others = others;
-        state.renew_redactor();
-        drop(state);
-        self
     }
 
     /// The key for the next call: in turn, those at rest left out. If all are, the one whose rest ends first.
@@ -182,7 +181,7 @@ impl KeyRing {
 impl Rest {
     /// Why, if this is how a call failed.
     pub(super) fn after(error: &ModelError) -> Option<Self> {
-        if matches!(error, ModelError::Credentials) {
+        if matches!(error, ModelError::Credentials(_)) {
             Some(Self::Refused)
         } else if matches!(error, ModelError::QuotaExhausted(_)) {
             Some(Self::Quota)
@@ -234,9 +233,21 @@ impl State {
 }
 
 impl Key {
-    fn read(source: KeySource, prefix: &str) -> Result<Self, KeyError> {
+    fn read(provider: &str, source: KeySource, prefix: &str) -> Result<Self, KeyError> {
         let (value, stamp) = match &source {
-            KeySource::Fixed(value) => (value.clone(), None),
+            KeySource::Fixed(value) => {
+                let tidy = tidy(value.expose());
+                if tidy.is_empty() {
+                    return Err(KeyError::Empty);
+                }
+                if tidy != value.expose() {
+                    tracing::warn!(
+                        provider,
+                        "the api_key has quotes, spaces or invisible characters around or in it, which are not sent"
+                    );
+                }
+                (Credential::new(tidy), None)
+            }
             KeySource::File(path) => {
                 let (value, stamp) = read_file(path)?;
                 (value, Some(stamp))
@@ -284,6 +295,20 @@ impl Stamp {
     }
 }
 
+/// A key as it is meant: without what is around it when it is copied (spaces, line breaks, quotes), and without characters
+/// that nobody can see.
+fn tidy(key: &str) -> String {
+    let is_around = |c: char| c.is_whitespace() || c.is_control();
+    let visible: String = key
+        .chars()
+        .filter(|c| !matches!(c, '\u{00AD}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{2064}' | '\u{FEFF}'))
+        .collect();
+    let trimmed = visible.trim_matches(is_around);
+    let unquoted =
+        ['"', '\'', '`'].iter().find_map(|quote| trimmed.strip_prefix(*quote)?.strip_suffix(*quote));
+    unquoted.unwrap_or(trimmed).trim_matches(is_around).to_owned()
+}
+
 fn read_file(path: &std::path::Path) -> Result<(Credential, Stamp), KeyError> {
     use std::io::Read as _;
 
@@ -292,7 +317,7 @@ fn read_file(path: &std::path::Path) -> Result<(Credential, Stamp), KeyError> {
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;
     file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
-    let key = text.trim_end_matches(['\r', '\n']);
+    let key = tidy(&text);
     if key.is_empty() || text.len() as u64 > MAX_FILE_BYTES {
         return Err(KeyError::NoKey { path: path.to_owned() });
     }

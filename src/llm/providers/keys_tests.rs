@@ -9,7 +9,7 @@ fn fixed(key: &str) -> KeySource {
 }
 
 fn ring(keys: &[&str]) -> KeyRing {
-    KeyRing::new(keys.iter().map(|key| fixed(key)).collect(), "Bearer ").unwrap()
+    KeyRing::new("p", keys.iter().map(|key| fixed(key)).collect(), "Bearer ", Vec::new()).unwrap()
 }
 
 /// The key of the next call, as it is sent.
@@ -68,7 +68,7 @@ async fn a_file_is_read_again_when_it_changes() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("key");
     write(&path, "first-canary");
-    let ring = KeyRing::new(vec![KeySource::File(path.clone())], "").unwrap();
+    let ring = KeyRing::new("p", vec![KeySource::File(path.clone())], "", Vec::new()).unwrap();
     assert_eq!(picks(&ring, 1), ["first-canary"]);
     write(&path, "second-canary-");
     assert_eq!(picks(&ring, 1), ["first-canary"], "looked at a moment ago");
@@ -95,7 +95,7 @@ async fn a_refused_key_is_looked_up_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("key");
     write(&path, "old");
-    let ring = KeyRing::new(vec![KeySource::File(path.clone())], "").unwrap();
+    let ring = KeyRing::new("p", vec![KeySource::File(path.clone())], "", Vec::new()).unwrap();
     let (first, _) = pick(&ring);
     let (late, _) = pick(&ring);
     assert!(!ring.rest(&first, Rest::Refused, 1), "nothing has changed");
@@ -112,7 +112,7 @@ fn a_key_that_is_not_there_is_an_error_at_once_and_no_value_is_printed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("key");
     let error = |source: KeySource| {
-        let error = KeyRing::new(vec![fixed("other-canary"), source], "").unwrap_err();
+        let error = KeyRing::new("p", vec![fixed("other-canary"), source], "", Vec::new()).unwrap_err();
         format!("{error} {error:?}")
     };
     assert!(error(KeySource::File(path.clone())).contains("cannot be read"));

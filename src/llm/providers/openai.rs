@@ -69,6 +69,10 @@ impl Dialect for OpenAi {
     fn assembly(&self, max_bytes: usize) -> Box<dyn Assembly> {
         Box::new(chunks::Chunks::new(max_bytes))
     }
+
+    fn is_piece(&self, document: &Value) -> bool {
+        document["object"] == "chat.completion.chunk" || document["choices"][0]["delta"].is_object()
+    }
 }
 
 #[cfg(test)]

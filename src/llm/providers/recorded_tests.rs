@@ -30,6 +30,7 @@ impl DeltaSink for Ear {
         match delta {
             Delta::Text(text) => heard.0.push_str(text),
             Delta::Reasoning(text) => heard.1.push_str(text),
+            Delta::Void => heard.0.clear(),
         }
     }
 }
@@ -68,7 +69,7 @@ fn read(dialect: &dyn Dialect, body: &[u8], size: usize) -> String {
     let ear = Ear::default();
     let mut hearer = Hearer::new(&ear, &redactor, Instant::now());
     let mut assembly = dialect.assembly(MAX_BYTES);
-    let mut reader = Reader::new(assembly.as_mut(), &mut hearer, &redactor, MAX_BYTES);
+    let mut reader = Reader::new(assembly.as_mut(), &mut hearer, &redactor, MAX_BYTES, false);
     let pushed = body.chunks(size).try_for_each(|piece| reader.push(piece).map(drop));
     let ended = pushed.and_then(|()| reader.end());
     hearer.finish();

@@ -49,7 +49,11 @@ fn cut(value: &mut Value, levels: usize) {
 /// The error without the provider's keys.
 pub(super) fn redacted(mut error: ModelError, redactor: &Redactor) -> ModelError {
     match &mut error {
-        ModelError::BadRequest(said)
+        ModelError::Credentials(said)
+        | ModelError::Forbidden(said)
+        | ModelError::RateLimited(said)
+        | ModelError::LimitUsedUp(said)
+        | ModelError::BadRequest(said)
         | ModelError::QuotaExhausted(said)
         | ModelError::UnknownModel(said)
         | ModelError::ContextTooLong(said)
@@ -59,10 +63,7 @@ pub(super) fn redacted(mut error: ModelError, redactor: &Redactor) -> ModelError
         | ModelError::CutShort(said)
         | ModelError::BadResponse(said)
         | ModelError::Unfit(said) => redactor.text(said),
-        ModelError::Credentials
-        | ModelError::RateLimited
-        | ModelError::TimedOut(_)
-        | ModelError::TooLarge(_) => {}
+        ModelError::TimedOut(_) | ModelError::TooLarge(_) => {}
     }
     error
 }

@@ -31,22 +31,22 @@ fn the_code_counts_before_the_status() {
         json!({"error": {"message": "m", "type": "invalid_request_error", "code": "model_not_found"}});
     assert!(matches!(classify(400, &model), ModelError::UnknownModel(_)));
     let key = json!({"error": {"message": "m", "code": "invalid_api_key"}});
-    assert_eq!(classify(400, &key), ModelError::Credentials);
+    assert!(matches!(classify(400, &key), ModelError::Credentials(_)));
     let rate = json!({"error": {"message": "m", "type": "tokens", "code": "rate_limit_exceeded"}});
-    assert_eq!(classify(400, &rate), ModelError::RateLimited);
+    assert!(matches!(classify(400, &rate), ModelError::RateLimited(_)));
 }
 
 #[test]
 fn else_the_status_decides() {
     let of = |status| classify(status, &json!({"error": {"message": "m", "code": status, "type": "x"}}));
-    assert_eq!((of(401), of(403)), (ModelError::Credentials, ModelError::Credentials));
-    assert_eq!(of(429), ModelError::RateLimited);
+    assert!(matches!((of(401), of(403)), (ModelError::Credentials(_), ModelError::Forbidden(_))));
+    assert!(matches!((of(429), of(410)), (ModelError::RateLimited(_), ModelError::UnknownModel(_))));
     assert!(matches!(of(402), ModelError::QuotaExhausted(_)));
     assert!(matches!(of(404), ModelError::UnknownModel(_)));
-    for status in [408, 409, 425, 500, 502, 503, 504, 529, 599] {
+    for status in [408, 409, 424, 425, 498, 499, 500, 502, 503, 504, 529, 599] {
         assert!(matches!(of(status), ModelError::Server(_)), "{status}");
     }
-    for status in [300, 302, 308, 400, 405, 413, 418, 422, 451, 600] {
+    for status in [300, 302, 308, 400, 405, 413, 418, 422, 600] {
         assert!(matches!(of(status), ModelError::BadRequest(_)), "{status}");
     }
 }
@@ -85,7 +85,7 @@ fn the_message_is_found_in_every_shape() {
 
 #[test]
 fn the_body_may_ask_to_wait() {
-    let wait = |body: Value| Refusal::of(&body).wait();
+    let wait = |body: Value| Refusal::of(&body, &Redactor::default()).wait();
     let details = json!([{"@type": "type.googleapis.com/google.rpc.QuotaFailure"},
         {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "47s"}]);
     let google = json!({"error": {"code": 429, "message": "m", "details": details}});

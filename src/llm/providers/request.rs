@@ -18,15 +18,29 @@ pub(super) fn sampling(request: &ModelRequest, options: ModelOptions) -> (Option
     (thousandths(request.temperature_milli), thousandths(request.top_p_milli))
 }
 
-/// The operator's instructions, which some APIs take apart from the conversation, with an empty line between each two.
+/// APIs and templates refuse a conversation that the model begins; one that was shortened may.
+const OPENING: &str = "(The beginning of the conversation is left out.)";
+
+/// The operator's instructions in one, with an empty line between each two: some APIs take them apart from the
+/// conversation, and the templates of many open models take one system message, at the beginning.
 pub(super) fn instructions(messages: &[Message]) -> Option<String> {
-    let system = messages.iter().filter(|message| message.role == Role::System);
+    let system =
+        messages.iter().filter(|message| message.role == Role::System && !message.content.is_empty());
     let texts: Vec<&str> = system.map(|message| message.content.as_str()).collect();
     (!texts.is_empty()).then(|| texts.join("\n\n"))
 }
 
-/// The conversation without the instructions, in turns: what the same side says in several messages is one turn, as APIs
-/// want it that insist on alternation. Messages without text are left out: such APIs refuse them.
+/// The same with the wish for JSON.
+pub(super) fn instructions_for_json(messages: &[Message]) -> String {
+    match instructions(messages) {
+        Some(instructions) => format!("{instructions}\n\n{JSON_INSTRUCTION}"),
+        None => JSON_INSTRUCTION.to_owned(),
+    }
+}
+
+/// The conversation without the instructions, in turns that alternate and begin with the user: what the same side says in
+/// several messages is one turn, as APIs and templates want it that insist on alternation. Messages without text are left
+/// out: such APIs refuse them.
 pub(super) fn turns(messages: &[Message]) -> Vec<(Role, Vec<&str>)> {
     let mut turns: Vec<(Role, Vec<&str>)> = Vec::new();
     for Message { role, content } in messages {
@@ -37,6 +51,9 @@ pub(super) fn turns(messages: &[Message]) -> Vec<(Role, Vec<&str>)> {
             Some((last, texts)) if last == role => texts.push(content),
             Some(_) | None => turns.push((*role, vec![content])),
         }
+    }
+    if turns.first().is_some_and(|(role, _)| *role == Role::Assistant) {
+        turns.insert(0, (Role::User, vec![OPENING]));
     }
     turns
 }
@@ -62,6 +79,7 @@ mod tests {
                 format: AnswerFormat::Text,
                 stream: false,
                 traceparent: TraceParent::root(1, 1),
+                takes_tool_calls: false,
             };
             let (temperature, top_p) = sampling(&request, ModelOptions::default());
             let written = serde_json::to_string(&temperature).unwrap_or_default();
@@ -92,5 +110,10 @@ mod tests {
         ];
         assert_eq!(turns(&messages), expected);
         assert_eq!((instructions(&messages[1..2]), turns(&[])), (None, Vec::new()));
+        // One that was shortened begins with the user, too.
+        let shortened =
+            [(Role::User, vec![OPENING]), (Role::Assistant, vec!["Answer."]), (Role::User, vec!["Thanks."])];
+        assert_eq!(turns(&messages[4..]), shortened);
+        assert_eq!(instructions_for_json(&messages[..1]), format!("Be brief.\n\n{JSON_INSTRUCTION}"));
     }
 }

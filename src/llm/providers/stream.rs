@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use reqwest::{Response, Url};
 use serde_json::Value;
 use throughline_actors::ports::model::{ModelError, Phase};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -10,55 +9,55 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::dialect::{Assembly, Fault, Progress};
 use super::draft::preview;
 use super::hearer::Hearer;
-use super::refusal::{Refusal, is_error};
+use super::incoming::{Incoming, Limits};
+use super::json;
+use super::refusal::{Refusal, failure_in};
 use super::sse::{Event, Parser};
 use crate::http_client::credential::Redactor;
-use crate::http_client::{self, without_bom};
+use crate::http_client::{self, text, without_bom};
 
-/// A stream may be so many times larger than the answer in it: a token of four bytes comes in an event of some 300.
-const FRAMING: usize = 64;
 /// How long the end of the connection's answer is waited for after the end of the stream, so that the connection can
 /// be used again. Most servers send both at once.
 const DRAIN: Duration = Duration::from_millis(10);
-
-#[derive(Debug, Clone, Copy)]
-pub(super) struct StreamLimits {
-    /// Of one event, and of what is kept of all.
-    pub max_bytes: usize,
-    /// Longest pause between two pieces of the answer, once it has begun.
-    pub read: Duration,
-    /// When the first piece must be there.
-    pub begins_by: Instant,
-    /// When the whole answer must be there.
-    pub ends_by: Instant,
-}
+/// How long more is waited for after the reason to stop: usage, which comes at once, and the end, which some servers never
+/// send.
+const SETTLE: Duration = Duration::from_secs(2);
+/// Longest word of a server that is remembered although it is none of the protocol's, in characters.
+const MAX_ASIDE_CHARS: usize = 200;
 
 /// Reads the stream to its end. Success means that the provider said that the answer is complete.
 pub(super) async fn read(
-    mut response: Response,
-    url: &Url,
-    mut reader: Reader<'_, '_>,
-    limits: StreamLimits,
+    incoming: &mut Incoming<'_>,
+    reader: &mut Reader<'_, '_>,
+    limits: Limits,
 ) -> Result<(), ModelError> {
-    let mut left = limits.max_bytes.saturating_mul(FRAMING);
-    let mut progress = Progress::Goes;
-    while progress == Progress::Goes {
+    let mut settled_by: Option<Instant> = None;
+    let mut heard = 0;
+    while reader.state.progress == Progress::Goes {
         let (pause_ends, phase) = match reader.hearer.first() {
             Some(_) => (http_client::after(limits.read), Phase::Read),
             None => (limits.begins_by, Phase::FirstToken),
         };
-        let piece = match timeout_at(pause_ends.min(limits.ends_by), response.chunk()).await {
-            Ok(piece) => piece.map_err(|error| ModelError::CutShort(http_client::describe(url, &error)))?,
-            Err(_) if pause_ends < limits.ends_by => return Err(ModelError::TimedOut(phase)),
-            Err(_) => return Err(ModelError::TimedOut(Phase::Total)),
+        let piece = match settled_by {
+            None => incoming.piece_by(pause_ends, phase).await?,
+            // The answer is there; whatever keeps the connection open does not make it more complete.
+            Some(then) if Instant::now() >= then => return reader.end(),
+            Some(then) => match timeout_at(then.min(limits.ends_by), incoming.piece()).await {
+                Ok(piece) => piece?,
+                Err(_) => return reader.end(),
+            },
         };
         let Some(piece) = piece else {
             return reader.end();
         };
-        left = left.checked_sub(piece.len()).ok_or(ModelError::TooLarge(limits.max_bytes))?;
-        progress = reader.push(&piece)?;
+        incoming.check_room()?;
+        reader.push(&piece)?;
+        if reader.state.assembly.is_finished() && (settled_by.is_none() || reader.hearer.bytes() > heard) {
+            settled_by = Some(http_client::after(SETTLE));
+        }
+        heard = reader.hearer.bytes();
     }
-    let drain = async { while let Ok(Some(_)) = response.chunk().await {} };
+    let drain = async { while let Ok(Some(_)) = incoming.piece().await {} };
     let _in_time = timeout(DRAIN, drain).await;
     reader.end()
 }
@@ -71,6 +70,8 @@ pub(super) struct Reader<'r, 'h> {
     max_bytes: usize,
     /// How much of what is not of the format has been looked at.
     stray: usize,
+    /// Whether the marker of the end is enough, without a reason to stop.
+    marker_is_enough: bool,
 }
 
 struct State<'r> {
@@ -78,18 +79,21 @@ struct State<'r> {
     redactor: &'r Redactor,
     events: usize,
     progress: Progress,
+    /// The last words that were no event of the protocol's.
+    aside: Option<String>,
 }
 
 impl<'r, 'h> Reader<'r, 'h> {
-    /// `max_bytes` is for one event.
+    /// `max_bytes` is for one event. `marker_is_enough`: the provider never says why its answers end.
     pub(super) fn new(
         assembly: &'r mut dyn Assembly,
         hearer: &'r mut Hearer<'h>,
         redactor: &'r Redactor,
         max_bytes: usize,
+        marker_is_enough: bool,
     ) -> Self {
-        let state = State { assembly, redactor, events: 0, progress: Progress::Goes };
-        Self { parser: Parser::new(max_bytes), state, hearer, max_bytes, stray: 0 }
+        let state = State { assembly, redactor, events: 0, progress: Progress::Goes, aside: None };
+        Self { parser: Parser::new(max_bytes), state, hearer, max_bytes, stray: 0, marker_is_enough }
     }
 
     pub(super) fn push(&mut self, piece: &[u8]) -> Result<Progress, ModelError> {
@@ -105,6 +109,18 @@ impl<'r, 'h> Reader<'r, 'h> {
         Ok(self.state.progress)
     }
 
+    /// From here on there may be stand-ins for halves of surrogate pairs.
+    pub(super) fn expect_halves(&mut self) {
+        self.hearer.expect_halves();
+    }
+
+    /// An event that came as a document of its own.
+    pub(super) fn document(&mut self, value: Value) -> Result<(), ModelError> {
+        self.state.events += 1;
+        let Self { state, hearer, .. } = self;
+        state.value(value, hearer).map_err(|fault| self.error(fault))
+    }
+
     /// The connection has nothing more. An event without its end that makes no sense was cut off.
     pub(super) fn end(&mut self) -> Result<(), ModelError> {
         let Self { parser, state, hearer, .. } = self;
@@ -112,17 +128,27 @@ impl<'r, 'h> Reader<'r, 'h> {
             Err(Fault::Said(refusal)) => return Err(refusal.classify_success()),
             Ok(()) | Err(Fault::Malformed(_) | Fault::TooLarge) => {}
         }
-        if self.state.assembly.is_complete() {
+        let State { assembly, redactor, events, progress, aside } = &self.state;
+        // What was cut lacks the reason to stop; the marker alone also ends streams that were cut.
+        if assembly.is_finished() || (self.marker_is_enough && *progress == Progress::Ended) {
             return Ok(());
         }
-        Err(ModelError::BadResponse(match self.state.events {
-            0 => {
-                let begins = preview(self.parser.stray(), self.state.redactor);
-                format!("there is no event in the stream; it begins {begins:?}")
+        let said = aside.as_deref().map(Refusal::in_words);
+        if let Some(refusal) = said.as_ref().filter(|refusal| refusal.is_telling()) {
+            return Err(refusal.classify_success());
+        }
+        let stray = self.parser.stray();
+        Err(ModelError::BadResponse(match (events, aside) {
+            (0, _) if !stray.is_empty() => {
+                format!("there is no event in the stream; it begins {:?}", preview(stray, redactor))
             }
-            events => {
+            (0, None) => "there is no event in the stream".to_owned(),
+            (events, None) => {
                 format!("the stream ended after {events} events without saying that the answer is complete")
             }
+            (events, Some(aside)) => format!(
+                "the stream ended after {events} events without saying that the answer is complete; it said {aside:?}"
+            ),
         }))
     }
 
@@ -141,23 +167,68 @@ impl State<'_> {
         if self.progress == Progress::Ended || data.is_empty() {
             return Ok(());
         }
-        self.events += 1;
-        if self.assembly.is_end(event) {
+        if is_done(data) {
             self.progress = Progress::Ended;
             return Ok(());
         }
-        let mut value: Value = serde_json::from_slice(data)
-            .map_err(|error| Fault::Malformed(format!("event {} is not JSON: {error}", self.events)))?;
-        if is_error(&value["error"]) || value["type"] == "error" {
-            self.redactor.json(&mut value);
-            return Err(Fault::Said(Refusal::of(&value)));
+        let is_error = event.name.eq_ignore_ascii_case(b"error");
+        let read = match json::read(data) {
+            Ok(read) => read,
+            Err(_) if is_error => return Err(Fault::Said(Refusal::read(data, self.redactor))),
+            // A sign of life, whatever its name. Only what begins like JSON or like a page is something broken.
+            Err(_) if !data.starts_with(b"{") && !data.starts_with(b"[") && !data.starts_with(b"<") => {
+                self.remember(&String::from_utf8_lossy(data));
+                return Ok(());
+            }
+            Err(error) => {
+                return Err(Fault::Malformed(format!("event {} is not JSON: {error}", self.events + 1)));
+            }
+        };
+        if read.has_halves {
+            hearer.expect_halves();
         }
-        if !value.is_object() {
-            return Err(Fault::Malformed(format!("event {} is not a JSON object", self.events)));
+        if is_error {
+            return Err(Fault::Said(Refusal::of(&read.value, self.redactor)));
         }
-        self.progress = self.assembly.json(value, hearer)?;
+        match read.value {
+            value @ Value::Object(_) => self.event(value, hearer),
+            Value::Array(items) => {
+                items.into_iter().filter(Value::is_object).try_for_each(|item| self.event(item, hearer))
+            }
+            Value::String(words) => {
+                self.remember(&words);
+                Ok(())
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
+        }
+    }
+
+    fn event(&mut self, value: Value, hearer: &mut Hearer<'_>) -> Result<(), Fault> {
+        self.events += 1;
+        self.value(value, hearer)
+    }
+
+    fn value(&mut self, value: Value, hearer: &mut Hearer<'_>) -> Result<(), Fault> {
+        if let Some(refusal) = failure_in(&value, self.redactor) {
+            return Err(Fault::Said(refusal));
+        }
+        if self.assembly.json(value, hearer)? == Progress::Ended {
+            self.progress = Progress::Ended;
+        }
         Ok(())
     }
+
+    fn remember(&mut self, words: &str) {
+        let mut words = words.to_owned();
+        self.redactor.text(&mut words);
+        self.aside = Some(text::one_line(&words, MAX_ASIDE_CHARS)).filter(|words| !words.is_empty());
+    }
+}
+
+/// The marker of the end, as `OpenAI` writes it and others have taken it over.
+fn is_done(data: &[u8]) -> bool {
+    let data = data.strip_prefix(b"\"").and_then(|data| data.strip_suffix(b"\"")).unwrap_or(data);
+    data.eq_ignore_ascii_case(b"[DONE]")
 }
 
 /// Gemini can end a stream with an error that stands there as plain JSON.
@@ -165,10 +236,7 @@ fn stray_error(stray: &[u8], redactor: &Redactor) -> Option<Refusal> {
     if !matches!(stray.trim_ascii_end().last(), Some(b'}' | b']')) {
         return None;
     }
-    let mut value: Value = serde_json::from_slice(without_bom(stray)).ok()?;
-    let said = is_error(&value["error"]) || is_error(&value[0]["error"]);
-    said.then(|| {
-        redactor.json(&mut value);
-        Refusal::of(&value)
-    })
+    let value = json::read(without_bom(stray)).ok()?.value;
+    let value = if value.is_array() { &value[0] } else { &value };
+    failure_in(value, redactor)
 }

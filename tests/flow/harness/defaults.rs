@@ -58,6 +58,7 @@ pub fn target(name: &str, provider: &str) -> ModelTarget {
         cached_input: None,
         cache_write: None,
         output: "2.00".parse().unwrap(),
+        request: None,
         long_prompt: None,
     };
     ModelTarget { price: Some(price), ..ModelTarget::new(name, provider, format!("{name}-v1")) }

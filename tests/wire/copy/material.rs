@@ -16,7 +16,7 @@ use throughline::{
     },
 };
 use throughline_actors::ports::store::{
-    Admission, Failing, FailureRecord, Fingerprint, Interaction, Store, Verdict,
+    Admission, Failing, FailureRecord, Fingerprint, Interaction, SessionOwner, Store, Verdict,
 };
 use throughline_schemas::{
     FailureCode, FinishReason, Metadata, SessionId, StageName, Timestamp, Usage, Usd, UserId, WorkflowFailed,
@@ -132,7 +132,11 @@ fn merging(id: &str, session: &str, input_sequence: u64) -> Admission {
 fn asking(when_busy: WhenBusy, id: &str, session: &str, input_sequence: u64) -> Admission {
     let (workflow_id, session_id, user_id) = ids(id, session);
     let fingerprint = Fingerprint::of(&user_id, &session_id, id, None);
-    let verdict = Verdict::Accepted { event: format!("{id}\0\u{ff}").into_bytes(), when_busy };
+    let verdict = Verdict::Accepted {
+        event: format!("{id}\0\u{ff}").into_bytes(),
+        when_busy,
+        owner: SessionOwner::Any,
+    };
     Admission { workflow_id, session_id, user_id, input_sequence, fingerprint, at: at(0), verdict }
 }
 

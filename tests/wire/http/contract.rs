@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::json;
-use throughline::llm::{CallLimits, ModelProviders, ProviderKind, ProviderSpec};
+use throughline::llm::{CallLimits, ModelProviders, ProviderKind, ProviderSettings, ProviderSpec};
 use throughline_actors::ports::contract::model::{ModelRig, Scene, models_keep_their_contract, request};
 use throughline_actors::ports::model::{ModelRequest, Models};
 use throughline_schemas::TraceParent;
@@ -123,6 +123,7 @@ async fn keeps_the_contract(kind: ProviderKind) {
         keys: Vec::new(),
         options: HashMap::new(),
         limits,
+        settings: ProviderSettings::default(),
     };
     let specs = vec![
         spec("provider", server.url(base_path(kind))),

@@ -32,15 +32,16 @@ fn class(result: &Result<ModelAnswer, ModelFailure>) -> &'static str {
     match result {
         Ok(_) => "answer",
         Err(failure) => match failure.error {
-            ModelError::Credentials => "credentials",
+            ModelError::Credentials(_) => "credentials",
             ModelError::BadRequest(_) => "bad request",
             ModelError::QuotaExhausted(_) => "quota",
             ModelError::UnknownModel(_) => "not found",
             ModelError::ContextTooLong(_) => "too long",
             ModelError::ContentFiltered(_) => "filtered",
-            ModelError::RateLimited => "rate limited",
+            ModelError::RateLimited(_) => "rate limited",
             ModelError::Server(_) => "server",
-            ModelError::BadResponse(_) | ModelError::Unfit(_) => "unusable",
+            ModelError::BadResponse(_) | ModelError::Unfit(_) | ModelError::LimitUsedUp(_) => "unusable",
+            ModelError::Forbidden(_) => "forbidden",
             ModelError::Unreachable(_)
             | ModelError::CutShort(_)
             | ModelError::TimedOut(_)
@@ -73,6 +74,8 @@ fn recorded_class(status: u16, body: &str) -> &'static str {
         200 if body.starts_with("data:") => match (has("[DONE]"), has("\"error\":")) {
             (_, true) => "server",
             (true, false) => "answer",
+            // Without the marker of the end, but with the reason to stop.
+            (false, false) if has("\"finish_reason\":\"") => "answer",
             (false, false) => "unusable",
         },
         200 => {
@@ -80,6 +83,7 @@ fn recorded_class(status: u16, body: &str) -> &'static str {
             let has_text = has("\"content\":") && !has("\"content\":null") && !has("\"choices\":[]");
             if whole && has_text { "answer" } else { "unusable" }
         }
+        400 if has("Invalid model name") => "not found",
         401 | 403 => "credentials",
         404 => "not found",
         429 => "rate limited",

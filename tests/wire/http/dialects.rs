@@ -38,7 +38,7 @@ fn finish(kind: ProviderKind, reason: FinishReason) -> &'static str {
         FinishReason::Length => ["length", "max_tokens", "MAX_TOKENS"],
         FinishReason::ToolCalls => ["tool_calls", "tool_use", "STOP"],
         FinishReason::ContentFilter => ["content_filter", "refusal", "SAFETY"],
-        FinishReason::Other => ["eos", "pause_turn", "A_NEW_ONE"],
+        FinishReason::Other => ["a_new_one", "pause_turn", "A_NEW_ONE"],
     };
     match kind {
         ProviderKind::OpenAi => openai,

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use throughline::llm::{KeySource, ModelProviders, ModelProvidersError, ProviderKind, ProviderSpec};
+use throughline::llm::{
+    KeySource, ModelProviders, ModelProvidersError, ProviderKind, ProviderSettings, ProviderSpec,
+};
 use throughline_actors::ports::contract::model::request;
 use throughline_actors::ports::model::{ModelError, Models, Unheard};
 
@@ -48,7 +50,7 @@ async fn the_call_fails_when_all_keys_are_refused() {
             server.script([refuse(kind, Refusal::BadKey)]);
         }
         let failure = models.generate(&request("provider"), &Unheard).await.unwrap_err();
-        assert_eq!(failure.error, ModelError::Credentials);
+        assert!(matches!(failure.error, ModelError::Credentials(_)), "{failure:?}");
         assert_eq!(sent(kind, &server), ["key-a", "key-b", "key-c"], "{kind:?}");
         // Anything else is not a matter of the key.
         server.script([refuse(kind, Refusal::Overloaded)]);
@@ -85,6 +87,7 @@ async fn a_key_file_that_changes_is_read_again_when_the_old_key_is_refused() {
         keys: vec![KeySource::File(path.to_owned())],
         options: HashMap::new(),
         limits: limits(),
+        settings: ProviderSettings::default(),
     };
     let missing = ModelProviders::new(vec![spec(&path)], &clock()).err().unwrap();
     assert!(matches!(missing, ModelProvidersError::ApiKey { .. }), "{missing:?}");

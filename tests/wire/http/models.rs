@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use throughline::llm::{CallLimits, Credential, KeySource, ModelProviders, ProviderKind, ProviderSpec};
+use throughline::llm::{
+    CallLimits, Credential, KeySource, ModelProviders, ProviderKind, ProviderSettings, ProviderSpec,
+};
 use throughline_actors::ports::contract::model::request;
 use throughline_actors::ports::model::{ModelError, ModelFailure, Models, Unheard};
 use throughline_actors::ports::{Classify, Fault};
@@ -33,6 +35,7 @@ pub(super) fn models_at(base_url: &str, limits: CallLimits) -> ModelProviders {
         keys: vec![KeySource::Fixed(Credential::new(KEY))],
         options: HashMap::new(),
         limits,
+        settings: ProviderSettings::default(),
     };
     ModelProviders::new(vec![spec], &clock()).unwrap()
 }
@@ -141,6 +144,7 @@ fn settings_that_cannot_work_are_refused_and_secrets_not_repeated() {
             keys: vec![KeySource::Fixed(Credential::new(key))],
             options: HashMap::new(),
             limits: limits(),
+            settings: ProviderSettings::default(),
         };
         assert!(!format!("{spec:?}").contains(key));
         ModelProviders::new(vec![spec.clone(), spec], &clock())

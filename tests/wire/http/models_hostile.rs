@@ -31,7 +31,12 @@ async fn every_limit_fires_and_says_which_it_was() {
     let cases = [
         (CallLimits { first_token: SHORT, ..limits() }, vec![Step::Hang], Phase::FirstToken),
         (CallLimits { first_token: SHORT, ..limits() }, vec![begun, Step::Hang], Phase::FirstToken),
-        (CallLimits { read: SHORT, ..limits() }, vec![partial(100, ""), Step::Hang], Phase::Read),
+        // Headers alone are no beginning: a whole answer has as long to think as a stream.
+        (
+            CallLimits { first_token: SHORT, ..limits() },
+            vec![partial(100, ""), Step::Hang],
+            Phase::FirstToken,
+        ),
         (CallLimits { read: SHORT, ..limits() }, vec![partial(100, "{"), Step::Hang], Phase::Read),
         (CallLimits { total: SHORT, ..limits() }, vec![Step::Hang], Phase::Total),
         (CallLimits { total: SHORT, ..limits() }, vec![partial(100, "{"), Step::Hang], Phase::Total),
@@ -122,13 +127,12 @@ async fn a_connection_that_breaks_after_the_request_may_have_cost_money() {
 #[tokio::test]
 async fn garbage_with_a_success_status_is_no_answer() {
     let gzip = [("content-encoding", "gzip")];
-    let stories: [(&str, Step); 6] = [
+    let stories: [(&str, Step); 5] = [
         ("no content", answer(204, &[], "")),
         ("an empty body", json("")),
         ("a page", answer(200, &[("content-type", "text/html")], "<html></html>")),
         ("cut short", json("{\"choices\":[{\"message\":{\"content\":\"H")),
-        ("not UTF-8", json(b"{\"choices\":[{\"message\":{\"content\":\"\xff\"}}]}")),
-        ("a bomb that nobody asked for", answer(200, &gzip, b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03")),
+        ("packed and cut", answer(200, &gzip, b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03")),
     ];
     for (story, step) in stories {
         let failure = failure_of([step]).await;
@@ -149,7 +153,7 @@ async fn a_status_counts_even_if_its_body_never_ends() {
     let short = CallLimits { read: SHORT, ..limits() };
     for end in [Step::Hang, Step::Close, Step::Reset] {
         let (failure, _) = timed(short, vec![head(429), end]).await;
-        assert_eq!(failure.error, ModelError::RateLimited);
+        assert!(matches!(failure.error, ModelError::RateLimited(_)), "{failure:?}");
         assert_eq!(failure.facts.retry_after, Some(Duration::from_secs(7)));
     }
     let huge = b"HTTP/1.1 503 X\r\ncontent-length: 9999999999\r\n\r\n".to_vec();

@@ -89,6 +89,7 @@ fn difference(case: &Value, outcome: &Outcome) -> Option<String> {
         Ok(answer) => answer,
     };
     let text = ["text", "refusal"].iter().find_map(|name| word(&expected[*name]));
+    let (text, thought) = without_tags(text.unwrap_or_default());
     let number = |name: &str| expected[name].as_u64().unwrap_or(0);
     let tools: Vec<Value> = answer.tool_calls.iter().map(tool_call).collect();
     let mut expected_tools: Vec<Value> =
@@ -101,8 +102,8 @@ fn difference(case: &Value, outcome: &Outcome) -> Option<String> {
     let usage = answer.usage.unwrap_or_default();
     let (input, output) = counts(case);
     let parts = [
-        ("text", answer.text == text.unwrap_or_default()),
-        ("reasoning", answer.reasoning.as_deref() == word(&expected["reasoning"])),
+        ("text", answer.text == text),
+        ("reasoning", answer.reasoning.as_deref() == thought.or_else(|| word(&expected["reasoning"]))),
         ("tool calls", tools == expected_tools),
         ("finish reason", answer.finish_reason_raw.as_deref() == word(&expected["finish_reason"])),
         ("normalised finish reason", answer.finish_reason == finish_reason(case)),
@@ -119,6 +120,16 @@ fn difference(case: &Value, outcome: &Outcome) -> Option<String> {
 
 fn word(value: &Value) -> Option<&str> {
     value.as_str().filter(|word| !word.is_empty())
+}
+
+/// The records leave reasoning in the text where the server did.
+fn without_tags(text: &str) -> (&str, Option<&str>) {
+    for (open, close) in [("<think>", "</think>"), ("<thinking>", "</thinking>")] {
+        if let Some((thought, rest)) = text.strip_prefix(open).and_then(|rest| rest.split_once(close)) {
+            return (rest.trim_start(), Some(thought));
+        }
+    }
+    (text, None)
 }
 
 fn tool_call(call: &ToolCall) -> Value {
@@ -214,11 +225,12 @@ fn class(error: &ModelError) -> &'static str {
         ModelError::UnknownModel(_) => "unknown model",
         ModelError::ContentFiltered(_) => "filtered",
         ModelError::Server(_) => "server",
-        ModelError::BadResponse(_) | ModelError::Unfit(_) => "unusable",
-        ModelError::Credentials
+        ModelError::BadResponse(_) | ModelError::Unfit(_) | ModelError::LimitUsedUp(_) => "unusable",
+        ModelError::Credentials(_)
+        | ModelError::Forbidden(_)
         | ModelError::QuotaExhausted(_)
         | ModelError::ContextTooLong(_)
-        | ModelError::RateLimited
+        | ModelError::RateLimited(_)
         | ModelError::Unreachable(_)
         | ModelError::CutShort(_)
         | ModelError::TimedOut(_)

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 use throughline::llm::{
-    Credential, KeySource, MaxTokensField, ModelOptions, ModelProviders, ProviderKind, ProviderSpec,
+    Credential, KeySource, MaxTokensField, ModelOptions, ModelProviders, ProviderKind, ProviderSettings,
+    ProviderSpec,
 };
 use throughline_actors::ports::contract::model::request;
 use throughline_actors::ports::model::{AnswerFormat, ModelError, ModelRequest, Models, Unheard};
@@ -52,6 +53,7 @@ async fn sent(
         keys: vec![KeySource::Fixed(Credential::new(KEY))],
         options,
         limits: limits(),
+        settings: ProviderSettings::default(),
     };
     let answer = Answer::text(answer);
     if request.stream {
@@ -88,13 +90,20 @@ async fn the_head_is_what_each_provider_wants() {
     let model = conversation();
     let (seen, _) = sent(ProviderKind::OpenAi, &model, "x").await;
     let bearer = format!("authorization: Bearer {KEY}");
-    assert_eq!(head(&seen), ["POST /v1/chat/completions HTTP/1.1", accept, &bearer, json, trace, agent]);
+    let coding = "accept-encoding: identity, gzip;q=0.5, deflate;q=0.5, br;q=0.5";
+    assert_eq!(
+        head(&seen),
+        ["POST /v1/chat/completions HTTP/1.1", coding, accept, &bearer, json, trace, agent]
+    );
     let (seen, _) = sent(ProviderKind::Anthropic, &model, "x").await;
     let (key_header, version) = (key("x-api-key"), "anthropic-version: 2023-06-01");
-    assert_eq!(head(&seen), ["POST /v1/messages HTTP/1.1", accept, version, json, trace, agent, &key_header]);
+    assert_eq!(
+        head(&seen),
+        ["POST /v1/messages HTTP/1.1", coding, accept, version, json, trace, agent, &key_header]
+    );
     let (seen, _) = sent(ProviderKind::Gemini, &model, "x").await;
     let path = "POST /v1beta/models/some%2Fmodel:generateContent HTTP/1.1";
-    assert_eq!(head(&seen), [path, accept, json, trace, agent, &key("x-goog-api-key")]);
+    assert_eq!(head(&seen), [path, coding, accept, json, trace, agent, &key("x-goog-api-key")]);
 
     let stream = ModelRequest { stream: true, ..conversation() };
     for (kind, path) in KINDS.into_iter().zip([
@@ -114,7 +123,7 @@ async fn a_conversation_is_said_in_each_protocol() {
         body(ProviderKind::OpenAi, &request).await,
         json!({"model": "some/model", "stream": false, "max_tokens": 1000, "temperature": 1.25, "top_p": 0.9,
             "stop": ["END"], "messages": [{"role": "system", "content": "Be brief."},
-            {"role": "user", "content": "{\"orders\":[]}"}, {"role": "user", "content": "\"Hi\"\n\u{1F600}"},
+            {"role": "user", "content": "{\"orders\":[]}\n\n\"Hi\"\n\u{1F600}"},
             {"role": "assistant", "content": "Hello."}, {"role": "user", "content": "Where is it?"}]})
     );
     // Its scale of temperatures ends at 1, and turns alternate.
@@ -192,7 +201,11 @@ async fn json_is_asked_for_and_checked() {
             let request = ModelRequest { stream, ..any.clone() };
             let (_, result) = sent(kind, &request, "{\"a\": 1}").await;
             assert_eq!(result, Ok("{\"a\": 1}".to_owned()));
-            for text in ["```json\n{}\n```", "Sure: {}", "{\"a\": "] {
+            for wrapped in ["```json\n{\"a\": 1}\n```", "<think>so</think>\n```\n{\"a\": 1}```"] {
+                let (_, result) = sent(kind, &request, wrapped).await;
+                assert_eq!(result, Ok("{\"a\": 1}".to_owned()), "{kind:?} {wrapped}");
+            }
+            for text in ["```json\nno\n```", "Sure: {}", "{\"a\": "] {
                 let (_, result) = sent(kind, &request, text).await;
                 assert!(
                     matches!(&result, Err(ModelError::Unfit(words)) if words.contains("JSON")),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 use throughline::fetch::{Credential, HeaderText, HttpSource, HttpSources};
-use throughline::llm::{ModelProviders, ProviderKind, ProviderSpec};
+use throughline::llm::{ModelProviders, ProviderKind, ProviderSettings, ProviderSpec};
 use throughline_actors::ports::contract::model::request;
 use throughline_actors::ports::model::{Models, Unheard};
 use throughline_actors::ports::source::{FetchError, Sources};
@@ -217,6 +217,7 @@ async fn a_password_in_the_address_of_a_provider_is_removed_from_its_answers() {
         keys: Vec::new(),
         options: HashMap::new(),
         limits: limits(),
+        settings: ProviderSettings::default(),
     };
     let models = ModelProviders::new(vec![spec], &clock()).unwrap();
     let basic = "YW5uOmNhbmFyeStwYXNzd29yZA==";

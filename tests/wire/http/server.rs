@@ -20,6 +20,8 @@ pub(super) enum Step {
     Drip(Vec<u8>, Duration),
     /// The same bytes until the client goes away.
     Endless(Vec<u8>),
+    /// Nothing for so long.
+    Wait(Duration),
     /// Nothing until somebody gives a permit, which is taken.
     Await(Arc<Semaphore>),
     /// Nothing until the client goes away.
@@ -133,6 +135,7 @@ async fn serve(mut stream: TcpStream, state: Arc<State>) {
                     state.abandoned.add_permits(1);
                     return;
                 }
+                Step::Wait(pause) => tokio::time::sleep(pause).await,
                 Step::Await(permit) => permit.acquire().await.unwrap().forget(),
                 Step::Hang => {
                     let _gone = stream.read(&mut [0; 1]).await;

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use throughline::llm::{CallLimits, Credential, KeySource, ModelProviders, ProviderKind, ProviderSpec};
+use throughline::llm::{
+    CallLimits, Credential, KeySource, ModelProviders, ProviderKind, ProviderSettings, ProviderSpec,
+};
 use throughline_actors::ports::contract::model::request;
 use throughline_actors::ports::model::{
     Delta, DeltaSink, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models, Phase,
@@ -55,6 +57,7 @@ pub(super) fn provider(
         keys: keys.iter().map(|key| KeySource::Fixed(Credential::new(*key))).collect(),
         options: HashMap::new(),
         limits,
+        settings: ProviderSettings::default(),
     };
     ModelProviders::new(vec![spec], &clock()).unwrap()
 }
@@ -102,16 +105,20 @@ async fn every_piece_is_heard_before_the_next_is_sent() {
 }
 
 #[tokio::test]
-async fn a_stream_that_lacks_any_of_its_last_events_is_no_answer() {
+async fn a_stream_that_lacks_its_reason_to_stop_is_no_answer() {
     for kind in KINDS {
         let events = events(kind, &Answer::text("It ships tomorrow."));
         for left in 0..events.len() {
-            // Usage may be missing, not what says that the answer is complete.
+            // Usage and the marker of the end may be missing, not what says why the answer ends.
             let mut cut = events.clone();
             cut.truncate(left);
             let (result, _) = stream(kind, limits(), send_stream(&cut)).await;
-            let failure = result.unwrap_err();
-            assert!(matches!(failure.error, ModelError::BadResponse(_)), "{kind:?} {left}: {failure:?}");
+            if left + closing_events(kind) > events.len() {
+                assert_eq!(result.unwrap().text, "It ships tomorrow.", "{kind:?} {left}");
+            } else {
+                let failure = result.unwrap_err();
+                assert!(matches!(failure.error, ModelError::BadResponse(_)), "{kind:?} {left}: {failure:?}");
+            }
             // Nor if the server means to go on.
             let steps = send_stream(&cut);
             let without_end = steps[..steps.len() - 1].iter().cloned().chain([Step::Reset]).collect();
@@ -128,14 +135,36 @@ async fn a_stream_that_lacks_any_of_its_last_events_is_no_answer() {
 }
 
 #[tokio::test]
-async fn garbage_between_good_events_is_an_error() {
-    let garbage: [&[u8]; 5] = [
-        b"data: {\"choices\": [{]}\n\n",
+async fn signs_of_life_between_good_events_are_none_of_the_answer_s() {
+    let signs: [&[u8]; 12] = [
+        b": ping\n\n",
+        b"data:\n\n",
+        b"data: {}\n\n",
         b"data: null\n\n",
-        b"data: \"text\"\n\n",
+        b"data: []\n\n",
+        b"data: true\n\n",
+        b"data: \"ping\"\n\n",
+        b"data: keep-alive\n\n",
+        b"event: heartbeat\ndata: 1700000000\n\n",
+        b"event: ping\ndata: {\"type\": \"ping\"}\n\n",
         b"data: {\"a\":\"\xff\"}\n\n",
-        b"data: <html>\n\n",
+        b"\n\n\r\n",
     ];
+    for kind in KINDS {
+        let events = events(kind, &Answer::text("It ships tomorrow."));
+        for bytes in signs {
+            let mut steps = send_stream(&events);
+            steps.insert(4, chunk(bytes));
+            let (result, heard) = stream(kind, limits(), steps).await;
+            assert_eq!(result.unwrap().text, heard, "{kind:?} {}", String::from_utf8_lossy(bytes));
+            assert_eq!(heard, "It ships tomorrow.");
+        }
+    }
+}
+
+#[tokio::test]
+async fn garbage_between_good_events_is_an_error() {
+    let garbage: [&[u8]; 3] = [b"data: {\"choices\": [{]}\n\n", b"data: [{\n\n", b"data: <html>\n\n"];
     for kind in KINDS {
         let events = events(kind, &Answer::text("It ships tomorrow."));
         for bytes in garbage {

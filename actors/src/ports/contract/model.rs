@@ -95,6 +95,7 @@ pub fn request(provider: &str) -> ModelRequest {
         format: AnswerFormat::Text,
         stream: false,
         traceparent: TraceParent::root(7, 9),
+        takes_tool_calls: true,
     }
 }
 
@@ -122,6 +123,10 @@ impl DeltaSink for Ear {
         match delta {
             Delta::Text(text) => heard.text.push_str(text),
             Delta::Reasoning(text) => heard.reasoning.push_str(text),
+            Delta::Void => {
+                let text = std::mem::take(&mut heard.text);
+                heard.reasoning.push_str(&text);
+            }
         }
         assert!(!matches!(delta, Delta::Text("") | Delta::Reasoning("")), "an empty piece");
     }
@@ -208,12 +213,12 @@ async fn failures_say_what_happened(rig: &dyn ModelRig, stream: bool) {
     let mut cases = vec![
         (
             Scene::RateLimited { retry_after: wait },
-            ModelError::RateLimited,
+            ModelError::RateLimited(words()),
             Fault::Transient { wait_at_least: Some(wait) },
             Health::Paced,
         ),
         (Scene::Overloaded, ModelError::Server(words()), transient, Health::Failed),
-        (Scene::BadKey, ModelError::Credentials, Fault::Permanent, Health::Failed),
+        (Scene::BadKey, ModelError::Credentials(words()), Fault::Permanent, Health::Failed),
         (Scene::QuotaUsedUp, ModelError::QuotaExhausted(words()), Fault::Permanent, Health::Failed),
         (Scene::UnknownModel, ModelError::UnknownModel(words()), Fault::Permanent, Health::Answered),
         (Scene::TooLong, ModelError::ContextTooLong(words()), Fault::Permanent, Health::Answered),

@@ -136,10 +136,10 @@ mod tests {
                         Ok(ModelAnswer { reasoning: Some(reasoning.to_owned()), ..answer(text) })
                     }
                     Scene::RateLimited { retry_after } => {
-                        fail(ModelError::RateLimited, facts(429, Some(retry_after)))
+                        fail(ModelError::RateLimited(words()), facts(429, Some(retry_after)))
                     }
                     Scene::Overloaded => fail(ModelError::Server(words()), facts(503, None)),
-                    Scene::BadKey => fail(ModelError::Credentials, facts(401, None)),
+                    Scene::BadKey => fail(ModelError::Credentials(words()), facts(401, None)),
                     Scene::QuotaUsedUp => fail(ModelError::QuotaExhausted(words()), facts(429, None)),
                     Scene::UnknownModel => fail(ModelError::UnknownModel(words()), facts(404, None)),
                     Scene::TooLong => fail(ModelError::ContextTooLong(words()), facts(400, None)),

@@ -23,6 +23,9 @@ pub enum ErrorClass {
 pub enum AttemptError {
     /// The provider refused the credentials.
     Credentials,
+    /// The provider does not let the request in, for a reason that another key would not change: the place or the account is
+    /// not served.
+    Forbidden,
     /// The provider refused the request.
     BadRequest,
     /// The account has no credit.
@@ -53,6 +56,8 @@ pub enum AttemptError {
     TooLarge,
     /// The answer is not what the protocol promises.
     BadResponse,
+    /// The limit on the answer was reached before any of its text.
+    LimitUsedUp,
     /// Nothing was sent: the breaker of the provider is open.
     BreakerOpen,
     /// Nothing was sent: the provider had asked everybody to wait.
@@ -69,6 +74,7 @@ impl AttemptError {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Credentials => "credentials",
+            Self::Forbidden => "forbidden",
             Self::BadRequest => "bad_request",
             Self::QuotaExhausted => "quota_exhausted",
             Self::UnknownModel => "unknown_model",
@@ -84,6 +90,7 @@ impl AttemptError {
             Self::TotalTimeout => "total_timeout",
             Self::TooLarge => "too_large",
             Self::BadResponse => "bad_response",
+            Self::LimitUsedUp => "limit_used_up",
             Self::BreakerOpen => "breaker_open",
             Self::Paced => "paced",
             Self::OwnRateLimit => "own_rate_limit",
@@ -100,6 +107,8 @@ pub enum CostUnknown {
     NoPrice,
     /// The provider did not report its tokens.
     NoUsage,
+    /// The provider reported no token at all for an answer: it did not count.
+    NothingCounted,
     /// The sum exceeds what a decimal can hold.
     TooLarge,
     /// A reason of a later version; never written.
@@ -165,9 +174,15 @@ pub struct Attempt {
     /// Tokens, if the provider reported them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
-    /// Cost, if usage and price are known.
+    /// Cost: what the provider states itself, else by usage and price, if both are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<Usd>,
+    /// What the provider itself says that the call cost, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stated_cost_usd: Option<Usd>,
+    /// What it would cost by usage and price, where the provider states its cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priced_cost_usd: Option<Usd>,
     /// Why the cost is not known although there may be one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_unknown: Option<CostUnknown>,

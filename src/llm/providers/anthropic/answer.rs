@@ -5,7 +5,9 @@ use throughline_actors::ports::model::ToolCall;
 use throughline_schemas::{FinishReason, Usage};
 
 use crate::http_client::text;
-use crate::llm::providers::draft::{Draft, Finish, Tokens, Unusable, fields, word};
+use crate::llm::providers::draft::{Draft, Unusable, fields, is_blank, word};
+use crate::llm::providers::finish::Finish;
+use crate::llm::providers::usage::{Tokens, count};
 
 /// Longest explanation of a refusal that is passed on, in characters.
 const MAX_EXPLANATION_CHARS: usize = 300;
@@ -17,8 +19,8 @@ pub(super) fn read(raw: &Value) -> Result<Draft, Unusable> {
     let of = |kind: &'static str| blocks.iter().filter(move |block| block["type"] == kind);
     let joined = |kind, field: &str| of(kind).filter_map(|block| block[field].as_str()).collect::<String>();
     let text = joined("text", "text");
-    let finish = Finish::of(&raw["stop_reason"], finish_reason);
-    if text.is_empty() && finish.reason == FinishReason::ContentFilter {
+    let finish = Finish::of(&raw["stop_reason"]);
+    if is_blank(&text) && finish.reason == FinishReason::ContentFilter {
         let explanation =
             raw["stop_details"]["explanation"].as_str().unwrap_or("the model refused to answer");
         return Err(Unusable::Withheld(text::one_line(explanation, MAX_EXPLANATION_CHARS)));
@@ -30,6 +32,7 @@ pub(super) fn read(raw: &Value) -> Result<Draft, Unusable> {
         tool_calls: of("tool_use").filter_map(tool_call).collect(),
         model: word(&raw["model"]),
         finish,
+        finish_message: word(&raw["stop_details"]["explanation"]),
     })
 }
 
@@ -43,26 +46,15 @@ fn tool_call(block: &Value) -> Option<ToolCall> {
     })
 }
 
-fn finish_reason(said: &str) -> FinishReason {
-    match said {
-        "end_turn" | "stop_sequence" => FinishReason::Stop,
-        "max_tokens" | "model_context_window_exceeded" => FinishReason::Length,
-        "tool_use" => FinishReason::ToolCalls,
-        "refusal" => FinishReason::ContentFilter,
-        // `pause_turn` among them: the model would go on if it were asked to.
-        _ => FinishReason::Other,
-    }
-}
-
 /// Input tokens exclude what was written to and read from the cache; ours include both.
 pub(super) fn usage(raw: &Value) -> Option<Usage> {
     let usage = &raw["usage"];
-    let tokens = |name: &str| usage[name].as_u64().unwrap_or(0);
-    let input = usage["input_tokens"].as_u64()?;
-    let output = usage["output_tokens"].as_u64()?;
+    let tokens = |name: &str| count(&usage[name]).unwrap_or(0);
+    let input = count(&usage["input_tokens"])?;
+    let output = count(&usage["output_tokens"])?;
     let cached = tokens("cache_read_input_tokens");
     let cache_write = tokens("cache_creation_input_tokens");
     let input = input.checked_add(cache_write)?.checked_add(cached)?;
-    let reasoning = usage["output_tokens_details"]["thinking_tokens"].as_u64().unwrap_or(0);
+    let reasoning = count(&usage["output_tokens_details"]["thinking_tokens"]).unwrap_or(0);
     Some(Tokens { input, cached, cache_write, output, reasoning }.into())
 }

@@ -3,8 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use crate::llm::providers::dialect::{Assembly, Fault, Progress};
+use crate::llm::providers::draft::word;
 use crate::llm::providers::hearer::Hearer;
 use crate::llm::providers::room::Room;
+use crate::llm::providers::usage;
 
 /// Where a block's input is while it comes in pieces of JSON.
 const PARTIAL: &str = "partial_json";
@@ -13,12 +15,13 @@ const PARTIAL: &str = "partial_json";
 pub(super) struct Events {
     raw: Value,
     room: Room,
-    stopped: bool,
+    /// The number of each block, as the server counts them: some begin at 1, or again at 0, or do not number them.
+    numbers: Vec<Option<u64>>,
 }
 
 impl Events {
     pub(super) fn new(max_bytes: usize) -> Self {
-        Self { raw: Value::Null, room: Room::new(max_bytes), stopped: false }
+        Self { raw: Value::Null, room: Room::new(max_bytes), numbers: Vec::new() }
     }
 }
 
@@ -48,10 +51,7 @@ impl Assembly for Events {
             }
             "content_block_stop" => self.stop(&event["index"]),
             "message_delta" => self.message_delta(&mut event)?,
-            "message_stop" => {
-                self.stopped = true;
-                return Ok(Progress::Ended);
-            }
+            "message_stop" => return Ok(Progress::Ended),
             // `ping`, and whatever is new: the API says that unknown events are to be ignored.
             _ => {}
         }
@@ -62,31 +62,49 @@ impl Assembly for Events {
         &mut self.raw
     }
 
-    fn is_complete(&self) -> bool {
-        self.stopped && self.raw["stop_reason"].is_string()
+    fn is_finished(&self) -> bool {
+        word(&self.raw["stop_reason"]).is_some()
     }
 }
 
 impl Events {
+    /// The block of this number that began last; without a number, the last block.
     fn block(&mut self, index: &Value) -> Option<&mut Value> {
-        let index = usize::try_from(index.as_u64()?).ok()?;
-        self.raw.get_mut("content")?.as_array_mut()?.get_mut(index)
+        let number = index.as_u64();
+        let place = match number {
+            Some(_) => self.numbers.iter().rposition(|known| *known == number)?,
+            None => self.numbers.len().checked_sub(1)?,
+        };
+        self.raw.get_mut("content")?.as_array_mut()?.get_mut(place)
     }
 
     fn start(&mut self, index: &Value, block: Value, hearer: &mut Hearer<'_>) -> Result<(), Fault> {
-        let expected = self.raw["content"].as_array().map(|blocks| blocks.len() as u64);
-        if expected.is_none() || index.as_u64() != expected || !block.is_object() {
-            return Err(Fault::Malformed("a content block begins out of turn".to_owned()));
+        if !block.is_object() || !self.raw["content"].is_array() {
+            return Err(Fault::Malformed("a content block begins outside of a message".to_owned()));
         }
         match block["type"].as_str() {
             Some("text") => hearer.text(block["text"].as_str().unwrap_or_default()),
             Some("thinking") => hearer.reasoning(block["thinking"].as_str().unwrap_or_default()),
             Some(_) | None => hearer.begun(),
         }
+        self.numbers.push(index.as_u64());
         Ok(self.room.push(&mut self.raw["content"], block)?)
     }
 
+    /// A block whose beginning was never sent.
+    fn start_for(&mut self, index: &Value, delta: &Value, hearer: &mut Hearer<'_>) -> Result<(), Fault> {
+        let block = match delta["type"].as_str() {
+            Some("text_delta") => json!({"type": "text", "text": ""}),
+            Some("thinking_delta") => json!({"type": "thinking", "thinking": ""}),
+            Some(_) | None => return Err(Fault::Malformed("a delta belongs to no content block".to_owned())),
+        };
+        self.start(index, block, hearer)
+    }
+
     fn delta(&mut self, index: &Value, delta: &Value, hearer: &mut Hearer<'_>) -> Result<(), Fault> {
+        if self.block(index).is_none() {
+            self.start_for(index, delta, hearer)?;
+        }
         let mut room = self.room;
         let Some(block) = self.block(index) else {
             return Err(Fault::Malformed("a delta belongs to no content block".to_owned()));
@@ -130,17 +148,25 @@ impl Events {
         };
         if let Value::Object(delta) = delta {
             for (name, value) in delta {
-                self.room.set(raw, &name, value)?;
-            }
-        }
-        let kept = raw.entry("usage").or_insert(json!({}));
-        if let (Value::Object(usage), Value::Object(kept)) = (usage, kept) {
-            for (name, value) in usage {
-                if !value.is_null() {
-                    self.room.set(kept, &name, value)?;
+                // Some say null of what was said before.
+                if !value.is_null() || !raw.contains_key(&name) {
+                    self.room.set(raw, &name, value)?;
                 }
             }
         }
+        let kept = raw.entry("usage").or_insert(json!({}));
+        // Who counts the input anew means its zeros.
+        let input = |usage: &Value| usage::count(&usage["input_tokens"]);
+        if input(&usage).is_some_and(|count| count > 0 && Some(count) != input(kept))
+            && let Value::Object(kept) = kept
+        {
+            for name in ["cache_read_input_tokens", "cache_creation_input_tokens"] {
+                if usage[name].is_number() {
+                    kept.remove(name);
+                }
+            }
+        }
+        usage::merge(kept, usage, &mut self.room)?;
         Ok(())
     }
 }

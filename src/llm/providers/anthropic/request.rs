@@ -5,18 +5,12 @@ use throughline_actors::ports::model::{AnswerFormat, ModelRequest};
 use throughline_schemas::event::generation::Role;
 
 use crate::llm::providers::ModelOptions;
-use crate::llm::providers::request::{JSON_INSTRUCTION, instructions, sampling, turns};
-
-/// The API refuses a conversation that the model begins; one that was shortened may.
-const OPENING: &str = "(The beginning of the conversation is left out.)";
+use crate::llm::providers::request::{instructions, instructions_for_json, sampling, turns};
 
 /// The request's body.
 pub(super) fn body(request: &ModelRequest, options: ModelOptions) -> Value {
-    let mut turns = turns(&request.messages);
-    if turns.first().is_some_and(|(role, _)| *role == Role::Assistant) {
-        turns.insert(0, (Role::User, vec![OPENING]));
-    }
-    let messages: Vec<Value> = turns.into_iter().map(|(role, texts)| message(role, &texts)).collect();
+    let messages: Vec<Value> =
+        turns(&request.messages).into_iter().map(|(role, texts)| message(role, &texts)).collect();
     let mut body = json!({
         "model": request.model,
         "max_tokens": request.max_tokens,
@@ -28,10 +22,7 @@ pub(super) fn body(request: &ModelRequest, options: ModelOptions) -> Value {
         AnswerFormat::Text => {}
         // The API can be told a schema, not "any JSON"; the answer is checked.
         AnswerFormat::Json(None) => {
-            system = Some(system.map_or_else(
-                || JSON_INSTRUCTION.to_owned(),
-                |system| format!("{system}\n\n{JSON_INSTRUCTION}"),
-            ));
+            system = Some(instructions_for_json(&request.messages));
         }
         AnswerFormat::Json(Some(schema)) => {
             body["output_config"] = json!({"format": {"type": "json_schema", "schema": schema}});

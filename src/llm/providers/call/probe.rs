@@ -39,6 +39,7 @@ impl Provider {
         if let Some(key) = picked.header {
             http = http.header(self.key_header.clone(), key);
         }
+        http = http.headers(self.own_headers.clone());
         let response = match timeout_at(ends_by, http.send()).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return KeyVerdict::Untold(http_client::describe(&url, &error)),
@@ -51,11 +52,11 @@ impl Provider {
         if status.is_success() || status == StatusCode::NOT_FOUND {
             return KeyVerdict::Untold(format!("it has no list of models (HTTP {})", status.as_u16()));
         }
-        let refusal = Refusal::read(&self.error_body(response, ends_by).await, &picked.redactor);
+        let refusal = Refusal::read(&self.error_body(response, &url, ends_by).await, &picked.redactor);
         let mut said = format!("{} (HTTP {})", refusal.text(), status.as_u16());
         picked.redactor.text(&mut said);
         // What is forbidden may be the list alone, to a key that is made for answers.
-        if status != StatusCode::FORBIDDEN && matches!(refusal.classify(status), ModelError::Credentials) {
+        if status != StatusCode::FORBIDDEN && matches!(refusal.classify(status), ModelError::Credentials(_)) {
             KeyVerdict::Refused(said)
         } else {
             KeyVerdict::Untold(said)

@@ -5,7 +5,9 @@ use throughline_actors::ports::model::ToolCall;
 use throughline_schemas::{FinishReason, Usage};
 
 use crate::http_client::text;
-use crate::llm::providers::draft::{Draft, Finish, Tokens, Unusable, fields, word};
+use crate::llm::providers::draft::{Draft, Unusable, fields, word};
+use crate::llm::providers::finish::Finish;
+use crate::llm::providers::usage::{Tokens, count};
 
 /// Longest foreign word in a message, in characters.
 const MAX_WORD_CHARS: usize = 200;
@@ -25,14 +27,14 @@ pub(super) fn read(raw: &Value) -> Result<Draft, Unusable> {
     if matches!(said, "MALFORMED_FUNCTION_CALL" | "UNEXPECTED_TOOL_CALL" | "TOO_MANY_TOOL_CALLS") {
         let why = candidate["finishMessage"].as_str().unwrap_or("no message");
         let why = text::one_line(why, MAX_WORD_CHARS);
-        return Err(Unusable::Broken(format!("its finishReason is {said}: {why}")));
+        return Err(Unusable::Unfit(format!("its finishReason is {said}: {why}")));
     }
     let parts = || candidate["content"]["parts"].as_array().into_iter().flatten();
     let texts = |thought: bool| {
         parts().filter(move |part| is_thought(part) == thought).filter_map(|part| part["text"].as_str())
     };
     let tool_calls: Vec<_> = parts().filter_map(tool_call).collect();
-    let mut finish = Finish::of(&candidate["finishReason"], finish_reason);
+    let mut finish = Finish::of(&candidate["finishReason"]);
     if finish.reason == FinishReason::Stop && !tool_calls.is_empty() {
         finish.reason = FinishReason::ToolCalls;
     }
@@ -43,6 +45,7 @@ pub(super) fn read(raw: &Value) -> Result<Draft, Unusable> {
         tool_calls,
         model: word(&raw["modelVersion"]),
         finish,
+        finish_message: word(&candidate["finishMessage"]).map(|words| text::one_line(&words, MAX_WORD_CHARS)),
     })
 }
 
@@ -65,28 +68,10 @@ fn tool_call(part: &Value) -> Option<ToolCall> {
     })
 }
 
-fn finish_reason(said: &str) -> FinishReason {
-    match said {
-        "STOP" => FinishReason::Stop,
-        "MAX_TOKENS" => FinishReason::Length,
-        "SAFETY"
-        | "BLOCKLIST"
-        | "PROHIBITED_CONTENT"
-        | "SPII"
-        | "RECITATION"
-        | "MODEL_ARMOR"
-        | "JAILBREAK"
-        | "IMAGE_SAFETY"
-        | "IMAGE_PROHIBITED_CONTENT"
-        | "IMAGE_RECITATION" => FinishReason::ContentFilter,
-        _ => FinishReason::Other,
-    }
-}
-
 /// The prompt includes what was cached, not what tools added to it; the candidates exclude the thoughts.
 pub(super) fn usage(raw: &Value) -> Option<Usage> {
     let usage = &raw["usageMetadata"];
-    let tokens = |name: &str| usage[name].as_u64();
+    let tokens = |name: &str| count(&usage[name]);
     let input = tokens("promptTokenCount")?.checked_add(tokens("toolUsePromptTokenCount").unwrap_or(0))?;
     // A count of zero is left out.
     let reasoning = tokens("thoughtsTokenCount").unwrap_or(0);

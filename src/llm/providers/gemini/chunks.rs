@@ -8,6 +8,7 @@ use crate::llm::providers::draft::word;
 use crate::llm::providers::hearer::Hearer;
 use crate::llm::providers::room::Room;
 use crate::llm::providers::sse::TooLarge;
+use crate::llm::providers::usage;
 
 /// What has come so far: the whole form, with one candidate.
 pub(super) struct Chunks {
@@ -32,13 +33,9 @@ impl Assembly for Chunks {
                 }
             }
         }
-        // The last chunk may leave out a count that an earlier one had.
-        if let Value::Object(usage) = usage
-            && let Value::Object(kept) = raw.entry("usageMetadata").or_insert(json!({}))
-        {
-            for (name, value) in usage {
-                self.room.set(kept, &name, value)?;
-            }
+        // The last chunk may leave out, or say nothing of, a count that an earlier one had.
+        if usage.is_object() {
+            usage::merge(raw.entry("usageMetadata").or_insert(Value::Null), usage, &mut self.room)?;
         }
         let Value::Array(candidates) = candidates else { return Ok(Progress::Goes) };
         let first = |candidate: &Value| candidate["index"].as_u64().unwrap_or(0) == 0;
@@ -52,8 +49,8 @@ impl Assembly for Chunks {
         &mut self.raw
     }
 
-    /// There is no marker: the stream ends, and before that the candidate had its reason to, or the prompt was refused.
-    fn is_complete(&self) -> bool {
+    /// There is no marker: the candidate has its reason to stop, or the prompt was refused.
+    fn is_finished(&self) -> bool {
         word(&self.raw["candidates"][0]["finishReason"]).is_some()
             || (self.raw["candidates"].is_null()
                 && word(&self.raw["promptFeedback"]["blockReason"]).is_some())

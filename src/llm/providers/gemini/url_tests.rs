@@ -17,6 +17,7 @@ fn url(base_url: &str, model: &str, stream: bool) -> String {
         format: AnswerFormat::Text,
         stream,
         traceparent: TraceParent::root(1, 1),
+        takes_tool_calls: false,
     };
     Gemini::new(Url::parse(base_url).unwrap()).unwrap().url(&request).into()
 }

@@ -2,27 +2,28 @@
 
 use serde_json::Value;
 use throughline_actors::ports::model::ToolCall;
-use throughline_schemas::{FinishReason, Usage};
+use throughline_schemas::Usage;
 
-use crate::llm::providers::draft::{Draft, Finish, Tokens, Unusable, fields, word};
+use crate::llm::providers::draft::{Draft, Unusable, fields, word};
+use crate::llm::providers::finish::Finish;
+use crate::llm::providers::usage::{Tokens, first_count};
 
 pub(super) fn read(raw: &Value) -> Result<Draft, Unusable> {
     let choice = &raw["choices"][0];
     if !choice.is_object() {
         return Err(Unusable::Broken(format!("it has no choices; {}", fields(raw))));
     }
-    if choice["finish_reason"] == "error" {
-        // OpenRouter, where the upstream failed without saying how.
-        return Err(Unusable::Broken("its finish_reason is error".to_owned()));
-    }
     let message = &choice["message"];
     Ok(Draft {
-        text: text(&message["content"]),
+        text: word(&choice["text"])
+            .filter(|_| message.is_null())
+            .unwrap_or_else(|| text(&message["content"])),
         reasoning: reasoning(message),
         refusal: refused(message),
         tool_calls: tool_calls(message),
         model: word(&raw["model"]),
-        finish: Finish::of(&choice["finish_reason"], finish_reason),
+        finish: Finish::of(&choice["finish_reason"]),
+        finish_message: word(&choice["finish_message"]).or_else(|| word(&raw["message"])),
     })
 }
 
@@ -77,31 +78,82 @@ pub(super) fn arguments(arguments: &Value) -> String {
     }
 }
 
-fn finish_reason(said: &str) -> FinishReason {
-    match said {
-        "stop" => FinishReason::Stop,
-        "length" => FinishReason::Length,
-        "tool_calls" | "function_call" => FinishReason::ToolCalls,
-        "content_filter" => FinishReason::ContentFilter,
-        _ => FinishReason::Other,
-    }
-}
+/// Where usage stands: at the top; in a field of its own in the streams of Groq; in the choice at Moonshot; in the form of
+/// Gemini or of Bedrock, which gateways leave as it was.
+const PLACES: [&str; 7] = [
+    "/usage",
+    "/x_groq/usage",
+    "/choices/0/usage",
+    "/choices/0/message/usage",
+    "/usageMetadata",
+    "/amazon-bedrock-invocationMetrics",
+    "/metadata/usage",
+];
+const INPUT: [&str; 7] = [
+    "/prompt_tokens",
+    "/input_tokens",
+    "/promptTokens",
+    "/inputTokens",
+    "/promptTokenCount",
+    "/inputTokenCount",
+    "/prompt_token_count",
+];
+const OUTPUT: [&str; 7] = [
+    "/completion_tokens",
+    "/output_tokens",
+    "/completionTokens",
+    "/outputTokens",
+    "/candidatesTokenCount",
+    "/outputTokenCount",
+    "/completion_token_count",
+];
+const TOTAL: [&str; 4] = ["/total_tokens", "/totalTokens", "/totalTokenCount", "/total_token_count"];
+/// `DeepSeek`'s name is the second, Moonshot's the third, those of Anthropic and Bedrock follow.
+const CACHED: [&str; 8] = [
+    "/prompt_tokens_details/cached_tokens",
+    "/prompt_cache_hit_tokens",
+    "/cached_tokens",
+    "/input_tokens_details/cached_tokens",
+    "/cache_read_input_tokens",
+    "/cacheReadInputTokens",
+    "/cacheReadInputTokenCount",
+    "/cachedContentTokenCount",
+];
+const CACHE_WRITE: [&str; 4] = [
+    "/prompt_tokens_details/cache_write_tokens",
+    "/cache_creation_input_tokens",
+    "/cacheWriteInputTokens",
+    "/cacheWriteInputTokenCount",
+];
+const REASONING: [&str; 4] = [
+    "/completion_tokens_details/reasoning_tokens",
+    "/output_tokens_details/reasoning_tokens",
+    "/reasoning_tokens",
+    "/thoughtsTokenCount",
+];
 
 /// Usage counts only if both sides are whole numbers. Input includes what was cached, output the reasoning.
 pub(super) fn usage(raw: &Value) -> Option<Usage> {
-    // Groq's streams have it in a field of their own.
-    let usage = [&raw["usage"], &raw["x_groq"]["usage"]].into_iter().find(|usage| usage.is_object())?;
-    let input = usage["prompt_tokens"].as_u64()?;
-    let output = usage["completion_tokens"].as_u64()?;
-    let details = &usage["prompt_tokens_details"];
-    // DeepSeek's name for it is the second.
-    let cached = [&details["cached_tokens"], &usage["prompt_cache_hit_tokens"]];
-    let cached = cached.into_iter().find_map(Value::as_u64).unwrap_or(0);
-    let cache_write = details["cache_write_tokens"].as_u64().unwrap_or(0);
-    let reasoning = usage["completion_tokens_details"]["reasoning_tokens"].as_u64().unwrap_or(0);
-    // xAI counts reasoning beside the completion; the total gives it away.
-    let beside = output.checked_add(reasoning)?;
-    let output = if usage["total_tokens"].as_u64() == input.checked_add(beside) { beside } else { output };
+    PLACES.iter().find_map(|place| usage_at(raw.pointer(place)?))
+}
+
+fn usage_at(usage: &Value) -> Option<Usage> {
+    let count = |names: &[&str]| first_count(usage, names);
+    let (input, output) = (count(&INPUT)?, count(&OUTPUT)?);
+    let (cached, cache_write) = (count(&CACHED).unwrap_or(0), count(&CACHE_WRITE).unwrap_or(0));
+    let (reasoning, total) = (count(&REASONING).unwrap_or(0), count(&TOTAL));
+    // Some count reasoning, or what was cached, beside the rest; the total gives it away.
+    let with_cache = input.checked_add(cached)?.checked_add(cache_write)?;
+    let with_reasoning = output.checked_add(reasoning)?;
+    let sums = [(input, output), (input, with_reasoning), (with_cache, output), (with_cache, with_reasoning)];
+    let told =
+        sums.into_iter().find(|(input, output)| input.checked_add(*output) == total && total.is_some());
+    // Anthropic's names count beside the input.
+    let is_beside = cached > input && count(&["/cache_read_input_tokens"]).is_some();
+    let (input, output) = told.unwrap_or((if is_beside { with_cache } else { input }, output));
+    // More reasoning than answer cannot be within it, whatever the total says; a little more is an estimate.
+    let is_beside = reasoning / 2 > output;
+    let output = if is_beside { output.checked_add(reasoning)? } else { output };
     Some(Tokens { input, cached, cache_write, output, reasoning }.into())
 }
 

@@ -1,25 +1,29 @@
 //! A stream of `chat.completion.chunk`, put together as one `chat.completion`.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use super::answer;
 use crate::llm::providers::dialect::{Assembly, Fault, Progress};
-use crate::llm::providers::draft::word;
+use crate::llm::providers::draft::{is_blank, word};
 use crate::llm::providers::hearer::Hearer;
 use crate::llm::providers::room::Room;
-use crate::llm::providers::sse::{Event, TooLarge};
+use crate::llm::providers::sse::TooLarge;
+use crate::llm::providers::usage;
 
 /// What has come so far: the whole form, with one choice.
 pub(super) struct Chunks {
     raw: Value,
     room: Room,
-    done: bool,
+    /// Whether any text has come that is not a refusal.
+    has_content: bool,
 }
 
 impl Chunks {
     pub(super) fn new(max_bytes: usize) -> Self {
         let raw = json!({"object": "chat.completion", "choices": []});
-        Self { raw, room: Room::new(max_bytes), done: false }
+        Self { raw, room: Room::new(max_bytes), has_content: false }
     }
 }
 
@@ -29,8 +33,14 @@ impl Assembly for Chunks {
         let Value::Object(raw) = &mut self.raw else { return Ok(Progress::Goes) };
         if let Value::Object(fields) = event {
             for (name, value) in fields {
-                if !value.is_null() && name != "object" {
-                    self.room.set(raw, &name, value)?;
+                match name.as_str() {
+                    "object" => {}
+                    "usage" => {
+                        usage::merge(raw.entry(name).or_insert(Value::Null), value, &mut self.room)?;
+                    }
+                    // A message beside the choices says what the model said of a failure.
+                    _ if value.is_null() => {}
+                    _ => self.room.set(raw, &name, value)?,
                 }
             }
         }
@@ -49,44 +59,60 @@ impl Assembly for Chunks {
         Ok(Progress::Goes)
     }
 
-    fn is_end(&mut self, event: Event<'_>) -> bool {
-        self.done |= event.data.trim_ascii() == b"[DONE]";
-        self.done
-    }
-
     fn raw(&mut self) -> &mut Value {
         &mut self.raw
     }
 
-    /// The marker alone also ends streams that were cut; every recorded complete one has both.
-    fn is_complete(&self) -> bool {
-        self.done && word(&self.raw["choices"][0]["finish_reason"]).is_some()
+    fn is_finished(&self) -> bool {
+        word(&self.raw["choices"][0]["finish_reason"]).is_some()
     }
 }
 
 impl Chunks {
     fn choice(&mut self, choice: Map<String, Value>, hearer: &mut Hearer<'_>) -> Result<(), TooLarge> {
-        let mut delta = Value::Null;
+        let (mut delta, mut whole) = (Value::Null, Value::Null);
         if let Some(kept) = self.raw["choices"][0].as_object_mut() {
             for (name, value) in choice {
                 match name.as_str() {
                     "delta" => delta = value,
+                    // The whole message, which some servers send as their only event, others after all of its pieces.
+                    "message" => whole = value,
+                    // The older API's form.
+                    "text" if value.is_string() => whole = json!({"content": value}),
                     // As large as the text many times over, and nobody asks for them.
-                    // A message only whole answers have.
-                    "logprobs" | "message" => {}
+                    "logprobs" => {}
+                    "usage" => usage::merge(kept.entry(name).or_insert(Value::Null), value, &mut self.room)?,
                     _ if value.is_null() || value == "" => {}
                     _ => self.room.set(kept, &name, value)?,
                 }
             }
         }
-        let Value::Object(delta) = delta else { return Ok(()) };
-        let delta = Value::Object(delta);
+        let is_text = |whole: &Value| whole.as_object().is_some_and(|fields| fields.len() == 1);
+        let delta = match delta {
+            Value::Object(fields) if !fields.is_empty() => Value::Object(fields),
+            _ if hearer.first().is_none() || is_text(&whole) => whole,
+            Value::Object(_)
+            | Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_) => {
+                return Ok(());
+            }
+        };
         hearer.reasoning(&answer::reasoning(&delta));
-        match delta["content"].as_str() {
-            Some(text) => hearer.text(text),
-            None => hearer.text(&answer::text(&delta["content"])),
-        }
-        if !hearer.has_text()
+        let text = match &delta["content"] {
+            Value::String(text) => Cow::Borrowed(text.as_str()),
+            content @ (Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::Array(_)
+            | Value::Object(_)) => Cow::Owned(answer::text(content)),
+        };
+        self.has_content |= !is_blank(&text);
+        hearer.text(&text);
+        // The words of a refusal are what there is to read where there is nothing else.
+        if !self.has_content
             && let Some(refusal) = delta["refusal"].as_str()
         {
             hearer.text(refusal);
@@ -165,7 +191,8 @@ fn tool_call(kept: &mut Value, call: &Value, room: &mut Room) -> Result<(), TooL
         (None, Some(id)) => other["id"] == *id,
         (None, None) => true,
     };
-    let place = calls.iter().rposition(same);
+    // Some servers number all calls 0.
+    let place = calls.iter().rposition(same).filter(|place| !is_another(&calls[*place], call));
     let Some(known) = place.and_then(|place| calls.get_mut(place)) else {
         // With an empty name and arguments, so that both are appended to.
         let mut new = fields.clone();
@@ -180,6 +207,20 @@ fn tool_call(kept: &mut Value, call: &Value, room: &mut Room) -> Result<(), TooL
         room.set(known, "id", id.into())?;
     }
     function(&mut known["function"], &call["function"], room)
+}
+
+/// Whether a piece with the number of a call that is known begins another one: it has another id, or it has a name where the
+/// known one is complete.
+fn is_another(known: &Value, piece: &Value) -> bool {
+    if let (Some(known), Some(id)) = (word(&known["id"]), word(&piece["id"])) {
+        return known != id;
+    }
+    let (known, piece) = (&known["function"], &piece["function"]);
+    let Some((known_name, name)) = word(&known["name"]).zip(word(&piece["name"])) else { return false };
+    let is_complete =
+        || known["arguments"].as_str().is_some_and(|text| serde_json::from_str::<Value>(text).is_ok());
+    let begins = || piece["arguments"].as_str().is_some_and(|text| text.trim_start().starts_with('{'));
+    (known_name != name || begins()) && is_complete()
 }
 
 /// The name comes once, or again and again; the arguments come in pieces.

@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 use throughline_actors::ports::model::{AnswerFormat, ModelRequest};
-use throughline_schemas::event::generation::{Message, Role};
+use throughline_schemas::event::generation::Role;
 
-use crate::llm::providers::request::{JSON_INSTRUCTION, sampling};
+use crate::llm::providers::request::{instructions, instructions_for_json, sampling, turns};
 use crate::llm::providers::{MaxTokensField, ModelOptions};
 
 /// The request's body.
 pub(super) fn body(request: &ModelRequest, options: ModelOptions) -> Value {
-    let mut messages: Vec<Value> = request.messages.iter().map(message).collect();
+    let mut system = instructions(&request.messages);
     let mut body = json!({"model": request.model, "stream": request.stream});
     match options.max_tokens_field {
         MaxTokensField::MaxTokens => body["max_tokens"] = request.max_tokens.into(),
@@ -35,7 +35,7 @@ pub(super) fn body(request: &ModelRequest, options: ModelOptions) -> Value {
             body["response_format"] = json!({"type": "json_object"});
             // The mode is refused where no message mentions JSON.
             if !request.messages.iter().any(|message| message.content.to_ascii_lowercase().contains("json")) {
-                messages.insert(0, json!({"role": "system", "content": JSON_INSTRUCTION}));
+                system = Some(instructions_for_json(&request.messages));
             }
         }
         AnswerFormat::Json(Some(schema)) => {
@@ -43,15 +43,15 @@ pub(super) fn body(request: &ModelRequest, options: ModelOptions) -> Value {
                 json!({"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}});
         }
     }
-    body["messages"] = messages.into();
+    let system = system.map(|system| json!({"role": "system", "content": system}));
+    let turns = turns(&request.messages).into_iter().map(|(role, texts)| {
+        let role = match role {
+            Role::System | Role::User => "user",
+            Role::Assistant => "assistant",
+        };
+        // Parts in one text: templates take nothing else.
+        json!({"role": role, "content": texts.join("\n\n")})
+    });
+    body["messages"] = system.into_iter().chain(turns).collect();
     body
-}
-
-fn message(Message { role, content }: &Message) -> Value {
-    let role = match role {
-        Role::System => "system",
-        Role::User => "user",
-        Role::Assistant => "assistant",
-    };
-    json!({"role": role, "content": content})
 }

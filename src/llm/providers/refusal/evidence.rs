@@ -1,0 +1,433 @@
+//! What an error is, by everything that stands in it: one table for all providers, tried on every status, because gateways
+//! pass the errors of one provider on in the form, and under the status, of another.
+//!
+//! A name (a code, a type, a reason) that says what happened decides first, then words, then names that only say of which
+//! kind it is, then the status. Words are patterns with room for numbers and names in them, not sentences of one vendor.
+
+use std::sync::LazyLock;
+
+use regex::RegexSet;
+
+/// What an error is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    ContextTooLong,
+    Quota,
+    ContentFiltered,
+    UnknownModel,
+    /// Neither the key nor the request is at fault: the place or the account is not served.
+    Forbidden,
+    Credentials,
+    RateLimited,
+    /// It may succeed when it is tried again.
+    Transient,
+    BadRequest,
+}
+
+/// What there is to judge by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Evidence<'a> {
+    /// Codes, types and reasons.
+    pub names: &'a [String],
+    /// All words, on one line.
+    pub words: &'a str,
+    /// The HTTP status, or the one in the body where that says more.
+    pub status: Option<u16>,
+    /// A web page stands where the provider's answer should be.
+    pub is_page: bool,
+    /// It says how long to wait.
+    pub says_wait: bool,
+}
+
+/// One line of the table.
+struct Row {
+    class: Class,
+    /// Parts of names, in small letters and digits only. Of digits alone: the whole name.
+    names: &'static [&'static str],
+    /// Patterns over the words in small letters.
+    words: &'static [&'static str],
+}
+
+/// What says exactly what happened. The first line that fits decides.
+const DECISIVE: [Row; 5] = [
+    Row {
+        class: Class::ContextTooLong,
+        names: &[
+            "contextlength",
+            "contextwindow",
+            "contextsize",
+            "contextlimit",
+            "contextoverflow",
+            "prompttoolong",
+            "inputtoolong",
+            "promptistoolong",
+            "toomanyprompttokens",
+            "maxprompttokens",
+            "stringabovemaxlength",
+            "requesttoolarge",
+            "toomanyinputtokens",
+            "inputtokenlimit",
+        ],
+        words: &[
+            // "context length is only 4096 tokens", "exceeds the context window", "context size has been exceeded"
+            r"context[ -]?(length|size|window|limit).{0,80}(exceed|only|at most|maximum|limit|greater|larger|longer|overflow|too|full|requested|however|reduce|tokens)",
+            r"(exceed|beyond|greater|larger|longer|over|outside|fit|maximum|max\.?|overflow|than).{0,60}context[ -]?(length|size|window|limit)",
+            // "prompt is too long", "the total length of all messages is too long", "too many tokens in the input"
+            r"(prompt|input|messages?|conversation|context|history|request|sequence|query)\b[^.;]{0,60}\b(too|is|are) (long|large|many tokens)\b.{0,80}(token|model|max|limit|\d{3,})",
+            r"\b(prompt|input|messages|conversation|context|history|sequence)\b( \w+){0,4} (is |are )?too long\b",
+            r"too many (input |prompt )?tokens",
+            // "input length (5000 tokens) exceeds the maximum allowed length (4090 tokens)", "inputs tokens + ... must be <= 4097"
+            r"\b(prompt|inputs?|messages?|conversation|request(ed)?|sequence)\b.{0,80}(exceed|cannot exceed|greater than|longer than|larger than|more than|> ?\d|<= ?\d|must be (less|at most|below|under)|over the|surpass|above).{0,80}(length|limit|tokens?|maximum|allowed|\d{3,})",
+            // "token limit: 8192", "maximum prompt length is 131072", "range of input length should be [1, 129024]"
+            r"(maximum|max|allowed|limit|range).{0,30}(prompt|input|model|sequence)( token)? (length|size|limit|tokens).{0,60}\d{3,}",
+            r"model token limit",
+            r"(reduce|shorten|trim|truncate) (the |your )?(length|size|number|amount)?( of )?(the |your )?(messages?|prompt|input|conversation|context|history)",
+            r"request too large for .{0,80}requested \d+",
+        ],
+    },
+    Row {
+        class: Class::Quota,
+        names: &[
+            "insufficientquota",
+            "insufficientuserquota",
+            "insufficientbalance",
+            "insufficientcredit",
+            "insufficientfund",
+            "billing",
+            "creditserror",
+            "credits",
+            "arrearage",
+            "arrears",
+            "exceededcurrentquota",
+            "paymentrequired",
+            "outofcredit",
+            "spendinglimit",
+            "spendlimit",
+            "budgetexceeded",
+            "nocredit",
+            "overdue",
+            "balanceinsufficient",
+            "1113",
+            "1008",
+        ],
+        words: &[
+            r"insufficient[_ ](\w+ ){0,2}(balance|credits?|funds|quota|resources? pack)",
+            r"(balance|credits?|funds|quota)\b( \w+){0,4} (is |are |has been |have been |was )?(insufficient|exhausted|depleted|used up|not enough|too low|negative|zero|empty|run out|expired|below)",
+            r"(not enough|no|out of|ran out of|run out of|used (up )?all( of)?|exhausted|without|lack(s|ing)? of|need more|require(s)? more)( available| your| its| any| remaining| the| prepaid| free){0,3} (credits?|balance|funds)\b",
+            r"(reached|exceeded|hit|over|exceeds|exceeding)( \w+){0,4} (spending|spend|billing|budget|hard|credit|usage)[ -](limit|cap|budget)",
+            r"(spending|spend|billing|budget|hard|credit)[ -](limit|cap)( \w+){0,4} (reached|exceeded|hit)",
+            r"\bbudget\b( \w+){0,4} (reached|exceeded|used up)",
+            r"(recharge|top[ -]?up)\b( your| the| account| balance| and|,|\.|$)",
+            r"(add|purchase|buy)( more| some)? (credits|funds)",
+            r"payment (is )?(required|overdue|failed)|\barrears?\b|in good standing|account (is |has been )?(suspended|overdue|in debt)",
+        ],
+    },
+    Row {
+        class: Class::ContentFiltered,
+        names: &[
+            "contentfilter",
+            "contentpolicy",
+            "responsibleai",
+            "datainspection",
+            "invalidprompt",
+            "moderation",
+            "safetycheck",
+            "safetysystem",
+            "safetyviolation",
+            "promptblocked",
+            "sensitive",
+            "prohibitedcontent",
+            "contentblocked",
+            "policyviolation",
+            "guardrail",
+            "flagged",
+            "1301",
+            "1026",
+            "1027",
+        ],
+        words: &[
+            r"content[ -]?(management|filtering|filter|safety|moderation|usage)?[ -]?(polic|filter|moderation)",
+            r"(violat|against|breach)\w*( \w+){0,5} (polic|guideline|terms|rules|safety)",
+            r"\bflagged\b",
+            r"(inappropriate|harmful|unsafe|sensitive|illegal|prohibited|disallowed|objectionable|risky)( or \w+)? (content|text|words?|information|material|input|output|data)",
+            r"content exists risk|risk control",
+            r"safety (check|system|filter|setting|reason|polic|guideline|concern|violation|classifier)",
+            r"(blocked|rejected|refused|stopped|withheld)( \w+){0,4} (content|safety|moderation|guardrail|responsible)",
+            r"\bguardrails?\b",
+        ],
+    },
+    Row {
+        class: Class::UnknownModel,
+        names: &[
+            "modelnotfound",
+            "invalidmodel",
+            "unknownmodel",
+            "nosuchmodel",
+            "deploymentnotfound",
+            "modeldeprecated",
+            "notfounderror",
+            "modelnotexist",
+            "modeldecommissioned",
+            "modelretired",
+            "modelnotavailable",
+            "modelnotsupported",
+            "modeldoesnotexist",
+            "modelgone",
+        ],
+        words: &[
+            r"(no such|invalid|unknown|unrecogni[sz]ed|nonexistent|non-existent) model\b",
+            r"\bmodels?\b[^.;]{0,100}\b(not found|(does|do|did)(n't| not) exist|not exist|has been (shut down|deprecated|decommissioned|retired|removed|discontinued|sunset)|is (no longer|deprecated|decommissioned|retired|discontinued)|no longer (available|supported|exists)|is not (known|valid|a valid|found)|was not found|(could|can)(not|n't| not) be found|is unknown|is invalid)",
+            r"not a valid model|(does not|doesn't|do not|don't) have access to( \w+){0,3} model\b",
+        ],
+    },
+    Row {
+        class: Class::Forbidden,
+        names: &[
+            "unsupportedcountry",
+            "unsupportedregion",
+            "requestforbidden",
+            "servicedisabled",
+            "regionnotsupported",
+            "geoblock",
+        ],
+        words: &[
+            r"(country|region|territory|location|jurisdiction)[^.]{0,60}(not supported|unsupported|not available|unavailable|not allowed|blocked|restricted|prohibited)",
+            r"(not supported|unsupported|not available|unavailable|not allowed|restricted|blocked)( \w+){0,4} (country|region|territory|location|jurisdiction)",
+            r"has not been used in project|(api|service|feature|product)( \w+){0,4} (is|are|has been) (disabled|not enabled)",
+            r"(your )?(ip|ip address|address)( \w+){0,4} (is |has been )?(blocked|banned|not allowed|denied)",
+        ],
+    },
+];
+
+/// "You exceeded your current quota" is said of an empty account, and of a limit for each minute. It counts where nothing
+/// speaks of the latter.
+const QUOTA_IF_NOT_RATE: Row = Row {
+    class: Class::Quota,
+    names: &["quotaexceeded", "exceededquota", "outofquota", "quotaexhausted", "usagelimit"],
+    words: &[
+        r"(exceed\w*|reached|used up|exhausted|over|hit)( \w+){0,4} quota|quota( \w+){0,5} (exceed\w*|reached|used up|exhausted)",
+        r"(out of|no|not enough) quota|usage limit",
+    ],
+};
+
+/// What speaks of limits for a time.
+const RATE: Row = Row {
+    class: Class::RateLimited,
+    names: &[
+        "ratelimit",
+        "toomanyrequests",
+        "resourceexhausted",
+        "throttl",
+        "concurrencylimit",
+        "requestlimit",
+        "1302",
+        "1303",
+        "1305",
+        "1002",
+    ],
+    words: &[
+        r"rate[ -]?limit|too many (concurrent )?requests|throttl|slow down|too frequent|(requests|tokens|calls|queries) per (second|minute|min|hour|day)|\b[rt]p[msd]\b|concurren\w+ (limit|requests)|(request|concurrency) limit (reached|exceeded)",
+    ],
+};
+
+/// What says no more than of which kind it is; tried after all words of [`DECISIVE`].
+const GENERIC: [Row; 4] = [
+    Row {
+        class: Class::Credentials,
+        names: &[
+            "invalidapikey",
+            "apikeyinvalid",
+            "incorrectapikey",
+            "missingapikey",
+            "authentication",
+            "permissionerror",
+            "permissiondenied",
+            "unauthenticated",
+            "unauthorized",
+            "invalidtoken",
+            "tokenexpired",
+            "invalidcredential",
+            "accesstoken",
+            "doesnothavepermission",
+            "invalidauth",
+            "autherror",
+            "1004",
+        ],
+        words: &[
+            r"(invalid|incorrect|wrong|expired|missing|revoked|malformed|unknown|no|bad|provide (a|your)( valid)?|check your)( \w+){0,2} (api[ _-]?key|x-api-key|access token|bearer token|auth\w* (token|header)|credentials?)",
+            r"(api[ _-]?key|x-api-key|access token|bearer token|auth\w* (token|header)|credentials?)\b[^.;]{0,50}\b(not valid|invalid|incorrect|wrong|expired|missing|revoked|disabled|required|not found|does not|doesn't|cannot|not allowed)",
+            r"authentication (failed|fails|error|is required|required)|not authenticated|unauthenticated|\bunauthorized\b",
+        ],
+    },
+    RATE,
+    Row {
+        class: Class::Transient,
+        names: &[
+            "overloaded",
+            "servererror",
+            "internalerror",
+            "unavailable",
+            "timeout",
+            "cancelled",
+            "canceled",
+            "deadlineexceeded",
+            "serviceunavailable",
+            "badgateway",
+            "upstreamerror",
+            "capacity",
+            "backenderror",
+            "internalserver",
+            "gatewaytimeout",
+            "aborted",
+            "apierror",
+        ],
+        words: &[
+            r"\boverloaded\b|temporarily (unavailable|not available)|try again later|please (try again|retry)|internal (server )?error|service unavailable|bad gateway|timed? ?out\b|at capacity|capacity exceeded|connection (reset|refused|closed)|upstream (error|connect)|operation was cancell?ed",
+        ],
+    },
+    Row {
+        class: Class::BadRequest,
+        names: &[
+            "invalidrequest",
+            "invalidargument",
+            "failedprecondition",
+            "badrequest",
+            "validationerror",
+            "invalidparam",
+            "invalidparameter",
+            "unprocessable",
+        ],
+        words: &[],
+    },
+];
+
+/// The patterns of one line, compiled.
+struct Patterns {
+    rows: Vec<RegexSet>,
+    weak_quota: RegexSet,
+    rate: RegexSet,
+    generic: Vec<RegexSet>,
+    /// What is temporary is no matter of names.
+    temporary: RegexSet,
+    /// Limits on an answer, which are no matter of the prompt.
+    of_answer: RegexSet,
+    /// Words that are of the prompt all the same.
+    of_prompt: RegexSet,
+    /// A request that is larger than what a whole minute allows.
+    never_fits: RegexSet,
+}
+
+static PATTERNS: LazyLock<Patterns> = LazyLock::new(|| {
+    // Each pattern is a constant, which the tests below compile.
+    let set = |patterns: &[&str]| RegexSet::new(patterns).unwrap_or_else(|_| RegexSet::empty());
+    Patterns {
+        rows: DECISIVE.iter().map(|row| set(row.words)).collect(),
+        weak_quota: set(QUOTA_IF_NOT_RATE.words),
+        rate: set(RATE.words),
+        generic: GENERIC.iter().map(|row| set(row.words)).collect(),
+        temporary: set(&[r"temporar|currently|overload|is loading|at capacity|\bbusy\b|try again later"]),
+        of_answer: set(&[
+            r"\bmax_(completion_|output_)?tokens\b.{0,60}(too large|is too|must be|cannot be|at most|greater|exceed)",
+            r"(completion|output) tokens,? (whereas|but)",
+        ]),
+        of_prompt: set(&[r"context (length|limit|window|size)|\b(prompt|inputs?|messages)\b"]),
+        never_fits: set(&[r"request too large for .{0,80}requested \d+"]),
+    }
+});
+
+/// What the error is, as far as there is evidence besides its status.
+pub(super) fn weigh(evidence: Evidence<'_>) -> Option<Class> {
+    let words = evidence.words.to_ascii_lowercase();
+    let plain_names: Vec<String> = evidence.names.iter().map(|name| plain(name)).collect();
+    let is_of = |part: &&str| plain_names.iter().any(|name| is_named(name, part));
+    let named = |row: &Row| row.names.iter().any(&is_of);
+    let is_rate = named(&RATE) || PATTERNS.rate.is_match(&words);
+    let holds = |class: Class| match class {
+        // "Exceeds your rate limit of 30,000 input tokens per minute" is about time, not about length.
+        Class::ContextTooLong => {
+            let is_of_answer = PATTERNS.of_answer.is_match(&words) && !PATTERNS.of_prompt.is_match(&words);
+            !is_of_answer && (!is_rate || PATTERNS.never_fits.is_match(&words))
+        }
+        Class::UnknownModel => !PATTERNS.temporary.is_match(&words),
+        Class::Quota
+        | Class::ContentFiltered
+        | Class::Forbidden
+        | Class::Credentials
+        | Class::RateLimited
+        | Class::Transient
+        | Class::BadRequest => true,
+    };
+    if let Some(row) = DECISIVE.iter().find(|row| named(row)) {
+        return Some(row.class);
+    }
+    let worded =
+        DECISIVE.iter().zip(&PATTERNS.rows).find(|(row, set)| set.is_match(&words) && holds(row.class));
+    if let Some((row, _)) = worded {
+        return Some(row.class);
+    }
+    if evidence.is_page {
+        // Something before the provider answered: a challenge, a firewall, a proxy.
+        return Some(Class::Transient).filter(|_| matches!(evidence.status, Some(403 | 429 | 503)));
+    }
+    let is_quota = named(&QUOTA_IF_NOT_RATE) || PATTERNS.weak_quota.is_match(&words);
+    if is_quota && !is_rate && !evidence.says_wait {
+        return Some(Class::Quota);
+    }
+    let generic = GENERIC.iter().find(|row| named(row));
+    if let Some(row) = generic.filter(|row| fits(row.class, evidence.status)) {
+        return Some(row.class);
+    }
+    let worded = GENERIC
+        .iter()
+        .zip(&PATTERNS.generic)
+        .find(|(row, set)| set.is_match(&words) && fits(row.class, evidence.status));
+    worded.map(|(row, _)| row.class)
+}
+
+/// Whether a kind may be told under a status that says something else.
+fn fits(class: Class, status: Option<u16>) -> bool {
+    match (class, status) {
+        // A status of its own says more than a name for every bad request, or a phrase for every failure.
+        (Class::Transient | Class::BadRequest, Some(status)) => matches!(status, 200..=299 | 400 | 422),
+        (Class::RateLimited, Some(status)) => !matches!(status, 401 | 404 | 410),
+        (Class::Credentials, Some(status)) => !matches!(status, 404 | 410 | 429 | 500..=599),
+        (
+            Class::ContextTooLong
+            | Class::Quota
+            | Class::ContentFiltered
+            | Class::UnknownModel
+            | Class::Forbidden
+            | Class::Credentials
+            | Class::RateLimited
+            | Class::Transient
+            | Class::BadRequest,
+            _,
+        ) => true,
+    }
+}
+
+/// What a status says where nothing else does.
+pub(super) fn by_status(status: u16) -> Class {
+    match status {
+        401 => Class::Credentials,
+        402 => Class::Quota,
+        403 | 451 => Class::Forbidden,
+        404 | 410 => Class::UnknownModel,
+        429 => Class::RateLimited,
+        // 424: what it depends on failed; 498 and 499: cancelled or dropped, and not by us.
+        408 | 409 | 421 | 424 | 425 | 498 | 499 | 500..=599 => Class::Transient,
+        _ => Class::BadRequest,
+    }
+}
+
+fn plain(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+}
+
+fn is_named(name: &str, part: &str) -> bool {
+    if part.bytes().all(|byte| byte.is_ascii_digit()) { name == part } else { name.contains(part) }
+}
+
+#[cfg(test)]
+#[path = "evidence_tests.rs"]
+mod tests;
