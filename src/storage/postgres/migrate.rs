@@ -107,6 +107,7 @@ pub(super) fn migrations() -> Migrator {
         (4, "namespaces", include_str!("../migrations/postgres/0004_namespaces.sql")),
         (5, "identity", include_str!("../migrations/postgres/0005_identity.sql")),
         (6, "copies", include_str!("../migrations/postgres/0006_copies.sql")),
+        (7, "session owner", include_str!("../migrations/postgres/0007_session_owner.sql")),
     ];
     let migration = |(version, description, sql): (i64, &'static str, &'static str)| {
         Migration::new(version, description.into(), MigrationType::Simple, sql.into_sql_str(), false)

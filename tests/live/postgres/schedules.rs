@@ -110,7 +110,7 @@ impl Story {
             match answer.standing {
                 Standing::Running => self.runs(input),
                 Standing::Rejected | Standing::NotOwner | Standing::Merged { .. } => {
-                    self.ended(input, End::Failed)
+                    self.ended(input, End::Failed);
                 }
                 Standing::Waiting | Standing::Ended => {}
                 Standing::Refused | Standing::Repeated { .. } | Standing::Conflict { .. } => {
