@@ -8,7 +8,8 @@ mod settings;
 mod worker;
 
 pub use adapters::{
-    AdapterError, Adapters, connect_bus, database_url, http_sources, open_onlooker, open_store, stream_limits,
+    AdapterError, Adapters, connect_bus, database_url, http_sources, open_onlooker, open_store,
+    open_store_patiently, stream_limits,
 };
 pub use archive::recording_header;
 pub use prompt::{

@@ -8,12 +8,17 @@
 mod bucket;
 mod folder;
 mod part;
+mod rewrite;
+mod rewrite_bucket;
 mod verify;
 
 use throughline_actors::ports::archive::ArchiveError;
 
 pub use bucket::Bucket;
 pub use folder::Folder;
+pub use rewrite::Rewritten;
+pub(crate) use rewrite::{archives, rewrite, theirs};
+pub(crate) use rewrite_bucket::{rewrite_bucket, theirs_in_bucket};
 
 /// Every archive ends like this.
 const EXTENSION: &str = ".jsonl.gz";

@@ -10,6 +10,8 @@ mod doctor;
 mod events;
 mod exit;
 mod explain;
+mod export;
+mod forget;
 mod health;
 mod lines;
 mod list;
@@ -28,6 +30,7 @@ mod signal;
 pub(crate) mod since;
 mod standing;
 pub mod timeline;
+mod together;
 mod worker;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -92,6 +95,10 @@ enum Command {
     Database(database::DatabaseCommand),
     /// List, show, retry and drop messages that no stage could handle
     Dead(dead::DeadArgs),
+    /// Write everything that is kept about a user or a session to a file
+    Export(export::ExportArgs),
+    /// Erase everything that is kept about a user or a session, wherever it is
+    Forget(forget::ForgetArgs),
     /// Check everything that a worker needs, and say what to change
     Doctor(DoctorArgs),
     /// Ask the worker at `http.listen` whether it is ready (for containers; exit 0, 1 or 69)

@@ -21,6 +21,7 @@ mod leash;
 pub mod llm;
 pub mod machine;
 pub mod nats_server;
+pub mod personal;
 pub mod prices;
 pub mod replay;
 pub mod sandbox;

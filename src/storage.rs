@@ -4,6 +4,7 @@
 mod answers;
 pub mod copy;
 mod database;
+mod erase;
 mod error;
 mod kept;
 mod known;
@@ -17,6 +18,7 @@ pub mod sqlite;
 mod text;
 
 pub use database::{Database, DatabaseError};
+pub use erase::{After, Erased, JsonRow, TheirRow};
 pub use look::{Looked, Tables, look};
 pub use namespaces::{Beat, CopiedTo, Identity, Peeked, Stranger, peek, peek_end};
 pub use onlooker::{Onlooker, OnlookerError, QUESTION_TIMEOUT};

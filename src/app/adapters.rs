@@ -192,6 +192,14 @@ pub async fn open_store(config: &Config, env: &Env) -> Result<Database, AdapterE
         .map_err(|source| AdapterError::Store { url: config.database.url.to_string(), source })
 }
 
+/// As [`open_store`], for statements that go through many rows and may take minutes.
+pub async fn open_store_patiently(config: &Config, env: &Env) -> Result<Database, AdapterError> {
+    let url = database_url(config, env)?;
+    Database::open_patiently(url.expose(), &config.nats.namespace)
+        .await
+        .map_err(|source| AdapterError::Store { url: config.database.url.to_string(), source })
+}
+
 /// Opens the database for looking at turns, which changes nothing in it and makes none.
 pub async fn open_onlooker(config: &Config, env: &Env) -> Result<Onlooker, AdapterError> {
     let url = database_url(config, env)?;

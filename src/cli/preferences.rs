@@ -5,16 +5,14 @@ use serde_json::{Map, Value};
 use throughline_actors::ports::store::{Store, StoreError};
 use throughline_schemas::{SessionId, UserId};
 
-use super::{Exit, Failure, bus_error, output};
-use crate::{
-    app::{connect_bus, database_url, open_store},
-    config::{Config, Env},
-    identity::{Verdict, decide, place},
-    storage::{Database, Peeked, peek},
+use super::{
+    Failure, output,
+    together::{Statements, Together},
 };
-
-/// How long closing the connection may take.
-const CLOSE_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
+use crate::{
+    config::{Config, Env},
+    storage::Database,
+};
 
 const EXAMPLES: &str = "\
 A value is JSON if it reads as JSON, else text: tone=brief, limit=3, languages='[\"nb\",\"en\"]', zip='\"0150\"'.
@@ -84,9 +82,9 @@ pub(super) async fn run(args: &PreferencesArgs, config: &Config, env: &Env) -> R
     | PreferencesCommand::Set { user, .. }
     | PreferencesCommand::Delete { user, .. }) = &args.command;
     let user = UserId::new(user).map_err(|error| Failure::usage(format!("USER {error}")))?;
-    let store = open(config, env).await?;
-    let done = perform(&args.command, &user, &store).await;
-    store.close().await;
+    let together = Together::open(config, env, "preferences", Statements::Short).await?;
+    let done = perform(&args.command, &user, &together.store).await;
+    together.close().await;
     done
 }
 
@@ -121,34 +119,6 @@ async fn perform(command: &PreferencesCommand, user: &UserId, store: &Database) 
 
 fn count(preferences: usize) -> String {
     if preferences == 1 { "1 preference".to_owned() } else { format!("{preferences} preferences") }
-}
-
-/// Opens the namespace's database and no other: what is written elsewhere no worker reads.
-async fn open(config: &Config, env: &Env) -> Result<Database, Failure> {
-    let url = database_url(config, env)?;
-    let bus = connect_bus(config, env, "preferences").await?;
-    let namespace = bus.namespace().as_str().to_owned();
-    let entry = bus.deployment().await;
-    bus.close(CLOSE_LIMIT).await;
-    let entry = entry.map_err(|error| bus_error::failure(&error))?;
-    let identity = match peek(url.expose(), &namespace).await {
-        Ok(Peeked::Identity(identity)) => Some(identity),
-        Ok(Peeked::Nothing) => None,
-        Ok(Peeked::Missing) => {
-            return Err(Failure::failed(format!(
-                "there is no database at {} yet; the first worker makes it",
-                config.database.url
-            )));
-        }
-        Err(error) => return Err(Failure::unavailable(&error)),
-    };
-    let here = place(config.database.url.expose());
-    if let Verdict::Refuse(refusal) =
-        decide(&namespace, entry.as_ref().map(|(entry, _)| entry), identity.as_ref(), &here)
-    {
-        return Err(Failure { exit: Exit::BadConfiguration, message: refusal.to_string() });
-    }
-    Ok(open_store(config, env).await?)
 }
 
 #[cfg(test)]

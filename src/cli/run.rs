@@ -4,8 +4,8 @@ use std::{process::ExitCode, time::Duration};
 
 use super::{
     Cli, Command, Exit, Failure, Global, SchemaCommand, bench, config_command, database, dead, dev, doctor,
-    events, exit::with_causes, explain, health, list, llm, output, preferences, publish, record, replay,
-    sandbox, schema, setup, worker,
+    events, exit::with_causes, explain, export, forget, health, list, llm, output, preferences, publish,
+    record, replay, sandbox, schema, setup, worker,
 };
 use crate::{
     app::{AdapterError, WorkerError},
@@ -83,6 +83,8 @@ impl Cli {
             Command::Explain(args) => Box::pin(explain::run(args, &config, env)).await,
             Command::Preferences(args) => Box::pin(preferences::run(args, &config, env)).await,
             Command::Database(command) => Box::pin(database::run(command, &config, env)).await,
+            Command::Export(args) => Box::pin(export::run(args, &config, env)).await,
+            Command::Forget(args) => Box::pin(forget::run(args, &config, env)).await,
             Command::Health(_) => health::run(&config).await,
             Command::Dead(args) => dead::run(args, &config, env).await,
             Command::Doctor(args) => doctor::run(args, &config, env).await,
@@ -122,6 +124,8 @@ impl Command {
             | Self::Explain(_)
             | Self::Preferences(_)
             | Self::Database(_)
+            | Self::Export(_)
+            | Self::Forget(_)
             | Self::Dead(_)
             | Self::Doctor(_)
             | Self::Llm(_)

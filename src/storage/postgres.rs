@@ -9,6 +9,7 @@ mod code;
 mod connection;
 mod context;
 mod copy;
+mod erase;
 mod look;
 mod migrate;
 mod namespaces;

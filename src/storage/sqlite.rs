@@ -7,6 +7,7 @@ mod answers;
 mod batch;
 mod code;
 mod copy;
+mod erase;
 mod file;
 mod look;
 mod mend;

@@ -15,6 +15,7 @@ mod explain;
 mod explain_measure;
 mod faults;
 mod first_steps;
+mod forget;
 mod harness;
 mod hostile_corpora;
 mod identity;

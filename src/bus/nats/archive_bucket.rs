@@ -11,7 +11,7 @@ use throughline_schemas::Timestamp;
 use tokio::{fs::File, io::BufReader};
 
 use super::{
-    NatsBus, claim_check,
+    NatsBus, claim_check, erase,
     error::unavailable_because,
     objects::{Object, Objects, stream_of},
     requests,
@@ -138,6 +138,11 @@ impl ArchiveBucket {
             }
         }
         Ok(removed)
+    }
+
+    /// Erases an archive: the server overwrites its pieces. Whether there was one.
+    pub async fn erase(&self, name: &str) -> Result<bool, BusError> {
+        erase::erase_object(&self.bus.core, &self.name, name).await
     }
 
     async fn objects(&self) -> Result<Vec<Object>, BusError> {

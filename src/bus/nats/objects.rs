@@ -77,7 +77,7 @@ impl<'a> Objects<'a> {
 }
 
 /// A name as it stands in a subject: URL-safe base64 with padding (ADR-20).
-fn encoded(name: &str) -> String {
+pub(super) fn encoded(name: &str) -> String {
     use base64::{Engine, engine::general_purpose::URL_SAFE};
     URL_SAFE.encode(name)
 }

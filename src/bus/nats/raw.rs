@@ -13,6 +13,9 @@ use super::{
     requests::{self, ApiError, NoAnswer},
 };
 
+/// What is being done, in the words of an error.
+const ASKING: &str = "asking the server's API";
+
 /// The first message of these subjects from a sequence on, as the leader of the stream has it.
 pub(super) async fn message_from(
     core: &Core,
@@ -67,23 +70,32 @@ pub(super) async fn ask<T: for<'a> Deserialize<'a>>(
     subject: String,
     body: Bytes,
 ) -> Result<T, BusError> {
+    let asked = answer(core, subject, body).await?;
+    asked.map_err(|refusal| unavailable_because(ASKING, refusal))
+}
+
+/// Asks the API; what it refuses is told apart from what went wrong on the way.
+pub(super) async fn answer<T: for<'a> Deserialize<'a>>(
+    core: &Core,
+    subject: String,
+    body: Bytes,
+) -> Result<Result<T, ApiError>, BusError> {
     #[derive(Deserialize)]
     struct Refusal {
         error: ApiError,
     }
-    let what = "asking the server's API";
     let answer = requests::request(core, subject.into(), None, body, core.settings.request_timeout).await;
     let answer = answer.map_err(|no_answer| match no_answer {
         NoAnswer::Forbidden(words) => BusError::Forbidden(words),
-        NoAnswer::Client(source) => unavailable_because(what, source),
+        NoAnswer::Client(source) => unavailable_because(ASKING, source),
         NoAnswer::TimedOut | NoAnswer::Reconnected | NoAnswer::NoResponders | NoAnswer::TooLarge => {
-            unavailable(what)
+            unavailable(ASKING)
         }
     })?;
     if let Ok(Refusal { error }) = serde_json::from_slice(&answer.payload) {
-        return Err(unavailable_because(what, error));
+        return Ok(Err(error));
     }
-    serde_json::from_slice(&answer.payload).map_err(|error| unavailable_because(what, error))
+    serde_json::from_slice(&answer.payload).map(Ok).map_err(|error| unavailable_because(ASKING, error))
 }
 
 /// Where a stage's consumer stands.

@@ -141,7 +141,7 @@ async fn named_by_dead_letters(core: &Core) -> Result<HashSet<String>, BusError>
     Ok(named)
 }
 
-fn names_of(letter: &StoredEvent) -> impl Iterator<Item = String> + '_ {
+pub(super) fn names_of(letter: &StoredEvent) -> impl Iterator<Item = String> + '_ {
     let kept = headers::kept_name(headers::BODY);
     let is_name =
         move |name: &str| name.eq_ignore_ascii_case(headers::BODY) || name.eq_ignore_ascii_case(&kept);

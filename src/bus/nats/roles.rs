@@ -15,7 +15,7 @@ pub enum Role {
     Publisher,
     /// Reads events and dead letters.
     Reader,
-    /// Creates streams and consumers, and sends dead letters again.
+    /// Creates streams and consumers, sends dead letters again, hands out and erases what is kept about somebody.
     Admin,
 }
 
@@ -153,7 +153,17 @@ fn admin(ns: &Namespace, names: &Names) -> Vec<String> {
     publish.extend(read(dead));
     publish.push(format!("$KV.{}.x", names.meta()));
     publish.push(format!("$JS.API.DIRECT.GET.{}.x", names.meta_stream()));
-    publish.push(format!("$JS.API.STREAM.MSG.DELETE.{dead}"));
+    // `throughline forget` and `export`: everything of one user or session, found and erased.
+    for stream in [events, dead, &bodies, &claims] {
+        publish.push(format!("$JS.API.DIRECT.GET.{stream}"));
+        publish.push(format!("$JS.API.STREAM.MSG.GET.{stream}"));
+        publish.push(format!("$JS.API.STREAM.MSG.DELETE.{stream}"));
+    }
+    publish.extend(fetch(names));
+    publish.push(format!("$JS.API.STREAM.MSG.GET.{}", names.advisories()));
+    publish.extend(
+        StageName::ALL.map(|stage| format!("$JS.API.CONSUMER.INFO.{events}.{}", Names::consumer(stage))),
+    );
     publish
 }
 
