@@ -43,7 +43,7 @@ const VENDORS: [Vendor; 3] = [
     },
     Vendor {
         kind: ProviderKind::Gemini,
-        base_url_variable: None,
+        base_url_variable: Some("GOOGLE_GEMINI_BASE_URL"),
         api_key_variables: &["GOOGLE_API_KEY", "GEMINI_API_KEY"],
         bearer_variable: None,
         others: &[],

@@ -7,7 +7,7 @@ use throughline_schemas::{
     Usage, Usd, WorkflowFailed,
     event::{
         external::{FailedCall, SourceResult},
-        generation::{Attempt, ErrorClass, Purpose},
+        generation::{Attempt, CostUnknown, ErrorClass, Purpose},
     },
 };
 
@@ -107,6 +107,9 @@ pub(in crate::cli) fn attempt_line(attempt: &Attempt) -> String {
         if let Some(priced) = attempt.priced_cost_usd.filter(|priced| differs(known, *priced)) {
             let _ = write!(line, " by its provider ({} by our prices)", cost(priced, false));
         }
+    }
+    if attempt.cost_unknown == Some(CostUnknown::NothingCounted) {
+        line.push_str(", its provider counted no token, which cannot be");
     }
     // What was counted was billed.
     if attempt.may_have_been_billed && attempt.usage.is_none() {

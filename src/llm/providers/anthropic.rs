@@ -77,7 +77,7 @@ impl Dialect for Anthropic {
         Box::new(events::Events::new(max_bytes))
     }
 
-    fn is_piece(&self, document: &Value) -> bool {
+    fn is_piece(&self, document: &Value, _: bool) -> bool {
         document["type"].as_str().is_some_and(|kind| kind != "message")
     }
 }

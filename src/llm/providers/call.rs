@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::dialect::Dialect;
 use super::document::{self, Documents};
-use super::draft::{Draft, is_blank};
+use super::draft::{Draft, Unusable, is_blank};
 use super::hearer::Hearer;
 use super::incoming::{Form, Incoming, Limits};
 use super::keys::{KeyRing, Picked, Rest};
@@ -236,7 +236,8 @@ impl Provider {
         let Arriving { request, picked, content_type, .. } = arriving;
         let body = incoming.document().await?;
         let received = format!("{content_type}, {} bytes", body.len());
-        let read = document::read(&body, &picked.redactor, |value| self.dialect.is_piece(value));
+        let read =
+            document::read(&body, &picked.redactor, |value| self.dialect.is_piece(value, request.stream));
         let raw = match read.map_err(|unusable| unusable.error(&received))? {
             Documents::Answer(raw) => raw,
             Documents::Pieces { pieces, has_halves } => {
@@ -252,7 +253,15 @@ impl Provider {
             }
         };
         self.count(&raw, known);
-        let draft = self.dialect.read(&raw).and_then(|draft| draft.without_thinking().check(request));
+        let draft = match self.dialect.read(&raw) {
+            // Nothing of an answer, but words: what it says of itself.
+            Err(unusable @ Unusable::Broken(_)) => {
+                let refusal = Refusal::of(&raw, &picked.redactor);
+                Err(if refusal.has_words() { Unusable::Said(refusal) } else { unusable })
+            }
+            read => read,
+        };
+        let draft = draft.and_then(|draft| draft.without_thinking().check(request));
         let draft = draft.map_err(|unusable| unusable.error(&received))?;
         self.check_count(&draft, known);
         if request.stream {

@@ -40,8 +40,8 @@ pub(super) trait Dialect: Send + Sync {
     /// What puts a stream together, of which at most `max_bytes` are kept.
     fn assembly(&self, max_bytes: usize) -> Box<dyn Assembly>;
 
-    /// Whether a document is an event of a stream, not a whole answer.
-    fn is_piece(&self, document: &Value) -> bool;
+    /// Whether a document is an event of a stream, not a whole answer; `asked`: whether a stream was asked for.
+    fn is_piece(&self, document: &Value, asked: bool) -> bool;
 }
 
 /// Puts the events of one stream together in the form that the provider gives a whole answer, so that both are read by

@@ -106,6 +106,7 @@ impl Draft {
                 let words = self.finish_message.take();
                 Err(Unusable::Withheld(words.unwrap_or_else(|| "it left nothing of the answer".to_owned())))
             }
+            FinishReason::Length if request.takes_tool_calls && !self.tool_calls.is_empty() => Ok(()),
             FinishReason::Length => Err(Unusable::LimitUsedUp(nothing)),
             FinishReason::Stop | FinishReason::ToolCalls | FinishReason::Other
                 if self.tool_calls.is_empty() =>

@@ -71,12 +71,28 @@ fn allowances(headers: &HeaderMap, now: Timestamp) -> Option<Box<Allowances>> {
             .find_map(|prefix| read(&|part| format!("{prefix}-{part}")))
     };
     let allowances = Allowances {
-        requests: of("requests").or_else(of_all).unwrap_or_default(),
+        requests: of("requests").or_else(of_all).or_else(|| in_one(headers, now)).unwrap_or_default(),
         tokens: of("tokens").unwrap_or_default(),
         input_tokens: of("input-tokens").unwrap_or_default(),
         output_tokens: of("output-tokens").unwrap_or_default(),
     };
     (allowances != Allowances::default()).then(|| Box::new(allowances))
+}
+
+/// The drafts of the IETF: `RateLimit: limit=100, remaining=0, reset=3`, and `RateLimit: "default";r=0;t=3`.
+fn in_one(headers: &HeaderMap, now: Timestamp) -> Option<Allowance> {
+    let said = header(headers, "ratelimit")?;
+    let value = |names: [&str; 2]| {
+        let mut pairs = said.split([',', ';']).filter_map(|pair| pair.trim().split_once('='));
+        pairs.find(|(name, _)| names.contains(name)).map(|(_, value)| value.trim())
+    };
+    let number = |names| value(names).and_then(|number| number.parse::<u64>().ok());
+    let allowance = Allowance {
+        limit: number(["limit", "q"]),
+        remaining: number(["remaining", "r"]),
+        resets_in: value(["reset", "t"]).and_then(|reset| resets_in(reset, None, now)),
+    };
+    (allowance != Allowance::default()).then_some(allowance)
 }
 
 /// One limit's headers.
@@ -193,6 +209,15 @@ mod tests {
         ] {
             assert_eq!(reset(never, None), None, "{never}");
         }
+    }
+
+    #[test]
+    fn the_drafts_of_one_header_are_read() {
+        for header in ["limit=20, remaining=0, reset=7", "\"default\";q=20;r=0;t=7"] {
+            let told = read(&[("ratelimit", header)]).unwrap();
+            assert_eq!(told.requests, allowance(Some(20), Some(0), Some(7.0)), "{header}");
+        }
+        assert_eq!(read(&[("ratelimit", "soon")]), None);
     }
 
     #[test]

@@ -174,7 +174,7 @@ fn arbitrary_documents_are_read_as_answers_events_and_errors() {
             write!(stream, "data: {value}\n\n").unwrap();
             for kind in KINDS {
                 let dialect = dialect(kind, Url::parse("http://h").unwrap()).unwrap();
-                let _any = (dialect.usage(value), usage::stated_cost(value), dialect.is_piece(value));
+                let _any = (dialect.usage(value), usage::stated_cost(value), dialect.is_piece(value, true));
                 let _any = dialect.read(value).map(super::draft::Draft::without_thinking);
             }
         }

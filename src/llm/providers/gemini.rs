@@ -80,8 +80,10 @@ impl Dialect for Gemini {
     }
 
     /// Each event has the form of a whole answer: only the last one says why the answer ends.
-    fn is_piece(&self, document: &Value) -> bool {
-        document["candidates"][0].is_object() && !document["candidates"][0]["finishReason"].is_string()
+    fn is_piece(&self, document: &Value, asked: bool) -> bool {
+        asked
+            && document["candidates"][0].is_object()
+            && !document["candidates"][0]["finishReason"].is_string()
     }
 }
 

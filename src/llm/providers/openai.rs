@@ -70,7 +70,7 @@ impl Dialect for OpenAi {
         Box::new(chunks::Chunks::new(max_bytes))
     }
 
-    fn is_piece(&self, document: &Value) -> bool {
+    fn is_piece(&self, document: &Value, _: bool) -> bool {
         document["object"] == "chat.completion.chunk" || document["choices"][0]["delta"].is_object()
     }
 }

@@ -12,7 +12,7 @@ use throughline_actors::ports::model::ModelError;
 
 use self::evidence::{Class, Evidence};
 use self::places::{MAX_MESSAGE_CHARS, Parts};
-use super::json;
+use super::{halves, json};
 use crate::http_client::credential::Redactor;
 use crate::http_client::{retry_after, text, without_bom};
 
@@ -29,7 +29,10 @@ impl Refusal {
     /// Makes the best of any body.
     pub(super) fn read(body: &[u8], redactor: &Redactor) -> Self {
         let body = without_bom(body).trim_ascii();
-        if let Ok(read) = json::read(body) {
+        if let Ok(mut read) = json::read(body) {
+            if read.has_halves {
+                halves::join_all(&mut read.value);
+            }
             return Self::of(&read.value, redactor);
         }
         if let Some(refusal) =
@@ -100,6 +103,11 @@ impl Refusal {
     /// The same where the answer's status was a success, and its body says otherwise.
     pub(super) fn classify_success(&self) -> ModelError {
         self.error(self.parts.statuses.first().copied(), self.text())
+    }
+
+    /// Whether it says anything in words.
+    pub(super) fn has_words(&self) -> bool {
+        self.message.is_some()
     }
 
     /// Whether its words and names say what it is.

@@ -176,7 +176,7 @@ impl State<'_> {
             Ok(read) => read,
             Err(_) if is_error => return Err(Fault::Said(Refusal::read(data, self.redactor))),
             // A sign of life, whatever its name. Only what begins like JSON or like a page is something broken.
-            Err(_) if !data.starts_with(b"{") && !data.starts_with(b"[") && !data.starts_with(b"<") => {
+            Err(_) if !begins_broken(data) => {
                 self.remember(&String::from_utf8_lossy(data));
                 return Ok(());
             }
@@ -222,6 +222,15 @@ impl State<'_> {
         let mut words = words.to_owned();
         self.redactor.text(&mut words);
         self.aside = Some(text::one_line(&words, MAX_ASIDE_CHARS)).filter(|words| !words.is_empty());
+    }
+}
+
+/// Whether data that is not JSON begins like JSON or like a page. `[PING]` does not.
+fn begins_broken(data: &[u8]) -> bool {
+    match data {
+        [b'{' | b'<', ..] => true,
+        [b'[', second, ..] => !second.is_ascii_alphabetic(),
+        _ => data == b"[",
     }
 }
 

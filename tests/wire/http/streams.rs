@@ -136,7 +136,7 @@ async fn a_stream_that_lacks_its_reason_to_stop_is_no_answer() {
 
 #[tokio::test]
 async fn signs_of_life_between_good_events_are_none_of_the_answer_s() {
-    let signs: [&[u8]; 12] = [
+    let signs: [&[u8]; 13] = [
         b": ping\n\n",
         b"data:\n\n",
         b"data: {}\n\n",
@@ -145,6 +145,7 @@ async fn signs_of_life_between_good_events_are_none_of_the_answer_s() {
         b"data: true\n\n",
         b"data: \"ping\"\n\n",
         b"data: keep-alive\n\n",
+        b"data: [PING]\n\n",
         b"event: heartbeat\ndata: 1700000000\n\n",
         b"event: ping\ndata: {\"type\": \"ping\"}\n\n",
         b"data: {\"a\":\"\xff\"}\n\n",

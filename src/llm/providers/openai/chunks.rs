@@ -35,7 +35,7 @@ impl Assembly for Chunks {
             for (name, value) in fields {
                 match name.as_str() {
                     "object" => {}
-                    "usage" => {
+                    "usage" if value.is_object() => {
                         usage::merge(raw.entry(name).or_insert(Value::Null), value, &mut self.room)?;
                     }
                     // A message beside the choices says what the model said of a failure.
@@ -81,7 +81,9 @@ impl Chunks {
                     "text" if value.is_string() => whole = json!({"content": value}),
                     // As large as the text many times over, and nobody asks for them.
                     "logprobs" => {}
-                    "usage" => usage::merge(kept.entry(name).or_insert(Value::Null), value, &mut self.room)?,
+                    "usage" if value.is_object() => {
+                        usage::merge(kept.entry(name).or_insert(Value::Null), value, &mut self.room)?
+                    }
                     _ if value.is_null() || value == "" => {}
                     _ => self.room.set(kept, &name, value)?,
                 }

@@ -81,6 +81,10 @@ const DECISIVE: [Row; 5] = [
             // "token limit: 8192", "maximum prompt length is 131072", "range of input length should be [1, 129024]"
             r"(maximum|max|allowed|limit|range).{0,30}(prompt|input|model|sequence)( token)? (length|size|limit|tokens).{0,60}\d{3,}",
             r"model token limit",
+            // "total number of tokens exceeds the limit of 4096", "must have less than 1024 tokens"
+            r"\btokens?\b.{0,40}exceed.{0,60}(maximum|limit|allowed|supported|window)",
+            r"must have (less|fewer|at most).{0,20}\d{3,} tokens",
+            r"上下文.{0,20}(超|长)|超(过|出).{0,20}(上下文|最大长度|长度限制)|输入.{0,10}过长",
             r"(reduce|shorten|trim|truncate) (the |your )?(length|size|number|amount)?( of )?(the |your )?(messages?|prompt|input|conversation|context|history)",
             r"request too large for .{0,80}requested \d+",
         ],
@@ -112,14 +116,16 @@ const DECISIVE: [Row; 5] = [
         ],
         words: &[
             r"insufficient[_ ](\w+ ){0,2}(balance|credits?|funds|quota|resources? pack)",
-            r"(balance|credits?|funds|quota)\b( \w+){0,4} (is |are |has been |have been |was )?(insufficient|exhausted|depleted|used up|not enough|too low|negative|zero|empty|run out|expired|below)",
+            r"(balance|credits?|funds|free (tier|trial))\b( \w+){0,6} (is |are |has been |have been |was )?(insufficient|exhausted|depleted|used up|not enough|too low|negative|zero|empty|run out|expired|below)",
             r"(not enough|no|out of|ran out of|run out of|used (up )?all( of)?|exhausted|without|lack(s|ing)? of|need more|require(s)? more)( available| your| its| any| remaining| the| prepaid| free){0,3} (credits?|balance|funds)\b",
             r"(reached|exceeded|hit|over|exceeds|exceeding)( \w+){0,4} (spending|spend|billing|budget|hard|credit|usage)[ -](limit|cap|budget)",
             r"(spending|spend|billing|budget|hard|credit)[ -](limit|cap)( \w+){0,4} (reached|exceeded|hit)",
             r"\bbudget\b( \w+){0,4} (reached|exceeded|used up)",
             r"(recharge|top[ -]?up)\b( your| the| account| balance| and|,|\.|$)",
             r"(add|purchase|buy)( more| some)? (credits|funds)",
-            r"payment (is )?(required|overdue|failed)|\barrears?\b|in good standing|account (is |has been )?(suspended|overdue|in debt)",
+            r"payment (is )?(required|overdue|failed)|\barrears?\b|in good standing|account (is |has been )?(suspended|overdue|in debt|not active)",
+            r"(subscription|plan|trial)( has| is)? (expired|inactive|ended|been cancelled)",
+            r"余额不足|余额.{0,6}不足|欠费|额度.{0,6}(不足|用尽|已用完)",
         ],
     },
     Row {
@@ -154,6 +160,7 @@ const DECISIVE: [Row; 5] = [
             r"safety (check|system|filter|setting|reason|polic|guideline|concern|violation|classifier)",
             r"(blocked|rejected|refused|stopped|withheld)( \w+){0,4} (content|safety|moderation|guardrail|responsible)",
             r"\bguardrails?\b",
+            r"敏感(词|内容|信息)|违规|不安全.{0,4}内容",
         ],
     },
     Row {
@@ -177,6 +184,7 @@ const DECISIVE: [Row; 5] = [
         words: &[
             r"(no such|invalid|unknown|unrecogni[sz]ed|nonexistent|non-existent) model\b",
             r"\bmodels?\b[^.;]{0,100}\b(not found|(does|do|did)(n't| not) exist|not exist|has been (shut down|deprecated|decommissioned|retired|removed|discontinued|sunset)|is (no longer|deprecated|decommissioned|retired|discontinued)|no longer (available|supported|exists)|is not (known|valid|a valid|found)|was not found|(could|can)(not|n't| not) be found|is unknown|is invalid)",
+            r"模型.{0,20}(不存在|未找到|已下线)",
             r"not a valid model|(does not|doesn't|do not|don't) have access to( \w+){0,3} model\b",
         ],
     },
@@ -203,9 +211,9 @@ const DECISIVE: [Row; 5] = [
 /// speaks of the latter.
 const QUOTA_IF_NOT_RATE: Row = Row {
     class: Class::Quota,
-    names: &["quotaexceeded", "exceededquota", "outofquota", "quotaexhausted", "usagelimit"],
+    names: &["quotaexceeded", "exceededquota", "outofquota", "quotaexhausted", "usagelimit", "freetieronly"],
     words: &[
-        r"(exceed\w*|reached|used up|exhausted|over|hit)( \w+){0,4} quota|quota( \w+){0,5} (exceed\w*|reached|used up|exhausted)",
+        r"(exceed\w*|reached|used up|exhausted|over|hit)( \w+){0,4} quota|quota( \w+){0,5} (exceed\w*|reached|used up|exhausted|not enough|insufficient|depleted)",
         r"(out of|no|not enough) quota|usage limit",
     ],
 };
@@ -226,7 +234,7 @@ const RATE: Row = Row {
         "1002",
     ],
     words: &[
-        r"rate[ -]?limit|too many (concurrent )?requests|throttl|slow down|too frequent|(requests|tokens|calls|queries) per (second|minute|min|hour|day)|\b[rt]p[msd]\b|concurren\w+ (limit|requests)|(request|concurrency) limit (reached|exceeded)",
+        r"rate[ -]?limit|too many (concurrent )?requests|throttl|slow down|too frequent|(requests|tokens|calls|queries) per (second|minute|min|hour|day)|\b[rt]p[msd]\b|请求.{0,6}频繁|限流|速率限制|concurren\w+ (limit|requests)|(request|concurrency) limit (reached|exceeded)",
     ],
 };
 
@@ -282,7 +290,7 @@ const GENERIC: [Row; 4] = [
             "apierror",
         ],
         words: &[
-            r"\boverloaded\b|temporarily (unavailable|not available)|try again later|please (try again|retry)|internal (server )?error|service unavailable|bad gateway|timed? ?out\b|at capacity|capacity exceeded|connection (reset|refused|closed)|upstream (error|connect)|operation was cancell?ed",
+            r"\boverloaded\b|(is|being|currently) load(ing|ed)\b|warming up|cold start|服务繁忙|temporarily (unavailable|not available)|try again later|internal (server )?error|service unavailable|bad gateway|timed? ?out\b|at capacity|capacity exceeded|connection (reset|refused|closed)|upstream (error|connect)|operation was cancell?ed",
         ],
     },
     Row {

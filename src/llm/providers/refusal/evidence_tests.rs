@@ -45,6 +45,15 @@ fn a_prompt_that_is_too_long_is_recognised_in_any_words_and_under_any_status() {
         "Request too large for model `m` on tokens per minute (TPM): Limit 6000, Requested 9000",
         "Your messages contain 70000 tokens, which is above the limit of 65536",
         "the query is too long for this model (limit 2048)",
+        "Prompt exceeds max length",
+        "`inputs` must have less than 1024 tokens. Given: 2000",
+        "Requested tokens (5000) exceed context window of 2048",
+        "Token indices sequence length is longer than the specified maximum sequence length (5000 > 4096)",
+        "The engine prompt length 40000 exceeds the max_model_len 32768. Please reduce prompt.",
+        "Prompt contains 40000 tokens and 0 draft tokens, too large for model with 32768 maximum context length",
+        "Input tokens exceed the configured limit of 272000 tokens.",
+        "total number of tokens (8000) exceeds the maximum of 4096",
+        "上下文长度超过限制",
     ] {
         for status in [400, 413, 422, 500] {
             assert_eq!(
@@ -79,6 +88,9 @@ fn limits_for_a_time_and_limits_on_answers_are_no_matter_of_length() {
     }
     for words in [
         "max_tokens is too large: 100000. This model supports at most 16384 completion tokens, whereas you provided 100000.",
+        "max_tokens: 128000 > 8192, which is the maximum allowed number of output tokens for this model",
+        "`max_tokens` must be less than or equal to `8192`, the maximum value for `max_tokens` is less than the `context_window` for this model",
+        "Invalid JSON in the request, please try again",
         "Unsupported value: 'temperature' does not support 0.7 with this model.",
         "Unsupported model x",
         "Could not route to model x",
@@ -109,6 +121,10 @@ fn an_empty_account_is_recognised_under_any_status() {
         "You exceeded your current quota, please check your plan and billing details.",
         "Payment required",
         "Not enough credits",
+        "The free tier of the model has been exhausted.",
+        "Your account is not active, please check your billing details on our website.",
+        "Your subscription has expired",
+        "余额不足",
     ] {
         for status in [400, 401, 403, 429, 500] {
             assert_eq!(class(status, &[], words), Class::Quota, "{status} {words}");

@@ -60,6 +60,8 @@ const HOLDERS: [&str; 17] = [
     "data",
     "result",
 ];
+/// Which of these may be no more than what is wrong with each field of the request.
+const OF_FIELDS: [&str; 3] = ["error", "errors", "detail"];
 /// How long to wait, in seconds; and in milliseconds.
 const WAITS: [&str; 5] = ["retry_after", "retryAfter", "retry_after_seconds", "retry-after", "reset_after"];
 const WAITS_MS: [&str; 3] = ["retry_after_ms", "retryAfterMs", "retry-after-ms"];
@@ -140,7 +142,15 @@ impl Gathering<'_> {
             match fields.get(name) {
                 // Texts of these were words above.
                 Some(Value::String(_)) if WORDS.contains(&name) => {}
-                Some(value) => self.value(value, depth + 1),
+                Some(value) => {
+                    let before = (self.parts.messages.len(), self.parts.names.len());
+                    self.value(value, depth + 1);
+                    if before == (self.parts.messages.len(), self.parts.names.len())
+                        && OF_FIELDS.contains(&name)
+                    {
+                        self.fields(value, depth + 1);
+                    }
+                }
                 None => {}
             }
         }
@@ -149,6 +159,16 @@ impl Gathering<'_> {
         self.parts.is_daily_quota |= violations
             .filter_map(|violation| violation["quotaId"].as_str())
             .any(|quota| quota.contains("PerDay"));
+    }
+
+    /// The texts of fields that nobody knows: `{"model": ["is not known"]}`.
+    fn fields(&mut self, error: &Value, depth: usize) {
+        for (name, value) in error.as_object().into_iter().flatten().take(MAX_PARTS) {
+            let texts = std::iter::once(value).chain(value.as_array().into_iter().flatten());
+            for text in texts.filter_map(Value::as_str) {
+                self.text(&format!("{name} {text}"), depth + 1);
+            }
+        }
     }
 
     fn name(&mut self, value: &Value, is_code: bool) {
