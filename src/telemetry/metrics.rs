@@ -197,12 +197,6 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 44] = {
             "Time until the event log is full if nothing is removed; -1 if it does not grow.",
         ),
         (
-            signals::LOG_PURGED,
-            Counter,
-            Unit::Count,
-            "Events of finished work that were removed from the log.",
-        ),
-        (
             signals::FOREIGN_MESSAGES,
             Counter,
             Unit::Count,
@@ -213,6 +207,12 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 44] = {
             Counter,
             Unit::Count,
             "Large bodies of finished work that were removed from their store to make room.",
+        ),
+        (
+            signals::LOG_PURGED,
+            Counter,
+            Unit::Count,
+            "Events of finished work that were removed from the log.",
         ),
         (
             signals::LOG_ARCHIVED,

@@ -326,7 +326,7 @@ async fn many_processes_may_open_a_new_file_at_once() {
         opening.await.unwrap();
     }
     let rows = look(directory.path()).await.fetch_one("SELECT count(*) FROM _sqlx_migrations").await.unwrap();
-    assert_eq!(rows.get::<i64, _>(0), 5);
+    assert_eq!(rows.get::<i64, _>(0), 6);
 }
 
 #[tokio::test]
@@ -437,7 +437,8 @@ async fn no_statement_reads_a_whole_table() {
             let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
             for row in sqlx::raw_sql(explain).fetch_all(&mut look).await.unwrap() {
                 let step: String = row.get("detail");
-                let of_a_table = step.strip_prefix("SCAN ").filter(|of| !of.starts_with("q ") && *of != "s");
+                let is_given = |of: &str| of.starts_with("q ") || of == "s" || of.contains(" VIRTUAL TABLE ");
+                let of_a_table = step.strip_prefix("SCAN ").filter(|of| !is_given(of));
                 assert_eq!(of_a_table, None, "{step} in {statement}");
             }
         }
