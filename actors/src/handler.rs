@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use async_trait::async_trait;
 use throughline_schemas::{
     DecodeError, Event, EventData, EventType, FailureCode, Meta, StageName, Subject, TraceParent,
-    WorkflowFailed, decode,
+    WorkflowFailed, WorkflowId, decode,
 };
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -168,12 +168,22 @@ impl<S: Step> EventHandler<S> {
             return outcome;
         }
         live::stage_begins(self.closer.bus.as_ref(), &event.meta.workflow_id, self.step.stage());
-        let stepped = tokio::select! {
-            biased;
-            earlier = self.interrupted(&event.meta) => {
-                return self.conclude(earlier, event, run).await.unwrap_or(Outcome::Done);
+        let started = Instant::now();
+        let mut step = std::pin::pin!(self.step(event, run));
+        let (mut heard, mut ask_from) = (0, started);
+        let stepped = loop {
+            tokio::select! {
+                biased;
+                hints = self.hinted(&event.meta.workflow_id, heard, ask_from) => {
+                    heard = hints;
+                    // The step stands still until the database has answered: nothing is done for a turn that has ended.
+                    if let Some(earlier) = self.ended(&event.meta).await {
+                        return self.conclude(earlier, event, run).await.unwrap_or(Outcome::Done);
+                    }
+                    ask_from = Instant::now() + BETWEEN_HINTS;
+                }
+                stepped = &mut step => break stepped,
             }
-            stepped = self.step(event, run) => stepped,
         };
         let next = match stepped {
             Ok(next) => next,
@@ -268,30 +278,27 @@ impl<S: Step> EventHandler<S> {
         Ok(Some(data))
     }
 
-    /// Completes when the turn of a workflow has ended meanwhile, by the word of the database; a hint only makes this ask.
-    /// The last stage's work is not stopped: the database decides what becomes of an answer, and somebody must release the
-    /// session's next turn.
-    async fn interrupted(&self, meta: &Meta) -> Earlier {
+    /// Completes, not before this instant, when somebody has said more than `heard` times that the turn of a workflow was
+    /// interrupted; how often, then. The last stage's work is not stopped: the database decides what becomes of an answer,
+    /// and somebody must release the session's next turn.
+    async fn hinted(&self, workflow: &WorkflowId, heard: u64, from: Instant) -> u64 {
         match self.step.stage() {
             StageName::Persistence => std::future::pending().await,
-            StageName::Input | StageName::Context | StageName::External | StageName::Generation => {}
-        }
-        let mut heard = 0;
-        loop {
-            heard = self.closer.interruptions.of(&meta.workflow_id, heard).await;
-            match self.closer.runs(&meta.workflow_id).await {
-                Ok(false) => match self.earlier(meta).await {
-                    Ok(Earlier::Nothing) | Err(_) => {}
-                    Ok(earlier) => return earlier,
-                },
-                Ok(true) => {
-                    tracing::debug!(workflow = %meta.workflow_id, "somebody said that this turn was interrupted; it runs");
-                }
-                // The next hint, or the result's own fate, will tell.
-                Err(_) => {}
+            StageName::Input | StageName::Context | StageName::External | StageName::Generation => {
+                tokio::time::sleep_until(from).await;
+                self.closer.interruptions.of(workflow, heard).await
             }
-            tokio::time::sleep(BETWEEN_HINTS).await;
         }
+    }
+
+    /// How far the end of a turn has got; `None` while it runs, by the word of the database, or while that says nothing: the
+    /// next hint, or what becomes of the result, will tell.
+    async fn ended(&self, meta: &Meta) -> Option<Earlier> {
+        if self.closer.runs(&meta.workflow_id).await.unwrap_or(true) {
+            tracing::debug!(workflow = %meta.workflow_id, "somebody said that this turn was interrupted; it runs");
+            return None;
+        }
+        self.earlier(meta).await.ok().filter(Earlier::is_something)
     }
 
     /// Brings to its end what an earlier delivery, or whoever interrupted this one, has begun; `None` if there is nothing.
