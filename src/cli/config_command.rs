@@ -12,6 +12,9 @@ pub(super) fn run(command: &ConfigCommand, config: &Config) -> Result<(), Failur
             for problem in config.missing_secrets(&process_env()) {
                 output::note(&format!("warning: {problem}"));
             }
+            for problem in config.written_secrets() {
+                output::note(&format!("warning: {problem}"));
+            }
             let cleartext = config.cleartext(&process_env());
             if !cleartext.is_empty() {
                 let told: Vec<String> = cleartext.iter().map(ToString::to_string).collect();

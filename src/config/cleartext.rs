@@ -99,6 +99,21 @@ impl Config {
             .collect()
     }
 
+    /// Source URLs in which a secret is written, or what looks like one.
+    pub fn written_secrets(&self) -> Vec<Problem> {
+        let is_written =
+            |source: &&Source| !url_secrets::secret_parts(source.url.template.expose()).is_empty();
+        let written = self.sources.iter().filter(is_written).map(|source| {
+            let key = self.full_key(&format!("sources.{}.url", source.name));
+            let place = self.origin_of(&key).cloned().unwrap_or(Origin::Default);
+            let message = "has what looks like a secret in it; put it into a variable or a file and write {env:NAME} or \
+                           {file:PATH} in its place"
+                .to_owned();
+            Problem { place, key, message }
+        });
+        written.collect()
+    }
+
     /// As keys are written: elements of lists by their number.
     fn full_key(&self, key: &str) -> String {
         let position = |list: &str, names: Vec<&String>| {
@@ -220,6 +235,25 @@ mod tests {
                 one.starts_with("t.toml:") && one.contains(named) && one.contains("allow_cleartext"),
                 "{one}"
             );
+        }
+    }
+
+    #[test]
+    fn a_secret_that_is_written_in_a_url_is_told_and_not_repeated() {
+        let told = |url: &str| {
+            let config = Layers::default().load_text("t.toml", &source(url, "")).unwrap();
+            config.written_secrets().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        for url in ["https://h/?appid=canary-7f3a", "https://u:canary-7f3a@h/", "https://h/hooks/canary-7f3a"]
+        {
+            let told = told(url);
+            assert!(
+                told.len() == 1 && told[0].contains("sources[0].url") && !told[0].contains(CANARY),
+                "{told:?}"
+            );
+        }
+        for url in ["https://h/?appid=env:KEY", "https://h/customers/{user_id}?lang=en"] {
+            assert_eq!(told(url), [""; 0], "{url}");
         }
     }
 

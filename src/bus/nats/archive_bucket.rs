@@ -70,7 +70,13 @@ impl NatsBus {
         });
         let store = bound.await.map_err(|error| match error {
             BusError::Unavailable { .. } if !self.is_connected_now() => error,
-            _ => BusError::NotSetUp(format!(
+            BusError::Unavailable { .. }
+            | BusError::Full(_)
+            | BusError::BodiesFull(_)
+            | BusError::TooLarge { .. }
+            | BusError::NotSetUp(_)
+            | BusError::Forbidden(_)
+            | BusError::Encode(_) => BusError::NotSetUp(format!(
                 "the bucket {name} of retention.archive cannot be used; make it with `throughline setup`"
             )),
         })?;
