@@ -19,7 +19,7 @@ use crate::{
     harness::{
         Cluster, Log, SOON, Settings,
         cluster::{BARE, Disks, NAMESPACE, said},
-        process,
+        eventually, process,
         stand_ins::model,
     },
     postgres_server::PostgresServer,
@@ -161,6 +161,12 @@ async fn not_one_byte_of_a_forgotten_user_is_left() {
     );
     let Some(mut cluster) = Cluster::start(1, &settings).await else { return };
     let mut log = cluster.log().await;
+    // Somebody else's work goes on all the while, and is older than anything that is forgotten.
+    cluster.stand_ins.fault(model(json!({"delay_ms": 20_000, "remaining": 1}))).await;
+    cluster.say("b0", "bob", "slow", OTHERS).await;
+    log.until("its model is asked", |log| log.event("b0", "external_data_fetched").is_some()).await;
+    eventually("its model is asked", async || (cluster.stand_ins.count("model").await > 0).then_some(()))
+        .await;
     let workflows = say_everything(&cluster).await;
     log.until_ended(&workflows).await;
     two_letters(&mut log).await;
@@ -219,6 +225,7 @@ async fn not_one_byte_of_a_forgotten_user_is_left() {
         assert!(!audit.contains(secret), "{line}");
     }
     assert!(line.contains("id_sha256"), "{line}");
+    assert!(log.end("b0").is_none(), "others are not waited for");
     let (again, _) = told(&[]).await;
     for what in ["turns", "events", "large_bodies", "dead_letters", "claims", "archived_messages"] {
         assert_eq!(again[what], 0, "{what}: {again}");
@@ -228,7 +235,9 @@ async fn not_one_byte_of_a_forgotten_user_is_left() {
     let file = std::fs::read_dir(&archives).unwrap().next().unwrap().unwrap().path();
     good(&cluster, &["record", "show", file.to_str().unwrap()]).await;
     assert!(String::from_utf8(unpacked(&std::fs::read(file).unwrap())).unwrap().contains(OTHERS));
-    assert_eq!(cluster.rows().len(), 2);
+    log.until_ended(&["b0"]).await;
+    log.answer("b0");
+    assert_eq!(cluster.rows().len(), 3);
     cluster.say("b3", "bob", "shared", "And now?").await;
     log.until_ended(&["b3"]).await;
     let context = log.event("b3", "context_retrieved").unwrap();
@@ -286,6 +295,12 @@ async fn a_session_is_forgotten_on_postgres_and_open_turns_are_not_touched() {
     );
     assert_eq!(self::rows(&mut look).await, rows);
     log.until_ended(&["open"]).await;
+    // Whoever is killed at it does it again.
+    for ms in [150, 300, 450, 600, 900] {
+        let mut killed = cluster.run("killed", &["forget", "--session", SESSION]);
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+        killed.kill();
+    }
     let (told, _) = good(&cluster, &["forget", "--session", SESSION]).await;
     assert!(told.starts_with(&format!("erased of session {SESSION}")), "{told}");
     for needle in [SESSION, TEXT] {
