@@ -69,7 +69,7 @@ async fn ask(bus: &NatsBus, text: &str) -> Result<WorkflowId, Failure> {
     let end = live::follow(&mut frames, stored, |heard| {
         if live { story.hear(&heard.frame).iter().try_for_each(|tell| screen.tell(tell)) } else { Ok(()) }
     });
-    let end = tokio::time::timeout(PATIENCE, end).await.unwrap_or_else(|_| {
+    let end = tokio::time::timeout(PATIENCE, Box::pin(end)).await.unwrap_or_else(|_| {
         Err(Failure::failed(format!("no answer to workflow {workflow} within {PATIENCE:?}")))
     })?;
     match decode(&end.body).map_err(Failure::failed)?.data {
