@@ -1,7 +1,7 @@
 //! Good answers as servers and gateways give them, which is not always as the protocol has it: each is read, once. And
 //! what looks like an answer and is none.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use throughline::llm::{CallLimits, ModelProviders, ProviderKind, ProviderSettings, ProviderSpec};
@@ -10,6 +10,7 @@ use throughline_actors::ports::model::{
     ModelAnswer, ModelError, ModelFailure, ModelRequest, Models, Unheard,
 };
 use throughline_schemas::FinishReason;
+use tokio::time::Instant;
 
 use super::clock;
 use super::dialects::{base_path, chunk, end, stream_head};
@@ -42,8 +43,11 @@ pub(super) async fn outcome(
 }
 
 async fn of_stream(events: &[Value]) -> Outcome {
-    let data: String = events.iter().map(|event| format!("data: {event}\n\n")).collect();
-    of_body(true, Some("text/event-stream"), format!("{data}data: [DONE]\n\n").as_bytes()).await
+    of_body(true, Some("text/event-stream"), format!("{}data: [DONE]\n\n", framed(events)).as_bytes()).await
+}
+
+fn framed(events: &[Value]) -> String {
+    events.iter().map(|event| format!("data: {event}\n\n")).collect::<Vec<_>>().concat()
 }
 
 async fn of_whole(body: &Value) -> Outcome {
@@ -198,7 +202,7 @@ async fn what_a_body_is_is_seen_in_its_first_bytes() {
         delta(&json!({"content": "It "}), &Value::Null),
         delta(&json!({"content": "ships."}), &json!("stop")),
     ];
-    let framed: String = pieces.iter().map(|piece| format!("data: {piece}\n\n")).collect();
+    let framed = framed(&pieces);
     let bodies = [
         whole.clone(),
         format!("\u{FEFF}{whole}"),

@@ -7,8 +7,9 @@ use reqwest::{StatusCode, Url};
 use throughline_actors::ports::model::ModelError;
 use tokio::time::timeout_at;
 
-use super::{Picked, Provider, Refusal, accept};
+use super::{Picked, Provider, accept};
 use crate::http_client;
+use crate::llm::providers::refusal::Refusal;
 
 /// How long the list may take to be there.
 const LIMIT: Duration = Duration::from_secs(5);

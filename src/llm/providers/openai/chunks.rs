@@ -82,7 +82,7 @@ impl Chunks {
                     // As large as the text many times over, and nobody asks for them.
                     "logprobs" => {}
                     "usage" if value.is_object() => {
-                        usage::merge(kept.entry(name).or_insert(Value::Null), value, &mut self.room)?
+                        usage::merge(kept.entry(name).or_insert(Value::Null), value, &mut self.room)?;
                     }
                     _ if value.is_null() || value == "" => {}
                     _ => self.room.set(kept, &name, value)?,
