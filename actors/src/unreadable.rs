@@ -20,12 +20,26 @@ use crate::{
     },
 };
 
+/// The header in which a publisher says which message it is.
+const MESSAGE_ID: &str = "nats-msg-id";
 /// Turns that are listed at once to find one by the hash of its id.
 const PAGE: usize = 256;
 /// Pages that are looked through for it. Behind them it is left to the limit of a turn.
 const MOST_PAGES: usize = 64;
 /// No turn has started later, whatever clock its process has.
 const ANY_TIME_UNIX_MS: i64 = 253_402_300_799_000;
+
+/// Whether a message is an event of ours, though nobody here can read it: its envelope says whose it is, or its message id.
+/// Anything else on the subject is a stranger's, and the event may still come.
+fn is_event(delivery: &Delivery) -> bool {
+    let Some(tokens) = Tokens::of(&delivery.subject) else { return false };
+    let (Some(event_type), Some(workflow)) = (tokens.event_type(), tokens.workflow) else { return false };
+    let id = format!("{workflow}.{event_type}");
+    // One that was published again has more behind it.
+    let is_id =
+        |given: &str| given.strip_prefix(&id).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    delivery.header(MESSAGE_ID).is_some_and(is_id) || tokens.is_of(&delivery.body)
+}
 
 /// Fails the workflow that the delivery's subject names, if it runs and this is its last event.
 pub(crate) async fn end(
@@ -34,6 +48,10 @@ pub(crate) async fn end(
     code: FailureCode,
     error: &str,
 ) -> Result<(), Outcome> {
+    if !is_event(delivery) {
+        tracing::info!(delivery.sequence, "a message that is no event of ours ends no workflow");
+        return Ok(());
+    }
     let address = Address::of(&delivery.subject, &delivery.body);
     let Some(turn) = running(closer, &delivery.subject, address.workflow).await? else { return Ok(()) };
     let latest = closer

@@ -147,18 +147,7 @@ impl Subject {
     /// there: a server also writes acknowledgements to any subject that a publisher names for them. Only the envelope is
     /// read, of whichever version; inputs have many forms and are not judged.
     pub fn is_of(&self, body: &[u8]) -> bool {
-        #[derive(Deserialize)]
-        struct Envelope<'a> {
-            #[serde(borrow, rename = "type")]
-            event_type: Cow<'a, str>,
-            #[serde(borrow)]
-            workflowid: Cow<'a, str>,
-        }
-        self.event_type == EventType::UserInputReceived
-            || serde_json::from_slice(body).is_ok_and(|envelope: Envelope<'_>| {
-                envelope.event_type == self.event_type.as_str()
-                    && token(&envelope.workflowid) == self.workflow
-            })
+        belongs_on(self.event_type, &self.workflow, body)
     }
 
     /// Reads a subject of this namespace, dead or live. The bare input subject has no tokens and gives `None`.
@@ -188,7 +177,30 @@ pub struct Tokens<'a> {
     pub workflow: Option<&'a str>,
 }
 
+/// See [`Subject::is_of`].
+fn belongs_on(event_type: EventType, workflow: &str, body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Envelope<'a> {
+        #[serde(borrow, rename = "type")]
+        event_type: Cow<'a, str>,
+        #[serde(borrow)]
+        workflowid: Cow<'a, str>,
+    }
+    event_type == EventType::UserInputReceived
+        || serde_json::from_slice(body).is_ok_and(|envelope: Envelope<'_>| {
+            envelope.event_type == event_type.as_str() && token(&envelope.workflowid) == workflow
+        })
+}
+
 impl<'a> Tokens<'a> {
+    /// The same as [`Subject::is_of`]; of a subject without a workflow nothing is judged.
+    pub fn is_of(&self, body: &[u8]) -> bool {
+        match (self.event_type(), self.workflow) {
+            (Some(event_type), Some(workflow)) => belongs_on(event_type, workflow, body),
+            _ => true,
+        }
+    }
+
     /// Takes `{ns}.v1.{event_type}` or `{ns}.stored.v1.{event_type}`, bare or with tokens behind it, apart.
     pub fn of(subject: &'a str) -> Option<Self> {
         let mut parts = subject.split('.').skip(1);

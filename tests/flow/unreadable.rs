@@ -7,7 +7,7 @@ use throughline_schemas::{
     EventData, EventType, FailureCode, StageName, WorkflowFailed, WorkflowId, dead_letter, token,
 };
 
-use crate::harness::{ACK_WAIT, Act, Op, Rig};
+use crate::harness::{ACK_WAIT, Act, JOURNEY, Op, Rig};
 
 /// How a workflow failed; the log may have what cannot be read.
 async fn failed(rig: &Rig, workflow: &WorkflowId) -> WorkflowFailed {
@@ -61,7 +61,8 @@ async fn the_workflow_of_an_unreadable_event_ends_and_its_session_goes_on() {
         rig.pass(Duration::from_secs(1)).await;
         let subject =
             format!("throughline.v1.context_retrieved.{}.{}", token("slow session"), token(workflow));
-        rig.bus.publish_raw(&subject, &[], body.clone());
+        let id = format!("{}.context_retrieved", token(workflow));
+        rig.bus.publish_raw(&subject, &[("Nats-Msg-Id", &id)], body.clone());
         let failed = failed(&rig, &first).await;
         assert_eq!(
             (failed.code, failed.stage),
@@ -77,6 +78,23 @@ async fn the_workflow_of_an_unreadable_event_ends_and_its_session_goes_on() {
         assert_eq!(dead[0].header(dead_letter::CODE), Some("unreadable_event"));
         let ends = rig.bus.events().into_iter().filter(|event| event.event_type().is_end());
         assert_eq!(ends.filter(|event| event.meta.workflow_id == first).count(), 1, "{body}");
+        rig.assert_idle();
+    }
+}
+
+/// The server also writes where a publisher makes it send an acknowledgement. The true event takes the place.
+#[tokio::test(start_paused = true)]
+async fn what_is_no_event_of_ours_ends_nothing() {
+    for body in ["{\"stream\":\"throughline_EVENTS\",\"seq\":7}", "rubbish", "", "{}"] {
+        let (rig, _worker) = with_slow_context().await;
+        let workflow = rig.publish("w1", "slow session", "hello");
+        rig.pass(Duration::from_secs(1)).await;
+        let subject = format!("throughline.v1.context_retrieved.{}.w1", token("slow session"));
+        rig.bus.publish_raw(&subject, &[], body);
+        rig.saved(&workflow).await;
+        assert_eq!(rig.types(&workflow), JOURNEY, "{body}");
+        assert_eq!(rig.bus.buried(1).await.len(), 1, "{body}: buried once");
+        rig.pass(ACK_WAIT * 10).await;
         rig.assert_idle();
     }
 }
