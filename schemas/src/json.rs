@@ -9,7 +9,7 @@ mod tolerant;
 
 pub use exact::{compact, view};
 pub(crate) use exact::{map_texts, shortest};
-pub(crate) use members::{Kind, Members, repeated};
+pub(crate) use members::{Kind, Members};
 pub use problem::{JsonProblem, Place};
 pub(crate) use salvage::salvage;
 pub use tolerant::{MAX_DEPTH, read};

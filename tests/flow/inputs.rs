@@ -204,7 +204,7 @@ async fn two_members_with_one_name_are_believed_by_nobody() {
     assert!(refused(&rig, "s1", "w1").await.message.contains("user_id is there more than once"));
     rig.publish_raw(
         &[],
-        r#"{"user_id":"ada","session_id":"s1","workflow_id":"w2","user_input":"Hi","metadata":{"a":[{"b":1,"model":"x","model":"y"}]}}"#,
+        r#"{"user_id":"ada","session_id":"s1","workflow_id":"w2","user_input":"Hi","metadata":{"b":1,"model":"x","model":"y"}}"#,
     );
     assert!(
         refused(&rig, "s1", "w2").await.message.contains("metadata has a member \"model\" more than once")

@@ -7,7 +7,7 @@ use crate::{
     EventType, Metadata, SessionId, UserId, WorkflowId,
     event::{Redo, input::WhenBusy},
     ids::{IdError, MAX_ID_BYTES, stands_for},
-    json::{self, Kind, Members},
+    json::{Kind, Members},
     version,
 };
 
@@ -309,7 +309,9 @@ impl Form {
                 return Metadata::default();
             }
         };
-        if let Some(name) = json::repeated(metadata.as_str()) {
+        // Those are read by name, and readers differ in which of two they believe; what is deeper is handed on unread.
+        let repeated = serde_json::from_str(metadata.as_str()).map(|members: Members<'_>| members.repeated);
+        if let Some(name) = repeated.unwrap_or_default().first() {
             let name: String = name.chars().take(MAX_NAME_CHARS).collect();
             self.problems.push(format!("metadata has a member {name:?} more than once; send it once"));
         }

@@ -1,17 +1,12 @@
 //! The members of an object, each as it was written.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    fmt,
-};
+use std::{collections::BTreeMap, fmt};
 
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
-
-use super::lexer::{Lexer, Token, TokenKind};
 
 /// What a JSON value is, by its first character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,27 +42,6 @@ impl Kind {
             Self::Object => "is an object",
         }
     }
-}
-
-/// A name that several members of one object have, at any depth.
-pub(crate) fn repeated(json: &str) -> Option<String> {
-    let mut objects: Vec<HashSet<String>> = Vec::new();
-    let mut last_text = "";
-    for Token { kind, at } in Lexer::new(json) {
-        match kind {
-            TokenKind::OpenObject | TokenKind::OpenArray => objects.push(HashSet::new()),
-            TokenKind::Close => drop(objects.pop()),
-            TokenKind::Text => last_text = json.get(at).unwrap_or_default(),
-            TokenKind::Colon => {
-                let name: String = serde_json::from_str(last_text).ok()?;
-                if !objects.last_mut()?.insert(name.clone()) {
-                    return Some(name);
-                }
-            }
-            TokenKind::Unclosed | TokenKind::Comma | TokenKind::Word => {}
-        }
-    }
-    None
 }
 
 /// The members of an object. Of several with one name, the last.
