@@ -24,7 +24,8 @@ renamed over the old one. An SQLite file is written anew as well, during which w
 
 Turns that are open are not touched: then nothing is erased (exit 1), since stages still work on them. What has only just ended
 is waited for, up to the ack wait. Workers may go on with everything else. Killed, the same command goes on. The ids of their
-workflows are forgotten, too, so that a message with one of them would run again.
+workflows are forgotten, too, so that a message with one of them would run again; such an id stays only where it stands in
+somebody else's record, of a turn that one of theirs interrupted.
 
 The log of the command (stderr) gets one line about it that names the id by its SHA-256 only.
 It needs the role admin on the NATS server.

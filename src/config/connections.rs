@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Env;
 use super::reader::Section;
 use super::secret::{Secret, SecretError};
 use super::url::{SecretUrl, check_database, check_nats};
+use super::{Config, Env};
 
 const HOUR: Duration = Duration::from_hours(1);
 const MIB: u64 = 1 << 20;
@@ -212,6 +212,30 @@ impl Database {
         let password = secret.resolve(env)?;
         // That it can be put in was checked when the configuration was read.
         Ok(self.url.with_password(password.expose()).unwrap_or_else(|| self.url.clone()))
+    }
+}
+
+/// What is wrong with the URL of a database that a command line names. The URL, which may hold a password, is not repeated.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NamedUrlError {
+    /// No database can be there.
+    #[error("{0}")]
+    Url(String),
+    /// It has no place for the password.
+    #[error("is no postgres:// URL with a user and without a password, so it takes none")]
+    TakesNoPassword,
+}
+
+impl Config {
+    /// The same with another database, which a command line names.
+    pub fn with_database(&self, url: &str, password: Option<Secret>) -> Result<Self, NamedUrlError> {
+        let url = SecretUrl::new(url);
+        check_database(&url).map_err(NamedUrlError::Url)?;
+        if password.is_some() && url.with_password("").is_none() {
+            return Err(NamedUrlError::TakesNoPassword);
+        }
+        let database = Database { url, password, default_file: None, ..self.database.clone() };
+        Ok(Self { database, ..self.clone() })
     }
 }
 

@@ -49,7 +49,7 @@ mod wellknown;
 use std::collections::BTreeMap;
 
 pub use cleartext::Cleartext;
-pub use connections::{Database, Http, Nats};
+pub use connections::{Database, Http, NamedUrlError, Nats};
 pub use error::{ConfigErrors, Origin, Problem};
 pub use generation::{AnswerForm, DEFAULT_MODEL, Generation, OlderTurns};
 pub use layers::{DEFAULT_FILE, ENV_PREFIX, Layers, Override, process_env};
@@ -65,7 +65,7 @@ pub use source_url::UrlTemplate;
 pub use sources::{JsonTemplate, Source, SourceHeader};
 pub use stages::{Breaker, Retry, Stage, Stages};
 pub(crate) use suggest::did_you_mean;
-pub use url::{NamedUrlError, SecretUrl, named_database, sqlite_url};
+pub use url::{SecretUrl, sqlite_url};
 
 use check::Named;
 use reader::Section;

@@ -7,7 +7,6 @@ use reqwest::Url;
 
 use super::field::Field;
 use super::tree::Value;
-use super::{Env, Secret, SecretError};
 pub(super) use crate::http_client::url_secrets::{may_be_key, may_name_secret, names_secret};
 use crate::http_client::url_secrets::{secret_parts, without};
 
@@ -149,29 +148,6 @@ pub(super) fn check_database(url: &SecretUrl) -> Result<(), String> {
         return Err("has no host; write it as \"postgres://user@host/database\"".to_owned());
     }
     Ok(())
-}
-
-/// What is wrong with the URL of a database that a command line names. The URL, which may hold a password, is not repeated.
-#[derive(Debug, thiserror::Error)]
-pub enum NamedUrlError {
-    /// No database can be there.
-    #[error("{0}")]
-    Url(String),
-    /// It has no place for the password.
-    #[error("is no postgres:// URL with a user and without a password, so it takes none")]
-    TakesNoPassword,
-    /// The password cannot be read.
-    #[error("has a password that cannot be read")]
-    Secret(#[source] SecretError),
-}
-
-/// The URL of a database that a command line names, with its password, which is read now.
-pub fn named_database(text: &str, password: Option<&Secret>, env: &Env) -> Result<SecretUrl, NamedUrlError> {
-    let url = SecretUrl::new(text);
-    check_database(&url).map_err(NamedUrlError::Url)?;
-    let Some(password) = password else { return Ok(url) };
-    let password = password.resolve(env).map_err(NamedUrlError::Secret)?;
-    url.with_password(password.expose()).ok_or(NamedUrlError::TakesNoPassword)
 }
 
 /// The root of an HTTP API, to whose path more is appended. A query, as Azure wants one (`?api-version=`), is kept.

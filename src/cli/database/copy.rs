@@ -10,7 +10,7 @@ use super::CopyArgs;
 use crate::{
     app::database_url,
     cli::{Exit, Failure, exit::with_causes, output},
-    config::{Config, Env, Secret, SecretUrl, named_database},
+    config::{Config, Env, Secret},
     identity::place,
     storage::copy::{Copied, CopyError, Place, copy},
 };
@@ -19,17 +19,11 @@ use crate::{
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(args: &CopyArgs, config: &Config, env: &Env) -> Result<(), Failure> {
-    let (from, from_name) = match &args.from {
-        Some(url) => {
-            let url = named("--from", url, args.from_password.as_ref(), env)?;
-            let name = place(url.expose());
-            (url, name)
-        }
-        // Without a password the same place has the same name.
-        None => (database_url(config, env)?, place(config.database.url.expose())),
-    };
-    let to = named("--to", &args.to, args.to_password.as_ref(), env)?;
-    let to_name = place(to.expose());
+    let from = args.from.as_ref().map(|url| named("--from", url, args.from_password.as_ref(), config));
+    let to = named("--to", &args.to, args.to_password.as_ref(), config)?;
+    let from = from.transpose()?.unwrap_or_else(|| config.clone());
+    let (from_name, to_name) = (place(from.database.url.expose()), place(to.database.url.expose()));
+    let (from, to) = (database_url(&from, env)?, database_url(&to, env)?);
     let mut progress = Progress::new(args.json);
     let copied = copy(
         Place { url: from.expose(), name: &from_name },
@@ -42,10 +36,10 @@ pub(super) async fn run(args: &CopyArgs, config: &Config, env: &Env) -> Result<(
     report(&copied.map_err(|error| failure(&error))?, (&from_name, &to_name), args.json)
 }
 
-/// A URL of the command line, checked as that of the configuration is.
-fn named(flag: &str, url: &str, password: Option<&Secret>, env: &Env) -> Result<SecretUrl, Failure> {
-    named_database(url, password, env)
-        .map_err(|error| Failure::usage(format!("{flag} {}", with_causes(&error))))
+/// The configuration with a database of the command line, so that it is judged as that of the configuration is.
+fn named(flag: &str, url: &str, password: Option<&Secret>, config: &Config) -> Result<Config, Failure> {
+    let named = config.with_database(url, password.cloned());
+    named.map_err(|error| Failure::usage(format!("{flag} {error}")))
 }
 
 fn failure(error: &CopyError) -> Failure {
@@ -114,6 +108,35 @@ impl Progress {
         match self {
             Self::Line(bar) => bar.finish_and_clear(),
             Self::Lines(_) | Self::Silent => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::Layers;
+
+    #[test]
+    fn a_database_of_the_command_line_is_judged_as_the_configured_one_is() {
+        let env = Env::from([("PASSWORD".to_owned(), "canary-7f3a".to_owned())]);
+        let config = Layers::default().load_text("t.toml", "").unwrap();
+        let secret = Secret::parse("env:PASSWORD").unwrap();
+        let opened = |url: &str, password: Option<&Secret>| {
+            named("--to", url, password, &config).and_then(|named| Ok(database_url(&named, &env)?))
+        };
+        let good = opened("postgres://u@db/x?sslmode=verify-full", Some(&secret)).unwrap();
+        assert!(good.expose().contains("canary%2D7f3a"));
+        for (url, password, words) in [
+            ("mysql://db/x", None, "--to mysql://"),
+            ("sqlite://", None, "names no file"),
+            ("sqlite://a.db", Some(&secret), "takes none"),
+            ("postgres://u@db/x", Some(&secret), "unencrypted"),
+            ("postgres://u:canary-7f3a@db/x", None, "unencrypted"),
+        ] {
+            let told = opened(url, password).unwrap_err().message;
+            assert!(told.contains(words) && !told.contains("canary"), "{url}: {told}");
         }
     }
 }
