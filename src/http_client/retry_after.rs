@@ -91,7 +91,7 @@ pub(crate) fn from_value(value: &Value, unit: Duration) -> Option<Duration> {
 
 /// "Please try again in 6.2s", "retry after 26 seconds", "wait 3 seconds before retrying", "resets in 1m30s".
 static IN_WORDS: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    let pattern = r"\b(?:again|retry|retrying|wait|waiting|resets?|available|back off|after)(?: (?:in|for|after|at|least|about|approximately|another|again))*[ :~]{1,3}(\d[\d.]*\s?[a-z]+(?:,? ?(?:and )?\d[\d.]*\s?[a-z]+)*)";
+    let pattern = r"(?-u)\b(?:again|retry|retrying|wait|waiting|resets?|available|back off|after)(?: (?:in|for|after|at|least|about|approximately|another|again))*[ :~]{1,3}(\d[\d.]*\s?[a-z]+(?:,? ?(?:and )?\d[\d.]*\s?[a-z]+)*)";
     // A constant, which the tests try.
     Regex::new(pattern).ok()
 });
