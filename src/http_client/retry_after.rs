@@ -96,6 +96,11 @@ static IN_WORDS: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(pattern).ok()
 });
 
+/// Makes the pattern.
+pub(crate) fn prepare() {
+    LazyLock::force(&IN_WORDS);
+}
+
 /// The wait that a message asks for in words.
 pub(crate) fn from_message(message: &str) -> Option<Duration> {
     let message = message.to_ascii_lowercase();

@@ -81,6 +81,11 @@ static PATTERNS: LazyLock<Patterns> = LazyLock::new(|| {
     }
 });
 
+/// Makes the patterns.
+pub(super) fn prepare() {
+    LazyLock::force(&PATTERNS);
+}
+
 /// What the error is, as far as there is evidence besides its status.
 pub(super) fn weigh(evidence: Evidence<'_>) -> Option<Class> {
     let words = evidence.words.to_ascii_lowercase();
