@@ -91,10 +91,15 @@ pub(crate) fn from_value(value: &Value, unit: Duration) -> Option<Duration> {
 
 /// "Please try again in 6.2s", "retry after 26 seconds", "wait 3 seconds before retrying", "resets in 1m30s".
 static IN_WORDS: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    let pattern = r"\b(?:again|retry|retrying|wait|waiting|resets?|available|back off|after)(?: (?:in|for|after|at|least|about|approximately|another|again))*[ :~]{1,3}(\d[\d.]*\s?[a-z]+(?:,? ?(?:and )?\d[\d.]*\s?[a-z]+)*)";
+    let pattern = r"(?-u)\b(?:again|retry|retrying|wait|waiting|resets?|available|back off|after)(?: (?:in|for|after|at|least|about|approximately|another|again))*[ :~]{1,3}(\d[\d.]*\s?[a-z]+(?:,? ?(?:and )?\d[\d.]*\s?[a-z]+)*)";
     // A constant, which the tests try.
     Regex::new(pattern).ok()
 });
+
+/// Makes the pattern.
+pub(crate) fn prepare() {
+    LazyLock::force(&IN_WORDS);
+}
 
 /// The wait that a message asks for in words.
 pub(crate) fn from_message(message: &str) -> Option<Duration> {

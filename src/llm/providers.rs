@@ -63,8 +63,8 @@ pub enum ProviderKind {
 pub struct CallLimits {
     /// Resolving the name, connecting, TLS. In effect at most nine tenths of `first_token` and of `total`.
     pub connect: Duration,
-    /// From the start of the call until the answer begins (its first piece, of a stream; its headers otherwise),
-    /// connecting included.
+    /// From the start of the call until the answer begins (its first piece of text, of a stream; the first piece of its body
+    /// otherwise), connecting included.
     pub first_token: Duration,
     /// Between two reads of an answer that has begun. A provider's signs of life (pings, comments) count.
     pub read: Duration,

@@ -49,6 +49,27 @@ impl Dialect {
     }
 }
 
+impl Dialect {
+    /// After how many chunks of [`ANSWER`] the reason to stop has been sent: what is missing then is none of the answer.
+    fn chunks_until_reason(self) -> u32 {
+        match self {
+            Self::Openai => 6,
+            Self::Anthropic => 9,
+            Self::Gemini => 4,
+        }
+    }
+}
+
+impl Dialect {
+    /// How many chunks of [`ANSWER`] are JSON: what becomes of the marker behind them changes nothing of the answer.
+    fn chunks_of_json(self) -> u32 {
+        match self {
+            Self::Openai => 7,
+            Self::Anthropic | Self::Gemini => self.chunks(),
+        }
+    }
+}
+
 /// What llmock says when nothing else is scripted.
 const ANSWER: &str = "Mock response from judged-model.";
 /// Attempts in all, the first one included.

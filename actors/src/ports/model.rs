@@ -158,7 +158,8 @@ pub enum Phase {
     /// Connecting; nothing was sent.
     #[error("no connection within connect_timeout_ms")]
     Connect,
-    /// Waiting for the answer to begin (its first piece, of a stream; its headers otherwise); connecting counts.
+    /// Waiting for the answer to begin (its first piece, of a stream; the first piece of its body otherwise); connecting
+    /// counts.
     #[error("no beginning of an answer within first_token_timeout_ms")]
     FirstToken,
     /// Between two pieces of the answer.

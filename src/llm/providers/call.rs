@@ -21,7 +21,7 @@ use super::draft::Draft;
 use super::keys::{KeyRing, Picked, Rest};
 use super::options::OptionsByModel;
 use super::redact::{recordable, redacted};
-use super::{CallLimits, ModelProvidersError, ProviderSpec};
+use super::{CallLimits, ModelProvidersError, ProviderSpec, refusal};
 use crate::fetch::{TRACEPARENT, traceparent};
 use crate::http_client::{self, coding, url_secrets};
 
@@ -81,6 +81,7 @@ impl Provider {
             .proxies
             .check()
             .map_err(|source| ModelProvidersError::Proxy { provider: name.clone(), source })?;
+        refusal::prepare();
         // A tenth earlier than the others: they say that a request may have been sent, which while connecting is wrong.
         let connect = limits.connect.min(limits.first_token.min(limits.total).saturating_mul(9) / 10);
         let client = http_client::client(connect, https, &settings.proxies)

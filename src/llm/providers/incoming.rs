@@ -64,9 +64,11 @@ impl<'u> Incoming<'u> {
             let packed = self.response.chunk().await;
             let packed =
                 packed.map_err(|error| ModelError::CutShort(http_client::describe(self.url, &error)))?;
+            // One piece that unpacks to more than a whole answer may be is a bomb.
+            let room = self.left.min(self.limits.max_bytes);
             let piece = match &packed {
-                Some(packed) => self.unpacker.push(packed, self.left),
-                None => self.unpacker.finish(self.left),
+                Some(packed) => self.unpacker.push(packed, room),
+                None => self.unpacker.finish(room),
             };
             self.is_over = packed.is_none();
             let piece = piece.map_err(|error| match error {

@@ -4,6 +4,8 @@ mod evidence;
 mod page;
 mod places;
 
+use std::sync::Once;
+use std::thread;
 use std::time::Duration;
 
 use reqwest::StatusCode;
@@ -15,6 +17,19 @@ use self::places::{MAX_MESSAGE_CHARS, Parts};
 use super::{halves, json};
 use crate::http_client::credential::Redactor;
 use crate::http_client::{retry_after, text, without_bom};
+
+/// Makes the patterns, beside whoever calls: that takes some hundredths of a second, in which the first error would keep
+/// others from learning that they are to wait.
+pub(super) fn prepare() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // Where no thread can be had, the first error makes them.
+        drop(thread::Builder::new().name("patterns".to_owned()).spawn(|| {
+            evidence::prepare();
+            retry_after::prepare();
+        }));
+    });
+}
 
 /// An error, reduced to what counts.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -32,7 +32,6 @@ pub(super) async fn read(
     limits: Limits,
 ) -> Result<(), ModelError> {
     let mut settled_by: Option<Instant> = None;
-    let mut heard = 0;
     while reader.state.progress == Progress::Goes {
         let (pause_ends, phase) = match reader.hearer.first() {
             Some(_) => (http_client::after(limits.read), Phase::Read),
@@ -52,10 +51,11 @@ pub(super) async fn read(
         };
         incoming.check_room()?;
         reader.push(&piece)?;
-        if reader.state.assembly.is_finished() && (settled_by.is_none() || reader.hearer.bytes() > heard) {
+        if !reader.state.is_over() {
+            settled_by = None;
+        } else if settled_by.is_none() {
             settled_by = Some(http_client::after(SETTLE));
         }
-        heard = reader.hearer.bytes();
     }
     let drain = async { while let Ok(Some(_)) = incoming.piece().await {} };
     let _in_time = timeout(DRAIN, drain).await;
@@ -79,6 +79,8 @@ struct State<'r> {
     redactor: &'r Redactor,
     events: usize,
     progress: Progress,
+    /// Text came behind a reason to stop: some servers give one with every piece, which says nothing of the end.
+    goes_on: bool,
     /// The last words that were no event of the protocol's.
     aside: Option<String>,
 }
@@ -92,7 +94,8 @@ impl<'r, 'h> Reader<'r, 'h> {
         max_bytes: usize,
         marker_is_enough: bool,
     ) -> Self {
-        let state = State { assembly, redactor, events: 0, progress: Progress::Goes, aside: None };
+        let state =
+            State { assembly, redactor, events: 0, progress: Progress::Goes, goes_on: false, aside: None };
         Self { parser: Parser::new(max_bytes), state, hearer, max_bytes, stray: 0, marker_is_enough }
     }
 
@@ -128,7 +131,7 @@ impl<'r, 'h> Reader<'r, 'h> {
             Err(Fault::Said(refusal)) => return Err(refusal.classify_success()),
             Ok(()) | Err(Fault::Malformed(_) | Fault::TooLarge) => {}
         }
-        let State { assembly, redactor, events, progress, aside } = &self.state;
+        let State { assembly, redactor, events, progress, aside, goes_on: _ } = &self.state;
         // What was cut lacks the reason to stop; the marker alone also ends streams that were cut.
         if assembly.is_finished() || (self.marker_is_enough && *progress == Progress::Ended) {
             return Ok(());
@@ -212,10 +215,17 @@ impl State<'_> {
         if let Some(refusal) = failure_in(&value, self.redactor) {
             return Err(Fault::Said(refusal));
         }
+        let (finished, before) = (self.assembly.is_finished(), hearer.bytes());
         if self.assembly.json(value, hearer)? == Progress::Ended {
             self.progress = Progress::Ended;
         }
+        self.goes_on |= finished && hearer.bytes() > before;
         Ok(())
+    }
+
+    /// Whether nothing more of the answer comes.
+    fn is_over(&self) -> bool {
+        self.assembly.is_finished() && !self.goes_on
     }
 
     fn remember(&mut self, words: &str) {

@@ -120,7 +120,8 @@ fn begins_with(text: &str, beginning: &str) -> bool {
 }
 
 fn find(text: &str, tag: &str) -> Option<usize> {
-    text.char_indices().map(|(at, _)| at).find(|at| begins_with(&text[*at..], tag))
+    let first = tag.chars().next()?;
+    text.match_indices(first).map(|(at, _)| at).find(|at| begins_with(&text[*at..], tag))
 }
 
 /// The same for a whole text. `Some` only if there is reasoning in it.

@@ -70,12 +70,13 @@ const HOSTILE: &str =
 /// Faults that only streams have, at every place where one can be cut.
 pub(super) fn of_streams(dialect: Dialect) -> Vec<Case> {
     let mut cases = Vec::new();
-    for kind in ["disconnect", "truncate"] {
-        cases.extend((0..dialect.chunks()).map(|after| once(kind, after)));
-    }
+    cases.extend((0..dialect.chunks()).map(|after| once("disconnect", after)));
+    cases.extend((0..dialect.chunks_until_reason()).map(|after| once("truncate", after)));
     let stall = |after: u32, seconds: f64| json!({"type": "stream_fault", "kind": "stall", "after_chunks": after, "stall_seconds": seconds});
     for after in [0, 1, dialect.chunks() - 1] {
-        cases.push(case(format!("stalled-{after}"), vec![stall(after, 30.0)], 2, SAVED));
+        // Behind the reason to stop nothing is waited for.
+        let calls = if after < dialect.chunks_until_reason() { 2 } else { 1 };
+        cases.push(case(format!("stalled-{after}"), vec![stall(after, 30.0)], calls, SAVED));
     }
     cases.push(case("paused", vec![stall(2, 0.4)], 1, SAVED));
     cases.push(case("slow-start", vec![json!({"type": "slow_first_token", "seconds": 0.5})], 1, SAVED));
@@ -87,6 +88,17 @@ pub(super) fn of_streams(dialect: Dialect) -> Vec<Case> {
     let each = each.map(|kind| json!({"type": "stream_fault", "kind": kind, "after_chunks": 3}));
     cases.push(case("both", each.to_vec(), 3, SAVED));
     cases
+}
+
+/// Streams that end in order behind the reason to stop and usage, without the marker of their end.
+pub(super) fn of_ends(dialect: Dialect) -> Vec<Case> {
+    let usage = match dialect {
+        Dialect::Openai => 1,
+        // It comes with the reason.
+        Dialect::Anthropic | Dialect::Gemini => 0,
+    };
+    let ends = dialect.chunks_until_reason() + usage..dialect.chunks();
+    ends.map(|after| Case { calls: 1, ..once("truncate", after) }).collect()
 }
 
 /// A chunk that is no JSON, at these places of a stream.

@@ -30,9 +30,24 @@ async fn judge(dialect: Dialect, stream: bool) {
     figures.calls(calls.len() as u64).show();
     if stream {
         court.llmock.forget().await;
-        let calls = run_all(&mut court, &cases::of_chunks(0..dialect.chunks()), stream).await;
+        let calls = run_all(&mut court, &cases::of_chunks(0..dialect.chunks_of_json()), stream).await;
         refuted(&court, &calls).await;
+        court.llmock.forget().await;
+        let ends = cases::of_ends(dialect);
+        run_all(&mut court, &ends, stream).await;
+        whole_all_the_same(&court, ends.len()).await;
     }
+}
+
+/// llmock takes a stream that it cuts for one without a reason to stop, wherever it cuts it. Behind that reason, the whole
+/// answer is there, as the event that was stored proves, and asking again would only be paid for again.
+async fn whole_all_the_same(court: &Court, cases: usize) {
+    let verdict = court.llmock.verdict().await;
+    assert_eq!((verdict.findings.len(), verdict.warnings), (cases, 0), "{verdict:#?}");
+    assert!(
+        verdict.findings.iter().all(|finding| finding.code == "truncated_stream_accepted"),
+        "{verdict:#?}"
+    );
 }
 
 /// The verdict is without any finding.

@@ -109,6 +109,19 @@ async fn an_answer_with_its_reason_to_stop_is_complete_whatever_follows() {
 }
 
 #[tokio::test]
+async fn a_reason_to_stop_with_every_piece_says_nothing_of_the_end() {
+    let piece = |text: &str, finish: &str| chunk(framed(&[delta(&json!({"content": text}), &json!(finish))]));
+    for finish in ["stop", "null"] {
+        let pieces =
+            [piece("It ", finish), piece("ships ", finish), Step::Wait(Duration::from_millis(2_500))];
+        let last = [piece("tomorrow.", "stop"), end()];
+        let steps = [stream_head()].into_iter().chain(pieces).chain(last).collect();
+        let result = outcome(ProviderKind::OpenAi, ProviderSettings::default(), limits(), true, steps).await;
+        assert_eq!(result.unwrap().text, "It ships tomorrow.");
+    }
+}
+
+#[tokio::test]
 async fn the_marker_alone_is_enough_only_where_a_provider_is_declared_so() {
     let steps = || {
         let text = delta(&json!({"content": "It ships."}), &Value::Null);

@@ -84,7 +84,7 @@ impl Chunks {
                     "usage" if value.is_object() => {
                         usage::merge(kept.entry(name).or_insert(Value::Null), value, &mut self.room)?;
                     }
-                    _ if value.is_null() || value == "" => {}
+                    _ if value.is_null() || value == "" || value == "null" => {}
                     _ => self.room.set(kept, &name, value)?,
                 }
             }

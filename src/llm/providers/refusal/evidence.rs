@@ -8,7 +8,7 @@ mod table;
 
 use std::sync::LazyLock;
 
-use regex::RegexSet;
+use regex::bytes::{RegexSet, RegexSetBuilder};
 
 use self::table::{DECISIVE, GENERIC, QUOTA_IF_NOT_RATE, RATE, Row};
 
@@ -61,7 +61,11 @@ struct Patterns {
 
 static PATTERNS: LazyLock<Patterns> = LazyLock::new(|| {
     // Each pattern is a constant, which the tests below compile.
-    let set = |patterns: &[&str]| RegexSet::new(patterns).unwrap_or_else(|_| RegexSet::empty());
+    // Over bytes, because that is made many times faster.
+    let set = |patterns: &[&str]| {
+        let set = RegexSetBuilder::new(patterns).unicode(false).build();
+        set.unwrap_or_else(|_| RegexSet::empty())
+    };
     Patterns {
         rows: DECISIVE.iter().map(|row| set(row.words)).collect(),
         weak_quota: set(QUOTA_IF_NOT_RATE.words),
@@ -77,20 +81,27 @@ static PATTERNS: LazyLock<Patterns> = LazyLock::new(|| {
     }
 });
 
+/// Makes the patterns.
+pub(super) fn prepare() {
+    LazyLock::force(&PATTERNS);
+}
+
 /// What the error is, as far as there is evidence besides its status.
 pub(super) fn weigh(evidence: Evidence<'_>) -> Option<Class> {
     let words = evidence.words.to_ascii_lowercase();
+    let words = words.as_bytes();
     let plain_names: Vec<String> = evidence.names.iter().map(|name| plain(name)).collect();
     let is_of = |part: &&str| plain_names.iter().any(|name| is_named(name, part));
     let named = |row: &Row| row.names.iter().any(&is_of);
-    let is_rate = named(&RATE) || PATTERNS.rate.is_match(&words);
+    let is_rate = named(&RATE) || PATTERNS.rate.is_match(words);
     let holds = |class: Class| match class {
         // "Exceeds your rate limit of 30,000 input tokens per minute" is about time, not about length.
         Class::ContextTooLong => {
-            let is_of_answer = PATTERNS.of_answer.is_match(&words) && !PATTERNS.of_prompt.is_match(&words);
-            !is_of_answer && (!is_rate || PATTERNS.never_fits.is_match(&words))
+            let is_of_answer = PATTERNS.of_answer.is_match(words) && !PATTERNS.of_prompt.is_match(words);
+            let is_size = evidence.status == Some(413) || PATTERNS.never_fits.is_match(words);
+            !is_of_answer && (!is_rate || is_size)
         }
-        Class::UnknownModel => !PATTERNS.temporary.is_match(&words),
+        Class::UnknownModel => !PATTERNS.temporary.is_match(words),
         Class::Quota
         | Class::ContentFiltered
         | Class::Forbidden
@@ -103,7 +114,7 @@ pub(super) fn weigh(evidence: Evidence<'_>) -> Option<Class> {
         return Some(row.class);
     }
     let worded =
-        DECISIVE.iter().zip(&PATTERNS.rows).find(|(row, set)| set.is_match(&words) && holds(row.class));
+        DECISIVE.iter().zip(&PATTERNS.rows).find(|(row, set)| set.is_match(words) && holds(row.class));
     if let Some((row, _)) = worded {
         return Some(row.class);
     }
@@ -111,7 +122,7 @@ pub(super) fn weigh(evidence: Evidence<'_>) -> Option<Class> {
         // Something before the provider answered: a challenge, a firewall, a proxy.
         return Some(Class::Transient).filter(|_| matches!(evidence.status, Some(403 | 429 | 503)));
     }
-    let is_quota = named(&QUOTA_IF_NOT_RATE) || PATTERNS.weak_quota.is_match(&words);
+    let is_quota = named(&QUOTA_IF_NOT_RATE) || PATTERNS.weak_quota.is_match(words);
     if is_quota && !is_rate && !evidence.says_wait {
         return Some(Class::Quota);
     }
@@ -122,7 +133,7 @@ pub(super) fn weigh(evidence: Evidence<'_>) -> Option<Class> {
     let worded = GENERIC
         .iter()
         .zip(&PATTERNS.generic)
-        .find(|(row, set)| set.is_match(&words) && fits(row.class, evidence.status));
+        .find(|(row, set)| set.is_match(words) && fits(row.class, evidence.status));
     worded.map(|(row, _)| row.class)
 }
 
@@ -131,7 +142,8 @@ fn fits(class: Class, status: Option<u16>) -> bool {
     match (class, status) {
         // A status of its own says more than a name for every bad request, or a phrase for every failure.
         (Class::Transient | Class::BadRequest, Some(status)) => matches!(status, 200..=299 | 400 | 422),
-        (Class::RateLimited, Some(status)) => !matches!(status, 401 | 404 | 410),
+        // A request that is too large stays so, whatever the body calls it (RESOURCE_EXHAUSTED, for one).
+        (Class::RateLimited, Some(status)) => !matches!(status, 401 | 404 | 410 | 413),
         (Class::Credentials, Some(status)) => !matches!(status, 404 | 410 | 429 | 500..=599),
         (
             Class::ContextTooLong

@@ -29,6 +29,7 @@ pub(super) const DECISIVE: [Row; 5] = [
             "maxprompttokens",
             "stringabovemaxlength",
             "requesttoolarge",
+            "payloadtoolarge",
             "toomanyinputtokens",
             "inputtokenlimit",
         ],
@@ -51,6 +52,7 @@ pub(super) const DECISIVE: [Row; 5] = [
             r"上下文.{0,20}(超|长)|超(过|出).{0,20}(上下文|最大长度|长度限制)|输入.{0,10}过长",
             r"(reduce|shorten|trim|truncate) (the |your )?(length|size|number|amount)?( of )?(the |your )?(messages?|prompt|input|conversation|context|history)",
             r"request too large for .{0,80}requested \d+",
+            r"(payload|request entity|request body) (is )?too large",
         ],
     },
     Row {
