@@ -125,20 +125,22 @@ async fn once(
     let bodies = bodies(&found.events, &found.letters);
     let claims: Vec<_> = found.claims.iter().map(|claim| claim.sequence).collect();
     let mut forgotten = Forgotten {
-        letters: found.letters.count,
+        letters: found.letters.sequences.len() as u64,
         claims: claims.len() as u64,
         events: events.len() as u64,
+        bodies: bodies.len() as u64,
         ..Forgotten::default()
     };
-    if dry_run {
-        forgotten.bodies = bodies.len() as u64;
-    } else {
+    if !dry_run {
+        // What is still read from a replica that is behind is counted once.
+        forgotten.bodies = 0;
         for body in &bodies {
             forgotten.bodies += u64::from(bus.erase_body(body).await?);
         }
-        bus.erase_claims(&claims).await?;
-        bus.erase_letters(&found.letters.sequences).await?;
-        bus.erase_events(&events).await?;
+        forgotten.claims = bus.erase_claims(&claims).await?;
+        bus.erase_letters(&found.letters.records).await?;
+        forgotten.letters = bus.erase_letters(&found.letters.sequences).await?;
+        forgotten.events = bus.erase_events(&events).await?;
     }
     match archives {
         ArchivePlace::Off => {}

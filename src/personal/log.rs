@@ -106,10 +106,10 @@ pub(super) struct Unsettled {
 /// Their dead letters.
 #[derive(Debug, Default)]
 pub(super) struct Letters {
-    /// Where they are, and where the records are of what was done with them.
+    /// Where they are.
     pub(super) sequences: Vec<u64>,
-    /// How many of these are letters.
-    pub(super) count: u64,
+    /// Where the records are of what was done with them.
+    pub(super) records: Vec<u64>,
     /// Where their messages were in the event log.
     pub(super) of_events: BTreeSet<u64>,
     bodies: HashSet<String>,
@@ -134,7 +134,7 @@ impl Letters {
                 if let Some(of) = record_of(bus, stored) {
                     // What was done with a letter comes behind it, and outlives it.
                     if theirs.contains(&of) || is_their_record(stored, matcher) {
-                        found.sequences.push(stored.sequence);
+                        found.records.push(stored.sequence);
                         each(stored)?;
                     }
                     continue;
@@ -146,7 +146,6 @@ impl Letters {
                 found.bodies.extend(named);
                 found.of_events.extend(of_event);
                 found.sequences.push(stored.sequence);
-                found.count += 1;
                 theirs.insert(stored.sequence);
                 each(stored)?;
             }

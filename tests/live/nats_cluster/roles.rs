@@ -72,6 +72,21 @@ async fn each_role_can_do_its_work_and_no_more() {
     what_none_may(&rig.nodes).await;
     ours_says_so(&rig).await;
     strangers_stay_outside(&rig).await;
+    forgetting(&rig).await;
+}
+
+/// Whoever may only read erases nothing; the admin does, on every server.
+async fn forgetting(rig: &Rig) {
+    let (code, _, stderr) = rig.ran("reader", &["forget", "--user", "demo"]).await;
+    assert!(code != 0 && stderr.contains("does not permit"), "{code} {stderr}");
+    let (code, events, stderr) = rig.ran("reader", &["events", "--workflow", "w1", "--json"]).await;
+    assert_eq!((code, events.lines().count()), (0, 6), "{stderr}");
+    let (code, told, stderr) = rig.ran("admin", &["forget", "--user", "demo", "--json"]).await;
+    assert_eq!(code, 0, "{stderr}");
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert!(told["events"].as_u64().unwrap() >= 6 && told["interactions"].as_u64().unwrap() >= 1, "{told}");
+    let (code, _, stderr) = rig.ran("reader", &["events", "--workflow", "w1", "--json"]).await;
+    assert_eq!(code, 1, "{stderr}");
 }
 
 async fn what_each_is_for(rig: &Rig) {
