@@ -157,7 +157,15 @@ impl Provider {
             Err(_) => matches!(secret, Secret::File(_)),
         };
         let Some(host) = remote_http(url).filter(|_| !self.allow_cleartext) else { return Ok(()) };
-        if url_secrets::secret_parts(url).is_empty() && !self.api_keys.iter().any(is_key) {
+        // A part of a path that looks like a key is not shown; to refuse the address, that is not enough.
+        let named = Url::parse(url).map_or_else(
+            |_| url.to_owned(),
+            |mut address| {
+                address.set_path("");
+                address.into()
+            },
+        );
+        if url_secrets::secret_parts(&named).is_empty() && !self.api_keys.iter().any(is_key) {
             return Ok(());
         }
         Err(Cleartext {
@@ -283,6 +291,7 @@ mod tests {
         }
         // A word that a local server takes for a key.
         assert_eq!(told(&provider("http://ollama:11434/v1", ""), &[("KEY", "none")]), [""; 0]);
+        assert_eq!(told(&provider("http://gateway/team-2026-a/v1", ""), &[("KEY", "none")]), [""; 0]);
         let mode = [("PGSSLMODE", "require")];
         assert_eq!(told("[database]\nurl = 'postgres://u:canary-7f3a@db/x'", &mode), [""; 0]);
     }
