@@ -32,8 +32,17 @@ impl Asked {
         let llama = Llama::start(dir.path()).await?;
         let key_file = dir.path().join("key");
         std::fs::write(&key_file, key).expect("a file");
-        let mut settings =
-            "[stages.generation]\nmax_attempts = 2\n[generation]\ntemperature = 0.0\n".to_owned();
+        // Templates without the tag, which is another one in each prompt: the same question is to be the same prompt.
+        let prompts = dir.path().join("prompts/assistant");
+        std::fs::create_dir_all(&prompts).expect("a folder");
+        let system = include_str!("../../deploy/prompts/assistant/system.j2").replace("{{ tag }}", "data");
+        std::fs::write(prompts.join("system.j2"), system).expect("a file");
+        let data = include_str!("../../deploy/prompts/assistant/data.j2").replace("{{ tag }}", "data");
+        std::fs::write(prompts.join("data.j2"), data).expect("a file");
+        let mut settings = format!(
+            "[stages.generation]\nmax_attempts = 2\n[generation]\ntemperature = 0.0\n[prompt]\ndir = {:?}\n",
+            dir.path().join("prompts")
+        );
         for kind in KINDS {
             write!(
                 settings,

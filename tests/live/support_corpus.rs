@@ -28,15 +28,14 @@ async fn every_order_that_is_named_is_in_the_prompt_and_the_answer_is_stored() {
     cluster.publish_all(messages.collect()).await;
     log.until_ended_within(2 * SOON, &workflows).await;
 
-    // What reached the model, by the question, which is the last message.
+    // What reached the model, by the question, which is the end of the last message, behind the blocks of data.
     let ledger = cluster.stand_ins.ledger().await;
     let mut prompts: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
     for entry in ledger["model"].as_array().unwrap() {
-        let messages = entry["prompt"].as_array().unwrap();
-        prompts
-            .entry(messages.last().unwrap()["content"].as_str().unwrap().to_owned())
-            .or_default()
-            .push(&entry["prompt"]);
+        let message = entry["prompt"].as_array().unwrap().last().unwrap()["content"].as_str().unwrap();
+        let behind = message.rsplit_once("</data-").and_then(|(_, tag)| tag.split_once('>'));
+        let question = behind.map_or(message, |(_, question)| question).trim().to_owned();
+        prompts.entry(question).or_default().push(&entry["prompt"]);
     }
     let calls: usize = prompts.values().map(Vec::len).sum();
     assert_eq!(calls, cases.len(), "one call for each request");
@@ -62,9 +61,7 @@ async fn every_order_that_is_named_is_in_the_prompt_and_the_answer_is_stored() {
             fetched.insert(format!("/orders/{}", order.replace('#', "%23")));
             let Some(known) = order_of(order) else { continue };
             for prompt in prompts {
-                // The data message stands right before the question.
-                let messages = prompt.as_array().unwrap();
-                let data = messages[messages.len() - 2]["content"].as_str().unwrap();
+                let data = prompt.as_array().unwrap().last().unwrap()["content"].as_str().unwrap();
                 for fact in facts(known) {
                     assert!(data.contains(&fact), "{id}: {fact} of {order} is not in the prompt");
                 }
