@@ -41,7 +41,7 @@ impl Asked {
         std::fs::write(prompts.join("data.j2"), data).expect("a file");
         let mut settings = format!(
             "[stages.generation]\nmax_attempts = 2\n[generation]\ntemperature = 0.0\n[prompt]\ndir = {:?}\n",
-            dir.path().join("prompts")
+            dir.path().join("prompts").display().to_string()
         );
         for kind in KINDS {
             write!(

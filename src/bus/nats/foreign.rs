@@ -8,6 +8,9 @@ use throughline_schemas::Subject;
 
 use super::{Core, StoredEvent, raw, reader, requests};
 
+/// Messages of one subject that are looked at for the event.
+const MOST_LOOKED_AT: usize = 16;
+
 /// What stands on a subject, as its last message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -32,6 +35,21 @@ pub(super) async fn standing(core: &Core, stream: &str, subject: &str) -> Result
 /// Whether a message on the subject of an event is not that event. A message on any other subject is none.
 pub(super) fn is_foreign(core: &Core, stored: &StoredEvent) -> bool {
     Subject::parse(&core.settings.namespace, &stored.subject).is_some_and(|of| !of.is_of(&stored.body))
+}
+
+/// Whether the event is among the first messages of its subject, as the leader of the stream has them. nats-server 2.11 finds
+/// no last message of a subject whose last one was deleted, while earlier ones are there.
+pub(super) async fn is_among(core: &Core, subject: &str) -> Result<bool, BusError> {
+    let Some(address) = Subject::parse(&core.settings.namespace, subject) else { return Ok(false) };
+    let mut next = 1;
+    for _ in 0..MOST_LOOKED_AT {
+        let Some(message) = raw::message_from(core, next, subject).await? else { return Ok(false) };
+        if raw::decode_base64(&message.data).is_some_and(|body| address.is_of(&body)) {
+            return Ok(true);
+        }
+        next = message.seq + 1;
+    }
+    Ok(false)
 }
 
 /// Takes a foreign message out of the log, so that the event finds its place.

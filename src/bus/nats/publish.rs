@@ -131,6 +131,9 @@ pub(super) async fn publish(
                 Verdict::Stored(Published::Already) if message.expected == Expected::Nothing => {
                     match foreign::standing(core, message.stream, &message.subject).await? {
                         Standing::Event => return Ok(Published::Already),
+                        Standing::Nothing if foreign::is_among(core, &message.subject).await? => {
+                            return Ok(Published::Already);
+                        }
                         Standing::Nothing => use_message_id = false,
                         Standing::Foreign(sequence) => {
                             foreign::take_out(core, &message.subject, sequence).await?;
