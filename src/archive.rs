@@ -45,7 +45,32 @@ pub(crate) fn range_of(name: &str, namespace: &str) -> Option<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use throughline_schemas::{
+        Timestamp,
+        recording::{FORMAT, Header, Prompt, VERSION},
+    };
+
     use super::*;
+
+    /// The header of an archive of the namespace `shop`.
+    pub(super) fn header() -> Header {
+        Header {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            created_at: Timestamp::from_unix_ms(0),
+            namespace: "shop".to_owned(),
+            selection: "messages".to_owned(),
+            configuration_id: String::new(),
+            configuration: serde_json::Value::Null,
+            prompt: Prompt {
+                id: String::new(),
+                system: String::new(),
+                data: String::new(),
+                hash: String::new(),
+            },
+            redacted: Vec::new(),
+        }
+    }
 
     #[test]
     fn a_name_tells_what_it_covers_and_of_which_namespace() {

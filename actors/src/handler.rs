@@ -285,8 +285,10 @@ impl<S: Step> EventHandler<S> {
         match self.step.stage() {
             StageName::Persistence => std::future::pending().await,
             StageName::Input | StageName::Context | StageName::External | StageName::Generation => {
+                let hints = self.closer.interruptions.of(workflow, heard).await;
+                // Behind the hint, so that a delivery of which nobody says anything has no timer.
                 tokio::time::sleep_until(from).await;
-                self.closer.interruptions.of(workflow, heard).await
+                hints
             }
         }
     }

@@ -68,6 +68,11 @@ impl EventType {
         }
     }
 
+    /// The types of events with which a workflow ends.
+    pub fn ends() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|event_type| event_type.is_end())
+    }
+
     /// Whether a workflow ends with this event.
     pub fn is_end(self) -> bool {
         matches!(self, Self::InteractionSaved | Self::WorkflowFailed)

@@ -118,6 +118,11 @@ impl Subject {
         Self { event_type, session: session.token(), workflow: workflow.token() }
     }
 
+    /// Where a workflow of this session may end.
+    pub fn ends_of(session: &SessionId, workflow: &WorkflowId) -> impl Iterator<Item = Self> {
+        EventType::ends().map(|end| Self::new(end, session, workflow))
+    }
+
     /// What type of event it addresses.
     pub fn event_type(&self) -> EventType {
         self.event_type

@@ -138,29 +138,11 @@ fn remove_old(folder: &Path, namespace: &str, before: Timestamp, abandoned: Time
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use throughline_schemas::recording::{FORMAT, Prompt, VERSION};
-
-    use super::{super::part::Part, *};
+    use super::{
+        super::{part::Part, tests::header},
+        *,
+    };
     use crate::bus::nats::StoredEvent;
-
-    fn header() -> Header {
-        Header {
-            format: FORMAT.to_owned(),
-            version: VERSION,
-            created_at: Timestamp::from_unix_ms(0),
-            namespace: "shop".to_owned(),
-            selection: String::new(),
-            configuration_id: String::new(),
-            configuration: serde_json::Value::Null,
-            prompt: Prompt {
-                id: String::new(),
-                system: String::new(),
-                data: String::new(),
-                hash: String::new(),
-            },
-            redacted: Vec::new(),
-        }
-    }
 
     fn part(folder: &Path, sequences: std::ops::Range<u64>) -> (NamedTempFile, u64) {
         let message = |sequence| StoredEvent {

@@ -165,35 +165,20 @@ mod tests {
     use std::time::SystemTime;
 
     use throughline_actors::ports::clock::Clock;
-    use throughline_schemas::{
-        UserId,
-        recording::{FORMAT, Prompt, VERSION},
-    };
+    use throughline_schemas::UserId;
 
     use super::*;
-    use crate::{archive::file_name, personal::Whom, system::SystemClock};
+    use crate::{
+        archive::{file_name, tests::header},
+        personal::Whom,
+        system::SystemClock,
+    };
 
     const LONG_AGO: Duration = Duration::from_secs(1_700_000_000);
 
     fn archive(folder: &Path, first: u64, users: &[&str]) -> PathBuf {
-        let header = Header {
-            format: FORMAT.to_owned(),
-            version: VERSION,
-            created_at: Timestamp::from_unix_ms(0),
-            namespace: "shop".to_owned(),
-            selection: "messages".to_owned(),
-            configuration_id: String::new(),
-            configuration: serde_json::Value::Null,
-            prompt: Prompt {
-                id: String::new(),
-                system: String::new(),
-                data: String::new(),
-                hash: String::new(),
-            },
-            redacted: Vec::new(),
-        };
         let file = folder.join(file_name("shop", first, first + users.len() as u64));
-        let mut writer = Writer::new(File::create(&file).unwrap(), &header).unwrap();
+        let mut writer = Writer::new(File::create(&file).unwrap(), &header()).unwrap();
         for (sequence, user) in (first..).zip(users) {
             let body = format!(r#"{{"user_id":"{user}","session_id":"s","user_input":"hi"}}"#);
             let message = StoredEvent {

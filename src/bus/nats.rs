@@ -187,7 +187,7 @@ impl NatsBus {
     /// and nothing is missed, not even over reconnects. Needs no consumer.
     pub async fn ends_of(&self, session: &SessionId, workflow: &WorkflowId) -> Result<EndWatch, BusError> {
         let ns = self.namespace();
-        let addresses = end_watch::ends_of(session, workflow);
+        let addresses: Vec<_> = Subject::ends_of(session, workflow).collect();
         let filters = addresses.iter().map(|address| address.stored(ns)).collect();
         let mut watch = EndWatch::open(Arc::clone(&self.core), filters, None).await?;
         watch.expect(workflow.as_str(), addresses);
@@ -198,7 +198,7 @@ impl NatsBus {
     /// Ends of all workflows of the namespace as they are stored; those that are expected of the watch are also looked for,
     /// as far as they were stored from `since` on. Needs no consumer.
     pub async fn all_ends(&self, since: Option<Timestamp>) -> Result<EndWatch, BusError> {
-        let filters = end_watch::ends().map(|end| self.namespace().stored_of(end)).collect();
+        let filters = EventType::ends().map(|end| self.namespace().stored_of(end)).collect();
         EndWatch::open(Arc::clone(&self.core), filters, since).await
     }
 
@@ -224,7 +224,7 @@ impl NatsBus {
 
     /// Whether the end of a workflow is stored.
     pub async fn has_ended(&self, workflow: &WorkflowId) -> Result<bool, BusError> {
-        for event_type in EventType::ALL.into_iter().filter(|event_type| event_type.is_end()) {
+        for event_type in EventType::ends() {
             if self.has(&self.namespace().events_of_workflow(Some(event_type), workflow)).await? {
                 return Ok(true);
             }

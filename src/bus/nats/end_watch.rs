@@ -11,7 +11,7 @@ use std::{
 use async_nats::{Message, Subscriber};
 use futures_util::{FutureExt, StreamExt, stream};
 use throughline_actors::ports::bus::BusError;
-use throughline_schemas::{EventType, SessionId, Subject, Timestamp, WorkflowId};
+use throughline_schemas::{Subject, Timestamp};
 use tokio::{sync::watch, time::Instant};
 
 use super::{
@@ -44,16 +44,6 @@ pub struct EndWatch {
     between: Duration,
     /// Heard, but its body is not fetched yet: kept so that a cancelled `next` loses nothing.
     pending: Option<StoredEvent>,
-}
-
-/// The two subjects on which a workflow ends.
-pub(super) fn ends_of(session: &SessionId, workflow: &WorkflowId) -> Vec<Subject> {
-    ends().map(|end| Subject::new(end, session, workflow)).collect()
-}
-
-/// The types of ends.
-pub(super) fn ends() -> impl Iterator<Item = EventType> {
-    EventType::ALL.into_iter().filter(|event_type| event_type.is_end())
 }
 
 impl EndWatch {

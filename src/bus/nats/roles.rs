@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use throughline_schemas::{EventType, MAJOR, Namespace, StageName};
 
-use super::{Names, end_watch::ends};
+use super::Names;
 
 /// What a process does on the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -34,7 +34,9 @@ impl Role {
     pub fn needs(self, ns: &Namespace, names: &Names, inbox_prefix: &str) -> Needs {
         let (publish, subscribe) = match self {
             Self::Worker => (worker(ns, names), vec![ns.control("interrupt")]),
-            Self::Publisher => (publisher(ns, names), ends().map(|end| ns.stored_of(end)).collect()),
+            Self::Publisher => {
+                (publisher(ns, names), EventType::ends().map(|end| ns.stored_of(end)).collect())
+            }
             Self::Reader => (reader(names), vec![ns.all_stored(), ns.control(">"), format!("{ns}.live.>")]),
             Self::Admin => (admin(ns, names), Vec::new()),
         };
@@ -120,7 +122,7 @@ fn worker(ns: &Namespace, names: &Names) -> Vec<String> {
 fn publisher(ns: &Namespace, names: &Names) -> Vec<String> {
     let events = names.events();
     let mut publish = vec![ns.bare_input(), event(ns, EventType::UserInputReceived)];
-    publish.extend(ends().map(|end| format!("$JS.API.DIRECT.GET.{events}.{}", event(ns, end))));
+    publish.extend(EventType::ends().map(|end| format!("$JS.API.DIRECT.GET.{events}.{}", event(ns, end))));
     publish.push(format!("$JS.API.STREAM.INFO.{events}"));
     publish
 }

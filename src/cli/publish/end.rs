@@ -258,8 +258,8 @@ pub(super) async fn stored(
     session: &SessionId,
     workflow: &WorkflowId,
 ) -> Result<Option<StoredEvent>, BusError> {
-    for event_type in EventType::ALL.into_iter().filter(|event_type| event_type.is_end()) {
-        if let Some(end) = bus.last(&Subject::new(event_type, session, workflow)).await? {
+    for address in Subject::ends_of(session, workflow) {
+        if let Some(end) = bus.last(&address).await? {
             return Ok(Some(end));
         }
     }

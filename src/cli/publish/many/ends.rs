@@ -101,11 +101,9 @@ impl Watch {
 /// Where a message's end may stand: on the subjects of its workflow, or on that of its refusal.
 fn addresses(message: &Message, sequence: Option<u64>) -> Vec<Subject> {
     let Message { session, workflow, .. } = message;
-    let ends = EventType::ALL.into_iter().filter(|event_type| event_type.is_end());
-    let own = ends.map(|end| Subject::new(end, session, workflow));
     let refusal = sequence
         .map(|sequence| Subject::new(EventType::WorkflowFailed, session, &workflow.of_conflict(sequence)));
-    own.chain(refusal).collect()
+    Subject::ends_of(session, workflow).chain(refusal).collect()
 }
 
 #[derive(Debug, Default)]
