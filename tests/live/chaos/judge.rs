@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use super::rig::{Call, Ledgers, Logged};
+use super::rig::{Call, Ledgers, Logged, RECOVERY};
 use crate::harness::Figures;
 
 /// Far more than a worker with these loads needs, far less than a leak makes of it.
@@ -110,6 +110,10 @@ fn ends(ledgers: &Ledgers, workflows: &HashMap<&str, Workflow<'_>>, broken: &mut
             let (id, state, tries) = (&published.id, &published.state, published.tries);
             broken.push(format!("1: {id} ({state} after {tries} tries): {saved} saved, {failed} failed"));
         }
+    }
+    let over = over_after(ledgers);
+    if over > RECOVERY.as_secs_f64() {
+        broken.push(format!("1: the last workflow ended {over:.1} s after the last fault"));
     }
     let known: HashSet<_> = ledgers.published.iter().map(|one| one.id.as_str()).collect();
     let strangers = ledgers.events.iter().filter(|event| !known.contains(event.workflow.as_str()));

@@ -24,9 +24,11 @@ const WAKING: Duration = Duration::from_secs(2);
 /// How long the publisher tries to publish one message.
 const GIVE_UP: Duration = Duration::from_secs(30);
 /// Every workflow ends within this time of the end of the faults (invariant 1 of the fault matrix).
-const RECOVERY: Duration = Duration::from_mins(1);
+pub const RECOVERY: Duration = Duration::from_mins(1);
 /// How long one Python program may take to finish what it has.
 const FINISH: Duration = Duration::from_secs(20);
+/// How long the reader may take for a log of ten minutes, beside what it waits for.
+const READING: Duration = Duration::from_mins(3);
 /// A server that comes back remembers a little less than everything, and gives what it does not remember to have been
 /// answered for to somebody again: at once, or after the acknowledgement wait (3 s, see `Settings`).
 const RIPPLE: Duration = Duration::from_secs(4);
@@ -241,7 +243,7 @@ impl<'a> Run<'a> {
             "chaos_read",
             &json!({"url": url, "namespace": NAMESPACE, "ids": acked, "limit_s": RECOVERY.as_secs()}),
         );
-        let reader: ReaderLedger = printed(&mut reader, RECOVERY + FINISH).await;
+        let reader: ReaderLedger = printed(&mut reader, RECOVERY + READING).await;
         self.look_at_memory();
         listener.signal("TERM");
         let watched = printed(&mut listener, FINISH).await;

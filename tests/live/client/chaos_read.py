@@ -1,6 +1,7 @@
 """Reads the event log after a chaos run: chaos_read.py PLAN.json
 
-Reads every stream that holds events or dead letters from its beginning until each workflow of `ids` has ended, or `limit_s` have passed.
+Reads every stream that holds events or dead letters, from its beginning to its end, until each workflow of `ids` has ended or
+`limit_s` have passed.
 
     {"url", "namespace", "ids": [...], "limit_s"}
 
@@ -41,33 +42,44 @@ async def main(plan):
     wanted, events, dead = set(plan["ids"]), [], []
     give_up_at = time.time() + plan["limit_s"]
     streams = await cursors(connection.jetstream(), plan["namespace"])
-    quiet = 0
-    # Once everything has ended, two more looks: what comes after an end must not.
-    while time.time() < give_up_at and (wanted or quiet < 2):
-        came = False
-        for stream, consumer in streams:
+    quiet = dict.fromkeys((name for name, _ in streams), 0)
+
+    def take(stream, message):
+        kind = message.subject.split(".")[1:3]
+        if kind[0] == "dead":
+            dead.append({"subject": message.subject, "reason": dict(message.headers or {})})
+            return
+        try:
+            body = json.loads(message.data)
+        except ValueError:
+            return
+        workflow = body.get("workflowid") or body.get("workflow_id")
+        events.append({
+            "workflow": workflow, "type": kind[1], "stream": stream,
+            "sequence": message.metadata.sequence.stream, "at": message.metadata.timestamp.timestamp(),
+        })
+        if kind[1] in ENDS:
+            wanted.discard(workflow)
+
+    def finished():
+        # Each stream is read to its end, however long that takes; the limit is for what is not there yet. Once everything
+        # has ended, two more looks: what comes after an end must not.
+        return min(quiet.values()) >= 2 and (not wanted or time.time() > give_up_at)
+
+    async def follow(stream, consumer):
+        while not finished():
             try:
                 messages = await consumer.fetch(FETCH, timeout=FETCH_S)
             except (nats.errors.TimeoutError, asyncio.TimeoutError):
+                quiet[stream] += 1
                 continue
+            quiet[stream] = 0
             for message in messages:
-                came = True
-                kind = message.subject.split(".")[1:3]
-                if kind[0] == "dead":
-                    dead.append({"subject": message.subject, "reason": dict(message.headers or {})})
-                    continue
-                try:
-                    body = json.loads(message.data)
-                except ValueError:
-                    continue
-                workflow = body.get("workflowid") or body.get("workflow_id")
-                events.append({
-                    "workflow": workflow, "type": kind[1], "stream": stream,
-                    "sequence": message.metadata.sequence.stream, "at": message.metadata.timestamp.timestamp(),
-                })
-                if kind[1] in ENDS:
-                    wanted.discard(workflow)
-        quiet = 0 if came else quiet + 1
+                take(stream, message)
+
+    await asyncio.gather(*(follow(stream, consumer) for stream, consumer in streams))
+    order = {stream: place for place, (stream, _) in enumerate(streams)}
+    events.sort(key=lambda event: (order[event["stream"]], event["sequence"]))
     json.dump({"events": events, "dead": dead}, sys.stdout)
     await connection.close()
 

@@ -89,8 +89,8 @@ async fn a_hint_is_for_everybody_who_asks_that_provider() {
     let messages = ["first", "second"].map(|name| said(name, "demo", name, &question(name)));
     let [first, second] = messages;
     court.cluster.publish_all(vec![first]).await;
-    crate::harness::eventually("the refusal", async || court.llmock.pending().await.is_empty().then_some(()))
-        .await;
+    // What is told to readers is known to the client.
+    court.frames.until("first", |frame| frame.again_in_ms.is_some()).await;
     court.cluster.publish_all(vec![second]).await;
     court.log.until_ended(&["first", "second"]).await;
     let calls = court.llmock.calls().await;
