@@ -40,6 +40,7 @@ mod restored;
 mod retention;
 mod sessions;
 mod stopping;
+mod stores;
 mod strangers;
 mod stream_measure;
 mod streaming;

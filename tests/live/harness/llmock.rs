@@ -88,11 +88,6 @@ impl LlMock {
         self.ask(request.body(json!({"behaviors": behaviors}).to_string())).await;
     }
 
-    /// What no request has met yet.
-    pub async fn pending(&self) -> Vec<Value> {
-        self.get("scenario").await["pending"].as_array().expect("a list").clone()
-    }
-
     /// Permanent behaviour ends.
     pub async fn heal(&self) {
         self.ask(self.http.delete(format!("{}/_llmock/scenario", self.base))).await;
