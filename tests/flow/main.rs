@@ -22,6 +22,7 @@ mod live;
 mod made_anew;
 mod model;
 mod owners;
+mod pages;
 mod poison;
 mod redo;
 mod reenact;
