@@ -17,7 +17,12 @@ use throughline_schemas::{Document, JsonProblem, MAX_DEPTH, TraceParent};
 use tokio::time::timeout_at;
 
 pub use crate::http_client::credential::Credential;
-use crate::http_client::{self, body, credential::Redactor, retry_after};
+use crate::http_client::{
+    self, body,
+    credential::Redactor,
+    proxy::{Proxies, ProxyError},
+    retry_after,
+};
 
 /// Longest time for resolving a name, connecting and TLS; the call's own limit is usually shorter.
 const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -56,6 +61,8 @@ pub struct HttpSource {
     pub url_secrets: Vec<(String, Credential)>,
     /// Secrets that stand in the URL itself; removed from answers, too.
     pub in_url: Vec<Credential>,
+    /// Through which proxies it is asked. The default is none.
+    pub proxies: Proxies,
 }
 
 /// The value of a configured header.
@@ -81,6 +88,17 @@ pub enum HttpSourcesError {
     /// Two sources of one name.
     #[error("two data sources are named {0:?}; rename one")]
     Duplicate(String),
+    /// A proxy that cannot be used.
+    #[error(
+        "the data source {source_name:?} cannot be asked through its proxy; correct its `proxy`, HTTP_PROXY or HTTPS_PROXY"
+    )]
+    Proxy {
+        /// The source.
+        source_name: String,
+        /// Why not.
+        #[source]
+        reason: ProxyError,
+    },
     /// A value with line breaks or other control characters.
     #[error(
         "the value of the header {header} of the source {source_name:?} has characters that no header can have"
@@ -106,17 +124,17 @@ pub enum HttpSourcesError {
     },
 }
 
-/// [`Sources`] over HTTP/1.1 (TLS by rustls), one pool of connections for all of them.
+/// [`Sources`] over HTTP/1.1 (TLS by rustls), one pool of connections for all that have the same proxies.
 ///
-/// A call is one GET or POST. Redirects, retries, proxies from the environment and compression are off. Bodies are read in
+/// A call is one GET or POST. Redirects, retries and compression are off. Bodies are read in
 /// pieces up to the call's cap.
 pub struct HttpSources {
-    client: Client,
     sources: HashMap<String, Prepared>,
     clock: Arc<dyn Clock>,
 }
 
 struct Prepared {
+    client: Client,
     headers: HeaderMap,
     url_secrets: Vec<(String, String)>,
     redactor: Redactor,
@@ -125,17 +143,28 @@ struct Prepared {
 impl HttpSources {
     /// Prepares the headers of all sources. `clock` is asked when a source names a date to wait for.
     pub fn new(specs: Vec<HttpSource>, clock: Arc<dyn Clock>) -> Result<Self, HttpSourcesError> {
-        let client = http_client::client(CONNECT_TIMEOUT, true, &crate::http_client::proxy::Proxies::none())
-            .map_err(HttpSourcesError::Client)?;
+        let mut clients: Vec<(Proxies, Client)> = Vec::new();
         let mut sources = HashMap::with_capacity(specs.len());
         for spec in specs {
             if sources.contains_key(&spec.name) {
                 return Err(HttpSourcesError::Duplicate(spec.name));
             }
-            let (name, prepared) = Prepared::new(spec)?;
+            if let Err(reason) = spec.proxies.check() {
+                return Err(HttpSourcesError::Proxy { source_name: spec.name, reason });
+            }
+            let client = match clients.iter().find(|(proxies, _)| *proxies == spec.proxies) {
+                Some((_, client)) => client.clone(),
+                None => {
+                    let client = http_client::client(CONNECT_TIMEOUT, true, &spec.proxies)
+                        .map_err(HttpSourcesError::Client)?;
+                    clients.push((spec.proxies.clone(), client.clone()));
+                    client
+                }
+            };
+            let (name, prepared) = Prepared::new(spec, client)?;
             sources.insert(name, prepared);
         }
-        Ok(Self { client, sources, clock })
+        Ok(Self { sources, clock })
     }
 
     async fn call(&self, source: &Prepared, call: &FetchCall) -> Result<Document, FetchError> {
@@ -159,7 +188,7 @@ impl HttpSources {
             Method::Get => reqwest::Method::GET,
             Method::Post => reqwest::Method::POST,
         };
-        let mut request = self
+        let mut request = source
             .client
             .request(method, url.clone())
             .headers(headers)
@@ -212,8 +241,8 @@ impl HttpSources {
 }
 
 impl Prepared {
-    fn new(spec: HttpSource) -> Result<(String, Self), HttpSourcesError> {
-        let HttpSource { name: source, headers: texts, url_secrets, in_url } = spec;
+    fn new(spec: HttpSource, client: Client) -> Result<(String, Self), HttpSourcesError> {
+        let HttpSource { name: source, headers: texts, url_secrets, in_url, proxies: _ } = spec;
         let mut headers = HeaderMap::with_capacity(texts.len() + 2);
         let mut secrets = in_url;
         for (header, text) in texts {
@@ -248,7 +277,7 @@ impl Prepared {
         let url_secrets = url_secrets.into_iter().map(|(name, secret)| {
             (name, percent_encoding::utf8_percent_encode(secret.expose(), NON_ALPHANUMERIC).to_string())
         });
-        Ok((source, Self { headers, url_secrets: url_secrets.collect(), redactor }))
+        Ok((source, Self { client, headers, url_secrets: url_secrets.collect(), redactor }))
     }
 
     /// A call's URL with the secrets in it. What a message gave has no braces any more.

@@ -337,6 +337,7 @@ pub fn http_sources(
             headers,
             url_secrets: url_secrets.collect(),
             in_url: url_secrets::secrets(source.url.template.expose()),
+            proxies: config::proxies(source.proxy.as_ref(), env),
         });
     }
     Ok(HttpSources::new(specs, clock)?)

@@ -29,6 +29,7 @@ mod generation;
 mod layers;
 mod models;
 mod providers;
+mod proxy;
 mod reader;
 mod report;
 mod retention;
@@ -54,9 +55,9 @@ pub use error::{ConfigErrors, Origin, Problem};
 pub use generation::{AnswerForm, DEFAULT_MODEL, Generation, OlderTurns};
 pub use layers::{DEFAULT_FILE, ENV_PREFIX, Layers, Override, process_env};
 pub use models::{MaxTokensField, Model};
-pub use providers::{
-    ANTHROPIC_BASE_URL, GEMINI_BASE_URL, OPENAI_BASE_URL, Provider, ProviderKind, ProxyChoice, Rates,
-};
+pub use providers::{ANTHROPIC_BASE_URL, GEMINI_BASE_URL, OPENAI_BASE_URL, Provider, ProviderKind, Rates};
+pub use proxy::ProxyChoice;
+pub(crate) use proxy::proxies;
 pub use retention::{ArchivePlace, Retention};
 pub use routing::Routing;
 pub use runtime::{Context, Limits, Log, LogFormat, Prompt, Sandbox, Sessions, Worker};

@@ -6,11 +6,12 @@ use reqwest::header::HeaderName;
 
 use super::connections::check_token;
 use super::field::Field;
+use super::proxy::ProxyChoice;
 use super::reader::Section;
 use super::secret::Secret;
 use super::sources::{SourceHeader, check_header};
 use super::tree::Value;
-use super::url::{SecretUrl, check_base, check_proxy, names_secret};
+use super::url::{SecretUrl, check_base, names_secret};
 
 /// Where `kind = "openai"` is found unless `base_url` or `OPENAI_BASE_URL` says otherwise.
 pub const OPENAI_BASE_URL: &str = "https://api.openai.com/v1";
@@ -155,33 +156,6 @@ pub struct Provider {
     pub proxy: Option<ProxyChoice>,
     /// Whether it says why its answers end. Default true; false: the marker of a stream's end is enough.
     pub sends_finish_reason: bool,
-}
-
-/// The proxy of one provider.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ProxyChoice {
-    /// None, whatever the environment says.
-    None,
-    /// This one.
-    Url(SecretUrl),
-}
-
-impl Field for ProxyChoice {
-    fn read(value: &Value) -> Result<Self, String> {
-        let text = String::read(value)?;
-        if text == "none" {
-            return Ok(Self::None);
-        }
-        check_proxy(&text)?;
-        Ok(Self::Url(SecretUrl::new(text)))
-    }
-
-    fn shown(&self) -> toml::Value {
-        match self {
-            Self::None => toml::Value::String("none".to_owned()),
-            Self::Url(url) => url.shown(),
-        }
-    }
 }
 
 fn check_header_name(name: &str) -> Result<(), String> {

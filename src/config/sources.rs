@@ -15,6 +15,7 @@ use throughline_actors::{
 use super::Env;
 use super::connections::check_token;
 use super::field::Field;
+use super::proxy::ProxyChoice;
 use super::reader::Section;
 use super::secret::{Secret, SecretError, SecretValue};
 use super::source_url::UrlTemplate;
@@ -48,6 +49,8 @@ pub struct Source {
     pub headers: BTreeMap<String, SourceHeader>,
     /// Send secrets to another machine also without TLS. Default false.
     pub allow_cleartext: bool,
+    /// Through which proxy it is reached. Default: as the environment says.
+    pub proxy: Option<ProxyChoice>,
     /// `timeout_ms`: limit of one attempt, body included. Default 2 s.
     pub timeout: Duration,
     /// A longer body is refused. Default 65536.
@@ -73,6 +76,7 @@ impl Source {
             required: s.or("required", false),
             headers: s.map("headers", check_header),
             allow_cleartext: s.or("allow_cleartext", false),
+            proxy: s.optional("proxy"),
             timeout: s.millis("timeout_ms", Duration::from_secs(2), 1..=600_000),
             max_bytes: s.within("max_bytes", 65_536, 1..=(16 << 20)),
             retry: Retry::read(s, external.retry),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{ClientBuilder, NoProxy, Proxy};
 
 /// Never asked for through a proxy, whatever the environment says: a proxy's own loopback is another machine's.
@@ -67,6 +68,24 @@ impl Proxies {
         [&self.http, &self.https].into_iter().flatten().any(|url| url.starts_with("https:"))
     }
 
+    /// Which proxy a call to this URL goes through, without its password: host and port, or what is known of it. `None`: it
+    /// goes there directly.
+    pub(crate) fn of(&self, url: &reqwest::Url) -> Option<String> {
+        let matcher = Matcher::builder()
+            .http(self.http.clone().unwrap_or_default())
+            .https(self.https.clone().unwrap_or_default())
+            .no(format!("{LOOPBACK},{}", self.except))
+            .build();
+        let proxy = matcher.intercept(&url.as_str().parse().ok()?)?;
+        let authority = proxy.uri().authority()?;
+        let port = authority.port_u16().unwrap_or(match proxy.uri().scheme_str() {
+            Some("https") => 443,
+            Some("socks4" | "socks4a" | "socks5" | "socks5h") => 1080,
+            Some(_) | None => 80,
+        });
+        Some(format!("{}:{port}", authority.host()))
+    }
+
     /// Whether calls go through one.
     pub fn is_any(&self) -> bool {
         self.http.is_some() || self.https.is_some()
@@ -103,6 +122,25 @@ mod tests {
     fn from(pairs: &[(&str, &str)]) -> Proxies {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         Proxies::from_env(&pairs.iter().map(owned).collect())
+    }
+
+    #[test]
+    fn the_proxy_of_a_call_is_known() {
+        let url = |text: &str| reqwest::Url::parse(text).expect("a URL");
+        let both = from(&[
+            ("HTTP_PROXY", "http://user:word@a:3128"),
+            ("HTTPS_PROXY", "https://b"),
+            ("NO_PROXY", "inner.example,10.0.0.0/8"),
+        ]);
+        assert_eq!(both.of(&url("http://x.example/")).as_deref(), Some("a:3128"));
+        assert_eq!(both.of(&url("https://x.example/")).as_deref(), Some("b:443"));
+        for direct in
+            ["http://crm.inner.example/", "https://10.1.2.3/", "http://127.0.0.1:9/", "http://[::1]:9/"]
+        {
+            assert_eq!(both.of(&url(direct)), None, "{direct}");
+        }
+        assert_eq!(Proxies::one("socks5h://c").of(&url("https://x.example/")).as_deref(), Some("c:1080"));
+        assert_eq!(Proxies::none().of(&url("https://x.example/")), None);
     }
 
     #[test]

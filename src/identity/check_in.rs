@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use throughline_actors::{
-    ports::{bus::BusError, store::StoreError},
+    cause::told,
+    ports::{Classify, Health, bus::BusError, store::StoreError},
     signals,
 };
 use tokio::time::Instant;
@@ -20,7 +21,9 @@ use crate::{
 const ATTEMPTS: usize = 8;
 /// Workers of a log that has just been made anew learn its name within this.
 const PATIENCE: Duration = Duration::from_secs(12);
-/// Between looks at who else uses the database.
+/// A bus or a database that goes away while a worker starts is waited for so long.
+const OUTAGE: Duration = Duration::from_secs(15);
+/// Between looks at who else uses the database, and at what is away.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why log and database cannot be used together.
@@ -59,6 +62,15 @@ pub enum CheckInError {
 }
 
 impl CheckInError {
+    /// Whether it may be over in a moment.
+    fn is_outage(&self) -> bool {
+        match self {
+            Self::Refused(_) | Self::OtherLog { .. } | Self::Unsettled(_) => false,
+            Self::Bus(error) => error.health() == Health::Failed,
+            Self::Store(error) => error.health() == Health::Failed,
+        }
+    }
+
     /// Whether a service could not be reached, rather than the configuration being wrong.
     pub fn is_unavailable(&self) -> bool {
         match self {
@@ -79,8 +91,26 @@ pub struct CheckedIn {
     pub beat: Beat,
 }
 
-/// Makes sure that log and database belong together and that no other log uses the database, and notes this process.
+/// Makes sure that log and database belong together and that no other log uses the database, and notes this process. Either of
+/// them may be away for up to 15 s meanwhile.
 pub async fn check_in(bus: &NatsBus, store: &Database, place: &str) -> Result<CheckedIn, CheckInError> {
+    let give_up_at = Instant::now() + OUTAGE;
+    let mut is_told = false;
+    loop {
+        match check_in_now(bus, store, place).await {
+            Err(error) if error.is_outage() && Instant::now() < give_up_at => {
+                if !is_told {
+                    tracing::warn!(within = ?OUTAGE, error = told(&error), "log and database cannot be compared now; trying again for a moment");
+                    is_told = true;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            checked_in => return checked_in,
+        }
+    }
+}
+
+async fn check_in_now(bus: &NatsBus, store: &Database, place: &str) -> Result<CheckedIn, CheckInError> {
     let entry = compare(bus, store, place, true).await?;
     let worker = format!("{}:{}:{}", host_name(), std::process::id(), Uuid::now_v7().simple());
     let (namespace, place) = (bus.namespace().to_string(), place.to_owned());

@@ -12,12 +12,12 @@ use throughline_actors::{
 
 use super::{
     CallLimits, Credential, KeySource, MaxTokensField, ModelOptions, ModelProviders, ModelProvidersError,
-    ProviderKind, ProviderSettings, ProviderSpec, Proxies, SettingValue,
+    ProviderKind, ProviderSettings, ProviderSpec, SettingValue,
 };
 use crate::{
     config::{
-        self, AnswerForm, Cleartext, Config, Env, Generation, Model, Provider, ProxyChoice, Rates, Secret,
-        SecretError, SourceHeader,
+        self, AnswerForm, Cleartext, Config, Env, Generation, Model, Provider, Rates, Secret, SecretError,
+        SourceHeader,
     },
     prices::{self, Listed},
 };
@@ -193,11 +193,7 @@ fn settings(provider: &Provider, env: &Env) -> Result<ProviderSettings, SecretEr
         key_header: provider.key_header.clone(),
         headers,
         query: values(&provider.query)?,
-        proxies: match &provider.proxy {
-            None => Proxies::from_env(env),
-            Some(ProxyChoice::None) => Proxies::none(),
-            Some(ProxyChoice::Url(url)) => Proxies::one(url.expose()),
-        },
+        proxies: config::proxies(provider.proxy.as_ref(), env),
         sends_finish_reason: provider.sends_finish_reason,
     })
 }

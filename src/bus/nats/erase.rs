@@ -12,7 +12,7 @@ use super::{
     Core, NatsBus, StoredEvent, batch,
     error::{unavailable, unavailable_because},
     headers,
-    objects::{encoded, stream_of},
+    objects::{Description, encoded, stream_of},
     raw, reader, release, requests,
 };
 
@@ -116,10 +116,6 @@ async fn read(core: &Core, stream: &str, first: u64, filter: &str) -> Result<Vec
 
 /// Where an object of a bucket is: its description and the subject of its pieces.
 async fn described(core: &Core, bucket: &str, name: &str) -> Result<Option<(u64, String)>, BusError> {
-    #[derive(Deserialize)]
-    struct Description {
-        nuid: String,
-    }
     let subject = format!("$O.{bucket}.M.{}", encoded(name));
     let found = requests::last_of_subject(core, &stream_of(bucket), &subject).await?;
     let Some(message) = found else { return Ok(None) };

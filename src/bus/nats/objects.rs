@@ -15,6 +15,18 @@ pub(super) fn stream_of(bucket: &str) -> String {
     format!("OBJ_{bucket}")
 }
 
+/// What the description of an object says.
+#[derive(Deserialize)]
+pub(super) struct Description {
+    name: String,
+    /// Under which its pieces are.
+    pub(super) nuid: String,
+    #[serde(default)]
+    size: u64,
+    #[serde(default)]
+    deleted: bool,
+}
+
 /// An object.
 #[derive(Debug)]
 pub(super) struct Object {
@@ -40,15 +52,6 @@ impl<'a> Objects<'a> {
 
     /// The next page; `None` behind the last.
     pub(super) async fn page(&mut self) -> Result<Option<Vec<Object>>, BusError> {
-        #[derive(Deserialize)]
-        struct Description {
-            name: String,
-            nuid: String,
-            #[serde(default)]
-            size: u64,
-            #[serde(default)]
-            deleted: bool,
-        }
         let (stream, descriptions) = (stream_of(self.bucket), format!("$O.{}.M.>", self.bucket));
         let batch = batch::messages_of(self.core, &stream, self.next, &descriptions, READ_AT_ONCE).await?;
         let Some(last) = batch.messages.last() else { return Ok(None) };

@@ -10,7 +10,8 @@ use tokio::net::TcpStream;
 
 use super::{finding::Finding, keys};
 use crate::{
-    config::{Config, Env, Provider},
+    config::{self, Config, Env, Provider},
+    http_client::proxy::Proxies,
     llm::{ModelProviders, model_providers},
     system::SystemClock,
 };
@@ -26,19 +27,20 @@ pub(super) async fn check(config: &Config, env: &Env) -> Vec<Finding> {
     let models = model_providers(config, env, &clock).ok();
     let sources = config.sources.iter().map(|source| {
         let name = format!("source {}", source.name);
-        Box::pin(reach_source(name, source.url.example.expose())) as Check<'_>
+        let proxies = config::proxies(source.proxy.as_ref(), env);
+        Box::pin(reach_source(name, source.url.example.expose(), proxies)) as Check<'_>
     });
-    let providers = config
-        .providers
-        .iter()
-        .map(|provider| Box::pin(reach_provider(provider, models.as_ref())) as Check<'_>);
+    let providers = config.providers.iter().map(|provider| {
+        let proxies = config::proxies(provider.proxy.as_ref(), env);
+        Box::pin(reach_provider(provider, models.as_ref(), proxies)) as Check<'_>
+    });
     stream::iter(sources.chain(providers)).buffered(AT_ONCE).collect().await
 }
 
 type Check<'c> = std::pin::Pin<Box<dyn Future<Output = Finding> + Send + 'c>>;
 
-async fn reach_source(name: String, url: &str) -> Finding {
-    match connect(url).await {
+async fn reach_source(name: String, url: &str, proxies: Proxies) -> Finding {
+    match connect_by(url, &proxies).await {
         Ok(address) => Finding::ok(name, format!("{address} accepts connections")),
         Err(problem) => {
             let advice = "answers go without its data until it is back; start it, or correct its url";
@@ -48,13 +50,12 @@ async fn reach_source(name: String, url: &str) -> Finding {
 }
 
 /// One that no model uses needs no key, so it is only connected to.
-async fn reach_provider(provider: &Provider, models: Option<&ModelProviders>) -> Finding {
+async fn reach_provider(provider: &Provider, models: Option<&ModelProviders>, proxies: Proxies) -> Finding {
     let name = format!("provider {}", provider.name);
-    let address = match connect(provider.base_url.expose()).await {
+    let address = match connect_by(provider.base_url.expose(), &proxies).await {
         Ok(address) => address,
         Err(problem) if provider.is_vendor() => {
-            let advice =
-                "see why this machine cannot reach it: DNS, firewall (no proxy of the environment is used)";
+            let advice = "see why this machine cannot reach it: DNS, firewall, HTTPS_PROXY";
             return Finding::unreachable(name, problem, advice);
         }
         Err(problem) => return Finding::unreachable(name, problem, "start it, or correct its base_url"),
@@ -66,6 +67,18 @@ async fn reach_provider(provider: &Provider, models: Option<&ModelProviders>) ->
     match verdicts {
         Some(verdicts) => keys::judge(name, &address, provider.api_keys.len(), &verdicts),
         None => Finding::ok(name, format!("{address} accepts connections")),
+    }
+}
+
+/// Connects to the host of a URL, or to the proxy through which it is asked.
+async fn connect_by(url: &str, proxies: &Proxies) -> Result<String, String> {
+    let proxy = Url::parse(url).ok().and_then(|url| proxies.of(&url));
+    match proxy {
+        Some(proxy) => connect(&format!("http://{proxy}")).await.map_or_else(
+            |problem| Err(format!("its proxy {problem}")),
+            |address| Ok(format!("its proxy {address}")),
+        ),
+        None => connect(url).await,
     }
 }
 
@@ -195,11 +208,21 @@ mod tests {
             listener.local_addr().unwrap()
         };
         let path = "/profile/{user_id}?secret=hunter2";
-        let source = |url: String| async move { reach_source("x".to_owned(), &url).await };
+        let source = |url: String| async move { reach_source("x".to_owned(), &url, Proxies::none()).await };
         assert_eq!(source(format!("http://{open}{path}")).await.status, Status::Ok);
         let gone = source(format!("http://{closed}{path}")).await;
         assert_eq!(gone.status, Status::Warn);
         assert!(!gone.detail.contains("hunter2"));
         assert!(finding("openai", &format!("http://{closed}/v1"), &[]).await.is_unreachable);
+        let behind = |proxy: std::net::SocketAddr| {
+            let proxies = Proxies::one(format!("http://user:hunter2@{proxy}"));
+            reach_source("x".to_owned(), "http://crm.example.test/", proxies)
+        };
+        let through = behind(open).await;
+        assert_eq!(through.status, Status::Ok);
+        assert!(through.detail.contains(&format!("its proxy {open}")), "{}", through.detail);
+        let gone = behind(closed).await;
+        assert_eq!(gone.status, Status::Warn);
+        assert!(gone.detail.contains("its proxy") && !gone.detail.contains("hunter2"), "{}", gone.detail);
     }
 }

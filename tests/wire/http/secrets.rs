@@ -157,6 +157,7 @@ fn source(key: &str) -> HttpSources {
             headers,
             url_secrets: vec![("{env:IN_QUERY}".to_owned(), Credential::new(key))],
             in_url: vec![Credential::new("path-canary")],
+            ..HttpSource::default()
         }],
         clock(),
     )

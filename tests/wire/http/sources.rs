@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::json;
 use throughline::fetch::{Credential, HeaderText, HttpSource, HttpSources};
+use throughline::llm::Proxies;
 use throughline_actors::ports::contract::source::{Scene, SourceRig, sources_keep_their_contract};
 use throughline_actors::ports::source::{FetchCall, FetchError, Method, Sources};
 use throughline_schemas::TraceParent;
@@ -211,6 +212,31 @@ async fn a_secret_that_the_source_echoes_is_removed() {
     assert_eq!(*echo, json!({"headers": {"authorization": "Bearer ***", "x-tenant": "acme"}}));
 }
 
+#[tokio::test]
+async fn each_source_is_asked_through_its_own_proxy_and_this_machine_through_none() {
+    let proxy = Server::start().await;
+    let behind = |name: &str, proxies| HttpSource { name: name.to_owned(), proxies, ..HttpSource::default() };
+    let sources = HttpSources::new(
+        vec![behind("far", Proxies::one(proxy.url(""))), behind("near", Proxies::none())],
+        clock(),
+    )
+    .unwrap();
+    let ask = async |source: &str, url: String| {
+        sources.fetch(&FetchCall { source: source.to_owned(), ..call(url) }).await
+    };
+    proxy.script([json(r#"{"by":"proxy"}"#)]);
+    assert_eq!(*ask("far", "http://crm.example.test/a".to_owned()).await.unwrap(), json!({"by": "proxy"}));
+    let seen = proxy.seen();
+    assert!(seen[0].head.starts_with("GET http://crm.example.test/a HTTP/1.1"), "{}", seen[0].head);
+    assert!(ask("near", "http://no-such-host.example.test/".to_owned()).await.is_err());
+
+    let server = Server::start().await;
+    server.script([json("{}")]);
+    ask("far", server.url("/own")).await.unwrap();
+    assert!(server.seen()[0].head.starts_with("GET /own HTTP/1.1"));
+    assert_eq!(proxy.seen().len(), 1);
+}
+
 #[test]
 fn settings_that_cannot_work_are_refused_and_secrets_not_repeated() {
     let with = |header: &str, text: HeaderText| {
@@ -232,4 +258,8 @@ fn settings_that_cannot_work_are_refused_and_secrets_not_repeated() {
     assert_eq!(with("accept", HeaderText::Plain("application/hal+json".to_owned())), None);
     let twice = vec![HttpSource { name: "crm".to_owned(), ..HttpSource::default() }; 2];
     assert!(HttpSources::new(twice, clock()).is_err());
+    let proxies = Proxies::one("http://user:canary@");
+    let proxied = vec![HttpSource { name: "crm".to_owned(), proxies, ..HttpSource::default() }];
+    let error = HttpSources::new(proxied, clock()).err().map(|error| format!("{error} {error:?}")).unwrap();
+    assert!(error.contains("crm") && error.contains("proxy") && !error.contains("canary"), "{error}");
 }
