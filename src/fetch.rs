@@ -152,14 +152,14 @@ impl HttpSources {
             if let Err(reason) = spec.proxies.check() {
                 return Err(HttpSourcesError::Proxy { source_name: spec.name, reason });
             }
-            let client = match clients.iter().find(|(proxies, _)| *proxies == spec.proxies) {
-                Some((_, client)) => client.clone(),
-                None => {
-                    let client = http_client::client(CONNECT_TIMEOUT, true, &spec.proxies)
-                        .map_err(HttpSourcesError::Client)?;
-                    clients.push((spec.proxies.clone(), client.clone()));
-                    client
-                }
+            let known = clients.iter().find(|(proxies, _)| *proxies == spec.proxies);
+            let client = if let Some((_, client)) = known {
+                client.clone()
+            } else {
+                let client = http_client::client(CONNECT_TIMEOUT, true, &spec.proxies)
+                    .map_err(HttpSourcesError::Client)?;
+                clients.push((spec.proxies.clone(), client.clone()));
+                client
             };
             let (name, prepared) = Prepared::new(spec, client)?;
             sources.insert(name, prepared);

@@ -13,4 +13,5 @@ pub mod routing;
 pub mod settle;
 pub mod summary;
 pub mod sweep;
+pub mod thinning;
 pub mod window;

@@ -16,7 +16,7 @@ use tokio::{task::JoinSet, time::Instant};
 use crate::{
     policy::retention::{
         AGE_SLACK, BEGIN_PERCENT, Floor, Holder, JUST_FINISHED, URGENT_PERCENT, bodies_percent, floor,
-        for_room, percent, settled, surplus_bodies,
+        for_open_work, for_room, percent, settled, surplus_bodies,
     },
     ports::{
         bus::Bus,
@@ -265,6 +265,9 @@ impl RetentionArgs {
             if removed && found.floor.before > found.fill.first {
                 seen.wait = SHORTEST_WAIT;
             }
+            if !removed && found.is_ours && self.thin_out(&found.fill, found.floor).await? {
+                seen.wait = SHORTEST_WAIT;
+            }
         }
         self.tell_what_holds(&found, wanted, seen).await?;
         if found.is_ours { self.keep_house(&found.fill, seen).await } else { Ok(()) }
@@ -333,6 +336,33 @@ impl RetentionArgs {
         );
         fill.first = before;
         Ok(true)
+    }
+
+    /// Removes results of finished work from behind what is still needed, if the log is full and has nothing else to give.
+    /// Whether anything was removed.
+    async fn thin_out(&self, fill: &Fill, floor: Floor) -> Result<bool, String> {
+        let Some(bytes) = for_open_work(fill) else { return Ok(false) };
+        let log = &self.keeper.log;
+        let finished = log.finished_from(floor.before, bytes).await.map_err(|error| with_causes(&error))?;
+        let Some(last) = finished.last() else { return Ok(false) };
+        let archived = match &self.keeper.archive {
+            // With what stays, which a later archive has once more: each archive is whole in itself.
+            Some(archive) => {
+                Some(archive.keep(floor.before, last + 1).await.map_err(|error| with_causes(&error))?)
+            }
+            None => None,
+        };
+        let removed = log.remove(&finished).await.map_err(|error| with_causes(&error))?;
+        signals::purged(removed, archived.as_ref().map_or(0, |archived| archived.messages));
+        tracing::warn!(
+            removed,
+            from = floor.before,
+            percent = percent(fill),
+            archive = archived.map(|archived| archived.name).unwrap_or_default(),
+            "the event log is full, and a message that is still needed keeps what is behind it; results of finished work were \
+             removed from there, and their ends kept"
+        );
+        Ok(removed > 0)
     }
 
     /// Says what keeps a log full, or the store of large bodies, that has nothing to give.

@@ -128,6 +128,11 @@ impl Subject {
         self.event_type
     }
 
+    /// The session's token.
+    pub fn session_token(&self) -> &str {
+        &self.session
+    }
+
     /// The workflow's token.
     pub fn workflow_token(&self) -> &str {
         &self.workflow

@@ -117,6 +117,7 @@ fn with_scheme(url: String) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn from(pairs: &[(&str, &str)]) -> Proxies {
@@ -126,7 +127,7 @@ mod tests {
 
     #[test]
     fn the_proxy_of_a_call_is_known() {
-        let url = |text: &str| reqwest::Url::parse(text).expect("a URL");
+        let url = |text: &str| reqwest::Url::parse(text).unwrap();
         let both = from(&[
             ("HTTP_PROXY", "http://user:word@a:3128"),
             ("HTTPS_PROXY", "https://b"),

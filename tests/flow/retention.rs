@@ -94,14 +94,15 @@ async fn an_open_turn_keeps_what_is_behind_it_and_that_is_told() {
         Reply::After(wait, Ok(answer(&reply_to(request))))
     });
     let slow = rig.publish("slow", "slow", "slow");
-    let mut n = 0;
-    while !rig.bus.refuses(usize::try_from(WORKFLOW_BYTES).unwrap()) {
+    for n in 0..60 {
+        assert!(!rig.bus.refuses(2_000), "input {n} would be refused");
         let workflow = rig.publish(&format!("w{n}"), &format!("s{n}"), "hello");
         rig.saved(&workflow).await;
         rig.pass(Duration::from_secs(20)).await;
-        n += 1;
     }
     assert_eq!(rig.bus.purged().1, 0, "everything is behind the open turn");
+    // Only the results of what has ended could go from there.
+    assert!(rig.meters.count("throughline_log_purged_total", &[]) > 20);
     assert_eq!(rig.types(&slow), JOURNEY[..3]);
     assert!(rig.meters.gauge("throughline_log_held_seconds", &[]).unwrap() > 60.0);
     assert_eq!(rig.meters.gauge("throughline_log_oldest_open_sequence", &[]), Some(1.0));
@@ -110,6 +111,35 @@ async fn an_open_turn_keeps_what_is_behind_it_and_that_is_told() {
     assert_nothing_open_was_removed(&rig, &[worker]);
     assert_eq!(rig.meters.gauge("throughline_log_held_seconds", &[]), Some(0.0));
     assert!(!rig.bus.refuses(20_000));
+}
+
+/// A turn takes long, and others fill the log with finished work meanwhile. The turn needs room in that log to end, and nothing
+/// before it can go.
+#[tokio::test(start_paused = true)]
+async fn a_full_log_makes_room_for_the_turn_that_keeps_it_full() {
+    let (rig, worker) = Rig::running().await;
+    rig.bus.limit(WORKFLOW_BYTES * 10);
+    let released = Arc::new(AtomicBool::new(false));
+    let may_end = Arc::clone(&released);
+    rig.models.otherwise(PROVIDER, move |request| {
+        let waits = question(request) == "slow" && !may_end.load(Ordering::Relaxed);
+        let wait = if waits { MINUTE } else { Duration::ZERO };
+        Reply::After(wait, Ok(answer(&reply_to(request))))
+    });
+    let slow = rig.publish("slow", "slow", "slow");
+    let mut refused = 0;
+    for n in 0..100 {
+        let workflow = rig.publish(&format!("w{n}"), &format!("s{n}"), "hello");
+        rig.saved(&workflow).await;
+        rig.pass(Duration::from_millis(200)).await;
+        refused += usize::from(rig.bus.refuses(4_000));
+    }
+    released.store(true, Ordering::Relaxed);
+    rig.saved(&slow).await;
+    assert_eq!((rig.store.interactions(), rig.models.calls(PROVIDER)), (101, 101));
+    assert_eq!(worker.gate.unfinished(), Vec::<String>::new());
+    assert!(rig.meters.count("throughline_log_purged_total", &[]) > 100);
+    assert!(refused < 20, "{refused} times");
 }
 
 /// An input is admitted and acknowledged while somebody asks what is still needed: between the two questions, or before

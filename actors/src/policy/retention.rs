@@ -13,6 +13,9 @@ pub const DOWN_TO_PERCENT: u64 = 65;
 /// From this fill on, in percent, every process makes room, and what has just been finished goes, too: a log that
 /// refuses input is worse.
 pub const URGENT_PERCENT: u64 = 90;
+/// From this fill on, in percent, results of finished work go also from behind a message that is still needed
+/// (`policy/thinning.rs`).
+pub const FULL_PERCENT: u64 = 95;
 /// What was stored within this time stays while there is other room: whoever stood still for a moment finds what became of
 /// its work, and a reader what it has just waited for.
 pub const JUST_FINISHED: Duration = Duration::from_mins(2);
@@ -94,6 +97,12 @@ pub fn for_room(fill: &Fill) -> Option<u64> {
     let surplus = fill.bytes.saturating_sub(share(max, DOWN_TO_PERCENT, 100));
     let span = fill.last.saturating_sub(fill.first).saturating_add(1);
     Some(fill.first.saturating_add(share(span, surplus, fill.bytes).max(1)).min(fill.last.saturating_add(1)))
+}
+
+/// How many bytes have to go from behind what is still needed, if the log is full.
+pub fn for_open_work(fill: &Fill) -> Option<u64> {
+    let max = fill.max_bytes?;
+    (percent(fill) >= FULL_PERCENT).then(|| fill.bytes.saturating_sub(share(max, DOWN_TO_PERCENT, 100)))
 }
 
 /// `part * of / whole`, without overflow on the way.

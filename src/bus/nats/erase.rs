@@ -152,28 +152,38 @@ pub(super) async fn erase_object(core: &Core, bucket: &str, name: &str) -> Resul
     Ok(true)
 }
 
+/// Overwrites messages where they are stored. How many were there.
 async fn erase_all(core: &Core, stream: &str, sequences: &[u64]) -> Result<u64, BusError> {
-    let mut erased = 0;
+    delete_all(core, stream, sequences, true).await
+}
+
+/// Removes messages; their place is used again later. How many were there.
+pub(super) async fn remove_all(core: &Core, stream: &str, sequences: &[u64]) -> Result<u64, BusError> {
+    delete_all(core, stream, sequences, false).await
+}
+
+async fn delete_all(core: &Core, stream: &str, sequences: &[u64], overwrites: bool) -> Result<u64, BusError> {
+    let mut deleted = 0;
     for some in sequences.chunks(SIDE_BY_SIDE) {
-        let done = try_join_all(some.iter().map(|sequence| erase(core, stream, *sequence))).await?;
-        erased += done.into_iter().map(u64::from).sum::<u64>();
+        let done = some.iter().map(|sequence| delete(core, stream, *sequence, overwrites));
+        deleted += try_join_all(done).await?.into_iter().map(u64::from).sum::<u64>();
     }
-    Ok(erased)
+    Ok(deleted)
 }
 
 /// Whether there was such a message.
-async fn erase(core: &Core, stream: &str, sequence: u64) -> Result<bool, BusError> {
+async fn delete(core: &Core, stream: &str, sequence: u64, overwrites: bool) -> Result<bool, BusError> {
     #[derive(Deserialize)]
     struct Done {
         #[serde(rename = "success")]
         _success: IgnoredAny,
     }
     let address = format!("$JS.API.STREAM.MSG.DELETE.{stream}");
-    let request = format!(r#"{{"seq":{sequence}}}"#);
+    let request = format!(r#"{{"seq":{sequence},"no_erase":{}}}"#, !overwrites);
     match raw::answer::<Done>(core, address, request.into()).await? {
         Ok(_) => Ok(true),
         Err(error) if NOT_THERE.contains(&error.err_code) => Ok(false),
-        Err(error) => Err(unavailable_because(format!("erasing message {sequence} of {stream}"), error)),
+        Err(error) => Err(unavailable_because(format!("deleting message {sequence} of {stream}"), error)),
     }
 }
 

@@ -7,16 +7,20 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use serde::Deserialize;
-use throughline_actors::ports::{
-    bus::{BusError, consumed_by},
-    log::{BODIES, Fill, Log, Purge, Released, Room},
+use throughline_actors::{
+    policy::thinning::Thinning,
+    ports::{
+        bus::{BusError, consumed_by},
+        log::{BODIES, Fill, Log, Purge, Released, Room},
+    },
 };
-use throughline_schemas::{EventType, StageName, Timestamp};
+use throughline_schemas::{EventType, StageName, Subject, Timestamp};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
-    Core, Names, NatsBus, StoredEvent, batch,
+    Core, Names, NatsBus, StoredEvent, batch, erase,
     error::{unavailable, unavailable_because},
+    headers,
     publish::{Expected, Outgoing, publish},
     raw::{self, ConsumerState},
     reader, release, requests,
@@ -109,6 +113,30 @@ impl Log for NatsBus {
         Ok(done.purged)
     }
 
+    async fn finished_from(&self, sequence: u64, bytes: u64) -> Result<Vec<u64>, BusError> {
+        let core = &self.core;
+        let (ns, all) = (&core.settings.namespace, core.settings.namespace.all_events());
+        let (mut next, mut read, mut thinning) = (sequence, 0, Thinning::default());
+        while thinning.bytes() < bytes && read < MOST_LOOKED_THROUGH {
+            let batch = batch::messages_from(core, next, &all, ARCHIVE_BATCH).await?;
+            let Some(last) = batch.messages.last() else { break };
+            (next, read) = (last.sequence + 1, read + batch.messages.len());
+            for message in &batch.messages {
+                // An event with a large body says in its headers whose it is; what stands there is compared nevertheless.
+                if let Some(subject) = Subject::parse(ns, &message.subject)
+                    && (message.header(headers::BODY).is_some() || subject.is_of(&message.body))
+                {
+                    thinning.see(&subject, message.sequence, stored_bytes(message));
+                }
+            }
+        }
+        Ok(thinning.finished())
+    }
+
+    async fn remove(&self, sequences: &[u64]) -> Result<u64, BusError> {
+        erase::remove_all(&self.core, self.core.names.events(), sequences).await
+    }
+
     async fn release_bodies(&self, bytes: u64) -> Result<Released, BusError> {
         release::release(&self.core, bytes).await
     }
@@ -121,6 +149,17 @@ impl NatsBus {
         let found = requests::last_of_subject(core, &core.names.meta_stream(), &record_key(core)).await?;
         Ok(found.and_then(|message| serde_json::from_slice(&message.payload).ok()))
     }
+}
+
+/// Messages of a full log that are looked through at once for what is finished.
+const MOST_LOOKED_THROUGH: usize = 50_000;
+/// What the server adds to a message of the log, in bytes, besides subject, headers and body.
+const MESSAGE_OVERHEAD: usize = 30;
+
+/// About what a message takes in the log.
+fn stored_bytes(message: &StoredEvent) -> u64 {
+    let headers: usize = message.headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+    (MESSAGE_OVERHEAD + message.subject.len() + headers + message.body.len()) as u64
 }
 
 /// Messages read at once for an archive.

@@ -340,10 +340,20 @@ impl Log for Gate {
     }
     async fn purge(&self, purge: &Purge) -> Result<u64, BusError> {
         let purged = async {
-            self.note_unfinished(purge.before);
+            self.note_unfinished(|sequence| sequence < purge.before);
             self.bus.purge(purge).await
         };
         self.pass(Op::Purge, purge.before.to_string(), no_bus, purged).await
+    }
+    async fn finished_from(&self, sequence: u64, bytes: u64) -> Result<Vec<u64>, BusError> {
+        self.pass(Op::Fill, String::new(), no_bus, self.bus.finished_from(sequence, bytes)).await
+    }
+    async fn remove(&self, sequences: &[u64]) -> Result<u64, BusError> {
+        let removed = async {
+            self.note_unfinished(|sequence| sequences.contains(&sequence));
+            self.bus.remove(sequences).await
+        };
+        self.pass(Op::Purge, String::new(), no_bus, removed).await
     }
     async fn release_bodies(&self, bytes: u64) -> Result<Released, BusError> {
         self.pass(Op::Purge, String::new(), no_bus, self.bus.release_bodies(bytes)).await
@@ -356,8 +366,8 @@ impl Gate {
         self.unfinished.lock().unwrap().clone()
     }
 
-    fn note_unfinished(&self, before: u64) {
-        for stored in self.bus.stored().iter().filter(|stored| stored.sequence < before) {
+    fn note_unfinished(&self, is_removed: impl Fn(u64) -> bool) {
+        for stored in self.bus.stored().iter().filter(|stored| is_removed(stored.sequence)) {
             let body: Value = serde_json::from_slice(&stored.body).unwrap();
             let workflow = [&body["workflowid"], &body["workflow_id"]].into_iter().find_map(Value::as_str);
             let state = workflow.and_then(|workflow| self.store.turn(&super::id(workflow)));

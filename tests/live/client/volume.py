@@ -106,11 +106,15 @@ archive = "file:{self.folder}/archives"
         self.nats.wait(60)
 
 
+async def expected(_):
+    """The server may not listen yet."""
+
+
 async def connect(url):
     until = time.time() + READY_S
     while True:
         try:
-            return await nats.connect(url)
+            return await nats.connect(url, error_cb=expected)
         except (OSError, nats.errors.Error):
             if time.time() > until:
                 raise
@@ -165,7 +169,7 @@ async def run(plan):
     async def publish(number):
         block, place = divmod(number, TURNS * SESSIONS)
         workflow = f"v{number}"
-        body = json.dumps({"user_id": f"user{place % 50}", "session_id": f"s{block}-{place % SESSIONS}",
+        body = json.dumps({"user_id": "demo", "session_id": f"s{block}-{place % SESSIONS}",
                            "workflow_id": workflow, "user_input": f"{workflow} {text}"}).encode()
         try:
             await jetstream.publish(subject, body, headers={"Nats-Msg-Id": workflow}, timeout=30)

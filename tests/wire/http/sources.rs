@@ -260,6 +260,7 @@ fn settings_that_cannot_work_are_refused_and_secrets_not_repeated() {
     assert!(HttpSources::new(twice, clock()).is_err());
     let proxies = Proxies::one("http://user:canary@");
     let proxied = vec![HttpSource { name: "crm".to_owned(), proxies, ..HttpSource::default() }];
-    let error = HttpSources::new(proxied, clock()).err().map(|error| format!("{error} {error:?}")).unwrap();
+    let error = HttpSources::new(proxied, clock()).err().unwrap();
+    let error = format!("{error} {error:?}");
     assert!(error.contains("crm") && error.contains("proxy") && !error.contains("canary"), "{error}");
 }

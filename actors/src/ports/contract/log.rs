@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use throughline_schemas::{StageName, Timestamp};
+use throughline_schemas::{EventType, StageName, Subject, Timestamp, WorkflowId};
 
 use super::bus::{Bench, MAX_DELIVER, granted_more, input, next, open, sample_event, settle};
 use crate::ports::{
@@ -77,6 +77,40 @@ pub async fn only_what_lies_below_is_removed(bench: &dyn Bench) {
     let young = bench.log().first_within(Duration::from_hours(1)).await;
     assert!(young.is_ok_and(|young| young == filled.first), "the next one");
     assert!(bench.log().age_at(1).await.is_ok_and(|age| age.is_none()));
+}
+
+/// Results of workflows whose end is in the log may go from the middle of it; ends, inputs and what is open stay.
+pub async fn what_is_finished_can_be_removed_from_behind_what_is_needed(bench: &dyn Bench) {
+    input(bench, 0).await;
+    let end = sample_event("ended", "s", "an end");
+    let subject = |event_type, workflow: &str| {
+        let workflow = WorkflowId::new(workflow).unwrap_or_else(|error| unreachable!("an id: {error:?}"));
+        Subject::new(event_type, &end.meta.session_id, &workflow).live(bench.namespace())
+    };
+    for (event_type, workflow) in [
+        (EventType::InputValidated, "open"),
+        (EventType::InputValidated, "ended"),
+        (EventType::ContextRetrieved, "ended"),
+    ] {
+        let body = format!(r#"{{"type":"{event_type}","workflowid":"{workflow}"}}"#);
+        bench.publish_raw(&subject(event_type, workflow), &[], body.into()).await;
+    }
+    assert!(bench.bus().publish(&end).await.is_ok());
+    // What stands on the subject of an end need not be one.
+    let forged = Bytes::from_static(br#"{"stream":"t_EVENTS","seq":7}"#);
+    bench.publish_raw(&subject(EventType::WorkflowFailed, "open"), &[], forged).await;
+    let log = bench.log();
+    let finished = async |from, bytes| log.finished_from(from, bytes).await.unwrap_or_default();
+    assert_eq!(finished(1, u64::MAX).await, [3, 4]);
+    assert_eq!(finished(4, u64::MAX).await, [4]);
+    assert_eq!(finished(1, 0).await, [0_u64; 0]);
+    let before = fill(bench).await;
+    assert!(log.remove(&[3, 4]).await.is_ok_and(|removed| removed == 2));
+    assert!(log.remove(&[3, 4]).await.is_ok_and(|removed| removed == 0), "a second time");
+    let after = fill(bench).await;
+    assert_eq!((after.first, after.last, after.messages), (1, 6, 4));
+    assert!(after.bytes < before.bytes && after.needed == before.needed, "{after:?}");
+    assert_eq!(finished(1, u64::MAX).await, [0_u64; 0]);
 }
 
 /// The first message that is young enough is found among many.

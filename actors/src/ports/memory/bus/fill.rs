@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use throughline_schemas::StageName;
+use throughline_schemas::{StageName, Subject};
 
 use super::{MemoryBus, State, Stored, inbox::wants, unavailable};
-use crate::ports::{
-    bus::BusError,
-    log::{BODIES, Fill, Log, Purge, Released, Room},
+use crate::{
+    policy::thinning::Thinning,
+    ports::{
+        bus::BusError,
+        log::{BODIES, Fill, Log, Purge, Released, Room},
+    },
 };
 
 impl State {
@@ -145,6 +148,38 @@ impl Log for MemoryBus {
         self.shared.changed();
         Ok(removed)
     }
+
+    async fn finished_from(&self, sequence: u64, bytes: u64) -> Result<Vec<u64>, BusError> {
+        let state = self.shared.lock();
+        if state.offline {
+            return Err(unavailable("looking for what is finished"));
+        }
+        let mut thinning = Thinning::default();
+        for message in state.log.all().iter().filter(|message| message.sequence >= sequence) {
+            if let Some(subject) = Subject::parse(&self.shared.ns, &message.subject)
+                && subject.is_of(&message.body)
+            {
+                thinning.see(&subject, message.sequence, message.body.len() as u64);
+            }
+            if thinning.bytes() >= bytes {
+                break;
+            }
+        }
+        Ok(thinning.finished())
+    }
+
+    async fn remove(&self, sequences: &[u64]) -> Result<u64, BusError> {
+        let removed = {
+            let mut state = self.shared.lock();
+            if state.offline {
+                return Err(unavailable("removing what is finished"));
+            }
+            state.log.remove(sequences)
+        };
+        self.shared.changed();
+        Ok(removed)
+    }
+
     async fn release_bodies(&self, bytes: u64) -> Result<Released, BusError> {
         let mut state = self.shared.lock();
         if state.offline {

@@ -230,6 +230,18 @@ impl Log {
         gone as u64
     }
 
+    /// Removes these messages, and what the stages knew of them; how many there were.
+    pub(super) fn remove(&mut self, sequences: &[u64]) -> u64 {
+        let before = self.messages.len();
+        self.messages.retain(|message| !sequences.contains(&message.sequence));
+        self.subjects = self.messages.iter().map(|message| message.subject.clone()).collect();
+        for cursor in self.stages.values_mut() {
+            cursor.pending.0.retain(|sequence, _| !sequences.contains(sequence));
+            cursor.exhausted.0.retain(|sequence, _| !sequences.contains(sequence));
+        }
+        (before - self.messages.len()) as u64
+    }
+
     /// The first message that a stage wants and has not settled, or that waits to be buried.
     pub(super) fn needed(&self, stage: StageName, wants: impl Fn(&str) -> bool) -> Option<u64> {
         let nothing = Cursor::default();

@@ -116,6 +116,7 @@ mod log {
     keeps!(
         what_is_not_settled_is_needed,
         only_what_lies_below_is_removed,
+        what_is_finished_can_be_removed_from_behind_what_is_needed,
         ages_are_those_of_the_log,
         what_waits_to_be_buried_is_needed,
     );
