@@ -76,7 +76,7 @@ async fn is_told(closer: &Closer, session: &SessionId, workflow: &WorkflowId) ->
 }
 
 /// The end of a workflow as the log has it; an answer before a failure, should it have both.
-async fn of(
+pub(crate) async fn of(
     closer: &Closer,
     session: &SessionId,
     workflow: &WorkflowId,
