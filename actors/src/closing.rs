@@ -267,7 +267,13 @@ impl Closer {
         match self.publish(&event).await? {
             Published::New => {
                 signals::failed(self.stage, code);
-                tracing::warn!(stage = %self.stage, code = %code, workflow = %cause.workflow_id, "workflow failed");
+                tracing::warn!(
+                    stage = %self.stage,
+                    code = %code,
+                    workflow = %cause.workflow_id,
+                    trace_id = %format_args!("{:032x}", traceparent.trace_id()),
+                    "workflow failed"
+                );
             }
             Published::Already => {}
         }

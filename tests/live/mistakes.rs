@@ -3,10 +3,12 @@
 //! `doctor`, or by the end of the workflow. Nothing is lost in any.
 //!
 //! Mistakes with a deployment of their own have a story elsewhere: two databases (`identity.rs`), a database or a log that
-//! was put back or lost (`restored.rs`, `vanished.rs`), full and locked stores (`causes.rs`, `outages.rs`).
+//! was put back or lost (`restored.rs`, `vanished.rs`), an id that it has forgotten (`tests/flow/forgotten.rs`), full and locked
+//! stores (`causes.rs`, `outages.rs`).
 
 mod commands;
 mod running;
+mod surroundings;
 
 use std::time::Duration;
 

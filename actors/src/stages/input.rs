@@ -346,7 +346,11 @@ impl InputStage {
             Ok(Published::New) => {
                 if event.event_type() == EventType::WorkflowFailed {
                     // The reason may quote what the publisher wrote; it is in the event.
-                    tracing::info!(workflow = %event.meta.workflow_id, "input refused");
+                    tracing::info!(
+                        workflow = %event.meta.workflow_id,
+                        trace_id = %format_args!("{:032x}", event.meta.traceparent.trace_id()),
+                        "input refused"
+                    );
                     signals::failed(StageName::Input, FailureCode::InvalidInput);
                 }
                 Outcome::Done

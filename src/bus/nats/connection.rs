@@ -20,6 +20,7 @@ use super::{
     error::ConnectError,
     settings::{NatsAuth, NatsSettings},
 };
+use crate::certificate;
 
 /// The oldest server that will do: pinned consumers and per-message limits came with 2.11, and older servers
 /// ignore both silently.
@@ -92,7 +93,12 @@ impl Connection {
                 Ok(Err(source)) if refused(source.kind()) => {
                     return Err(ConnectError::Refused { url, advice: settings.auth.if_refused(), source });
                 }
-                Ok(Err(source)) => last = Some(source),
+                Ok(Err(source)) => {
+                    if let Some(words) = certificate::refused(&source) {
+                        return Err(ConnectError::Certificate { url, words, source });
+                    }
+                    last = Some(source);
+                }
                 Err(_) => {}
             }
             let left = deadline.saturating_duration_since(Instant::now());

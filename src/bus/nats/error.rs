@@ -30,6 +30,17 @@ pub enum ConnectError {
         #[source]
         source: async_nats::ConnectError,
     },
+    /// A server answered whose certificate is not accepted.
+    #[error("the certificate of the NATS server at {url} is not accepted: {words}")]
+    Certificate {
+        /// Where, without credentials.
+        url: String,
+        /// What is wrong with it, and what to do.
+        words: &'static str,
+        /// The client's error.
+        #[source]
+        source: async_nats::ConnectError,
+    },
     /// The settings cannot be used.
     #[error("the NATS settings cannot be used: {what}")]
     Settings {

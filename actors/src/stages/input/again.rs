@@ -35,6 +35,7 @@ pub(crate) async fn conflict(closer: &Closer, event: &Event, sequence: u64, hold
     signals::conflict();
     tracing::warn!(
         workflow = ?meta.workflow_id.as_str(),
+        trace_id = %format_args!("{:032x}", meta.traceparent.trace_id()),
         sequence,
         "a workflow id was used again for another message, which is refused"
     );
