@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     complaints::Complaints,
-    error::ConnectError,
+    error::{ConnectError, START_ONE},
     settings::{NatsAuth, NatsSettings},
 };
 use crate::certificate;
@@ -108,7 +108,8 @@ impl Connection {
             if !std::mem::replace(&mut has_told, true) {
                 // Whoever watches a start should not have to wonder for that long.
                 let why = last.as_ref().map(ToString::to_string);
-                tracing::warn!(%url, why, "no NATS server answers; trying for {} s more", left.as_secs_f32().ceil());
+                let seconds = left.as_secs_f32().ceil();
+                tracing::warn!(%url, why, "no NATS server answers; trying for {seconds} s more; {START_ONE}");
             }
             tokio::time::sleep(BETWEEN_ATTEMPTS).await;
         };
