@@ -9,7 +9,10 @@ use throughline_schemas::{Event, EventType, Subject, decode, event::input::Reque
 use crate::{
     as_told,
     closing::{Closer, PublishFailed},
-    policy::{merge::SEPARATOR, settle::Outcome},
+    policy::{
+        merge::{self, SEPARATOR},
+        settle::Outcome,
+    },
     ports::store::Opening,
     stages::input::again,
 };
@@ -53,6 +56,13 @@ fn is_one_message(one: &Request, other: &Request) -> bool {
 pub(crate) fn begins_with(text: &str, message: &Request) -> bool {
     let rest = text.strip_prefix(&*message.user_input);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(SEPARATOR))
+}
+
+/// Whether a turn that the database has begun, or is about to, is of another message than the one that the log has.
+pub(crate) async fn is_anothers(closer: &Closer, opening: &Opening) -> Result<bool, PublishFailed> {
+    // What this version cannot read is told elsewhere.
+    let Ok((beginning, _)) = merge::opened(opening) else { return Ok(false) };
+    Ok(holder(closer, &beginning).await? == Holder::Another)
 }
 
 /// The beginning of a turn stands in the log already. As a rule it is this very one; if it is another message's, this one is

@@ -13,7 +13,7 @@ use throughline_actors::ports::{
 };
 use throughline_schemas::{Event, EventData, EventType, FailureCode, SessionId, Subject, Timestamp};
 
-use crate::harness::{JOURNEY, PROVIDER, Rig, Worker, id, reply_to};
+use crate::harness::{Act, JOURNEY, Op, PROVIDER, Rig, Worker, id, reply_to};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Within this somebody who waits is told.
@@ -145,6 +145,41 @@ async fn in_another_session_it_is_a_workflow_of_its_own() {
     );
     assert_eq!(rig.models.calls(PROVIDER), 2);
     rig.assert_idle();
+}
+
+/// The whole database was lost. What the log has is put back while a message waits that uses one of its ids, and sweepers find
+/// turns that the log says have ended: nobody else closes the turn before its publisher is told.
+#[tokio::test(start_paused = true)]
+async fn one_that_waits_while_the_database_is_put_right_is_refused_too() {
+    for dies in [false, true] {
+        let rig = Rig::new();
+        let worker = rig.worker().await;
+        say(&rig, "ada", "a", "hello");
+        rig.saved(&id("order-77")).await;
+        rig.pass(LATER).await;
+        worker.drain(SECOND).await;
+        rig.store.put_back(&MemoryStore::new().backup());
+        rig.models.otherwise(PROVIDER, |request| Reply::After(SECOND * 90, Ok(answer(&reply_to(request)))));
+        let before = rig.publish("before", "a", "a long story");
+        let others = ["eve", "ada"].map(|user| say(&rig, user, "a", "what is her address?"));
+        let worker = rig.worker().await;
+        if dies {
+            // Whoever ends the turn before it dies before it looks at what comes next.
+            worker.gate.once(Op::Publish, "interaction_saved", Act::Die);
+            worker.gate.died().await;
+        }
+        let _another = rig.worker().await;
+        let behind = rig.publish("behind", "a", "and then?");
+        rig.saved(&before).await;
+        rig.saved(&behind).await;
+        rig.pass(LATER).await;
+        for other in others {
+            assert_refused(&rig, "a", other);
+        }
+        assert_eq!(answers(&rig, "a"), ["re: hello"]);
+        assert_eq!(rig.store.turn(&id("order-77")), Some(TurnState::Saved), "{dies}");
+        rig.assert_idle();
+    }
 }
 
 /// The whole database was lost, and what the log has is put back into it while another session has the id.
