@@ -8,6 +8,7 @@ pub mod app;
 pub mod archive;
 pub mod bench;
 pub mod bus;
+mod certificate;
 pub mod cli;
 pub mod config;
 pub mod dead;

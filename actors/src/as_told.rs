@@ -10,9 +10,10 @@ use throughline_schemas::{
 };
 
 use crate::{
+    another,
     closing::{Closer, PublishFailed, store_away},
     policy::{limits::BUS_RETRY_DELAY, merge, settle::Outcome},
-    ports::store::{Closed, Failing, FailureRecord, Interaction, RestoredTurn},
+    ports::store::{Closed, Failing, FailureRecord, Interaction, Opening, RestoredTurn},
     signals,
 };
 
@@ -27,6 +28,12 @@ pub(crate) async fn close_along(
     workflow: &WorkflowId,
     input_sequence: u64,
 ) -> Result<usize, Outcome> {
+    let opening = closer.database.call(0, |_| closer.store.opening(workflow)).await;
+    if let Some(opening) = opening.map_err(|gave_up| store_away(&gave_up))?
+        && another::is_anothers(closer, &opening).await.map_err(PublishFailed::outcome)?
+    {
+        return released(closer, opening, 0).await;
+    }
     let mut place = (workflow.clone(), input_sequence);
     for count in 0..MOST_IN_A_ROW {
         let end = of(closer, session, &place.0).await.map_err(PublishFailed::outcome)?;
@@ -34,22 +41,30 @@ pub(crate) async fn close_along(
         tracing::warn!(workflow = %place.0, "the database had forgotten the end of a turn; it is closed as the log says");
         let Some(recorded) = close(closer, &end, place.1).await? else { return Ok(count) };
         let Some(next) = recorded.next else { return Ok(count + 1) };
+        if another::is_anothers(closer, &next).await.map_err(PublishFailed::outcome)? {
+            return released(closer, next, count).await;
+        }
         let (event, sequence) = merge::opened(&next).map_err(|error| Outcome::Later {
             after: BUS_RETRY_DELAY,
             reason: format!("next turn unreadable: {error}"),
         })?;
         place = (event.meta.workflow_id, sequence);
         if !is_told(closer, session, &place.0).await.map_err(PublishFailed::outcome)? {
-            return match closer.release(Some(next)).await {
-                Outcome::Done => Ok(count + 1),
-                outcome @ (Outcome::Later { .. }
-                | Outcome::Unusable { .. }
-                | Outcome::Died { .. }
-                | Outcome::TakenOver) => Err(outcome),
-            };
+            return released(closer, next, count).await;
         }
     }
     Ok(MOST_IN_A_ROW)
+}
+
+/// Begins a turn, or refuses it, behind so many that were closed; one more is dealt with then.
+async fn released(closer: &Closer, next: Opening, count: usize) -> Result<usize, Outcome> {
+    match closer.release(Some(next)).await {
+        Outcome::Done => Ok(count + 1),
+        outcome @ (Outcome::Later { .. }
+        | Outcome::Unusable { .. }
+        | Outcome::Died { .. }
+        | Outcome::TakenOver) => Err(outcome),
+    }
 }
 
 /// Records an end that was told. `None` if the request that was answered is not in the log any more.
@@ -76,7 +91,7 @@ async fn is_told(closer: &Closer, session: &SessionId, workflow: &WorkflowId) ->
 }
 
 /// The end of a workflow as the log has it; an answer before a failure, should it have both.
-async fn of(
+pub(crate) async fn of(
     closer: &Closer,
     session: &SessionId,
     workflow: &WorkflowId,
@@ -122,7 +137,10 @@ async fn restored(
 }
 
 /// The request of a workflow that has ended, and when its answer was generated.
-async fn request_of(closer: &Closer, end: &Event) -> Result<Option<(Request, Timestamp)>, PublishFailed> {
+pub(crate) async fn request_of(
+    closer: &Closer,
+    end: &Event,
+) -> Result<Option<(Request, Timestamp)>, PublishFailed> {
     for event_type in [EventType::ResponseGenerated, EventType::InputValidated] {
         let subject = Subject::new(event_type, &end.meta.session_id, &end.meta.workflow_id);
         let recorded = closer.recorded(&subject).await?.and_then(|body| decode(&body).ok());

@@ -13,6 +13,7 @@ use throughline_schemas::{
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
+    another,
     cause::{Cause, told},
     dependency::{Dependency, GaveUp},
     interruptions::Interruptions,
@@ -167,8 +168,8 @@ impl Closer {
         }
     }
 
-    /// Publishes the `input_validated` of a turn whose time has come. A turn that cannot be published fails, and
-    /// the one behind it is next.
+    /// Publishes the `input_validated` of a turn whose time has come. A turn that cannot be published fails, one whose id
+    /// the log has for another message is refused, and the one behind it is next.
     pub async fn release(&self, mut next: Option<Opening>) -> Outcome {
         while let Some(opening) = next {
             let (event, input_sequence) = match merge::opened(&opening) {
@@ -180,7 +181,11 @@ impl Closer {
                 }
             };
             next = match self.publish(&event).await {
-                Ok(_) => return Outcome::Done,
+                Ok(Published::New) => return Outcome::Done,
+                Ok(Published::Already) => match another::refused(self, &event).await {
+                    Ok(next) => next,
+                    Err(outcome) => return outcome,
+                },
                 Err(failed @ PublishFailed::Now(_)) => return failed.outcome(),
                 Err(PublishFailed::Never(error)) => {
                     let cause = caused(event.meta);
@@ -262,7 +267,13 @@ impl Closer {
         match self.publish(&event).await? {
             Published::New => {
                 signals::failed(self.stage, code);
-                tracing::warn!(stage = %self.stage, code = %code, workflow = %cause.workflow_id, "workflow failed");
+                tracing::warn!(
+                    stage = %self.stage,
+                    code = %code,
+                    workflow = %cause.workflow_id,
+                    trace_id = %format_args!("{:032x}", traceparent.trace_id()),
+                    "workflow failed"
+                );
             }
             Published::Already => {}
         }

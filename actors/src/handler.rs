@@ -126,6 +126,7 @@ impl<S: Step> EventHandler<S> {
             messaging.consumer.group.name = stage.as_str(),
             throughline.stage = stage.as_str(),
             throughline.workflow = %event.meta.workflow_id,
+            trace_id = %format_args!("{:032x}", event.meta.traceparent.trace_id()),
         );
         let traceparent = self.tracer.adopt(&span, Some(event.meta.traceparent));
         let waited = self.closer.clock.now().ms_since(delivery.published_at);

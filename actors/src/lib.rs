@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod announcer;
+mod another;
 mod as_told;
 pub mod cause;
 pub mod claims;

@@ -15,7 +15,7 @@ use crate::{
     as_told,
     closing::{Closer, PublishFailed},
     policy::settle::Outcome,
-    ports::store::KnownEnd,
+    ports::store::{KnownEnd, TurnsQuery},
     signals,
 };
 
@@ -120,6 +120,9 @@ async fn one(closer: &Closer, body: &[u8]) -> Result<Found, String> {
     if !is_missing || is_of_another_message(closer, &end).await.map_err(|failed| reason(failed.outcome()))? {
         return Ok(Found::There);
     }
+    if known.is_some() && has_another_message(closer, &end).await? {
+        return Ok(Found::There);
+    }
     let recorded = as_told::close(closer, &end, 0).await.map_err(reason)?;
     let Some(recorded) = recorded else { return Ok(Found::Lost) };
     match closer.release(recorded.next).await {
@@ -140,6 +143,23 @@ async fn is_of_another_message(closer: &Closer, end: &Event) -> Result<bool, Pub
     }
     let beginning = Subject::new(EventType::InputValidated, &end.meta.session_id, &end.meta.workflow_id);
     Ok(!closer.exists(&beginning).await?)
+}
+
+/// Whether the id of an end has been given to another message since the database forgot it. A turn of another session is
+/// not closed with an answer to somebody else; one of the same session is refused when its time comes, and its publisher
+/// told.
+async fn has_another_message(closer: &Closer, end: &Event) -> Result<bool, String> {
+    let query = TurnsQuery::of(end.meta.workflow_id.clone());
+    let turns = closer.store.latest_turns(query).await.map_err(|error| error.to_string())?;
+    let Some(turn) = turns.first() else { return Ok(false) };
+    if turn.session_id != end.meta.session_id {
+        return Ok(true);
+    }
+    let request = as_told::request_of(closer, end).await.map_err(|failed| reason(failed.outcome()))?;
+    Ok(match (request, turn.input_sequence) {
+        (Some((request, _)), Some(sequence)) if !turn.state.is_end() => request.input_sequence != sequence,
+        (Some(_) | None, Some(_) | None) => false,
+    })
 }
 
 fn reason(outcome: Outcome) -> String {

@@ -6,6 +6,7 @@ use sqlx::{migrate::MigrateError, postgres::PgDatabaseError, sqlite::SqliteError
 use throughline_actors::ports::store::{StoreError, StoreTrouble};
 
 use super::{postgres, sqlite};
+use crate::certificate;
 
 /// The variants of [`StoreError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +89,9 @@ fn meaning(error: &sqlx::Error) -> Meaning {
             }
         }
         sqlx::Error::Migrate(error) => of_migration(error),
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) if certificate::refused(error).is_some() => {
+            Meaning(Kind::Unavailable, T::Untrusted)
+        }
         sqlx::Error::Io(error) => Meaning(Kind::Unavailable, of_io(error.kind())),
         sqlx::Error::PoolTimedOut => Meaning(Kind::Unavailable, T::TooSlow),
         sqlx::Error::PoolClosed => Meaning(Kind::Unavailable, T::Closed),

@@ -9,6 +9,7 @@ use tracing::{
 use tracing_subscriber::{
     EnvFilter, Layer,
     field::{RecordFields, VisitOutput},
+    filter::{FilterExt, filter_fn},
     fmt::{
         FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter,
         format::{DefaultVisitor, Format, Json, JsonVisitor, Writer, format},
@@ -27,6 +28,12 @@ use crate::{
 /// formatting them is most of what a span costs.
 const TRACE_ONLY: [&str; 3] = ["otel.", "messaging.", "gen_ai."];
 
+/// In the log for machines only: whoever reads finds a workflow by its id, and 32 digits more would make each line longer.
+const TRACE_ID: &str = "trace_id";
+
+/// Spans of the library that runs the actors: its numbers of actors say nothing to anybody.
+const OF_ACTORS: &str = "ractor";
+
 /// Whether to use colours: on a terminal that shows them, unless `NO_COLOR` (<https://no-color.org>) forbids it.
 pub(super) fn colours(terminal: bool, env: &Env) -> bool {
     let set = |name: &str| env.get(name).map_or("", String::as_str);
@@ -39,6 +46,7 @@ where
 {
     let filter = EnvFilter::try_new(&log.filter)
         .map_err(|source| TelemetryError::Filter { filter: log.filter.clone(), source })?;
+    let filter = filter.and(filter_fn(|about| about.is_event() || !about.target().starts_with(OF_ACTORS)));
     // Lines that are not written must not lead to lines that say so: stderr may be closed for good.
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).log_internal_errors(false);
     Ok(match log.format {
@@ -142,6 +150,9 @@ impl<V: Visit> Visit for Plain<'_, V> {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == TRACE_ID {
+            return;
+        }
         let told = format!("{value:?}");
         if told.contains(is_hostile) { self.words(field, &told) } else { self.0.record_debug(field, value) }
     }

@@ -55,6 +55,7 @@ fn delivery(log: impl FnOnce()) {
         messaging.system = "nats",
         throughline.stage = "generation",
         throughline.workflow = "wf-1",
+        trace_id = %format_args!("{:032x}", 0x17),
     );
     let _in_process = process.enter();
     let chat = tracing::info_span!("chat", gen_ai.request.model = "m", error.type = tracing::field::Empty);
@@ -74,7 +75,7 @@ fn a_line_for_people_names_the_workflow_and_leaves_attributes_to_the_trace() {
     {
         assert!(text.contains(part), "{part} is missing in {text}");
     }
-    for part in ["otel.name", "messaging.system", "gen_ai.request.model", "\u{1b}"] {
+    for part in ["otel.name", "messaging.system", "gen_ai.request.model", "trace_id", "\u{1b}"] {
         assert!(!text.contains(part), "{part} is in {text}");
     }
 }
@@ -96,10 +97,32 @@ fn a_line_for_machines_is_one_object_whatever_it_says() {
     assert_eq!(
         line["spans"],
         json!([
-            {"name": "process", "throughline.stage": "generation", "throughline.workflow": "wf-1"},
+            {
+                "name": "process",
+                "throughline.stage": "generation",
+                "throughline.workflow": "wf-1",
+                "trace_id": "00000000000000000000000000000017",
+            },
             {"name": "chat", "error.type": "timed_out"},
         ])
     );
+}
+
+#[test]
+fn the_library_of_actors_adds_nothing_to_a_line() {
+    let work = || {
+        let actor = tracing::info_span!(target: "ractor::actor", "Actor", id = "0.7");
+        let _in_actor = actor.enter();
+        let within = tracing::info_span!(target: "ractor::actor", "Actor", id = "0.8");
+        let _in_both = within.enter();
+        delivery(|| tracing::warn!("the model did not answer"));
+        tracing::error!(target: "ractor::actor", "what it says itself");
+    };
+    for format in [LogFormat::Pretty, LogFormat::Json] {
+        let text = logged(format, "info", false, work);
+        assert!(!text.contains("Actor") && !text.contains("0.7") && !text.contains("0.8"), "{text}");
+        assert!(text.contains("wf-1") && text.contains("what it says itself"), "{text}");
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod clocks;
 mod crash;
 mod database;
 mod fence;
+mod forgotten;
 mod inputs;
 mod journey;
 mod limits;

@@ -73,6 +73,8 @@ async fn told_everywhere(cluster: &Cluster, listen: &str, class: &str, words: &s
     assert_eq!(not_ready["status"], "not_ready");
     let doctor = doctor(cluster);
     assert!(doctor.contains(words), "{doctor}");
+    // What the database keeps from being admitted is no turn yet, and is not nothing.
+    assert!(doctor.contains("in the hands of workers: ") && doctor.contains(" input"), "{doctor}");
 }
 
 #[tokio::test]
@@ -231,6 +233,13 @@ async fn two_workers_of_one_configuration() {
         worker.stderr().contains("another process has the default address")
     };
     assert!(told(&first) || told(&second), "{}\n{}", first.stderr(), second.stderr());
+    // Where the one is that has no default address, its log says, and it can be asked there.
+    let moved = if told(&first) { &first } else { &second };
+    let log = moved.stderr();
+    let address = log.split("worker ready address=").nth(1).unwrap().split(' ').next().unwrap();
+    let mut health = cluster.run("health", &["health", "--listen", address]);
+    assert_eq!(health.ended(crate::harness::SOON).await.code(), Some(0), "{}", health.stderr());
+    assert!(health.stdout().contains("\"ready\""), "{}", health.stdout());
     let configured =
         cluster.run("third", &["worker", "--listen", "127.0.0.1:8080"]).ended(crate::harness::SOON).await;
     assert_eq!(configured.code(), Some(69), "a port that was asked for is the one or none");

@@ -1,6 +1,8 @@
 //! What the live tests share: real processes, the event log as a stranger reads it, and the stand-ins' records.
 #![allow(unreachable_pub)]
 
+pub mod certificates;
+pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod corpora;

@@ -66,12 +66,7 @@ impl NatsServer {
 
     /// The same, with this configuration.
     pub fn start_configured(configuration: &str) -> Option<Self> {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let file = dir.path().join("server.conf");
-        std::fs::write(&file, configuration).expect("a file");
-        let arguments = ["--config", file.to_str().expect("a path in UTF-8")].map(str::to_owned);
-        let files = Files { store: dir.path().join("store"), arguments: arguments.into(), dir };
-        Self::start_in(files, true)
+        Self::start_in(Self::configured(configuration), true)
     }
 
     /// The same, with its store in this folder instead of one of its own.
@@ -82,6 +77,19 @@ impl NatsServer {
     /// A local program in any case: what is measured is the server, not a container's way to it.
     pub fn start_local() -> Option<Self> {
         Self::start_in(Self::files(None, &[]), false)
+    }
+
+    /// The same, with this configuration, which may name files of this machine.
+    pub fn start_local_configured(configuration: &str) -> Option<Self> {
+        Self::start_in(Self::configured(configuration), false)
+    }
+
+    fn configured(configuration: &str) -> Files {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("server.conf");
+        std::fs::write(&file, configuration).expect("a file");
+        let arguments = ["--config", file.to_str().expect("a path in UTF-8")].map(str::to_owned);
+        Files { store: dir.path().join("store"), arguments: arguments.into(), dir }
     }
 
     fn files(store: Option<&Path>, extra: &[&str]) -> Files {

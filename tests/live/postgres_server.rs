@@ -4,6 +4,7 @@
 mod local;
 
 use std::{
+    path::Path,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -92,6 +93,28 @@ impl PostgresServer {
         }
         left_out::say("no PostgreSQL here was built with TLS");
         None
+    }
+
+    /// Speaks TLS from now on, with `cert.pem` and `key.pem` of a folder of this machine. Whoever has a connection keeps it.
+    pub async fn take_certificate(&self, dir: &Path) {
+        let mut operator = self.connect("postgres").await;
+        // The server reads its certificate from its own folder, which may be in a container.
+        for file in ["cert.pem", "key.pem"] {
+            let text = std::fs::read_to_string(dir.join(file)).expect("a certificate");
+            let write = format!(
+                "COPY (SELECT unnest(string_to_array('{}', E'\\n'))) TO PROGRAM 'umask 077; cat > {file}'",
+                text.trim()
+            );
+            operator.execute(sqlx::raw_sql(AssertSqlSafe(write))).await.expect("it is written");
+        }
+        for setting in [
+            "ALTER SYSTEM SET ssl_cert_file = 'cert.pem'",
+            "ALTER SYSTEM SET ssl_key_file = 'key.pem'",
+            "ALTER SYSTEM SET ssl = on",
+        ] {
+            operator.execute(setting).await.expect("it is set");
+        }
+        operator.execute("SELECT pg_reload_conf()").await.expect("it is read again");
     }
 
     async fn started(port: u16, way: Result<Way, String>) -> Option<Self> {

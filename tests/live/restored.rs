@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 use tokio::time::Instant;
 
-use crate::harness::{Cluster, SOON, Settings, cluster::said, eventually, stand_ins::model};
+use crate::harness::{Cluster, SOON, Seen, Settings, cluster::said, eventually, stand_ins::model};
 
 const SESSIONS: usize = 10;
 const TURNS: usize = 4;
@@ -141,6 +141,8 @@ async fn an_id_that_the_database_has_forgotten_ends_as_it_did() {
     cluster.publish_all(backlog.into()).await;
     cluster.add_worker();
     log.until_ended_within(WITHIN, &["n1"]).await;
+    let is_refused = |seen: &Seen| seen.kind() == "workflow_failed" && seen.data()["code"] == "conflict";
+    log.until("the other text is refused", |log| log.all.iter().any(is_refused)).await;
     eventually("the row is back", async || (cluster.rows().len() == 2).then_some(())).await;
     assert_eq!(cluster.stand_ins.count("model").await, 2);
     assert_eq!(log.events("w1").filter(|event| event.kind() == "interaction_saved").count(), 1);

@@ -28,7 +28,7 @@ const PIECE: usize = 900_000;
 async fn streams(cluster: &Cluster) -> Vec<(jetstream::stream::Config, String)> {
     let jetstream = jetstream::new(cluster.client.clone());
     let infos: Vec<_> = jetstream.streams().try_collect().await.unwrap();
-    let unused = |subject: &String| subject.replace('>', "rubbish").replace('*', "rubbish");
+    let unused = |subject: &String| subject.replace(['>', '*'], "rubbish");
     infos.into_iter().map(|info| (info.config.clone(), unused(&info.config.subjects[0]))).collect()
 }
 

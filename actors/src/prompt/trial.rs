@@ -145,12 +145,13 @@ impl PromptTemplate {
         unknown.sort_unstable();
         let found = unknown.into_iter().filter_map(|name| {
             let line = line_of(template.source(), &name)?;
-            let what = if OF_DATA.contains(&name.as_str()) {
-                format!("`{name}` is what was retrieved, which only data.j2 sees")
+            // One that is known elsewhere is not misspelt.
+            let (what, unknown) = if OF_DATA.contains(&name.as_str()) {
+                (format!("`{name}` is what was retrieved, which only data.j2 sees"), None)
             } else {
-                format!("undefined value: `{name}` is undefined")
+                (format!("undefined value: `{name}` is undefined"), Some(name))
             };
-            Some(Mistake { file, line: Some(line), what, unknown: Some(name), is_certain: true })
+            Some(Mistake { file, line: Some(line), what, unknown, is_certain: true })
         });
         found.collect()
     }

@@ -24,6 +24,7 @@ pub(crate) mod again;
 pub(crate) mod superseded;
 
 use crate::{
+    another,
     closing::{Closer, PublishFailed, caused, store_away},
     live,
     policy::{limits::BUS_RETRY_DELAY, settle::Outcome},
@@ -318,11 +319,11 @@ impl InputStage {
                 return Outcome::Done;
             }
             // A log that was made anew counts from one again, so that a message can come in the place of itself.
-            Standing::Ended => return again::repeated(&self.closer, event).await,
+            Standing::Ended => return again::repeated(&self.closer, event, sequence).await,
             Standing::Repeated { ended } => {
                 signals::duplicate();
                 if ended {
-                    return again::repeated(&self.closer, event).await;
+                    return again::repeated(&self.closer, event, sequence).await;
                 }
                 return Outcome::Done;
             }
@@ -345,12 +346,19 @@ impl InputStage {
             Ok(Published::New) => {
                 if event.event_type() == EventType::WorkflowFailed {
                     // The reason may quote what the publisher wrote; it is in the event.
-                    tracing::info!(workflow = %event.meta.workflow_id, "input refused");
+                    tracing::info!(
+                        workflow = %event.meta.workflow_id,
+                        trace_id = %format_args!("{:032x}", event.meta.traceparent.trace_id()),
+                        "input refused"
+                    );
                     signals::failed(StageName::Input, FailureCode::InvalidInput);
                 }
                 Outcome::Done
             }
-            Ok(Published::Already) => Outcome::Done,
+            Ok(Published::Already) => match another::refused(&self.closer, event).await {
+                Ok(next) => self.closer.release(next).await,
+                Err(outcome) => outcome,
+            },
             Err(failed @ PublishFailed::Now(_)) => failed.outcome(),
             Err(PublishFailed::Never(error)) => {
                 let cause = caused(event.meta.clone());

@@ -17,9 +17,10 @@ use tokio::{
 
 use super::{
     complaints::Complaints,
-    error::ConnectError,
+    error::{ConnectError, START_ONE},
     settings::{NatsAuth, NatsSettings},
 };
+use crate::certificate;
 
 /// The oldest server that will do: pinned consumers and per-message limits came with 2.11, and older servers
 /// ignore both silently.
@@ -92,7 +93,12 @@ impl Connection {
                 Ok(Err(source)) if refused(source.kind()) => {
                     return Err(ConnectError::Refused { url, advice: settings.auth.if_refused(), source });
                 }
-                Ok(Err(source)) => last = Some(source),
+                Ok(Err(source)) => {
+                    if let Some(words) = certificate::refused(&source) {
+                        return Err(ConnectError::Certificate { url, words, source });
+                    }
+                    last = Some(source);
+                }
                 Err(_) => {}
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -102,7 +108,8 @@ impl Connection {
             if !std::mem::replace(&mut has_told, true) {
                 // Whoever watches a start should not have to wonder for that long.
                 let why = last.as_ref().map(ToString::to_string);
-                tracing::warn!(%url, why, "no NATS server answers; trying for {} s more", left.as_secs_f32().ceil());
+                let seconds = left.as_secs_f32().ceil();
+                tracing::warn!(%url, why, "no NATS server answers; trying for {seconds} s more; {START_ONE}");
             }
             tokio::time::sleep(BETWEEN_ATTEMPTS).await;
         };

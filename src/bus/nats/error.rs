@@ -2,14 +2,15 @@
 
 use throughline_actors::ports::bus::BusError;
 
+/// What to do where no server answers.
+pub(super) const START_ONE: &str =
+    "start one (`nats-server --jetstream`, or `throughline dev` for everything at once), or set nats.url";
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// Nobody answered, for the whole time allowed.
-    #[error(
-        "no NATS server answers at {url} within {within:?}; start one (`nats-server --jetstream`, or `throughline dev` for \
-         everything at once), or set nats.url"
-    )]
+    #[error("no NATS server answers at {url} within {within:?}; {}", START_ONE)]
     Unreachable {
         /// Where, without credentials.
         url: String,
@@ -26,6 +27,17 @@ pub enum ConnectError {
         url: String,
         /// What to correct.
         advice: &'static str,
+        /// The client's error.
+        #[source]
+        source: async_nats::ConnectError,
+    },
+    /// A server answered whose certificate is not accepted.
+    #[error("the certificate of the NATS server at {url} is not accepted: {words}")]
+    Certificate {
+        /// Where, without credentials.
+        url: String,
+        /// What is wrong with it, and what to do.
+        words: &'static str,
         /// The client's error.
         #[source]
         source: async_nats::ConnectError,

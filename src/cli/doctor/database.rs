@@ -118,6 +118,7 @@ fn trouble(url: &str, error: &StoreError) -> Finding {
         | StoreTrouble::Corrupt
         | StoreTrouble::WrongPassword
         | StoreTrouble::NoDatabase
+        | StoreTrouble::Untrusted
         | StoreTrouble::OtherVersion
         | StoreTrouble::Misconfigured
         | StoreTrouble::Refused => Finding::fail(NAME, detail, trouble.advice()),

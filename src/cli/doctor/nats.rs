@@ -165,6 +165,8 @@ async fn workers(bus: &NatsBus, jetstream: &jetstream::Context) -> Option<Findin
     let stream = bus.names().events();
     let mut idle = Vec::new();
     let mut behind = Vec::new();
+    // What a worker holds while it cannot go on, for a database that is away perhaps, is no turn yet and waits for no worker.
+    let mut in_hand = Vec::new();
     for stage in StageName::ALL {
         let name = Names::consumer(stage);
         let asked = jetstream.get_consumer_from_stream::<pull::Config, _, _>(name, stream);
@@ -175,11 +177,19 @@ async fn workers(bus: &NatsBus, jetstream: &jetstream::Context) -> Option<Findin
         if info.num_pending > 0 {
             behind.push(format!("{} {stage}", info.num_pending));
         }
+        if info.num_ack_pending > 0 {
+            in_hand.push(format!("{} {stage}", info.num_ack_pending));
+        }
     }
     let waiting = if behind.is_empty() {
         "no event waits for one".to_owned()
     } else {
         format!("events that wait: {}", behind.join(", "))
+    };
+    let waiting = if in_hand.is_empty() {
+        waiting
+    } else {
+        format!("{waiting}; in the hands of workers: {}", in_hand.join(", "))
     };
     Some(if idle.is_empty() {
         Finding::ok(NAME, format!("every stage has one; {waiting}"))

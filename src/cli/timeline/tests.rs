@@ -198,3 +198,29 @@ fn workflows_that_never_end_do_not_fill_the_memory() {
     assert_eq!(given_out, 100);
     assert_eq!(groups.finish().len(), 10_000);
 }
+
+#[test]
+fn attempts_at_all_models_are_counted_and_what_was_counted_is_not_in_doubt() {
+    let attempt = |model: &str, usage: Option<Value>| {
+        json!({"provider": "openai", "model": model, "started_at": "1969-12-31T23:59:59.990Z", "duration_ms": 7.5,
+               "sent": true, "error": "cut", "error_class": "unknown", "error_code": "cut_short",
+               "may_have_been_billed": true, "usage": usage})
+    };
+    let counted = || Some(json!({"input_tokens": 72, "output_tokens": 1}));
+    let log: Vec<Value> = ["one", "two"]
+        .iter()
+        .flat_map(|model| (0..4).map(|n| attempt(model, counted().filter(|_| n > 0))))
+        .collect();
+    // A stage counts those at one model.
+    let failure = json!({"code": "model_unavailable", "stage": "generation", "message": "cut", "attempts": 4,
+                         "retryable": true, "may_have_happened": false, "attempt_log": log});
+    let text = render(&[event(3, 2, "workflow_failed", "a", &failure)], Style::plain());
+    assert!(text.contains("after 8 attempts"), "{text}");
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains("attempt at ")).collect();
+    assert_eq!(lines.len(), 8, "{text}");
+    for line in lines {
+        let is_counted = line.contains("72 + 1 tokens");
+        assert_ne!(is_counted, line.contains("may have been billed"), "{line}");
+        assert_ne!(is_counted, line.contains("unknown whether it happened"), "{line}");
+    }
+}

@@ -65,11 +65,29 @@ fn the_id_changes_with_what_shapes_answers_and_with_nothing_else() {
     assert_ne!(id(&[]), id(&[("THROUGHLINE_GENERATION__TEMPERATURE", "0.1")]));
 }
 
+/// The shipped file with its example of a source, as whoever wants one writes it.
+fn with_the_source() -> String {
+    let (before, example) = SHIPPED.split_once("\n#[[sources]]\n").unwrap();
+    let (example, after) = example.split_once("\n\n").unwrap();
+    let example: Vec<&str> = example.lines().map(|line| line.strip_prefix('#').unwrap()).collect();
+    format!("{before}\n[[sources]]\n{}\n\n{after}", example.join("\n"))
+}
+
+/// Whoever copies the file has no source that is not there, which every answer would lack.
+#[test]
+fn the_shipped_file_asks_no_source_before_somebody_says_so() {
+    assert_eq!(load(SHIPPED, &[]).sources.len(), 0);
+    let config = load(&with_the_source(), &[]);
+    let names: Vec<_> = config.sources.iter().map(|source| source.name.as_str()).collect();
+    assert_eq!(names, ["product_info"]);
+}
+
 #[test]
 fn the_shipped_file_has_every_key_and_its_true_default() {
-    let shipped = load(SHIPPED, &[]);
+    let text = with_the_source();
+    let shipped = load(&text, &[]);
     // `#key = value` states a default, `# key = value` is an example of a key that has none.
-    let written_out: String = SHIPPED
+    let written_out: String = text
         .lines()
         .map(|line| match line.strip_prefix('#') {
             Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => format!("{rest}\n"),
@@ -81,7 +99,7 @@ fn the_shipped_file_has_every_key_and_its_true_default() {
     for entry in &written_out.entries {
         if entry.origin == Origin::Default {
             let key = entry.key.split('.').next().unwrap();
-            let mentioned = SHIPPED.lines().any(|line| {
+            let mentioned = text.lines().any(|line| {
                 let line = line.trim_start_matches(['#', ' ']);
                 line.starts_with(&format!("{key} =")) || line.starts_with(&format!("{key}."))
             });

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::Write,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use super::left_out;
@@ -62,5 +62,36 @@ impl Drop for Disk {
     fn drop(&mut self) {
         // Lazily: whoever still has a file open is about to end.
         let _ = Command::new("umount").arg("--lazy").arg(self.path()).status();
+    }
+}
+
+/// A folder that is to be seen a second time, where nothing can be written: a mount of the same files.
+pub struct ReadOnly(tempfile::TempDir);
+
+impl ReadOnly {
+    /// Mounts it, or says why this machine cannot.
+    pub fn mount(folder: &Path) -> Option<Self> {
+        let there = Self(tempfile::tempdir().expect("a temporary directory"));
+        let (from, to) = (folder.display().to_string(), there.path().display().to_string());
+        // One call does not do both.
+        for arguments in [vec!["--bind", &from, &to], vec!["-o", "remount,bind,ro", &to]] {
+            let mounted = Command::new("mount").args(arguments).output();
+            if !mounted.is_ok_and(|output| output.status.success()) {
+                left_out::say("nothing can be mounted read-only here");
+                return None;
+            }
+        }
+        Some(there)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        // Before the folder is removed: what is mounted in it belongs to somebody.
+        let _ = Command::new("umount").arg("--lazy").arg(self.path()).stderr(Stdio::null()).status();
     }
 }

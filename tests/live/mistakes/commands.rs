@@ -8,7 +8,7 @@ use super::TOLD_WITHIN;
 use crate::harness::{Cluster, Program, SOON, Settings, process::throughline};
 
 /// What is done wrong, and what is told of it.
-struct Mistake {
+pub(super) struct Mistake {
     what: &'static str,
     arguments: Vec<String>,
     /// Variables of the environment.
@@ -22,7 +22,7 @@ struct Mistake {
     not_told: Option<&'static str>,
 }
 
-fn mistake(what: &'static str, arguments: &[&str], exit: i32, told: &[&'static str]) -> Mistake {
+pub(super) fn mistake(what: &'static str, arguments: &[&str], exit: i32, told: &[&'static str]) -> Mistake {
     Mistake {
         what,
         arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
@@ -35,7 +35,7 @@ fn mistake(what: &'static str, arguments: &[&str], exit: i32, told: &[&'static s
 }
 
 impl Mistake {
-    fn variable(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub(super) fn variable(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.variables.push((name, value.into()));
         self
     }
@@ -45,7 +45,7 @@ impl Mistake {
         self
     }
 
-    fn without(mut self, words: &'static str) -> Self {
+    pub(super) fn without(mut self, words: &'static str) -> Self {
         self.not_told = Some(words);
         self
     }
@@ -66,7 +66,7 @@ impl Mistake {
         command
     }
 
-    async fn is_told(&self, cluster: &Cluster) {
+    pub(super) async fn is_told(&self, cluster: &Cluster) {
         let began = Instant::now();
         let mut program = Program::start("mistake", cluster.dir(), &mut self.command(cluster));
         loop {
@@ -151,8 +151,21 @@ fn places(cluster: &Cluster) -> Vec<Mistake> {
         .unwrap();
     let publish = &["publish", "--user", "u", "--session", "s", "--wait", "Hello"][..];
     vec![
-        mistake("nothing listens there", publish, 69, &["no NATS server answers", "nats://127.0.0.1:1"])
-            .variable("NATS_URL", "nats://127.0.0.1:1"),
+        // What it says to start must start something: deploy/nats-server.sh only says where a server is.
+        mistake(
+            "nothing listens there",
+            publish,
+            69,
+            &["no NATS server answers", "nats://127.0.0.1:1", "start one (`nats-server --jetstream`"],
+        )
+        .variable("NATS_URL", "nats://127.0.0.1:1")
+        .without("nats-server.sh"),
+        mistake(
+            "nobody is asked for his health",
+            &["health", "--listen", "127.0.0.1:1"],
+            69,
+            &["no worker answers at 127.0.0.1:1"],
+        ),
         mistake("something else listens there", publish, 69, &["no NATS server answers"])
             .variable("NATS_URL", format!("nats://{stand_ins}")),
         mistake(
@@ -300,7 +313,7 @@ async fn what_is_typed_wrongly_is_told_by_the_command() {
             made += 1;
         }
     }
-    assert!(made >= 42, "{made}");
+    assert!(made >= 43, "{made}");
     // None of them did any harm.
     let mut doctor = cluster.run("doctor", &["doctor"]);
     let exit = doctor.ended(SOON).await.code();

@@ -1,6 +1,6 @@
 //! TLS and SCRAM: what a server on another machine asks for.
 
-use std::{path::Path, process::Command};
+use std::path::Path;
 
 use sqlx::{Connection, Executor, PgConnection, Row};
 use throughline::storage::postgres::PostgresStore;
@@ -8,48 +8,20 @@ use throughline_actors::ports::store::Store;
 
 use super::{CONNECTIONS, NAMESPACE, material::*, open};
 use crate::{
-    harness::{eventually, left_out},
+    harness::{certificates::self_signed, eventually},
     postgres_server::PostgresServer,
 };
-
-/// Makes a self-signed certificate for `name`: `cert.pem` and `key.pem` in `dir`.
-fn certificate(dir: &Path, name: &str) -> bool {
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"])
-        .args(["-subj", &format!("/CN={name}"), "-addext", &format!("subjectAltName=DNS:{name}")])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .args(["-keyout", "key.pem", "-out", "cert.pem"])
-        .current_dir(dir)
-        .output();
-    made.is_ok_and(|made| made.status.success())
-}
 
 #[tokio::test]
 async fn a_server_with_a_certificate_is_spoken_to_in_secret() {
     let (ours, another) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    if !certificate(ours.path(), "localhost") || !certificate(another.path(), "localhost") {
-        left_out::say("no openssl to make certificates with");
+    if !self_signed(ours.path(), "localhost") || !self_signed(another.path(), "localhost") {
         return;
     }
     let Some(server) = PostgresServer::start_with_tls().await else { return };
     let database = server.database().await;
     let mut operator = PgConnection::connect(&database).await.unwrap();
-    // The server reads its certificate from its own folder, which may be in a container.
-    for file in ["cert.pem", "key.pem"] {
-        let text = std::fs::read_to_string(ours.path().join(file)).unwrap();
-        let write = format!(
-            "COPY (SELECT unnest(string_to_array('{}', E'\\n'))) TO PROGRAM 'umask 077; cat > {file}'",
-            text.trim()
-        );
-        operator.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(write))).await.unwrap();
-    }
-    for setting in [
-        "ALTER SYSTEM SET ssl_cert_file = 'cert.pem'",
-        "ALTER SYSTEM SET ssl_key_file = 'key.pem'",
-        "ALTER SYSTEM SET ssl = on",
-    ] {
-        operator.execute(setting).await.unwrap();
-    }
+    server.take_certificate(ours.path()).await;
     // From now on only over TLS, and only with SCRAM.
     let only = "COPY (VALUES ('local all all trust'), ('hostssl all all all scram-sha-256')) TO PROGRAM 'cat > pg_hba.conf'";
     operator.execute(only).await.unwrap();

@@ -23,6 +23,8 @@ pub enum StoreTrouble {
     TooManyConnections,
     /// Its tables are those of another version, or missing.
     OtherVersion,
+    /// The certificate of its server is not accepted: it has expired, or nobody here trusts who made it.
+    Untrusted,
     /// Nobody answers, or the connection was lost.
     Unreachable,
     /// No answer came in time.
@@ -43,7 +45,7 @@ pub enum StoreTrouble {
 
 impl StoreTrouble {
     /// Each of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::DiskFull,
         Self::Locked,
         Self::ReadOnly,
@@ -54,6 +56,7 @@ impl StoreTrouble {
         Self::NoDatabase,
         Self::TooManyConnections,
         Self::OtherVersion,
+        Self::Untrusted,
         Self::Unreachable,
         Self::TooSlow,
         Self::Conflict,
@@ -77,6 +80,7 @@ impl StoreTrouble {
             Self::NoDatabase => "no_database",
             Self::TooManyConnections => "too_many_connections",
             Self::OtherVersion => "other_version",
+            Self::Untrusted => "untrusted",
             Self::Unreachable => "unreachable",
             Self::TooSlow => "too_slow",
             Self::Conflict => "conflict",
@@ -101,6 +105,7 @@ impl StoreTrouble {
             Self::NoDatabase => "the database does not exist on its server",
             Self::TooManyConnections => "the database server has no connection left",
             Self::OtherVersion => "the tables of the database are not those of this version",
+            Self::Untrusted => "the certificate of the database's server is not accepted",
             Self::Unreachable => "the database cannot be reached",
             Self::TooSlow => "the database did not answer in time",
             Self::Conflict => "the database was busy with the same rows",
@@ -133,6 +138,10 @@ impl StoreTrouble {
                 "lower database.max_connections, or raise max_connections of the server"
             }
             Self::OtherVersion => "run the version that made them, or set database.url to another database",
+            Self::Untrusted => {
+                "renew it if it has expired, name in sslrootcert who made it, write the host that it is for into database.url, and look \
+                 at this machine's clock"
+            }
             Self::Unreachable => "start it, or correct database.url; look at the network in between",
             Self::TooSlow => "look at its load and at its disk",
             Self::Conflict => "nothing: it is tried again",

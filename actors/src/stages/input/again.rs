@@ -6,6 +6,7 @@ use throughline_schemas::{
 };
 
 use crate::{
+    another::{self, Holder},
     closing::{Closer, PublishFailed, caused},
     policy::settle::Outcome,
     ports::store::{Interaction, KnownEnd},
@@ -16,16 +17,25 @@ use crate::{
 ///
 /// In another session the end stands on the id's own subject there, where nothing of the other workflow can stand; in
 /// the same one under an id of its own ([`throughline_schemas::WorkflowId::of_conflict`]).
-pub(super) async fn conflict(closer: &Closer, event: &Event, sequence: u64, holder: &SessionId) -> Outcome {
+///
+/// A database that went back may have given the id of this very message to another session meanwhile. Its end stands in
+/// the log then, and it has no second one.
+pub(crate) async fn conflict(closer: &Closer, event: &Event, sequence: u64, holder: &SessionId) -> Outcome {
     let meta = caused(event.meta.clone());
     let workflow_id = if *holder == meta.session_id {
         meta.workflow_id.of_conflict(sequence)
     } else {
-        meta.workflow_id.clone()
+        match another::holder(closer, event).await {
+            Ok(Holder::Nobody) => meta.workflow_id.clone(),
+            Ok(Holder::This) => return Outcome::Done,
+            Ok(Holder::Another) => meta.workflow_id.of_conflict(sequence),
+            Err(failed) => return failed.outcome(),
+        }
     };
     signals::conflict();
     tracing::warn!(
         workflow = ?meta.workflow_id.as_str(),
+        trace_id = %format_args!("{:032x}", meta.traceparent.trace_id()),
         sequence,
         "a workflow id was used again for another message, which is refused"
     );
@@ -52,8 +62,16 @@ pub(super) async fn conflict(closer: &Closer, event: &Event, sequence: u64, hold
 
 /// A message was published once more after its workflow had ended: tells the end again if the log does not have it any
 /// more, since whoever repeats itself waits for it.
-pub(super) async fn repeated(closer: &Closer, event: &Event) -> Outcome {
+///
+/// The database does not know what was said in a turn that was put back into it. So what the log has of that, or the
+/// interaction, is compared once more, and another message is refused here, too.
+pub(super) async fn repeated(closer: &Closer, event: &Event, sequence: u64) -> Outcome {
     let meta = caused(event.meta.clone());
+    match another::holder(closer, event).await {
+        Ok(Holder::Another) => return conflict(closer, event, sequence, &meta.session_id).await,
+        Ok(Holder::Nobody | Holder::This) => {}
+        Err(failed) => return failed.outcome(),
+    }
     for end in [EventType::InteractionSaved, EventType::WorkflowFailed] {
         match closer.exists(&Subject::new(end, &meta.session_id, &meta.workflow_id)).await {
             Ok(true) => return Outcome::Done,
@@ -68,6 +86,9 @@ pub(super) async fn repeated(closer: &Closer, event: &Event) -> Outcome {
     match known {
         // Whoever ends it tells it.
         Some(KnownEnd::Open) | None => Outcome::Done,
+        Some(KnownEnd::Saved(interaction)) if is_anothers(&interaction, event) => {
+            conflict(closer, event, sequence, &meta.session_id).await
+        }
         Some(KnownEnd::Saved(interaction)) => told(tell_saved(closer, &meta, *interaction).await),
         Some(KnownEnd::Failed(_)) => match closer.reason(&meta.workflow_id, 1).await {
             Ok(reason) => told(closer.tell(&meta, reason, meta.traceparent).await),
@@ -83,6 +104,16 @@ pub(super) async fn repeated(closer: &Closer, event: &Event) -> Outcome {
             told(closer.tell(&meta, gone, meta.traceparent).await)
         }
     }
+}
+
+/// Whether an answer was given to somebody else, or to another text.
+fn is_anothers(interaction: &Interaction, event: &Event) -> bool {
+    interaction.session_id != event.meta.session_id
+        || interaction.user_id != event.meta.user_id
+        || event
+            .data
+            .request()
+            .is_some_and(|said| !another::begins_with(&interaction.request.user_input, said))
 }
 
 fn told(result: Result<(), PublishFailed>) -> Outcome {
