@@ -259,8 +259,8 @@ fn settings_that_cannot_work_are_refused_and_secrets_not_repeated() {
     let twice = vec![HttpSource { name: "crm".to_owned(), ..HttpSource::default() }; 2];
     assert!(HttpSources::new(twice, clock()).is_err());
     let proxies = Proxies::one("http://user:canary@");
-    let proxied = vec![HttpSource { name: "crm".to_owned(), proxies, ..HttpSource::default() }];
-    let error = HttpSources::new(proxied, clock()).err().unwrap();
+    let behind = vec![HttpSource { name: "crm".to_owned(), proxies, ..HttpSource::default() }];
+    let error = HttpSources::new(behind, clock()).err().unwrap();
     let error = format!("{error} {error:?}");
     assert!(error.contains("crm") && error.contains("proxy") && !error.contains("canary"), "{error}");
 }
