@@ -1,6 +1,6 @@
 //! A worker's memory is bounded, whatever is in hand.
 //!
-//! The test has 24 workflows of 3 MB. `THROUGHLINE_MEASURE=1 cargo test --release --test live -- --nocapture memory` has 64 of
+//! The test has 16 workflows of 1.5 MB. `THROUGHLINE_MEASURE=1 cargo test --release --test live -- --nocapture memory` has 64 of
 //! 15 MB in what a container of 512 MiB leaves to messages, and prints what the worker took.
 
 use std::time::{Duration, Instant};
@@ -31,8 +31,8 @@ fn size() -> Size {
         let answer = 5_000_000;
         Size { workflows: 64, answer, budget_mib: budget(0), limit_mib: 512, patience: 10 * SOON }
     } else {
-        let budget_mib = budget(24);
-        Size { workflows: 24, answer: MIB, budget_mib, limit_mib: 160, patience: 6 * SOON }
+        let budget_mib = budget(12);
+        Size { workflows: 16, answer: MIB / 2, budget_mib, limit_mib: 110, patience: 6 * SOON }
     }
 }
 
