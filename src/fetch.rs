@@ -205,8 +205,8 @@ impl HttpSources {
             // there is memory for what it answers.
             Answered::NoRoom(bytes) => {
                 call.room.take(bytes).await;
-                let request =
-                    ask_again.ok_or_else(|| FetchError::Misconfigured("it cannot be asked again".to_owned()))?;
+                let request = ask_again
+                    .ok_or_else(|| FetchError::Misconfigured("it cannot be asked again".to_owned()))?;
                 match self.answer(request, &url, call).await? {
                     Answered::Whole(content_type, body) => (content_type, body),
                     Answered::NoRoom(_) => return Err(FetchError::TooLarge(call.max_bytes)),

@@ -311,10 +311,17 @@ impl Builder<'_> {
                 let step = ExternalStep { sources, specs: specs.collect(), bus };
                 Arc::new(EventHandler::new(step, closer, tracer, memory))
             }
-            StageName::Generation => Arc::new(EventHandler::new(self.generation(stage)?, closer, tracer, memory)),
+            StageName::Generation => {
+                Arc::new(EventHandler::new(self.generation(stage)?, closer, tracer, memory))
+            }
             StageName::Persistence => {
                 let (store, clock) = (Arc::clone(&ports.store), Arc::clone(&ports.clock));
-                Arc::new(EventHandler::new(PersistenceStep { store, database, clock }, closer, tracer, memory))
+                Arc::new(EventHandler::new(
+                    PersistenceStep { store, database, clock },
+                    closer,
+                    tracer,
+                    memory,
+                ))
             }
         })
     }

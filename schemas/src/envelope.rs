@@ -140,25 +140,28 @@ fn write<D: Serialize>(
 ) -> Result<Vec<u8>, EncodeError> {
     // A large event that grows as it is written is copied again and again, and is in memory up to three times.
     let mut written = Vec::with_capacity(expected_bytes + ENVELOPE_BYTES);
-    serde_json::to_writer(&mut written, &Written {
-        specversion: "1.0",
-        id: &meta.id,
-        source: &meta.source,
-        r#type,
-        subject: meta.workflow_id.as_str(),
-        time: meta.time,
-        datacontenttype: "application/json",
-        dataschema: version::data_schema(r#type),
-        workflowid: meta.workflow_id.as_str(),
-        sessionid: meta.session_id.as_str(),
-        userid: meta.user_id.as_str(),
-        partitionkey: meta.session_id.as_str(),
-        causationid: meta.causation_id.as_deref(),
-        traceparent: meta.traceparent,
-        attempt: meta.attempt,
-        dataref,
-        data,
-    })?;
+    serde_json::to_writer(
+        &mut written,
+        &Written {
+            specversion: "1.0",
+            id: &meta.id,
+            source: &meta.source,
+            r#type,
+            subject: meta.workflow_id.as_str(),
+            time: meta.time,
+            datacontenttype: "application/json",
+            dataschema: version::data_schema(r#type),
+            workflowid: meta.workflow_id.as_str(),
+            sessionid: meta.session_id.as_str(),
+            userid: meta.user_id.as_str(),
+            partitionkey: meta.session_id.as_str(),
+            causationid: meta.causation_id.as_deref(),
+            traceparent: meta.traceparent,
+            attempt: meta.attempt,
+            dataref,
+            data,
+        },
+    )?;
     Ok(written)
 }
 

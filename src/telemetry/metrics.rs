@@ -247,7 +247,12 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 48] = {
             "Workers that died with a delivery in hand, by stage.",
         ),
         (signals::MEMORY_BUDGET, Gauge, Unit::Bytes, "Memory that messages in hand may take, in bytes."),
-        (signals::MEMORY_RESERVED, Gauge, Unit::Bytes, "Memory that messages in hand have reserved, in bytes."),
+        (
+            signals::MEMORY_RESERVED,
+            Gauge,
+            Unit::Bytes,
+            "Memory that messages in hand have reserved, in bytes.",
+        ),
         (signals::MEMORY_WAITING, Gauge, Unit::Count, "Messages that wait for memory."),
         (
             signals::MEMORY_WAIT_SECONDS,

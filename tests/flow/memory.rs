@@ -53,7 +53,10 @@ async fn messages_that_exceed_the_memory_run_a_few_at_a_time_and_small_ones_pass
     }
     assert!((15.0..25.0).contains(&rig.seconds()), "{} s", rig.seconds());
     let asked_at_once = rig.models.peak_in_flight();
-    assert!(asked_at_once <= 2 + 40, "two large ones, and small ones that are answered at once: {asked_at_once}");
+    assert!(
+        asked_at_once <= 2 + 40,
+        "two large ones, and small ones that are answered at once: {asked_at_once}"
+    );
     assert_eq!(rig.models.calls(PROVIDER), 70, "nothing was asked twice");
     rig.pass(Duration::from_secs(1)).await;
     let memory = worker.engine.observer().memory();

@@ -88,6 +88,10 @@ mod tests {
         assert_eq!(weight(StageName::Generation, 10 * MIB), 50 * MIB);
         assert_eq!(weight(StageName::Persistence, 10 * MIB), 30 * MIB);
         assert_eq!(largest_weight(15 * MIB), 80 * MIB);
-        assert_eq!(largest_weight(48 * MIB), 144 * MIB, "more than an event can hold is asked for all the same");
+        assert_eq!(
+            largest_weight(48 * MIB),
+            144 * MIB,
+            "more than an event can hold is asked for all the same"
+        );
     }
 }

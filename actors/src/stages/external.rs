@@ -75,7 +75,8 @@ impl Step for ExternalStep {
         let EventData::ContextRetrieved(retrieved) = &event.data else { return Err(wrong_event(event)) };
         let message = MessageValues::of(&event.meta, &retrieved.request, &retrieved.context.preferences);
         let plans: Vec<Plan> = self.specs.iter().map(|(spec, _)| spec.plan(&message)).collect();
-        let expected = self.specs.iter().zip(&plans).map(|((spec, _), plan)| expected_bytes(spec, plan)).sum();
+        let expected =
+            self.specs.iter().zip(&plans).map(|((spec, _), plan)| expected_bytes(spec, plan)).sum();
         let asked = join_all(self.specs.iter().zip(plans).map(|((spec, dependency), plan)| {
             let asking = Asking { run, workflow: &event.meta.workflow_id, expected };
             self.ask(spec, dependency, plan, asking)
@@ -99,13 +100,7 @@ impl Step for ExternalStep {
 }
 
 impl ExternalStep {
-    async fn ask(
-        &self,
-        spec: &SourceSpec,
-        dependency: &Dependency,
-        plan: Plan,
-        asking: Asking<'_>,
-    ) -> Asked {
+    async fn ask(&self, spec: &SourceSpec, dependency: &Dependency, plan: Plan, asking: Asking<'_>) -> Asked {
         let planned = match plan {
             Plan::Skip => return Asked { result: skipped(), hopeless: false },
             Plan::Fetch(planned) => planned,
@@ -113,9 +108,8 @@ impl ExternalStep {
         let started = Instant::now();
         let many = spec.max_matches > 1;
         let requests = planned.iter().map(|planned| planned.recorded.clone()).collect();
-        let fetches = (0..)
-            .zip(planned)
-            .map(|(index, planned)| self.fetch(spec, dependency, index, planned, asking));
+        let fetches =
+            (0..).zip(planned).map(|(index, planned)| self.fetch(spec, dependency, index, planned, asking));
         let answers = join_all(fetches).await;
         let calls = answers.iter().map(|answer| answer.calls).sum();
         let duration_ms = started.elapsed().into();
@@ -303,7 +297,11 @@ fn add_profile_preferences(context: &mut Context, external: &BTreeMap<String, So
     for (source, result) in external {
         let Some(written) = result.data.as_ref().and_then(|data| data.member(PREFERENCES)) else { continue };
         if written.len() > MAX_PREFERENCES_BYTES {
-            tracing::warn!(source, bytes = written.len(), "the preferences in a source's answer are too large to be used");
+            tracing::warn!(
+                source,
+                bytes = written.len(),
+                "the preferences in a source's answer are too large to be used"
+            );
             continue;
         }
         let Ok(Value::Object(found)) = json::view(written.as_bytes()) else { continue };

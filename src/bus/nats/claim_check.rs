@@ -39,7 +39,7 @@ const PIECE_BYTES: usize = 128 * 1024;
 /// What a message needs besides its body: subject, headers and what the server adds, in bytes.
 const HEADROOM_BYTES: usize = 2048;
 /// Largest body that is stored or fetched.
-#[allow(clippy::cast_possible_truncation)]
+#[allow(clippy::cast_possible_truncation, reason = "it is far below the size of any address space")]
 pub(super) const MAX_BODY_BYTES: usize = LARGEST_BODY_BYTES as usize;
 /// How long storing or fetching one body may take.
 const TRANSFER_LIMIT: Duration = Duration::from_secs(10);
@@ -314,7 +314,10 @@ mod tests {
             kept(&pairs).map(|kept| (kept.name, kept.bytes))
         };
         let named = |bytes| Some((name.clone(), bytes));
-        assert_eq!(kept_of(&[("throughline-body", &name), ("Throughline-Body-Bytes", "70000")]), named(70_000));
+        assert_eq!(
+            kept_of(&[("throughline-body", &name), ("Throughline-Body-Bytes", "70000")]),
+            named(70_000)
+        );
         for unsaid in ["", "x", "-1", "99999999999999"] {
             let said = kept_of(&[(headers::BODY, &name), (headers::BODY_BYTES, unsaid)]);
             assert_eq!(said, named(LARGEST_BODY_BYTES), "{unsaid}");

@@ -21,7 +21,8 @@ pub(super) async fn from(core: &Core, sequence: u64, most: u64) -> Result<Ends, 
             .await?;
     // Of a kind that has more, nothing is known behind its last one.
     let cut = [&saved, &failed].into_iter().filter(|page| page.left > 0);
-    let mut read_to = cut.filter_map(|page| page.messages.last()).map(|end| end.sequence).min().unwrap_or(last);
+    let mut read_to =
+        cut.filter_map(|page| page.messages.last()).map(|end| end.sequence).min().unwrap_or(last);
     let mut found = [saved.messages, failed.messages].concat();
     found.retain(|end| end.sequence <= read_to);
     found.sort_by_key(|end| end.sequence);

@@ -18,7 +18,10 @@ pub(in crate::cli) fn warning(config: &Config, machine: Machine) -> Option<Strin
 
 pub(super) fn check(config: &Config, machine: Machine) -> Finding {
     let budget = machine.message_memory(config);
-    let answers = config.sources.iter().map(|source| (source.max_bytes as u64).saturating_mul(source.max_matches as u64));
+    let answers = config
+        .sources
+        .iter()
+        .map(|source| (source.max_bytes as u64).saturating_mul(source.max_matches as u64));
     let largest = largest_weight(answers.sum());
     let chosen = match (config.worker.message_memory_mib, machine.memory) {
         (0, Some(limit)) => format!("chosen for the {} MiB that are there", limit / MIB),
@@ -56,7 +59,10 @@ mod tests {
             check(&config, Machine { memory: Some(memory_mib * MIB), open_files: None })
         };
         let good = of("", 512);
-        assert!(good.status == Status::Ok && good.detail.contains("255 MiB (chosen for the 512 MiB"), "{good:?}");
+        assert!(
+            good.status == Status::Ok && good.detail.contains("255 MiB (chosen for the 512 MiB"),
+            "{good:?}"
+        );
         let source = "[[sources]]\nname = \"a\"\nurl = \"http://127.0.0.1/\"\nmax_bytes = 16000000\n";
         assert_eq!(of(source, 512).status, Status::Ok);
         let small = of(source, 128);

@@ -118,7 +118,11 @@ mod tests {
         };
         assert_eq!(memory(9_000).status, Status::Ok);
         let waits = memory(25_000);
-        assert!(waits.detail.ends_with("7 messages wait for memory, of which there are 256 MiB, the first for 25 s"));
+        assert!(
+            waits
+                .detail
+                .ends_with("7 messages wait for memory, of which there are 256 MiB, the first for 25 s")
+        );
         assert_eq!(waits.status, Status::Warn);
         let breaker = json!({"stage": "external", "dependency": "orders", "kind": "source", "since": "2026-01-01T00:00:00Z",
             "class": "status", "cause": "failed (HTTP 503)"});

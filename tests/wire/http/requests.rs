@@ -221,7 +221,9 @@ async fn json_is_asked_for_and_checked() {
 async fn a_conversation_that_the_model_begins_gets_a_beginning() {
     let message = |role, content: &str| Message { role, content: content.to_owned() };
     let messages = vec![message(Role::Assistant, "Hello."), message(Role::User, "Hi.")];
-    let anthropic = body(ProviderKind::Anthropic, &ModelRequest { messages: messages.into(), ..request("provider") }).await;
+    let anthropic =
+        body(ProviderKind::Anthropic, &ModelRequest { messages: messages.into(), ..request("provider") })
+            .await;
     let roles: Vec<_> = anthropic["messages"]
         .as_array()
         .unwrap()
