@@ -442,7 +442,7 @@ impl Room {
 
     async fn refuse_again(&self) {
         self.0.refusal.notify_waiters();
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -3,10 +3,11 @@
 //! The test has 16 workflows of 1.5 MB. `THROUGHLINE_MEASURE=1 cargo test --release --test live -- --nocapture memory` has 64 of
 //! 15 MB in what a container of 512 MiB leaves to messages, and prints what the worker took.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::{Router, body::Bytes, extract::DefaultBodyLimit, routing::any};
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::harness::{Cluster, SOON, Settings, cluster::said, left_out, usage::peak_mib};
 
@@ -40,7 +41,8 @@ fn size() -> Size {
 async fn upstreams(answer: usize) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
-    let row = r#"{"id":12345,"name":"Aurora Wireless Headphones","price":129.5,"tags":["a","b"]}"#;
+    // Few quotes: in the prompt on record each is escaped, and the event must stay below 16 MiB.
+    let row = format!(r#"{{"id":12345,"text":"{}"}}"#, "Aurora Wireless Headphones, in stock. ".repeat(50));
     let rows = answer / (row.len() + 1);
     let document = Bytes::from(format!("[{}]", vec![row; rows].join(",")));
     let completion = json!({

@@ -37,10 +37,9 @@ pub fn automatic_budget(limit: Option<u64>) -> u64 {
 /// How often the bytes of a stage's message are in memory at once.
 pub fn times(stage: StageName) -> u64 {
     match stage {
-        // The body, the event, and the event that is made of it. At the persistence stage the last is small.
-        StageName::Input | StageName::Context | StageName::Persistence => 3,
-        // The answers, one of them as it came, and the event that is made of them.
-        StageName::External => 3,
+        // The body, the event, and the event that is made of it; at the persistence stage the last is small. Of answers: as
+        // documents, one of them as it came, and the event that is made of them.
+        StageName::Input | StageName::Context | StageName::External | StageName::Persistence => 3,
         // The event, the prompt, the request as a value and as it is sent, with what JSON in JSON has to escape.
         StageName::Generation => 5,
     }
