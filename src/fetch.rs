@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use percent_encoding::NON_ALPHANUMERIC;
 use reqwest::header::{
     ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CACHE_CONTROL, CONNECTION, CONTENT_LANGUAGE,
     CONTENT_LENGTH, CONTENT_TYPE, FROM, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue, PRAGMA, TE,
     TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
+use throughline_actors::policy::memory::FREE_ANSWER_BYTES;
 use throughline_actors::ports::clock::Clock;
 use throughline_actors::ports::source::{FetchCall, FetchError, Method, Sources};
 use throughline_schemas::{Document, JsonProblem, MAX_DEPTH, TraceParent};
@@ -196,8 +198,36 @@ impl HttpSources {
         if let Some(body) = &call.body {
             request = request.body(body.clone());
         }
+        let ask_again = request.try_clone();
+        let (content_type, body) = match self.answer(request, &url, call).await? {
+            Answered::Whole(content_type, body) => (content_type, body),
+            // Nobody keeps a source waiting in the middle of its answer, which would end as its failure. It is asked again when
+            // there is memory for what it answers.
+            Answered::NoRoom(bytes) => {
+                call.room.take(bytes).await;
+                let request = ask_again
+                    .ok_or_else(|| FetchError::Misconfigured("it cannot be asked again".to_owned()))?;
+                match self.answer(request, &url, call).await? {
+                    Answered::Whole(content_type, body) => (content_type, body),
+                    Answered::NoRoom(_) => return Err(FetchError::TooLarge(call.max_bytes)),
+                }
+            }
+        };
+        // It says what is wrong and where, not what is there.
+        let document = Document::read(&body)
+            .map_err(|problem| FetchError::NotJson(format!("{} ({content_type})", in_words(&problem))))?;
+        Ok(source.redactor.document(document))
+    }
+
+    /// Asks once.
+    async fn answer(
+        &self,
+        request: RequestBuilder,
+        url: &Url,
+        call: &FetchCall,
+    ) -> Result<Answered, FetchError> {
         let deadline = http_client::after(call.timeout);
-        let broken = |error: &reqwest::Error| FetchError::Unreachable(http_client::describe(&url, error));
+        let broken = |error: &reqwest::Error| FetchError::Unreachable(http_client::describe(url, error));
         let response = timeout_at(deadline, request.send())
             .await
             .map_err(|_| FetchError::TimedOut(call.timeout))?
@@ -210,15 +240,14 @@ impl HttpSources {
         }
         let content_type = http_client::content_type(response.headers());
         let limits = body::BodyLimits { max_bytes: call.max_bytes, between_pieces: None, deadline };
-        let body = body::read(response, limits).await.map_err(|error| match error {
-            body::BodyError::TooLarge => FetchError::TooLarge(call.max_bytes),
-            body::BodyError::Stalled | body::BodyError::Late => FetchError::TimedOut(call.timeout),
-            body::BodyError::Broken(error) => broken(&error),
-        })?;
-        // It says what is wrong and where, not what is there.
-        let document = Document::read(&body)
-            .map_err(|problem| FetchError::NotJson(format!("{} ({content_type})", in_words(&problem))))?;
-        Ok(source.redactor.document(document))
+        let has_room = |bytes| call.room.take_now(bytes);
+        match body::read_where(response, limits, FREE_ANSWER_BYTES, has_room).await {
+            Ok(body) => Ok(Answered::Whole(content_type, body)),
+            Err(body::BodyError::NoRoom(bytes)) => Ok(Answered::NoRoom(bytes)),
+            Err(body::BodyError::TooLarge) => Err(FetchError::TooLarge(call.max_bytes)),
+            Err(body::BodyError::Stalled | body::BodyError::Late) => Err(FetchError::TimedOut(call.timeout)),
+            Err(body::BodyError::Broken(error)) => Err(broken(&error)),
+        }
     }
 
     fn check_status(&self, response: &Response) -> Result<(), FetchError> {
@@ -238,6 +267,14 @@ impl HttpSources {
             status => Err(FetchError::Refused(status.as_u16())),
         }
     }
+}
+
+/// What came of asking once.
+enum Answered {
+    /// The content type and the body.
+    Whole(String, Bytes),
+    /// There is no memory now for an answer of so many bytes.
+    NoRoom(usize),
 }
 
 impl Prepared {

@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use throughline_actors::policy::memory::automatic_budget;
 
 use crate::config::Config;
 
@@ -38,6 +39,14 @@ impl Machine {
     /// Asks the system.
     pub fn here() -> Self {
         Self { memory: memory(), open_files: getrlimit(Resource::Nofile).current }
+    }
+
+    /// Memory that messages in hand may take in a worker with this configuration, in bytes.
+    pub fn message_memory(&self, config: &Config) -> u64 {
+        match config.worker.message_memory_mib {
+            0 => automatic_budget(self.memory),
+            mib => mib.saturating_mul(MIB),
+        }
     }
 }
 
@@ -115,6 +124,16 @@ mod tests {
         let small = need("[stages.generation]\nconcurrency = 24\n");
         assert_eq!(defaults.memory - small.memory, 1_000 * BYTES_IN_HAND);
         assert_eq!(defaults.open_files - small.open_files, 1_000);
+    }
+
+    #[test]
+    fn what_is_configured_wins_over_what_the_machine_has() {
+        let of = |text: &str, memory| {
+            let config = Layers::default().load_text("t.toml", text).unwrap();
+            Machine { memory, open_files: None }.message_memory(&config) / MIB
+        };
+        assert_eq!((of("", Some(512 * MIB)), of("", None)), (255, 512));
+        assert_eq!(of("[worker]\nmessage_memory_mib = 100\n", Some(512 * MIB)), 100);
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl Closer {
     /// How a delivery ends whose result would find no room: what is large as it comes is large as it goes, and a call of a
     /// model that is made now would have to be made again.
     pub fn no_room_for_results_of(&self, delivery: &Delivery) -> Option<Outcome> {
-        if delivery.body.len() <= LARGE_BODY_BYTES {
+        if delivery.body_bytes() <= LARGE_BODY_BYTES as u64 {
             return None;
         }
         let full = self.database.vitals().troubles().into_iter().find(|trouble| {

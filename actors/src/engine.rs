@@ -17,6 +17,7 @@ use crate::{
     handler::EventHandler,
     interruptions::Interruptions,
     listener::ListenerArgs,
+    memory::{Budget, MemoryUse, StageMemory},
     model_client::ModelClient,
     ports::{
         bus::Bus,
@@ -84,6 +85,7 @@ pub struct Engine {
     /// Why the supervisor gave up, if it has.
     why: Arc<OnceLock<String>>,
     vitals: Vitals,
+    memory: Budget,
 }
 
 /// The engine could not start; the message says which stage and why.
@@ -112,12 +114,14 @@ impl Engine {
         };
         let template = Arc::new(template);
         let interruptions = Interruptions::default();
+        let memory = Budget::new(settings.message_memory);
         let builder = Builder {
             ports: &ports,
             settings: &settings,
             surroundings,
             template,
             interruptions: interruptions.clone(),
+            memory: memory.clone(),
         };
         // Whoever admits also sweeps, and keeps room in the log.
         let sweeper = settings.stages.get(&StageName::Input).map(|stage| SweeperArgs {
@@ -168,7 +172,7 @@ impl Engine {
         };
         let (supervisor, ended) =
             Supervisor::spawn(None, Supervisor, args).await.map_err(|error| failed(error.into()))?;
-        Ok(Self { supervisor, ended, why, vitals })
+        Ok(Self { supervisor, ended, why, vitals, memory })
     }
 
     /// Each stage of this process, and whether it is consuming at this moment.
@@ -178,7 +182,11 @@ impl Engine {
 
     /// A handle that can ask for the [`Engine::status`] from elsewhere.
     pub fn observer(&self) -> Observer {
-        Observer { supervisor: self.supervisor.clone(), vitals: self.vitals.clone() }
+        Observer {
+            supervisor: self.supervisor.clone(),
+            vitals: self.vitals.clone(),
+            memory: self.memory.clone(),
+        }
     }
 
     /// Completes when the supervisor has ended by itself, which means that it gave up, and says why.
@@ -190,6 +198,8 @@ impl Engine {
 
     /// Stops taking work, finishes what is in hand within `grace`, hands back the rest; says what became of it.
     pub async fn drain(self, grace: Duration) -> Vec<(StageName, Drained)> {
+        // What waits for memory is handed back now: it would only begin.
+        self.memory.close();
         let ask = |reply| SupervisorMessage::Drain { grace, reply };
         match self.supervisor.call(ask, Some(grace + DRAIN_MARGIN)).await {
             Ok(CallResult::Success(report)) => report,
@@ -203,6 +213,7 @@ impl Engine {
 pub struct Observer {
     supervisor: ActorRef<SupervisorMessage>,
     vitals: Vitals,
+    memory: Budget,
 }
 
 impl Observer {
@@ -214,6 +225,11 @@ impl Observer {
     /// The dependencies that fail at this moment, as far as this process's own calls tell.
     pub fn troubles(&self) -> Vec<Trouble> {
         self.vitals.troubles()
+    }
+
+    /// How the memory for messages stands.
+    pub fn memory(&self) -> MemoryUse {
+        self.memory.usage()
     }
 }
 
@@ -242,6 +258,7 @@ pub(crate) struct Builder<'a> {
     pub(crate) surroundings: Surroundings,
     pub(crate) template: Arc<PromptTemplate>,
     pub(crate) interruptions: Interruptions,
+    pub(crate) memory: Budget,
 }
 
 impl Builder<'_> {
@@ -268,6 +285,7 @@ impl Builder<'_> {
         let closer = self.closer(name, "database", stage);
         let database = closer.database.clone();
         let tracer = Arc::clone(&ports.tracer);
+        let memory = StageMemory::new(name, self.memory.clone(), stage.concurrency);
         Ok(match name {
             StageName::Input => {
                 let SessionSettings { when_busy, owner, sweep: _ } = self.settings.sessions;
@@ -276,7 +294,7 @@ impl Builder<'_> {
             StageName::Context => {
                 let store = Arc::clone(&ports.store);
                 let step = ContextStep { store, database, recent_turns: self.settings.recent_turns };
-                Arc::new(EventHandler::new(step, closer, tracer))
+                Arc::new(EventHandler::new(step, closer, tracer, memory))
             }
             StageName::External => {
                 let specs = self.settings.sources.iter().map(|spec| {
@@ -291,12 +309,19 @@ impl Builder<'_> {
                 });
                 let (sources, bus) = (Arc::clone(&ports.sources), Arc::clone(&ports.bus));
                 let step = ExternalStep { sources, specs: specs.collect(), bus };
-                Arc::new(EventHandler::new(step, closer, tracer))
+                Arc::new(EventHandler::new(step, closer, tracer, memory))
             }
-            StageName::Generation => Arc::new(EventHandler::new(self.generation(stage)?, closer, tracer)),
+            StageName::Generation => {
+                Arc::new(EventHandler::new(self.generation(stage)?, closer, tracer, memory))
+            }
             StageName::Persistence => {
                 let (store, clock) = (Arc::clone(&ports.store), Arc::clone(&ports.clock));
-                Arc::new(EventHandler::new(PersistenceStep { store, database, clock }, closer, tracer))
+                Arc::new(EventHandler::new(
+                    PersistenceStep { store, database, clock },
+                    closer,
+                    tracer,
+                    memory,
+                ))
             }
         })
     }

@@ -11,10 +11,19 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::{
+    cause::told,
     closing::{Closer, PublishFailed},
     fence::{TakenOver, fenced},
-    live, notes,
-    policy::settle::Outcome,
+    live,
+    memory::{Room, StageMemory},
+    notes,
+    policy::{
+        limits::{
+            BODY_RETRY_DELAY, BODY_RETRY_DELAY_AT_MOST, BURIED_BODY_TRIES, BUS_RETRY_DELAY, LARGE_BODY_BYTES,
+        },
+        memory::{LARGEST_BODY_BYTES, weight},
+        settle::Outcome,
+    },
     ports::{
         bus::{BusError, DeadLetter, Delivery, Published, published_by},
         store::{Ending, Interaction, KnownEnd, Opening},
@@ -36,7 +45,17 @@ pub trait Step: Send + Sync + 'static {
     /// Which stage it is.
     fn stage(&self) -> StageName;
     /// Does the work. Must be safe to run again for the same event.
-    async fn run(&self, event: &Event, run: Run) -> Result<Next, Stopped>;
+    async fn run(&self, event: &Event, run: Run<'_>) -> Result<Next, Stopped>;
+    /// Takes the memory for a message with a body of so many bytes, which is neither fetched nor read yet.
+    async fn make_room(&self, room: &Room, body_bytes: u64) {
+        let weight = weight(self.stage(), body_bytes);
+        if body_bytes > LARGE_BODY_BYTES as u64 {
+            // What it may come to hold is in it, too: nobody waits for more with this in hand.
+            room.take_all(weight).await;
+        } else {
+            room.take(weight).await;
+        }
+    }
     /// What ends the workflow if it turns out to have been saved while its message is being buried.
     fn saved(&self, _event: &Event) -> Option<EventData> {
         None
@@ -45,13 +64,15 @@ pub trait Step: Send + Sync + 'static {
 
 /// Facts about this run of a step.
 #[derive(Debug, Clone, Copy)]
-pub struct Run {
+pub struct Run<'a> {
     /// The sequence of the message.
     pub sequence: u64,
     /// Deliveries of it before this one.
     pub made: u32,
     /// The context to hand on to dependencies.
     pub traceparent: TraceParent,
+    /// The memory of the delivery.
+    pub room: &'a Room,
 }
 
 /// What to publish.
@@ -102,18 +123,39 @@ pub struct EventHandler<S> {
     step: S,
     closer: Closer,
     tracer: Arc<dyn Tracer>,
+    memory: StageMemory,
 }
 
 impl<S: Step> EventHandler<S> {
     /// Puts a step to work.
-    pub fn new(step: S, closer: Closer, tracer: Arc<dyn Tracer>) -> Self {
-        Self { step, closer, tracer }
+    pub fn new(step: S, closer: Closer, tracer: Arc<dyn Tracer>, memory: StageMemory) -> Self {
+        Self { step, closer, tracer, memory }
     }
 
+    /// Handles a delivery in the memory that it takes, which is given back at the end.
     async fn one(&self, delivery: &Delivery) -> Outcome {
-        let event = match decode(&delivery.body) {
+        let room = self.memory.room();
+        tokio::select! {
+            biased;
+            no_room = room.refused() => no_room.outcome(),
+            outcome = self.within(delivery, &room) => outcome,
+        }
+    }
+
+    /// The event of a delivery, read where there is room for it. The body is not kept: it would be one copy more.
+    async fn opened(&self, delivery: &Delivery, room: &Room) -> Result<Event, Outcome> {
+        self.step.make_room(room, delivery.body_bytes()).await;
+        let body = self.closer.bus.body(delivery).await.map_err(|error| {
+            let after = BODY_RETRY_DELAY.saturating_mul(delivery.delivered).min(BODY_RETRY_DELAY_AT_MOST);
+            Outcome::Later { after, reason: format!("its body cannot be fetched: {}", told(&error)) }
+        })?;
+        decode(&body).map_err(|error| not_readable(&error))
+    }
+
+    async fn within(&self, delivery: &Delivery, room: &Room) -> Outcome {
+        let event = match self.opened(delivery, room).await {
             Ok(event) => event,
-            Err(error) => return not_readable(&error),
+            Err(outcome) => return outcome,
         };
         let stage = self.step.stage();
         let span = tracing::info_span!(
@@ -132,7 +174,7 @@ impl<S: Step> EventHandler<S> {
         let waited = self.closer.clock.now().ms_since(delivery.published_at);
         let started = Instant::now();
         // Large for what is rare in it: kept out of what each delivery moves around.
-        let journey = Box::pin(self.journey(&event, delivery, traceparent)).instrument(span);
+        let journey = Box::pin(self.journey(&event, delivery, traceparent, room)).instrument(span);
         let outcome = match fenced(&self.closer.bus, stage, delivery, journey).await {
             Ok(outcome) => outcome,
             Err(TakenOver) => Outcome::TakenOver,
@@ -141,9 +183,15 @@ impl<S: Step> EventHandler<S> {
         outcome
     }
 
-    async fn journey(&self, event: &Event, delivery: &Delivery, traceparent: TraceParent) -> Outcome {
-        let run =
-            Run { sequence: delivery.sequence, made: delivery.delivered.saturating_sub(1), traceparent };
+    async fn journey(
+        &self,
+        event: &Event,
+        delivery: &Delivery,
+        traceparent: TraceParent,
+        room: &Room,
+    ) -> Outcome {
+        let made = delivery.delivered.saturating_sub(1);
+        let run = Run { sequence: delivery.sequence, made, traceparent, room };
         if run.made > 0 {
             signals::redelivered(self.step.stage());
         }
@@ -252,8 +300,8 @@ impl<S: Step> EventHandler<S> {
     }
 
     /// The result of the step, or what an earlier workflow has on record where this one takes it up.
-    async fn step(&self, event: &Event, run: Run) -> Result<Next, Stopped> {
-        match self.on_record(event).await {
+    async fn step(&self, event: &Event, run: Run<'_>) -> Result<Next, Stopped> {
+        match self.on_record(event, run.room).await {
             Ok(Some(data)) => Ok(Next { data, attempt: run.made + 1, release: None }),
             Ok(None) => self.step.run(event, run).await,
             Err(failed) => Err(Stopped::Otherwise(failed.outcome())),
@@ -261,10 +309,12 @@ impl<S: Step> EventHandler<S> {
     }
 
     /// What this stage made for the workflow that is taken up, if that is to be handed on.
-    async fn on_record(&self, event: &Event) -> Result<Option<EventData>, PublishFailed> {
+    async fn on_record(&self, event: &Event, room: &Room) -> Result<Option<EventData>, PublishFailed> {
         let stage = self.step.stage();
         let Some(request) = event.data.request() else { return Ok(None) };
         let Some(redo) = request.redo.as_ref().filter(|redo| stage < redo.from) else { return Ok(None) };
+        // Nobody says how large it is.
+        room.take_more(weight(stage, LARGEST_BODY_BYTES)).await;
         let subject = Subject::new(published_by(stage), &event.meta.session_id, &redo.of);
         let recorded = self.closer.recorded(&subject).await?.and_then(|body| decode(&body).ok());
         // One user's data is not handed on to another, whoever shares a session.
@@ -305,7 +355,7 @@ impl<S: Step> EventHandler<S> {
     }
 
     /// Brings to its end what an earlier delivery, or whoever interrupted this one, has begun; `None` if there is nothing.
-    async fn conclude(&self, earlier: Earlier, event: &Event, run: Run) -> Option<Outcome> {
+    async fn conclude(&self, earlier: Earlier, event: &Event, run: Run<'_>) -> Option<Outcome> {
         let outcome = match earlier {
             Earlier::Nothing => return None,
             Earlier::Published => Outcome::Done,
@@ -370,10 +420,45 @@ impl<S: Step> Stage for EventHandler<S> {
     }
 
     async fn bury(&self, delivery: &Delivery, code: FailureCode, error: &str) -> Result<(), Outcome> {
+        let room = self.memory.room();
+        tokio::select! {
+            biased;
+            no_room = room.refused() => Err(no_room.outcome()),
+            buried = self.buried(delivery, &room, code, error) => buried,
+        }
+    }
+}
+
+impl<S: Step> EventHandler<S> {
+    /// The delivery with its body, for its dead letter. One that is gone is left as its reference.
+    async fn whole(&self, delivery: &Delivery) -> Delivery {
+        for tried in 1..=BURIED_BODY_TRIES {
+            match self.closer.bus.body(delivery).await {
+                Ok(body) => return Delivery { body, kept: None, ..delivery.clone() },
+                Err(error) => {
+                    tracing::warn!(sequence = delivery.sequence, %error, "a message's body cannot be fetched");
+                }
+            }
+            if tried < BURIED_BODY_TRIES {
+                tokio::time::sleep(BUS_RETRY_DELAY).await;
+            }
+        }
+        delivery.clone()
+    }
+
+    async fn buried(
+        &self,
+        delivery: &Delivery,
+        room: &Room,
+        code: FailureCode,
+        error: &str,
+    ) -> Result<(), Outcome> {
+        self.step.make_room(room, delivery.body_bytes()).await;
+        let delivery = &self.whole(delivery).await;
         let event = decode(&delivery.body).ok();
         let letter = DeadLetter {
             subject: event.as_ref().map(Event::subject),
-            stage: self.name(),
+            stage: self.step.stage(),
             code,
             error: error.to_owned(),
             at: self.closer.clock.now(),
@@ -385,14 +470,14 @@ impl<S: Step> Stage for EventHandler<S> {
         };
         let earlier = notes::earlier(
             self.closer.bus.as_ref(),
-            self.name(),
+            self.step.stage(),
             delivery.sequence,
             delivery.delivered.saturating_sub(1),
         )
         .await;
         let failed = WorkflowFailed {
             code,
-            stage: self.name(),
+            stage: self.step.stage(),
             message: format!("{error}; the message is kept as a dead letter"),
             attempts: delivery.delivered,
             retryable: false,
@@ -411,7 +496,7 @@ impl<S: Step> Stage for EventHandler<S> {
             let saved = Event { meta, data };
             let published = self.closer.publish(&saved).await.map_err(PublishFailed::outcome)?;
             if published == Published::New {
-                count_end(self.name(), &saved.data);
+                count_end(self.step.stage(), &saved.data);
             }
         }
         match self.closer.release(closed.next).await {

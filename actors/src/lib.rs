@@ -21,6 +21,7 @@ pub mod handler;
 pub mod interruptions;
 pub mod listener;
 pub(crate) mod live;
+pub mod memory;
 pub mod message_values;
 pub mod model_client;
 mod notes;

@@ -56,8 +56,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Ask {
     /// The prompt. System messages and everything after the last answer of the model are always sent; what is
-    /// between, the earlier turns, as far as it fits.
-    pub messages: Vec<Message>,
+    /// between, the earlier turns, as far as it fits. Shared: a large prompt is in memory once.
+    pub messages: Arc<Vec<Message>>,
     /// How to answer.
     pub sampling: Sampling,
     /// What the request says about its route.
@@ -188,7 +188,7 @@ impl ModelClient {
     /// A request with the configured settings.
     pub fn request(&self, messages: Vec<Message>, traceparent: TraceParent) -> Ask {
         Ask {
-            messages,
+            messages: Arc::new(messages),
             sampling: self.settings.sampling.clone(),
             route: RouteRequest::default(),
             sources: 0,

@@ -6,6 +6,7 @@ pub mod bucket;
 pub mod fallback;
 pub mod lease;
 pub mod limits;
+pub mod memory;
 pub mod merge;
 pub mod retention;
 pub mod retry;

@@ -10,7 +10,7 @@
 mod tag;
 mod trial;
 
-use std::fmt::Write;
+use std::{borrow::Cow, fmt::Write};
 
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value, context, syntax::SyntaxConfig};
 use serde::Serialize;
@@ -33,6 +33,9 @@ pub use trial::Mistake;
 
 /// Work that one rendering may cost, in template instructions; ends endless loops in a template.
 const RENDER_FUEL: u64 = 1_000_000;
+
+/// Room for what a template writes around the data, in bytes.
+const FRAME_BYTES: usize = 4096;
 
 const SYSTEM: &str = "system.j2";
 const DATA: &str = "data.j2";
@@ -71,7 +74,9 @@ fn block(name: &str, result: &SourceResult) -> Option<Value> {
         SourceStatus::Ok => "ok",
         SourceStatus::Failed => "failed",
     };
-    let json = delimited_json(&result.data);
+    // Of a large answer no copy is made beside the template's own.
+    let json = result.data.as_ref().map_or("null".into(), |data| escaped(data.as_str()));
+    let json = Value::from(&*json);
     let error = result.error.as_ref().map(|error| error.code.clone());
     Some(context! { name, status, json, error })
 }
@@ -80,10 +85,40 @@ fn block(name: &str, result: &SourceResult) -> Option<Value> {
 /// escaped form means the same.
 pub(crate) fn delimited_json(data: &impl Serialize) -> String {
     let json = serde_json::to_string(data).unwrap_or_else(|_| "null".to_owned());
-    if !json.contains(['<', '>', '&']) {
-        return json;
+    match escaped(&json) {
+        Cow::Borrowed(_) => json,
+        Cow::Owned(escaped) => escaped,
     }
-    json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+}
+
+fn escaped(json: &str) -> Cow<'_, str> {
+    const SPECIAL: [char; 3] = ['<', '>', '&'];
+    /// Bytes of an escape beside the one that it stands for.
+    const LONGER: usize = 5;
+    let count = json.matches(SPECIAL).count();
+    if count == 0 {
+        return json.into();
+    }
+    let mut escaped = String::with_capacity(json.len() + count * LONGER);
+    let mut rest = json;
+    while let Some(at) = rest.find(SPECIAL) {
+        escaped.push_str(&rest[..at]);
+        escaped.push_str(match rest.as_bytes()[at] {
+            b'<' => "\\u003c",
+            b'>' => "\\u003e",
+            _ => "\\u0026",
+        });
+        rest = &rest[at + 1..];
+    }
+    escaped.push_str(rest);
+    escaped.into()
+}
+
+/// Removes blanks around a text, in its place.
+fn trim(text: &mut String) {
+    text.truncate(text.trim_end().len());
+    let start = text.len() - text.trim_start().len();
+    text.drain(..start);
 }
 
 /// JSON as templates see it.
@@ -177,6 +212,8 @@ impl PromptTemplate {
         let message = MessageValues::of(meta, &event.request, preferences);
         let message = with_tag(object(message.all()), tag);
         let system = self.render_system(message.clone())?;
+        let data_bytes: usize =
+            event.external.values().filter_map(|result| Some(result.data.as_ref()?.as_str().len())).sum();
 
         let preferences = (!preferences.is_empty()).then(|| delimited_json(preferences));
         let sources: Vec<_> =
@@ -200,8 +237,8 @@ impl PromptTemplate {
             messages.push(Message { role: Role::Assistant, content: turn.assistant.clone() });
         }
         if has_data || self.data_needs_no_data {
-            let data = self.render_data(message, preferences, sources)?;
-            let content = data.trim().to_owned();
+            let mut content = self.render_data(message, preferences, sources, data_bytes)?;
+            trim(&mut content);
             if has_data || !content.is_empty() {
                 messages.push(Message { role: Role::User, content });
             }
@@ -211,7 +248,7 @@ impl PromptTemplate {
     }
 
     fn render_system(&self, message: Value) -> Result<String, PromptError> {
-        self.render_file(SYSTEM, message)
+        self.render_file(SYSTEM, message, 0)
     }
 
     fn render_data(
@@ -219,13 +256,20 @@ impl PromptTemplate {
         message: Value,
         preferences: Option<String>,
         sources: Vec<Value>,
+        data_bytes: usize,
     ) -> Result<String, PromptError> {
-        self.render_file(DATA, context! { preferences, sources, ..message })
+        self.render_file(DATA, context! { preferences, sources, ..message }, data_bytes)
     }
 
-    fn render_file(&self, file: &str, values: Value) -> Result<String, PromptError> {
-        let rendered = self.environment.get_template(file).and_then(|template| template.render(values));
-        rendered.map_err(|error| PromptError { id: self.id.clone(), error })
+    /// Renders a file, which is expected to have so many bytes and some more. Room is made for them at once: growing would copy
+    /// what is there, again and again.
+    fn render_file(&self, file: &str, values: Value, expected: usize) -> Result<String, PromptError> {
+        let mut text = Vec::with_capacity(expected + FRAME_BYTES);
+        let template = self.environment.get_template(file);
+        let rendered = template.and_then(|template| template.render_captured_to(values, &mut text).map(drop));
+        rendered.map_err(|error| PromptError { id: self.id.clone(), error })?;
+        // Templates write text.
+        Ok(String::from_utf8(text).unwrap_or_default())
     }
 }
 
@@ -393,6 +437,21 @@ mod tests {
         assert!(is_forgeable("", block), "nobody says which tag it is");
         assert!(is_forgeable("{{ tag }}", "{% for s in sources %}<data>{{ s.json }}</data>{% endfor %}"));
         assert!(is_forgeable("", "{{ preferences }}"));
+    }
+
+    #[test]
+    fn special_characters_are_escaped_and_nothing_else_is_copied() {
+        assert!(matches!(escaped("{\"a\":\"é\"}"), Cow::Borrowed(_)));
+        for text in ["<", "<>&", "a<b", "<é&", "é>"] {
+            let replaced = text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
+            assert_eq!(escaped(text), replaced);
+            assert_eq!(escaped(text).into_owned().capacity(), replaced.len(), "no more than is needed");
+        }
+        for (text, trimmed) in [(" \n a b \n", "a b"), ("a", "a"), (" \n ", ""), ("", "")] {
+            let mut text = text.to_owned();
+            trim(&mut text);
+            assert_eq!(text, trimmed);
+        }
     }
 
     #[test]

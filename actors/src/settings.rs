@@ -100,6 +100,8 @@ pub struct EngineSettings {
     pub delivery: DeliveryLimits,
     /// How long things are kept.
     pub retention: RetentionSettings,
+    /// Memory for messages in hand, in bytes; see [`crate::memory`].
+    pub message_memory: u64,
     /// When the supervisor gives up.
     pub restart: RestartPolicy,
 }

@@ -103,13 +103,28 @@ pub const TURNS_FORGOTTEN: &str = "throughline_turns_forgotten_total";
 pub const RESTARTS: &str = "throughline_stage_restarts_total";
 /// Workers that died while handling a delivery, by stage.
 pub const WORKER_DEATHS: &str = "throughline_worker_deaths_total";
+/// Memory that messages in hand may take, in bytes.
+pub const MEMORY_BUDGET: &str = "throughline_message_memory_budget_bytes";
+/// Memory that messages in hand have reserved, in bytes.
+pub const MEMORY_RESERVED: &str = "throughline_message_memory_reserved_bytes";
+/// Messages that wait for memory.
+pub const MEMORY_WAITING: &str = "throughline_message_memory_waiting";
+/// Time that messages waited for memory, by stage; only of those that did.
+pub const MEMORY_WAIT_SECONDS: &str = "throughline_message_memory_wait_seconds";
 
 /// Events of the NATS connection, by event.
 pub const NATS_CONNECTION_EVENTS: &str = "throughline_nats_connection_events_total";
 
 /// Histograms, in seconds; the exporter gives them buckets.
-pub const HISTOGRAMS: [&str; 6] =
-    [STAGE_SECONDS, WAIT_SECONDS, CALL_SECONDS, MODEL_SECONDS, FIRST_CHUNK_SECONDS, RATE_LIMIT_SECONDS];
+pub const HISTOGRAMS: [&str; 7] = [
+    STAGE_SECONDS,
+    WAIT_SECONDS,
+    CALL_SECONDS,
+    MODEL_SECONDS,
+    FIRST_CHUNK_SECONDS,
+    RATE_LIMIT_SECONDS,
+    MEMORY_WAIT_SECONDS,
+];
 
 /// Lets the series of what fails exist before it fails, so that a rate over them sees the first time.
 pub(crate) fn begin(stage: StageName) {
@@ -318,6 +333,16 @@ pub(crate) fn open_turns(open: &OpenTurns, now: Timestamp) {
 
 pub(crate) fn restarted(part: &'static str) {
     counter!(RESTARTS, "stage" => part).increment(1);
+}
+
+pub(crate) fn memory(budget: u64, reserved: u64, waiting: usize) {
+    gauge!(MEMORY_BUDGET).set(float(budget));
+    gauge!(MEMORY_RESERVED).set(float(reserved));
+    gauge!(MEMORY_WAITING).set(float(waiting as u64));
+}
+
+pub(crate) fn waited_for_memory(stage: StageName, waited: Duration) {
+    histogram!(MEMORY_WAIT_SECONDS, "stage" => stage.as_str()).record(waited);
 }
 
 pub(crate) fn worker_died(stage: StageName) {

@@ -22,7 +22,7 @@ impl Document {
         let whole = json::read(bytes)?;
         // What it is must be known before it is shortened: that does not look.
         serde_json::from_str::<&RawValue>(&whole)?;
-        Ok(Self::of(serde_json::from_str(&json::shortest(&whole))?))
+        Ok(Self::of(RawValue::from_string(json::shortest(&whole))?))
     }
 
     fn of(json: Box<RawValue>) -> Self {
@@ -45,6 +45,12 @@ impl Document {
     /// The JSON text.
     pub fn as_str(&self) -> &str {
         self.json.get()
+    }
+
+    /// The JSON text of a member of an object, the last one of that name. Unlike [`Document::view`] it makes no value of the rest,
+    /// which would take many times the memory of the text.
+    pub fn member(&self, name: &str) -> Option<&str> {
+        json::member(self.as_str(), name)
     }
 
     /// The document as a value, for whoever looks into it. A number that no number of ours can hold is a text there, of the
@@ -130,6 +136,18 @@ mod tests {
             json!({"n": "12345678901234567890123", "m": [1, 2.5]}),
             "it reads like a value"
         );
+    }
+
+    #[test]
+    fn one_member_is_found_without_reading_the_others() {
+        let document = read(r#"{"a":{"b":1e400},"b":[1],"b":{"c":2},"\u0064":"x","n":1e999}"#);
+        assert_eq!(document.member("b"), Some(r#"{"c":2}"#), "the last one");
+        assert_eq!(document.member("a"), Some(r#"{"b":1e400}"#));
+        assert_eq!(document.member("d"), Some(r#""x""#), "a name may be written with escapes");
+        assert_eq!(document.member("c"), None, "not of one deeper in");
+        for none in ["[{\"b\":1}]", "\"b\"", "null", "1e400", "{}"] {
+            assert_eq!(read(none).member("b"), None, "{none}");
+        }
     }
 
     #[test]

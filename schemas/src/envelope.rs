@@ -136,45 +136,63 @@ fn write<D: Serialize>(
     r#type: EventType,
     data: Option<&D>,
     dataref: Option<&str>,
+    expected_bytes: usize,
 ) -> Result<Vec<u8>, EncodeError> {
-    Ok(serde_json::to_vec(&Written {
-        specversion: "1.0",
-        id: &meta.id,
-        source: &meta.source,
-        r#type,
-        subject: meta.workflow_id.as_str(),
-        time: meta.time,
-        datacontenttype: "application/json",
-        dataschema: version::data_schema(r#type),
-        workflowid: meta.workflow_id.as_str(),
-        sessionid: meta.session_id.as_str(),
-        userid: meta.user_id.as_str(),
-        partitionkey: meta.session_id.as_str(),
-        causationid: meta.causation_id.as_deref(),
-        traceparent: meta.traceparent,
-        attempt: meta.attempt,
-        dataref,
-        data,
-    })?)
+    // A large event that grows as it is written is copied again and again, and is in memory up to three times.
+    let mut written = Vec::with_capacity(expected_bytes + ENVELOPE_BYTES);
+    serde_json::to_writer(
+        &mut written,
+        &Written {
+            specversion: "1.0",
+            id: &meta.id,
+            source: &meta.source,
+            r#type,
+            subject: meta.workflow_id.as_str(),
+            time: meta.time,
+            datacontenttype: "application/json",
+            dataschema: version::data_schema(r#type),
+            workflowid: meta.workflow_id.as_str(),
+            sessionid: meta.session_id.as_str(),
+            userid: meta.user_id.as_str(),
+            partitionkey: meta.session_id.as_str(),
+            causationid: meta.causation_id.as_deref(),
+            traceparent: meta.traceparent,
+            attempt: meta.attempt,
+            dataref,
+            data,
+        },
+    )?;
+    Ok(written)
 }
+
+/// Room for an envelope and small data, in bytes.
+const ENVELOPE_BYTES: usize = 1536;
 
 /// Writes an event as structured-mode `CloudEvents` JSON.
 pub fn encode(event: &Event) -> Result<Vec<u8>, EncodeError> {
     let r#type = event.event_type();
+    let meta = &event.meta;
     match &event.data {
-        EventData::UserInputReceived(data) => write(&event.meta, r#type, Some(data), None),
-        EventData::InputValidated(data) => write(&event.meta, r#type, Some(data), None),
-        EventData::ContextRetrieved(data) => write(&event.meta, r#type, Some(data), None),
-        EventData::ExternalDataFetched(data) => write(&event.meta, r#type, Some(data), None),
-        EventData::ResponseGenerated(data) => write(&event.meta, r#type, Some(data), None),
-        EventData::InteractionSaved(data) => write(&event.meta, r#type, Some(data), None),
-        EventData::WorkflowFailed(data) => write(&event.meta, r#type, Some(data), None),
+        EventData::UserInputReceived(data) => write(meta, r#type, Some(data), None, 0),
+        EventData::InputValidated(data) => write(meta, r#type, Some(data), None, 0),
+        EventData::ContextRetrieved(data) => write(meta, r#type, Some(data), None, 0),
+        EventData::ExternalDataFetched(data) => {
+            let answers = data.external.values().filter_map(|result| result.data.as_ref());
+            write(meta, r#type, Some(data), None, answers.map(|answer| answer.as_str().len()).sum())
+        }
+        EventData::ResponseGenerated(data) => {
+            let prompt: usize = data.prompt.messages.iter().map(|message| message.content.len()).sum();
+            // JSON in a text has its quotes escaped. What is not written takes no memory.
+            write(meta, r#type, Some(data), None, prompt + prompt / 2)
+        }
+        EventData::InteractionSaved(data) => write(meta, r#type, Some(data), None, 0),
+        EventData::WorkflowFailed(data) => write(meta, r#type, Some(data), None, 0),
     }
 }
 
 /// Writes the envelope of an event whose data is stored elsewhere, with the `CloudEvents` `dataref` extension.
 pub fn encode_reference(event: &Event, dataref: &str) -> Result<Vec<u8>, EncodeError> {
-    write::<()>(&event.meta, event.event_type(), None, Some(dataref))
+    write::<()>(&event.meta, event.event_type(), None, Some(dataref), 0)
 }
 
 #[derive(Deserialize)]

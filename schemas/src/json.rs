@@ -2,6 +2,7 @@
 
 mod exact;
 mod lexer;
+mod member;
 mod members;
 mod problem;
 mod salvage;
@@ -9,6 +10,7 @@ mod tolerant;
 
 pub use exact::{compact, view};
 pub(crate) use exact::{map_texts, shortest};
+pub(crate) use member::member;
 pub(crate) use members::{Kind, Members};
 pub use problem::{JsonProblem, Place};
 pub(crate) use salvage::salvage;

@@ -52,6 +52,8 @@ pub fn engine_settings(config: &Config, stages: &[StageName]) -> Result<EngineSe
         ack_wait: config.worker.ack_wait,
         delivery: DeliveryLimits { max_deliveries: config.worker.max_deliver, ..DeliveryLimits::default() },
         retention: config.retention.settings(),
+        // A worker knows what its machine has.
+        message_memory: u64::MAX,
         restart: RestartPolicy {
             intensity: config.worker.restart_intensity,
             window: config.worker.restart_window,

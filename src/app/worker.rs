@@ -6,6 +6,7 @@ use throughline_actors::{
     engine::{Engine, Observer, StartError},
     ports::{store::Store, trace::Tracer},
     prompt::PromptTemplate,
+    settings::EngineSettings,
     stage::Drained,
 };
 use throughline_schemas::StageName;
@@ -67,6 +68,7 @@ impl Worker {
         let settings = engine_settings(config, stages)?;
         raise_open_files();
         let (need, machine) = (Need::of(config), Machine::here());
+        let settings = EngineSettings { message_memory: machine.message_memory(config), ..settings };
         if machine.open_files.is_some_and(|allowed| allowed < need.open_files) {
             tracing::warn!(
                 needed = need.open_files,

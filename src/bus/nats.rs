@@ -275,6 +275,13 @@ impl Bus for NatsBus {
         Ok(Box::new(pull::NatsInbox::open(Arc::clone(&self.core), stage).await?))
     }
 
+    async fn body(&self, delivery: &Delivery) -> Result<Bytes, BusError> {
+        match &delivery.kept {
+            Some(kept) => self.core.bodies.fetch(&self.core, &kept.name).await,
+            None => Ok(delivery.body.clone()),
+        }
+    }
+
     async fn publish(&self, event: &Event) -> Result<Published, BusError> {
         publish::event(&self.core, event).await
     }

@@ -1,9 +1,10 @@
 //! `throughline config check|show`.
 
-use super::{ConfigCommand, Exit, Failure, output};
+use super::{ConfigCommand, Exit, Failure, doctor::message_memory, output};
 use crate::{
     app::{FORGEABLE, Tried, load_tried_prompt, mistake_in_words},
     config::{Config, process_env},
+    machine::Machine,
 };
 
 pub(super) fn run(command: &ConfigCommand, config: &Config) -> Result<(), Failure> {
@@ -22,6 +23,9 @@ pub(super) fn run(command: &ConfigCommand, config: &Config) -> Result<(), Failur
             }
             if let Some(unused) = config.unused_database() {
                 output::note(&format!("warning: {unused}"));
+            }
+            if let Some(warning) = message_memory::warning(config, Machine::here()) {
+                output::note(&format!("warning: {warning}"));
             }
             let Tried { template, doubts } =
                 load_tried_prompt(config).map_err(|error| Failure::configuration(&error))?;

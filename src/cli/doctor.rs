@@ -5,6 +5,7 @@ mod database;
 mod finding;
 mod identity;
 mod keys;
+pub(super) mod message_memory;
 mod nats;
 mod postgres;
 mod prices;
@@ -40,6 +41,7 @@ pub(super) async fn run(args: &DoctorArgs, config: &Config, env: &Env) -> Result
     let findings: Vec<Finding> = settings::check(config, env)
         .into_iter()
         .chain(capacity::check(config, Machine::here()))
+        .chain([message_memory::check(config, Machine::here())])
         .chain(prices::check(config, SystemClock.now()))
         .chain(nats)
         .chain([database])

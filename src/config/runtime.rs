@@ -158,6 +158,9 @@ pub struct Worker {
     pub ack_wait: Duration,
     /// How often a message is delivered before it is a dead letter, however it ended. Default 100.
     pub max_deliver: u32,
+    /// Memory that messages in hand may take, in MiB; more wait. Default 0: half of what the container, else the machine,
+    /// has; at least 32 MiB, at most 2 GiB.
+    pub message_memory_mib: u64,
 }
 
 impl Default for Worker {
@@ -168,6 +171,7 @@ impl Default for Worker {
             restart_window: Duration::from_mins(1),
             ack_wait: Duration::from_secs(30),
             max_deliver: 100,
+            message_memory_mib: 0,
         }
     }
 }
@@ -181,6 +185,7 @@ impl Worker {
             restart_window: s.millis("restart_window_ms", d.restart_window, 1000..=3_600_000),
             ack_wait: s.millis("ack_wait_ms", d.ack_wait, 1000..=3_600_000),
             max_deliver: s.within("max_deliver", d.max_deliver, 1..=1000),
+            message_memory_mib: s.within("message_memory_mib", d.message_memory_mib, 0..=1_048_576),
         }
     }
 }

@@ -16,6 +16,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use throughline_actors::{
     cause::told,
     engine::Observer,
+    memory::MemoryUse,
     vitals::{DependencyKind, Trouble},
 };
 use throughline_schemas::{StageName, Timestamp};
@@ -41,6 +42,25 @@ pub(super) struct Readiness {
     /// Breakers that let no call through, those of sources and models included, which do not keep a process from being
     /// ready.
     breakers: Vec<OpenBreaker>,
+    /// The memory for messages in hand. That some wait for it does not keep a process from being ready either.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_memory: Option<MessageMemory>,
+}
+
+/// How the memory for messages stands.
+#[derive(Serialize)]
+struct MessageMemory {
+    budget_bytes: u64,
+    reserved_bytes: u64,
+    waiting: usize,
+    longest_wait_ms: u128,
+}
+
+impl From<MemoryUse> for MessageMemory {
+    fn from(MemoryUse { budget, reserved, waiting, longest_wait }: MemoryUse) -> Self {
+        let longest_wait_ms = longest_wait.as_millis();
+        Self { budget_bytes: budget, reserved_bytes: reserved, waiting, longest_wait_ms }
+    }
 }
 
 impl Readiness {
@@ -155,7 +175,8 @@ pub(super) async fn check(state: &HttpState, probes: &Probes) -> Readiness {
     ]);
     let status = if checks.all_good() { "ready" } else { "not_ready" };
     let breakers = troubles.iter().filter(|trouble| trouble.is_open).map(OpenBreaker::from).collect();
-    Readiness { status, checks, breakers }
+    let message_memory = state.observer.as_ref().map(|observer| observer.memory().into());
+    Readiness { status, checks, breakers, message_memory }
 }
 
 async fn stages(observer: Option<&Observer>) -> Found {

@@ -35,7 +35,7 @@ enum Kind {
 }
 
 /// What each metric says. Its labels are listed where it is named, in `signals`.
-const DESCRIPTIONS: [(&str, Kind, Unit, &str); 44] = {
+const DESCRIPTIONS: [(&str, Kind, Unit, &str); 48] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         (signals::DELIVERIES, Counter, Unit::Count, "Deliveries settled, by stage and outcome."),
@@ -245,6 +245,20 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 44] = {
             Counter,
             Unit::Count,
             "Workers that died with a delivery in hand, by stage.",
+        ),
+        (signals::MEMORY_BUDGET, Gauge, Unit::Bytes, "Memory that messages in hand may take, in bytes."),
+        (
+            signals::MEMORY_RESERVED,
+            Gauge,
+            Unit::Bytes,
+            "Memory that messages in hand have reserved, in bytes.",
+        ),
+        (signals::MEMORY_WAITING, Gauge, Unit::Count, "Messages that wait for memory."),
+        (
+            signals::MEMORY_WAIT_SECONDS,
+            Histogram,
+            Unit::Seconds,
+            "Time that messages waited for memory, by stage; only of those that did.",
         ),
         (
             signals::NATS_CONNECTION_EVENTS,

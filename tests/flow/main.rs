@@ -21,6 +21,7 @@ mod journey;
 mod limits;
 mod live;
 mod made_anew;
+mod memory;
 mod model;
 mod owners;
 mod pages;

@@ -63,7 +63,7 @@ async fn older_turns_go_first_and_their_number_is_in_the_event() {
     assert_eq!(question(&request), "What was it about?");
     assert!(says(&request, " source=\"user_profile\""), "the data stay");
     let prompt = rig.generated(&workflow).prompt;
-    assert_eq!(prompt.messages, request.messages, "the prompt on record is the one that was sent");
+    assert_eq!(&prompt.messages, &*request.messages, "the prompt on record is the one that was sent");
     let window = prompt.window.unwrap();
     assert!(window.dropped_turns >= 1 && window.summarised_turns == 0, "{window:?}");
     assert!(window.prompt_tokens.unwrap() + u64::from(request.max_tokens) <= 1_000, "{window:?}");

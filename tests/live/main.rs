@@ -26,6 +26,7 @@ mod listening;
 mod llama;
 mod llm;
 mod llmock;
+mod memory;
 mod mistakes;
 mod nats_cluster;
 mod nats_server;

@@ -15,6 +15,7 @@ mod server;
 mod settings;
 mod sources;
 mod sources_hostile;
+mod sources_memory;
 mod streams;
 
 use std::sync::Arc;

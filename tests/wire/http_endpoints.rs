@@ -277,7 +277,13 @@ impl Rig {
     async fn ready(&self) -> (u16, Value) {
         let response = self.get("/readyz").await;
         assert_eq!(response.headers()["cache-control"], "no-store");
-        (response.status().as_u16(), response.json().await.unwrap())
+        let status = response.status().as_u16();
+        let mut told: Value = response.json().await.unwrap();
+        // Nothing is in hand here, whatever else is the matter.
+        let memory = told.as_object_mut().unwrap().remove("message_memory").unwrap();
+        assert!(memory["budget_bytes"].as_u64().unwrap() > 0, "{memory}");
+        assert_eq!((&memory["reserved_bytes"], &memory["waiting"]), (&json!(0), &json!(0)), "{memory}");
+        (status, told)
     }
 }
 

@@ -1,7 +1,10 @@
 //! One call to one model.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -159,7 +162,7 @@ impl Call<'_> {
         ModelRequest {
             provider: self.model.target.provider.clone(),
             model: self.model.target.model.clone(),
-            messages: self.sent.messages.clone(),
+            messages: Arc::clone(&self.sent.messages),
             max_tokens: self.sent.max_tokens,
             temperature_milli: *temperature_milli,
             top_p_milli: *top_p_milli,

@@ -1,5 +1,7 @@
 //! Making a prompt fit one model.
 
+use std::sync::Arc;
+
 use throughline_schemas::event::generation::{Message, Role, Window};
 
 use super::{Ask, AskError, Model, ModelClient, ModelTarget, OlderTurns, Sent};
@@ -70,7 +72,7 @@ impl ModelClient {
                 context_tokens: target.context_tokens,
                 ..Window::default()
             });
-            let sent = Sent { messages: ask.messages.clone(), max_tokens, window };
+            let sent = Sent { messages: Arc::clone(&ask.messages), max_tokens, window };
             Ok(Fit::Whole(Fitted { sent, tokens: counted.map(|(tokens, _)| tokens) }))
         };
         let room = target.context_tokens.map(|window| u64::from(window.saturating_sub(max_tokens)));
@@ -142,7 +144,7 @@ impl ModelClient {
             dropped_turns,
             summarised_turns,
         };
-        let sent = Sent { messages: kept, max_tokens: long.max_tokens, window: Some(window) };
+        let sent = Sent { messages: Arc::new(kept), max_tokens: long.max_tokens, window: Some(window) };
         Fitted { sent, tokens: Some(total.tokens) }
     }
 

@@ -1,6 +1,6 @@
 //! What is written down about every attempt.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use throughline_schemas::{
     Millis, Timestamp,
@@ -26,7 +26,7 @@ pub struct Record {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sent {
     /// The messages.
-    pub messages: Vec<Message>,
+    pub messages: Arc<Vec<Message>>,
     /// Limit on the answer, in tokens.
     pub max_tokens: u32,
     /// How the prompt was made to fit; `None` if there was nothing to do.

@@ -1,5 +1,7 @@
 //! A summary of earlier turns by a model.
 
+use std::sync::Arc;
+
 use serde_json::json;
 use throughline_schemas::{
     TraceParent,
@@ -51,7 +53,7 @@ impl ModelClient {
             ..self.settings.sampling.clone()
         };
         let mut attempt = unsent(&summariser.target, Purpose::Summary, self.surroundings.clock.now());
-        let sent = Sent { messages, max_tokens, window: None };
+        let sent = Sent { messages: Arc::new(messages), max_tokens, window: None };
         let patience = RatePatience::Expecting(self.settings.rate_patience);
         let call = Call {
             client: self,

@@ -99,3 +99,26 @@ pub const BODIES_RETRY_DELAY: Duration = Duration::from_mins(1);
 /// How long a worker holds a result that the bus does not take, before it hands its delivery back and the result is
 /// lost. As with the database, there is nothing else to do meanwhile.
 pub const BUS_PATIENCE: Duration = Duration::from_mins(10);
+
+/// A delivery whose body could not be fetched comes again after this, and each time after so much more ...
+pub const BODY_RETRY_DELAY: Duration = Duration::from_secs(2);
+
+/// ... up to this.
+pub const BODY_RETRY_DELAY_AT_MOST: Duration = Duration::from_mins(1);
+
+/// How often a body that is kept elsewhere is asked for before its message is buried without it.
+pub const BURIED_BODY_TRIES: u32 = 3;
+
+/// How long a delivery waits in its slot for memory before it is handed back: well below [`WORK_LIMIT`].
+pub const MEMORY_PATIENCE: Duration = Duration::from_mins(10);
+
+/// After which a wait for memory is told in the log, and by readiness.
+pub const MEMORY_LONG_WAIT: Duration = Duration::from_secs(10);
+
+/// When a delivery comes again for which there was no memory. Long, because it is the hundred deliveries of a message that end
+/// its waiting.
+pub const MEMORY_RETRY_DELAY: Duration = Duration::from_mins(1);
+
+/// Most deliveries of a stage that wait for memory. While one waits it may have its event in hand, which takes nothing from the
+/// budget meanwhile: 64 KiB, so 4 MiB in all.
+pub const MEMORY_WAITS: usize = 64;

@@ -113,8 +113,10 @@ pub struct Delivery {
     pub subject: String,
     /// Headers, in the publisher's spelling.
     pub headers: Vec<(String, String)>,
-    /// Body; a body kept in the object store has been fetched already.
+    /// Body; of one that is kept elsewhere only a reference.
     pub body: Bytes,
+    /// Where the body is kept, if not here; [`Bus::body`] fetches it.
+    pub kept: Option<KeptBody>,
     /// Its sequence in the event stream.
     pub sequence: u64,
     /// How often it has been delivered, this time included.
@@ -130,7 +132,21 @@ pub struct Delivery {
     pub receipt: Arc<dyn Receipt>,
 }
 
+/// A body that is not in its message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptBody {
+    /// Its name there.
+    pub name: String,
+    /// Its size in bytes, as its message says; the largest there may be where it does not say.
+    pub bytes: u64,
+}
+
 impl Delivery {
+    /// The size of the body in bytes, wherever it is.
+    pub fn body_bytes(&self) -> u64 {
+        self.kept.as_ref().map_or(self.body.len() as u64, |kept| kept.bytes)
+    }
+
     /// The value of a header, by its lower-case name.
     pub fn header(&self, lower_case: &str) -> Option<&str> {
         self.headers
@@ -282,6 +298,10 @@ pub trait Inbox: Send {
 pub trait Bus: Send + Sync + 'static {
     /// Opens a stage's deliveries; none come before they are granted.
     async fn open(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError>;
+    /// The body of a delivery, fetched if it is kept elsewhere.
+    async fn body(&self, delivery: &Delivery) -> Result<Bytes, BusError> {
+        Ok(delivery.body.clone())
+    }
     /// Makes an event durable, once.
     async fn publish(&self, event: &Event) -> Result<Published, BusError>;
     /// Whether an event of this address is stored.

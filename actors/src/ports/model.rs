@@ -1,6 +1,6 @@
 //! A model behind a provider: one prompt, one answer, whole or piece by piece.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -20,7 +20,7 @@ pub struct ModelRequest {
     /// The provider's name of the model.
     pub model: String,
     /// The prompt.
-    pub messages: Vec<Message>,
+    pub messages: Arc<Vec<Message>>,
     /// Limit on the answer, in tokens.
     pub max_tokens: u32,
     /// Sampling temperature in thousandths; `None`: not sent, for models that refuse the parameter.

@@ -6,6 +6,10 @@ use async_trait::async_trait;
 use throughline_schemas::{Document, TraceParent};
 
 use super::{Classify, Fault, Health};
+use crate::{
+    memory::{Room, WeakRoom},
+    policy::memory::{FREE_ANSWER_BYTES, answers_weight},
+};
 
 /// How a source is asked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -46,7 +50,53 @@ pub struct FetchCall {
     pub max_bytes: usize,
     /// Trace context to send along.
     pub traceparent: TraceParent,
+    /// Where the memory for the answer comes from.
+    pub room: AnswerRoom,
 }
+
+/// The memory for the answer of one call, taken when it is known to be large; small answers take none. By default there is as
+/// much as anybody may want.
+#[derive(Debug, Clone, Default)]
+pub struct AnswerRoom {
+    room: Option<WeakRoom>,
+    /// Bytes that the other answers of the same delivery may have.
+    others: u64,
+}
+
+impl AnswerRoom {
+    /// Room in what the delivery has, whose other answers may have so many bytes in all.
+    pub fn new(room: &Room, others: u64) -> Self {
+        Self { room: Some(room.downgrade()), others }
+    }
+
+    /// Takes the memory for an answer of so many bytes if there is some at this moment; whether there is. Nobody may wait for it
+    /// with a part of the answer in hand.
+    pub fn take_now(&self, bytes: usize) -> bool {
+        let Some(room) = self.of_large(bytes) else { return true };
+        room.take_more_now(answers_weight(self.others.saturating_add(bytes as u64)))
+    }
+
+    /// The same, and waits for it. Never completes if there will be none; the call is dropped then.
+    pub async fn take(&self, bytes: usize) {
+        if let Some(room) = self.of_large(bytes) {
+            room.take_more(answers_weight(self.others.saturating_add(bytes as u64))).await;
+        }
+    }
+
+    fn of_large(&self, bytes: usize) -> Option<Room> {
+        // A call that outlives its delivery is nobody's.
+        self.room.as_ref().filter(|_| bytes > FREE_ANSWER_BYTES)?.upgrade()
+    }
+}
+
+/// Calls that ask the same are the same, wherever the memory for their answers comes from.
+impl PartialEq for AnswerRoom {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for AnswerRoom {}
 
 /// Why there is no data. No text of the source's body is repeated, and no URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -116,7 +116,7 @@ impl PromptTemplate {
             let system = self.render_system(message.clone()).err();
             // Without any data it is not rendered, unless it speaks of the message.
             let tried = !nothing || self.data_needs_no_data;
-            let data = tried.then(|| self.render_data(message, preferences, sources).err()).flatten();
+            let data = tried.then(|| self.render_data(message, preferences, sources, 0).err()).flatten();
             for (file, error) in [(SYSTEM, system), (DATA, data)] {
                 let found = error.map(|error| mistake(file, &error.error));
                 // What one sample meets another one meets, too.

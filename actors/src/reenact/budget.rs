@@ -152,7 +152,7 @@ mod tests {
         ModelRequest {
             provider: "p".to_owned(),
             model: model.to_owned(),
-            messages: vec![Message { role: Role::User, content: "x".repeat(372) }],
+            messages: vec![Message { role: Role::User, content: "x".repeat(372) }].into(),
             max_tokens: 100,
             temperature_milli: None,
             top_p_milli: None,

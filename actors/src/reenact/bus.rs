@@ -38,6 +38,7 @@ impl Message {
             subject: self.subject.clone(),
             headers: self.headers.clone(),
             body: self.body.clone(),
+            kept: None,
             sequence: self.sequence,
             delivered,
             maybe_worked_on: false,

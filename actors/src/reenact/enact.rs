@@ -14,6 +14,7 @@ use crate::{
     dependency::Surroundings,
     engine::{Builder, Ports, StartError},
     interruptions::Interruptions,
+    memory::Budget,
     policy::settle::Outcome,
     ports::{bus::Delivery, tokenizer::Tokenizer},
     prompt::PromptTemplate,
@@ -58,7 +59,9 @@ impl Stages {
         surroundings: Surroundings,
     ) -> Result<Self, StartError> {
         let interruptions = Interruptions::default();
-        let builder = Builder { ports, settings, surroundings, template, interruptions };
+        // What is made once more is made one message at a time.
+        let memory = Budget::unbounded();
+        let builder = Builder { ports, settings, surroundings, template, interruptions, memory };
         let stage = |name: &StageName| {
             let settings = settings.stages.get(name).copied().unwrap_or_default();
             Ok((*name, builder.build(*name, &settings)?))

@@ -152,7 +152,10 @@ mod tests {
     use super::*;
     use crate::{
         model_client::AskError,
-        ports::{Classify, Fault, source::Method},
+        ports::{
+            Classify, Fault,
+            source::{AnswerRoom, Method},
+        },
     };
 
     fn attempt(error: &AskError) -> Attempt {
@@ -236,6 +239,7 @@ mod tests {
             timeout: Duration::from_secs(2),
             max_bytes: 65_536,
             traceparent: throughline_schemas::TraceParent::root(1, 1),
+            room: AnswerRoom::default(),
         };
         let words = || "the connection was refused (os error 111)".to_owned();
         let after = Some(Duration::from_secs(9));

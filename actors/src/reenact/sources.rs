@@ -19,7 +19,7 @@ use super::{
 use crate::{
     dependency::Refused,
     policy::retry::RetryPolicy,
-    ports::source::{FetchCall, FetchError, Method, Sources},
+    ports::source::{AnswerRoom, FetchCall, FetchError, Method, Sources},
 };
 
 /// URLs of one source in one record, at most: what a record says beyond that is not believed.
@@ -160,6 +160,7 @@ fn refusal(failed: &FailedCall) -> Option<Refused> {
         timeout: Duration::ZERO,
         max_bytes: 0,
         traceparent: TraceParent::root(1, 1),
+        room: AnswerRoom::default(),
     };
     failed_fetch(failed, &call).err()
 }

@@ -71,6 +71,7 @@ mod tests {
             subject: String::new(),
             headers: Vec::new(),
             body: Bytes::new(),
+            kept: None,
             sequence,
             delivered,
             maybe_worked_on: false,

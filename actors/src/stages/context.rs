@@ -29,7 +29,7 @@ impl Step for ContextStep {
         StageName::Context
     }
 
-    async fn run(&self, event: &Event, run: Run) -> Result<Next, Stopped> {
+    async fn run(&self, event: &Event, run: Run<'_>) -> Result<Next, Stopped> {
         let EventData::InputValidated(validated) = &event.data else { return Err(wrong_event(event)) };
         let meta = &event.meta;
         let context = self

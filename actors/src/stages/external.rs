@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use throughline_schemas::{
     Document, Event, EventData, Millis, StageName, WaitReason, WorkflowId,
     event::{
@@ -15,6 +15,7 @@ use throughline_schemas::{
         context::Context,
         external::{FailedCall, SourceError, SourceResult, SourceStatus},
     },
+    json,
 };
 use tokio::time::Instant;
 
@@ -23,16 +24,25 @@ use crate::{
     dependency::{CallError, Dependency, Missed, Refused, WhenRefused},
     handler::{Next, Run, Step, Stopped},
     live,
+    memory::Room,
     message_values::MessageValues,
-    policy::limits::NOTICEABLE_WAIT,
+    policy::{
+        limits::{LARGE_BODY_BYTES, NOTICEABLE_WAIT},
+        memory::{answers_weight, weight},
+    },
     ports::{
         Classify, Fault,
         bus::Bus,
-        source::{FetchCall, FetchError, Sources},
+        source::{AnswerRoom, FetchCall, FetchError, Sources},
     },
     source_plan::{Plan, Planned, SourceSpec},
     stages::wrong_event,
 };
+
+/// The member of an answer that is used as preferences of the user.
+const PREFERENCES: &str = "preferences";
+/// Larger ones are not, in bytes of JSON: they would be in every prompt and every later event twice.
+const MAX_PREFERENCES_BYTES: usize = 64 * 1024;
 
 /// See the module's documentation.
 pub struct ExternalStep {
@@ -50,14 +60,30 @@ impl Step for ExternalStep {
         StageName::External
     }
 
-    async fn run(&self, event: &Event, run: Run) -> Result<Next, Stopped> {
+    async fn make_room(&self, room: &Room, body_bytes: u64) {
+        let own = weight(StageName::External, body_bytes);
+        if body_bytes > LARGE_BODY_BYTES as u64 {
+            let answers = self.specs.iter().map(|(spec, _)| answer_bytes(spec, spec.max_matches)).sum();
+            room.take_all(own.saturating_add(answers_weight(answers))).await;
+        } else {
+            // What the answers need is taken when one of them is large: few are as large as they may be.
+            room.take(own).await;
+        }
+    }
+
+    async fn run(&self, event: &Event, run: Run<'_>) -> Result<Next, Stopped> {
         let EventData::ContextRetrieved(retrieved) = &event.data else { return Err(wrong_event(event)) };
         let message = MessageValues::of(&event.meta, &retrieved.request, &retrieved.context.preferences);
-        let asked = join_all(self.specs.iter().map(|(spec, dependency)| {
-            let plan = spec.plan(&message);
-            self.ask(spec, dependency, plan, run, &event.meta.workflow_id)
+        let plans: Vec<Plan> = self.specs.iter().map(|(spec, _)| spec.plan(&message)).collect();
+        let expected =
+            self.specs.iter().zip(&plans).map(|((spec, _), plan)| expected_bytes(spec, plan)).sum();
+        let asked = join_all(self.specs.iter().zip(plans).map(|((spec, dependency), plan)| {
+            let asking = Asking { run, workflow: &event.meta.workflow_id, expected };
+            self.ask(spec, dependency, plan, asking)
         }))
         .await;
+        let answers = asked.iter().filter_map(|asked| asked.result.data.as_ref());
+        run.room.shrink(answers_weight(answers.map(|data| data.as_str().len() as u64).sum()));
         let hopeless = asked.iter().map(|asked| asked.hopeless).collect::<Vec<_>>();
         let results = asked.into_iter().map(|asked| asked.result);
         let external: BTreeMap<_, _> =
@@ -74,14 +100,7 @@ impl Step for ExternalStep {
 }
 
 impl ExternalStep {
-    async fn ask(
-        &self,
-        spec: &SourceSpec,
-        dependency: &Dependency,
-        plan: Plan,
-        run: Run,
-        workflow: &WorkflowId,
-    ) -> Asked {
+    async fn ask(&self, spec: &SourceSpec, dependency: &Dependency, plan: Plan, asking: Asking<'_>) -> Asked {
         let planned = match plan {
             Plan::Skip => return Asked { result: skipped(), hopeless: false },
             Plan::Fetch(planned) => planned,
@@ -89,9 +108,8 @@ impl ExternalStep {
         let started = Instant::now();
         let many = spec.max_matches > 1;
         let requests = planned.iter().map(|planned| planned.recorded.clone()).collect();
-        let fetches = (0..)
-            .zip(planned)
-            .map(|(index, planned)| self.fetch(spec, dependency, index, planned, run, workflow));
+        let fetches =
+            (0..).zip(planned).map(|(index, planned)| self.fetch(spec, dependency, index, planned, asking));
         let answers = join_all(fetches).await;
         let calls = answers.iter().map(|answer| answer.calls).sum();
         let duration_ms = started.elapsed().into();
@@ -118,9 +136,10 @@ impl ExternalStep {
         dependency: &Dependency,
         index: u32,
         planned: Planned,
-        run: Run,
-        workflow: &WorkflowId,
+        asking: Asking<'_>,
     ) -> Answer {
+        let Asking { run, workflow, expected } = asking;
+        let others = expected.saturating_sub(spec.max_bytes as u64);
         let call = FetchCall {
             source: spec.name.clone(),
             url: planned.url,
@@ -130,6 +149,7 @@ impl ExternalStep {
             timeout: spec.timeout,
             max_bytes: spec.max_bytes,
             traceparent: run.traceparent,
+            room: AnswerRoom::new(run.room, others),
         };
         // Every delivery starts anew: what counts is how long this workflow waits for this source.
         let mut calls = 0;
@@ -167,6 +187,27 @@ impl ExternalStep {
         });
         let hopeless = matches!(result, Err((_, true)));
         Answer { result: result.map_err(|(error, _)| error), calls, failed, hopeless }
+    }
+}
+
+/// For which delivery sources are asked.
+#[derive(Clone, Copy)]
+struct Asking<'a> {
+    run: Run<'a>,
+    workflow: &'a WorkflowId,
+    /// Bytes that all answers may have together.
+    expected: u64,
+}
+
+/// Bytes that a source's answers to so many calls may have.
+fn answer_bytes(spec: &SourceSpec, calls: usize) -> u64 {
+    (spec.max_bytes as u64).saturating_mul(calls as u64)
+}
+
+fn expected_bytes(spec: &SourceSpec, plan: &Plan) -> u64 {
+    match plan {
+        Plan::Skip => 0,
+        Plan::Fetch(planned) => answer_bytes(spec, planned.len()),
     }
 }
 
@@ -251,17 +292,21 @@ fn source_error(source: &str, error: &CallError<FetchError>) -> SourceError {
 }
 
 /// Adds the preferences of any answer that has a `preferences` object. What the user told us wins over what another
-/// system says.
+/// system says. Nothing else of the answer becomes values: as those it would take many times its size.
 fn add_profile_preferences(context: &mut Context, external: &BTreeMap<String, SourceResult>) {
-    for result in external.values() {
-        let Some(Value::Object(found)) = result.data.as_ref().and_then(|data| data.get("preferences")) else {
+    for (source, result) in external {
+        let Some(written) = result.data.as_ref().and_then(|data| data.member(PREFERENCES)) else { continue };
+        if written.len() > MAX_PREFERENCES_BYTES {
+            tracing::warn!(
+                source,
+                bytes = written.len(),
+                "the preferences in a source's answer are too large to be used"
+            );
             continue;
-        };
-        let found: &Map<String, Value> = found;
+        }
+        let Ok(Value::Object(found)) = json::view(written.as_bytes()) else { continue };
         for (name, value) in found {
-            if !context.preferences.contains_key(name) {
-                context.preferences.insert(name.clone(), value.clone());
-            }
+            context.preferences.entry(name).or_insert(value);
         }
     }
 }

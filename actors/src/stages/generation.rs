@@ -52,7 +52,7 @@ impl Step for GenerationStep {
         StageName::Generation
     }
 
-    async fn run(&self, event: &Event, run: Run) -> Result<Next, Stopped> {
+    async fn run(&self, event: &Event, run: Run<'_>) -> Result<Next, Stopped> {
         let EventData::ExternalDataFetched(fetched) = &event.data else { return Err(wrong_event(event)) };
         let (bus, stage) = (self.bus.as_ref(), self.stage());
         let earlier = notes::earlier(bus, stage, run.sequence, run.made).await;
@@ -61,7 +61,7 @@ impl Step for GenerationStep {
         match self.client.ask(&ask, &live).await {
             Ok(answered) => {
                 live.completed(answered.answer.finish_reason);
-                Ok(self.done(fetched, &ask, left_out, answered))
+                Ok(self.done(fetched, ask, left_out, answered))
             }
             Err(unanswered) => {
                 live.failed(&unanswered.error.to_string(), unanswered.again_in);
@@ -82,7 +82,7 @@ impl GenerationStep {
         event: &Event,
         fetched: &ExternalDataFetched,
         earlier: &Note,
-        run: Run,
+        run: Run<'_>,
     ) -> Result<(Ask, usize), Stopped> {
         let rendered = self.prompts.render(event, fetched);
         let Rendered { messages, left_out, tag } = rendered.map_err(|no_prompt| match no_prompt {
@@ -107,18 +107,20 @@ impl GenerationStep {
         Ok((ask, left_out))
     }
 
-    fn done(&self, fetched: &ExternalDataFetched, ask: &Ask, left_out: usize, answered: Answered) -> Next {
+    fn done(&self, fetched: &ExternalDataFetched, ask: Ask, left_out: usize, answered: Answered) -> Next {
         let Answered { answer, target, sent, record } = answered;
         let total = cost::total(&record.attempts);
         let attempts = u32::try_from(record.attempts.len()).unwrap_or(u32::MAX);
-        let Sampling { temperature_milli, top_p_milli, stop, format, stream, max_tokens: _ } =
-            ask.sampling.clone();
+        let Ask { messages, sampling, made, tag, .. } = ask;
+        // What was sent is the same as a rule, and then nobody else has it any more.
+        drop(messages);
+        let Sampling { temperature_milli, top_p_milli, stop, format, stream, max_tokens: _ } = sampling;
         let prompt = Prompt {
             id: self.prompts.template.id().to_owned(),
             hash: self.prompts.template.hash().to_owned(),
             config: self.config_id.clone(),
-            tag: ask.tag.bits().map(|_| ask.tag.to_string()),
-            messages: sent.messages,
+            tag: tag.bits().map(|_| tag.to_string()),
+            messages: Arc::unwrap_or_clone(sent.messages),
             max_tokens: sent.max_tokens,
             temperature_milli,
             top_p_milli,
@@ -146,14 +148,14 @@ impl GenerationStep {
             cost_is_partial: total.is_partial,
             degraded: degraded(fetched),
             attempts: record.attempts,
-            earlier_deliveries: ask.made,
+            earlier_deliveries: made,
             route: Some(record.route),
             prompt,
             raw_response: answer.raw,
         };
         Next {
             data: EventData::ResponseGenerated(Box::new(data)),
-            attempt: ask.made.saturating_add(attempts),
+            attempt: made.saturating_add(attempts),
             release: None,
         }
     }

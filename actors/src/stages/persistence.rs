@@ -36,7 +36,7 @@ impl Step for PersistenceStep {
         StageName::Persistence
     }
 
-    async fn run(&self, event: &Event, run: Run) -> Result<Next, Stopped> {
+    async fn run(&self, event: &Event, run: Run<'_>) -> Result<Next, Stopped> {
         let EventData::ResponseGenerated(generated) = &event.data else { return Err(wrong_event(event)) };
         let saved_at = self.clock.now();
         let interaction = Interaction {

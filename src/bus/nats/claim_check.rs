@@ -9,7 +9,11 @@ use std::{
 use async_nats::jetstream::object_store::{InfoErrorKind, ObjectMetadata, ObjectStore, PutError};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use throughline_actors::{cause::told, ports::bus::BusError};
+use throughline_actors::{
+    cause::told,
+    policy::memory::LARGEST_BODY_BYTES,
+    ports::bus::{BusError, KeptBody},
+};
 use throughline_schemas::EventType;
 use tokio::{
     io::AsyncReadExt,
@@ -20,7 +24,7 @@ use tokio::{
 use super::{
     Core,
     error::{unavailable, unavailable_because},
-    probe, requests,
+    headers, probe, requests,
 };
 
 /// Events up to this size travel in the message itself, unless the server takes less.
@@ -35,10 +39,11 @@ const PIECE_BYTES: usize = 128 * 1024;
 /// What a message needs besides its body: subject, headers and what the server adds, in bytes.
 const HEADROOM_BYTES: usize = 2048;
 /// Largest body that is stored or fetched.
-pub(super) const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+#[allow(clippy::cast_possible_truncation, reason = "it is far below the size of any address space")]
+pub(super) const MAX_BODY_BYTES: usize = LARGEST_BODY_BYTES as usize;
 /// How long storing or fetching one body may take.
 const TRANSFER_LIMIT: Duration = Duration::from_secs(10);
-/// How many bodies are fetched at once; bounds memory at this many times [`MAX_BODY_BYTES`].
+/// How many bodies are fetched at once. Whoever fetches one for a stage has memory for it already; readers do not.
 const TRANSFERS: usize = 8;
 /// What the server says when it, the account or the bucket has no room left.
 const NO_STORAGE: [&str; 4] = [
@@ -54,6 +59,8 @@ const STORED_JUST_NOW: Duration = Duration::from_secs(10);
 pub(super) const STORED_BEFORE: Duration = Duration::from_secs(40);
 /// How many of the bodies that were stored last are remembered.
 const REMEMBERED: usize = 64;
+/// Room behind a body that is fetched, in bytes.
+const SPARE_BYTES: usize = 64;
 /// Length of a SHA-256 in hex.
 const NAME_BYTES: usize = 64;
 
@@ -165,7 +172,8 @@ impl Bodies {
             if object.info().size > MAX_BODY_BYTES {
                 return Err(BusError::TooLarge { bytes: object.info().size });
             }
-            let mut body = Vec::with_capacity(object.info().size);
+            // A reader that finds no room left at the end would double it.
+            let mut body = Vec::with_capacity(object.info().size + SPARE_BYTES);
             let limit = u64::try_from(MAX_BODY_BYTES).unwrap_or(u64::MAX);
             object.take(limit).read_to_end(&mut body).await.map_err(failed)?;
             if hex(&Sha256::digest(&body)) != name {
@@ -251,6 +259,17 @@ pub(super) fn is_name(text: &str) -> bool {
     text.len() == NAME_BYTES && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
+/// The body that a message's headers name. One of an earlier version does not say its size, and may be as
+/// large as any.
+pub(super) fn kept(headers: &[(String, String)]) -> Option<KeptBody> {
+    let of = |wanted: &str| {
+        headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.as_str())
+    };
+    let name = of(headers::BODY).filter(|name| is_name(name))?.to_owned();
+    let bytes = of(headers::BODY_BYTES).and_then(|bytes| bytes.parse().ok()).unwrap_or(LARGEST_BODY_BYTES);
+    Some(KeptBody { name, bytes: bytes.min(LARGEST_BODY_BYTES) })
+}
+
 fn hex(digest: &[u8]) -> String {
     digest
         .iter()
@@ -285,6 +304,26 @@ mod tests {
         assert_eq!((fitting(INLINE_BYTES, 100_000), fitting(PIECE_BYTES, 100_000)), (65_536, 97_952));
         assert_eq!(fitting(INLINE_BYTES, 32_768), 30_720);
         assert_eq!(fitting(INLINE_BYTES, 10), 1, "no panic, whatever the server says of itself");
+    }
+
+    #[test]
+    fn a_message_names_its_body_and_says_how_large_it_is() {
+        let name = hex(&Sha256::digest(b"x"));
+        let kept_of = |pairs: &[(&str, &str)]| {
+            let pairs: Vec<_> = pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+            kept(&pairs).map(|kept| (kept.name, kept.bytes))
+        };
+        let named = |bytes| Some((name.clone(), bytes));
+        assert_eq!(
+            kept_of(&[("throughline-body", &name), ("Throughline-Body-Bytes", "70000")]),
+            named(70_000)
+        );
+        for unsaid in ["", "x", "-1", "99999999999999"] {
+            let said = kept_of(&[(headers::BODY, &name), (headers::BODY_BYTES, unsaid)]);
+            assert_eq!(said, named(LARGEST_BODY_BYTES), "{unsaid}");
+        }
+        assert_eq!(kept_of(&[(headers::BODY, &name)]), named(LARGEST_BODY_BYTES));
+        assert_eq!(kept_of(&[(headers::BODY, "../x"), (headers::BODY_BYTES, "1")]), None);
     }
 
     #[test]

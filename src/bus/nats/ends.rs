@@ -4,7 +4,10 @@ use futures_util::future::try_join;
 use throughline_actors::ports::bus::{BusError, Ends};
 use throughline_schemas::EventType;
 
-use super::{Core, batch::messages_from, reader, sweep};
+use super::{Core, batch::messages_from, claim_check, reader, sweep};
+
+/// Bytes behind which no other end is read for a page.
+const MOST_BYTES: usize = claim_check::MAX_BODY_BYTES;
 
 /// At most `most` of each kind, from a sequence on.
 pub(super) async fn from(core: &Core, sequence: u64, most: u64) -> Result<Ends, BusError> {
@@ -18,13 +21,22 @@ pub(super) async fn from(core: &Core, sequence: u64, most: u64) -> Result<Ends, 
             .await?;
     // Of a kind that has more, nothing is known behind its last one.
     let cut = [&saved, &failed].into_iter().filter(|page| page.left > 0);
-    let read_to = cut.filter_map(|page| page.messages.last()).map(|end| end.sequence).min().unwrap_or(last);
+    let mut read_to =
+        cut.filter_map(|page| page.messages.last()).map(|end| end.sequence).min().unwrap_or(last);
     let mut found = [saved.messages, failed.messages].concat();
     found.retain(|end| end.sequence <= read_to);
     found.sort_by_key(|end| end.sequence);
     let mut ends = Vec::with_capacity(found.len());
+    let mut bytes = 0;
     for end in &found {
-        ends.push(reader::whole_body(core, end).await?);
+        let body = reader::whole_body(core, end).await?;
+        bytes += body.len();
+        ends.push(body);
+        if bytes >= MOST_BYTES {
+            // The next page begins behind it.
+            read_to = end.sequence;
+            break;
+        }
     }
     Ok(Ends { ends, read_to: read_to.max(sequence) })
 }

@@ -84,14 +84,16 @@ impl ExhaustedInbox {
         };
         let Some(reply) = message.reply.clone() else { return Ok(None) };
         let sequence = advisory.stream_seq;
-        let Some(stored) = reader::at(&self.core, &advisory.stream, sequence).await? else {
+        let Some(stored) = reader::reference_at(&self.core, &advisory.stream, sequence).await? else {
             tracing::warn!(%stage, sequence, "a message that was given up on is not in the log any more");
             return Ok(None);
         };
+        let kept = reader::kept(&self.core, &stored);
         Ok(Some(Delivery {
             subject: stored.subject,
             headers: stored.headers,
             body: stored.body,
+            kept,
             sequence,
             delivered: advisory.deliveries,
             maybe_worked_on: false,

@@ -39,6 +39,7 @@ const CONTENT_TYPE: &str = "application/cloudevents+json";
 /// Publishes an event on its own subject; a large one by reference.
 pub(super) async fn event(core: &Core, event: &Event) -> Result<Published, BusError> {
     let body = Bytes::from(encode(event)?);
+    let whole_bytes = body.len();
     let traceparent = event.meta.traceparent.to_string();
     let is_large = body.len() > claim_check::SMALL_BYTES && {
         let max_payload = core.connection.client.server_info().max_payload;
@@ -63,6 +64,7 @@ pub(super) async fn event(core: &Core, event: &Event) -> Result<Published, BusEr
         map.insert("traceparent", traceparent.as_str());
         if let Some(name) = &object {
             map.insert(headers::BODY, name.as_str());
+            map.insert(headers::BODY_BYTES, whole_bytes.to_string().as_str());
         }
     })
     .await?;

@@ -3,7 +3,7 @@
 //! Not async-nats' own `messages()`: that prefetches up to one and a half batches, which then sit in this process
 //! with their redelivery timers running. Here the server is asked for exactly what was granted.
 //!
-//! Book-keeping: every granted delivery is in exactly one place, `credit = requested + arrived + fetching + to_request`,
+//! Book-keeping: every granted delivery is in exactly one place, `credit = requested + arrived + declining + to_request`,
 //! except while handling what another process left, when more may have arrived than was granted.
 
 mod arrived;
@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use super::{Core, Names, complaints::Complaints, error::unavailable_because, receipt, requests, topology};
-use arrived::{Arrived, Opened};
+use arrived::Arrived;
 use request::Request;
 use status::Meaning;
 
@@ -68,8 +68,8 @@ pub(super) struct NatsInbox {
     /// What was left. Handed out in place of what was asked for, so more may arrive than there is credit for; and one more
     /// each time that the pin is renewed.
     left: VecDeque<Delivery>,
-    /// Bodies on their way from the object store.
-    fetching: JoinSet<Opened>,
+    /// Deliveries of other stages that are being let go.
+    declining: JoinSet<()>,
     last_heard: Instant,
     /// When the server was last asked for anything.
     last_asked: Instant,
@@ -104,7 +104,7 @@ impl NatsInbox {
             takeover: JoinSet::new(),
             takeover_ends: Instant::now(),
             left: VecDeque::new(),
-            fetching: JoinSet::new(),
+            declining: JoinSet::new(),
             last_heard: Instant::now(),
             last_asked: Instant::now(),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -119,7 +119,7 @@ impl NatsInbox {
 
     /// Granted, and in none of the other places.
     fn to_request(&self) -> usize {
-        self.credit.saturating_sub(self.requested + self.arrived.len() + self.fetching.len())
+        self.credit.saturating_sub(self.requested + self.arrived.len() + self.declining.len())
     }
 
     /// Asks for more if that is worth a request: at once when none is waiting, else when enough has come together.
@@ -253,29 +253,26 @@ impl NatsInbox {
         self.start_over(after).await
     }
 
-    /// The next delivery that is here already. Starts fetching bodies that are kept elsewhere.
+    /// The next delivery that is here already. Bodies that are kept elsewhere are fetched by whoever has room for them.
     fn ready(&mut self) -> Option<Delivery> {
         if !self.takeover.is_empty() {
             return None;
         }
-        if self.credit > self.fetching.len()
+        if self.credit > self.declining.len()
             && let Some(delivery) = self.left.pop_front()
         {
             self.credit -= 1;
             return Some(delivery);
         }
-        while self.credit > self.fetching.len() {
+        while self.credit > self.declining.len() {
             let message = self.arrived.pop_front()?;
             match arrived::read(&self.core, self.stage, message) {
-                Some(Arrived::Whole(delivery)) => {
+                Some(Arrived::Own(delivery)) => {
                     self.credit -= 1;
                     return Some(delivery);
                 }
-                Some(Arrived::Elsewhere { delivery, name }) => {
-                    self.fetching.spawn(arrived::fetch(Arc::clone(&self.core), delivery, name));
-                }
                 Some(Arrived::Foreign(delivery)) => {
-                    self.fetching.spawn(arrived::decline(delivery));
+                    self.declining.spawn(arrived::decline(delivery));
                 }
                 None => {}
             }
@@ -290,7 +287,7 @@ impl NatsInbox {
     }
 
     /// Waits until something happens, and notes it. Cancel-safe: noting does not wait.
-    async fn wait(&mut self) -> Result<Option<Delivery>, BusError> {
+    async fn wait(&mut self) -> Result<(), BusError> {
         let alarm = self.alarm();
         // The timer is moved only when it fired or is late: setting it for each message would cost more than
         // reading the message.
@@ -299,7 +296,7 @@ impl NatsInbox {
         {
             self.timer.as_mut().reset(at);
         }
-        let Some(subscriber) = self.subscriber.as_mut() else { return Ok(None) };
+        let Some(subscriber) = self.subscriber.as_mut() else { return Ok(()) };
         tokio::select! {
             biased;
             changed = self.generation.changed() => {
@@ -311,12 +308,7 @@ impl NatsInbox {
                 // A reader that was replaced by another was stopped, and has nothing to say.
                 self.left.extend(left.unwrap_or_default());
             }
-            Some(opened) = self.fetching.join_next(), if !self.fetching.is_empty() => {
-                if let Ok(Opened::Whole(delivery)) = opened {
-                    self.credit = self.credit.saturating_sub(1);
-                    return Ok(Some(delivery));
-                }
-            }
+            Some(_) = self.declining.join_next(), if !self.declining.is_empty() => {}
             message = subscriber.next() => match message {
                 Some(message) => self.take(message)?,
                 None => self.start_over_after = Some(ASK_AGAIN),
@@ -331,7 +323,7 @@ impl NatsInbox {
                 }
             }
         }
-        Ok(None)
+        Ok(())
     }
 }
 
@@ -374,9 +366,7 @@ impl Inbox for NatsInbox {
             }
             self.attend().await?;
             self.ask().await?;
-            if let Some(delivery) = self.wait().await? {
-                return Ok(delivery);
-            }
+            self.wait().await?;
         }
     }
 }

@@ -11,7 +11,7 @@ use async_nats::{
 };
 use bytes::Bytes;
 use futures_util::StreamExt;
-use throughline_actors::ports::bus::BusError;
+use throughline_actors::ports::bus::{BusError, KeptBody};
 use throughline_schemas::{EventType, MAJOR, Namespace, Subject, Timestamp, Tokens};
 
 use super::{
@@ -219,9 +219,7 @@ pub(super) async fn last_of(core: &Core, subject: &str) -> Result<Option<StoredE
 
 /// The message of a stream at a sequence. A body that is kept elsewhere and cannot be had is left as its reference.
 pub(super) async fn at(core: &Core, stream: &str, sequence: u64) -> Result<Option<StoredEvent>, BusError> {
-    let Some(event) = requests::message_at(core, stream, sequence).await?.and_then(direct) else {
-        return Ok(None);
-    };
+    let Some(event) = reference_at(core, stream, sequence).await? else { return Ok(None) };
     match whole_body(core, &event).await {
         Ok(body) => Ok(Some(StoredEvent { body, ..event })),
         Err(error) => {
@@ -229,6 +227,15 @@ pub(super) async fn at(core: &Core, stream: &str, sequence: u64) -> Result<Optio
             Ok(Some(event))
         }
     }
+}
+
+/// The same, without fetching a body that is kept elsewhere.
+pub(super) async fn reference_at(
+    core: &Core,
+    stream: &str,
+    sequence: u64,
+) -> Result<Option<StoredEvent>, BusError> {
+    Ok(requests::message_at(core, stream, sequence).await?.and_then(direct))
 }
 
 /// The same message with its whole body and its headers in the order of all that is read here. Only a body that is gone for
@@ -296,15 +303,17 @@ fn sorted(mut pairs: Vec<(String, String)>) -> Vec<(String, String)> {
     pairs
 }
 
-/// The body, fetched if it is kept elsewhere. References in what others published are not followed.
-pub(super) async fn whole_body(core: &Core, event: &StoredEvent) -> Result<Bytes, BusError> {
+/// Where the body is, if it is kept elsewhere. References in what others published are not followed.
+pub(super) fn kept(core: &Core, event: &StoredEvent) -> Option<KeptBody> {
     let ns = &core.settings.namespace;
     let input = format!("{ns}.v{MAJOR}.{}", EventType::UserInputReceived);
-    let name = event
-        .header(headers::BODY)
-        .filter(|name| claim_check::is_name(name) && !event.subject.starts_with(&input));
-    match name {
-        Some(name) => core.bodies.fetch(core, name).await,
+    if event.subject.starts_with(&input) { None } else { claim_check::kept(&event.headers) }
+}
+
+/// The body, fetched if it is kept elsewhere.
+pub(super) async fn whole_body(core: &Core, event: &StoredEvent) -> Result<Bytes, BusError> {
+    match kept(core, event) {
+        Some(kept) => core.bodies.fetch(core, &kept.name).await,
         None => Ok(event.body.clone()),
     }
 }

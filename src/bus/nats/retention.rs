@@ -18,7 +18,7 @@ use throughline_schemas::{EventType, StageName, Subject, Timestamp};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
-    Core, Names, NatsBus, StoredEvent, batch, erase,
+    Core, Names, NatsBus, StoredEvent, batch, claim_check, erase,
     error::{unavailable, unavailable_because},
     headers,
     publish::{Expected, Outgoing, publish},
@@ -164,9 +164,11 @@ fn stored_bytes(message: &StoredEvent) -> u64 {
 
 /// Messages read at once for an archive.
 const ARCHIVE_BATCH: u64 = 256;
+/// Bytes of bodies behind which no other is fetched for it, so that there are at most twice as many in memory.
+const ARCHIVE_BYTES: usize = claim_check::MAX_BODY_BYTES;
 
 impl NatsBus {
-    /// The next stored messages from a sequence on, before another, with their bodies; empty if there are none (any more).
+    /// Some of the next stored messages from a sequence on, before another, with their bodies; empty if there are none (any more).
     /// A body that cannot be had is left as its reference. Nothing is left out: where sequences are missing, the leader of
     /// the stream was asked whether it has them.
     pub async fn stored_from(&self, first: u64, before: u64) -> Result<Vec<StoredEvent>, BusError> {
@@ -174,7 +176,7 @@ impl NatsBus {
         let all = core.settings.namespace.all_events();
         let most = ARCHIVE_BATCH.min(before.saturating_sub(first));
         let batch = batch::messages_from(core, first, &all, most).await?;
-        let (mut next, mut messages) = (first, Vec::with_capacity(batch.messages.len()));
+        let (mut next, mut messages, mut bytes) = (first, Vec::with_capacity(batch.messages.len()), 0);
         for message in batch.messages.into_iter().take_while(|message| message.sequence < before) {
             if message.sequence != next {
                 let known = raw::message_from(core, next, &all).await?;
@@ -183,7 +185,12 @@ impl NatsBus {
                 }
             }
             next = message.sequence + 1;
-            messages.push(reader::complete(core, message).await?);
+            let message = reader::complete(core, message).await?;
+            bytes += message.body.len();
+            messages.push(message);
+            if bytes >= ARCHIVE_BYTES {
+                break;
+            }
         }
         if messages.is_empty()
             && raw::message_from(core, first, &all).await?.is_some_and(|known| known.seq < before)

@@ -115,8 +115,7 @@ impl Provider {
         let url = self.dialect.url(request);
         let options = self.options.of(&request.model);
         // Text and finite numbers can always be written as JSON.
-        let body = serde_json::to_vec(&self.dialect.body(request, options)).unwrap_or_default();
-        let body = Bytes::from(body);
+        let body = written(request, &self.dialect.body(request, options));
         let mut tried = 0;
         loop {
             let picked = self.keys.pick();
@@ -173,6 +172,18 @@ impl Provider {
         };
         self.receive(request, url, response, picked, deadlines, sink, known).await
     }
+}
+
+/// A request's body. Room for all of it is made at once: growing would copy what is there, again and again.
+fn written(request: &ModelRequest, body: &Value) -> Bytes {
+    /// Room for what is not the text of the messages, in bytes.
+    const FRAME: usize = 1024;
+    let text: usize = request.messages.iter().map(|message| message.content.len()).sum();
+    // JSON in JSON has its quotes escaped. What is not written takes no memory.
+    let mut written = Vec::with_capacity(text + text / 2 + FRAME);
+    // Text and finite numbers can always be written as JSON.
+    let _ = serde_json::to_writer(&mut written, body);
+    written.into()
 }
 
 /// Some servers decide by it whether they stream.

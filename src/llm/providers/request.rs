@@ -71,7 +71,7 @@ mod tests {
             let request = ModelRequest {
                 provider: String::new(),
                 model: String::new(),
-                messages: Vec::new(),
+                messages: Vec::new().into(),
                 max_tokens: 1,
                 temperature_milli: Some(milli),
                 top_p_milli: None,

@@ -48,6 +48,7 @@ pub fn settings() -> EngineSettings {
         ack_wait: ACK_WAIT,
         delivery: DeliveryLimits::default(),
         retention: RetentionSettings::default(),
+        message_memory: u64::MAX,
         restart: RestartPolicy::default(),
     }
 }

@@ -25,9 +25,12 @@ const FOREIGN: [&str; 10] = [
 /// Lines of a log that a failed test shows.
 const LOG_LINES: usize = 60;
 
-/// `throughline`, without what the machine's environment would tell it.
+/// `throughline`, without what the machine's environment would tell it. `THROUGHLINE_TEST_PROGRAM` names another build of it, for
+/// measurements.
 pub fn throughline() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_throughline"));
+    let own = env!("CARGO_BIN_EXE_throughline");
+    let mut command =
+        Command::new(std::env::var_os("THROUGHLINE_TEST_PROGRAM").unwrap_or_else(|| own.into()));
     for (name, _) in std::env::vars_os() {
         if FOREIGN.iter().any(|&foreign| name == *foreign)
             || name.to_string_lossy().starts_with("THROUGHLINE_")

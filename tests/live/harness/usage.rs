@@ -12,7 +12,16 @@ pub fn cpu(pid: u32) -> f64 {
 
 /// Its resident memory, in MiB.
 pub fn memory_mib(pid: u32) -> u64 {
+    status_mib(pid, "VmRSS:")
+}
+
+/// The most that it was, in MiB.
+pub fn peak_mib(pid: u32) -> u64 {
+    status_mib(pid, "VmHWM:")
+}
+
+fn status_mib(pid: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+    let kib = status.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix(" kB"));
     kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default() / 1024
 }

@@ -95,7 +95,7 @@ async fn only_the_engine_writes_blocks_of_data_in_any_dialect() {
         let server = Server::start().await;
         server.script([send_whole(kind, &Answer::text("Hi"))]);
         let models = provider(kind, &server, &["a-key-of-a-test"], limits());
-        let asked = ModelRequest { messages: messages.clone(), ..request("provider") };
+        let asked = ModelRequest { messages: messages.clone().into(), ..request("provider") };
         models.generate(&asked, &Unheard).await.unwrap();
         let body: Value = serde_json::from_slice(&server.seen()[0].body).unwrap();
         let mut found = Vec::new();

@@ -26,7 +26,8 @@ fn conversation() -> ModelRequest {
             message(Role::User, "\"Hi\"\n\u{1F600}"),
             message(Role::Assistant, "Hello."),
             message(Role::User, "Where is it?"),
-        ],
+        ]
+        .into(),
         max_tokens: 1000,
         temperature_milli: Some(1_250),
         top_p_milli: Some(900),
@@ -220,7 +221,9 @@ async fn json_is_asked_for_and_checked() {
 async fn a_conversation_that_the_model_begins_gets_a_beginning() {
     let message = |role, content: &str| Message { role, content: content.to_owned() };
     let messages = vec![message(Role::Assistant, "Hello."), message(Role::User, "Hi.")];
-    let anthropic = body(ProviderKind::Anthropic, &ModelRequest { messages, ..request("provider") }).await;
+    let anthropic =
+        body(ProviderKind::Anthropic, &ModelRequest { messages: messages.into(), ..request("provider") })
+            .await;
     let roles: Vec<_> = anthropic["messages"]
         .as_array()
         .unwrap()

@@ -8,7 +8,7 @@ use serde_json::json;
 use throughline::fetch::{Credential, HeaderText, HttpSource, HttpSources};
 use throughline::llm::Proxies;
 use throughline_actors::ports::contract::source::{Scene, SourceRig, sources_keep_their_contract};
-use throughline_actors::ports::source::{FetchCall, FetchError, Method, Sources};
+use throughline_actors::ports::source::{AnswerRoom, FetchCall, FetchError, Method, Sources};
 use throughline_schemas::TraceParent;
 use tokio::net::TcpSocket;
 
@@ -40,6 +40,7 @@ pub(super) fn call(url: String) -> FetchCall {
         timeout: Duration::from_secs(10),
         max_bytes: 1000,
         traceparent: TraceParent::root(0xabc, 0xdef),
+        room: AnswerRoom::default(),
     }
 }
 

@@ -87,7 +87,7 @@ pub fn request(provider: &str) -> ModelRequest {
     ModelRequest {
         provider: provider.to_owned(),
         model: "model".to_owned(),
-        messages: vec![Message { role: Role::User, content: "Where is my order?".to_owned() }],
+        messages: vec![Message { role: Role::User, content: "Where is my order?".to_owned() }].into(),
         max_tokens: 100,
         temperature_milli: Some(700),
         top_p_milli: None,

@@ -50,6 +50,7 @@ impl Sources for ScriptedSources {
         if document.as_str().len() > call.max_bytes {
             return Err(FetchError::TooLarge(call.max_bytes));
         }
+        call.room.take(document.as_str().len()).await;
         Ok(document)
     }
 }
@@ -67,7 +68,7 @@ mod tests {
     use super::*;
     use crate::ports::{
         contract::source::{Scene, SourceRig, sources_keep_their_contract},
-        source::Method,
+        source::{AnswerRoom, Method},
     };
 
     #[derive(Default)]
@@ -111,6 +112,7 @@ mod tests {
             timeout: Duration::from_millis(300),
             max_bytes: 1000,
             traceparent: TraceParent::root(1, 2),
+            room: AnswerRoom::default(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! From a message on the wire to a delivery.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use async_nats::Message;
 use throughline_actors::ports::bus::{Delivery, Settlement, consumed_by};
@@ -11,10 +11,6 @@ use crate::bus::nats::{Core, claim_check, headers, receipt::NatsReceipt};
 
 /// What the reply subject of every delivery begins with.
 const ACK_PREFIX: &str = "$JS.ACK.";
-/// A delivery whose body could not be fetched comes again after this, and each time after so much more ...
-const FETCH_AGAIN: Duration = Duration::from_secs(2);
-/// ... up to this.
-const FETCH_AGAIN_AT_MOST: Duration = Duration::from_mins(1);
 
 /// Whether a message is a consumer's delivery. A publisher may put a status into its headers, so that tells nothing;
 /// the server's own words for the inbox have no reply subject.
@@ -31,19 +27,10 @@ pub(super) fn first_delivery(message: &Message) -> Option<u64> {
 
 /// A message as it arrived.
 pub(super) enum Arrived {
-    /// All of it.
-    Whole(Delivery),
-    /// The body is in the object store.
-    Elsewhere { delivery: Delivery, name: String },
+    /// The stage's. A large body is still in the object store.
+    Own(Delivery),
     /// It is not on a subject of this stage.
     Foreign(Delivery),
-}
-
-/// A delivery whose body was elsewhere.
-pub(super) enum Opened {
-    Whole(Delivery),
-    /// It was given back.
-    Returned,
 }
 
 /// Reads a message; `None` if it is no delivery of a consumer.
@@ -61,10 +48,13 @@ pub(super) fn read(
         return None;
     };
     let headers = headers::pairs(message.headers.as_ref());
+    let event_type = consumed_by(stage);
+    let kept = if super::is_ours(event_type) { claim_check::kept(&headers) } else { None };
     let delivery = Delivery {
         subject: message.subject.into_string(),
         headers,
         body: message.payload,
+        kept,
         sequence: info.sequence,
         delivered: info.delivered,
         maybe_worked_on: false,
@@ -72,22 +62,13 @@ pub(super) fn read(
         received_at,
         receipt: Arc::new(NatsReceipt::new(Arc::clone(core), reply)),
     };
-    if !is_of(&core.settings.namespace, consumed_by(stage), &delivery.subject) {
-        return Some(Arrived::Foreign(delivery));
-    }
-    if !super::is_ours(consumed_by(stage)) {
-        return Some(Arrived::Whole(delivery));
-    }
-    let name = delivery.header(headers::BODY).filter(|name| claim_check::is_name(name)).map(str::to_owned);
-    Some(match name {
-        Some(name) => Arrived::Elsewhere { delivery, name },
-        None => Arrived::Whole(delivery),
-    })
+    let is_own = is_of(&core.settings.namespace, event_type, &delivery.subject);
+    Some(if is_own { Arrived::Own(delivery) } else { Arrived::Foreign(delivery) })
 }
 
 /// Lets go of a delivery that is none of this stage's business. A log that has lost messages gives their sequences to
 /// others, and its consumers remember what they had not acknowledged by sequence only.
-pub(super) async fn decline(delivery: Delivery) -> Opened {
+pub(super) async fn decline(delivery: Delivery) {
     tracing::warn!(
         sequence = delivery.sequence,
         subject = delivery.subject,
@@ -95,26 +76,6 @@ pub(super) async fn decline(delivery: Delivery) -> Opened {
     );
     if let Err(error) = delivery.receipt.settle(Settlement::Acknowledged).await {
         tracing::debug!(%error, "it comes again after the ack wait");
-    }
-    Opened::Returned
-}
-
-/// Fetches the body of a delivery, or gives the delivery back.
-pub(super) async fn fetch(core: Arc<Core>, mut delivery: Delivery, name: String) -> Opened {
-    match core.bodies.fetch(&core, &name).await {
-        Ok(body) => {
-            delivery.body = body;
-            Opened::Whole(delivery)
-        }
-        Err(error) => {
-            tracing::warn!(sequence = delivery.sequence, %error, "a delivery's body cannot be fetched; it comes again");
-            let after = FETCH_AGAIN.saturating_mul(delivery.delivered).min(FETCH_AGAIN_AT_MOST);
-            let again = Settlement::Retried { after };
-            if let Err(error) = delivery.receipt.settle(again).await {
-                tracing::debug!(%error, "it comes again after the ack wait");
-            }
-            Opened::Returned
-        }
     }
 }
 

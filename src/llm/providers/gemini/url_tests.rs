@@ -9,7 +9,7 @@ fn url(base_url: &str, model: &str, stream: bool) -> String {
     let request = ModelRequest {
         provider: String::new(),
         model: model.to_owned(),
-        messages: Vec::new(),
+        messages: Vec::new().into(),
         max_tokens: 1,
         temperature_milli: None,
         top_p_milli: None,

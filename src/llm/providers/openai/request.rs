@@ -50,7 +50,10 @@ pub(super) fn body(request: &ModelRequest, options: ModelOptions) -> Value {
             Role::Assistant => "assistant",
         };
         // Parts in one text: templates take nothing else.
-        json!({"role": role, "content": texts.join("\n\n")})
+        let mut turn = json!({"role": role});
+        // Moved, not copied as the macro would.
+        turn["content"] = Value::String(texts.join("\n\n"));
+        turn
     });
     body["messages"] = system.into_iter().chain(turns).collect();
     body

@@ -116,6 +116,7 @@ impl MemoryInbox {
             subject: message.subject,
             headers: message.headers,
             body: message.body,
+            kept: None,
             sequence: message.sequence,
             delivered,
             maybe_worked_on: false,
