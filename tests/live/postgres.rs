@@ -23,7 +23,7 @@ use throughline_actors::{
     ports::{
         contract::store::{self as story, UnderTest},
         store::{
-            Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, Mark,
+            Admission, Admitted, Closed, EndedTurn, Failing, HeldQuery, HeldStarted, Interaction, KnownEnd, ListedTurn, Mark,
             OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
         },
     },
@@ -82,6 +82,9 @@ impl Deref for Stores {
 impl Store for Stores {
     async fn admit(&self, batch: Vec<Admission>) -> Result<Vec<Admitted>, StoreError> {
         self.deref().admit(batch).await
+    }
+    async fn start_held(&self, query: HeldQuery) -> Result<HeldStarted, StoreError> {
+        self.deref().start_held(query).await
     }
     async fn context(&self, user: &UserId, session: &SessionId, turns: usize) -> Result<Context, StoreError> {
         self.deref().context(user, session, turns).await

@@ -20,9 +20,9 @@ use throughline_actors::{
     ports::{
         contract::store::{self as story, UnderTest},
         store::{
-            Admission, Admitted, Closed, EndedTurn, Ending, Failing, Fingerprint, Interaction, KnownEnd,
+            Admission, Admitted, Closed, EndedTurn, Ending, Failing, HeldQuery, HeldStarted, Fingerprint, Interaction, KnownEnd,
             ListedTurn, Mark, OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, SessionOwner,
-            Standing, Store, StoreError, StoreTrouble, TurnsQuery, Verdict,
+            Standing, Store, StoreError, StoreTrouble, TurnsQuery, UserLimits, Verdict,
         },
     },
     store_contract,
@@ -75,6 +75,9 @@ impl Deref for Stores {
 impl Store for Stores {
     async fn admit(&self, batch: Vec<Admission>) -> Result<Vec<Admitted>, StoreError> {
         self.deref().admit(batch).await
+    }
+    async fn start_held(&self, query: HeldQuery) -> Result<HeldStarted, StoreError> {
+        self.deref().start_held(query).await
     }
     async fn context(&self, user: &UserId, session: &SessionId, turns: usize) -> Result<Context, StoreError> {
         self.deref().context(user, session, turns).await
@@ -172,6 +175,7 @@ fn admission(id: &str, session: &str, input_sequence: u64) -> Admission {
             when_busy: WhenBusy::Enqueue,
             owner: SessionOwner::Any,
         },
+        limits: UserLimits::default(),
     }
 }
 

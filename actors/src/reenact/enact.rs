@@ -19,6 +19,7 @@ use crate::{
     prompt::PromptTemplate,
     settings::EngineSettings,
     stage::Stage,
+    users::Users,
     vitals::Vitals,
 };
 
@@ -58,7 +59,8 @@ impl Stages {
         surroundings: Surroundings,
     ) -> Result<Self, StartError> {
         let interruptions = Interruptions::default();
-        let builder = Builder { ports, settings, surroundings, template, interruptions };
+        let users = Users::new(settings.users.clone());
+        let builder = Builder { ports, settings, surroundings, template, interruptions, users };
         let stage = |name: &StageName| {
             let settings = settings.stages.get(name).copied().unwrap_or_default();
             Ok((*name, builder.build(*name, &settings)?))

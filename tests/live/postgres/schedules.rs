@@ -109,10 +109,13 @@ impl Story {
             }
             match answer.standing {
                 Standing::Running => self.runs(input),
-                Standing::Rejected | Standing::NotOwner | Standing::Merged { .. } => {
+                Standing::Rejected
+                | Standing::NotOwner
+                | Standing::TooManyOpen
+                | Standing::Merged { .. } => {
                     self.ended(input, End::Failed);
                 }
-                Standing::Waiting | Standing::Ended => {}
+                Standing::Waiting | Standing::Held | Standing::Ended => {}
                 Standing::Refused | Standing::Repeated { .. } | Standing::Conflict { .. } => {
                     panic!("{input}, seed {}", self.seed)
                 }
