@@ -26,6 +26,9 @@ use crate::{
     users::Users,
 };
 
+/// Longest pause while turns are held and none can be started: a model that is away for an hour is no reason to ask the
+/// database forty times a second.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// Turns started with one look. They are published at the same time.
 const MOST: usize = 64;
 /// It goes on looking that long after the last turn was held: others may hold turns while it believes that there are none.
@@ -118,7 +121,7 @@ async fn go_on(args: Arc<StarterArgs>) {
             None => Wait::Failed,
         };
         match wait {
-            Wait::Short => sleep(PAUSE.saturating_sub(began.elapsed())).await,
+            Wait::Short(pause) => sleep(pause.saturating_sub(began.elapsed())).await,
             Wait::Failed => sleep(WAIT_AFTER_AN_ERROR).await,
             Wait::Long => {
                 tokio::select! {
@@ -132,7 +135,7 @@ async fn go_on(args: Arc<StarterArgs>) {
 
 /// Before the next look.
 enum Wait {
-    Short,
+    Short(Duration),
     Long,
     Failed,
 }
@@ -144,6 +147,8 @@ struct Progress {
     behind: Option<UserId>,
     /// When turns were last known to be held.
     held_at: Option<Instant>,
+    /// Doubles from [`PAUSE`] while nothing can be started.
+    pause: Duration,
     /// How many turns were started when.
     started: VecDeque<(Instant, usize)>,
 }
@@ -180,14 +185,16 @@ impl StarterArgs {
         if left || !openings.is_empty() {
             progress.held_at = Some(now);
         }
+        progress.pause = (progress.pause * 2).clamp(PAUSE, LONGEST_PAUSE);
         if !openings.is_empty() {
+            progress.pause = PAUSE;
             progress.started.push_back((now, openings.len()));
             signals::held_started(openings.len());
         }
         self.users.started(progress.lately(now));
         self.begin(&openings).await;
         match progress.held_at {
-            Some(at) if now.duration_since(at) < LINGER => Wait::Short,
+            Some(at) if now.duration_since(at) < LINGER => Wait::Short(progress.pause),
             Some(_) | None => Wait::Long,
         }
     }

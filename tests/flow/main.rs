@@ -32,6 +32,7 @@ mod room;
 mod routing;
 mod schedule;
 mod sessions;
+mod shares;
 mod sources;
 mod supervision;
 mod sweeper;

@@ -39,6 +39,7 @@ mod replay;
 mod restored;
 mod retention;
 mod sessions;
+mod shares;
 mod stopping;
 mod stores;
 mod strangers;

@@ -152,4 +152,6 @@ store_contract!(Stores::new(1));
 async fn several_stores_on_one_database_keep_the_order_of_every_session_between_them() {
     let Some(stores) = Stores::new(4).await else { return };
     story::any_interleaving_keeps_the_order_of_every_session(&*stores).await;
+    let Some(stores) = Stores::new(4).await else { return };
+    story::any_interleaving_keeps_the_order_although_users_have_shares(&*stores).await;
 }

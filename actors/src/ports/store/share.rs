@@ -8,7 +8,8 @@ use super::Opening;
 
 /// How many turns of a user may run at once. A turn whose user has its share already is *held*: it waits although its
 /// session is free, until [`Store::start_held`](super::Store::start_held) starts it. A session's order is what it was: what
-/// is behind a held turn waits for it.
+/// is behind a held turn waits for it. (One that ends while it is held, which takes a dead letter, hands its place on: its user may
+/// then have one turn more than its share.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
     /// A user's turns up to this many start whatever else runs.

@@ -138,7 +138,7 @@ pub async fn the_next_turn_of_a_session_overtakes_nobody<S: UnderTest>(store: &S
     assert_eq!(started(store, share).await, (ids(&["c12"]), false));
 }
 
-/// It is busy like any other: its message may be rejected, merged, or wait although it wants to interrupt; and a turn that
+/// It is busy like any other: a message may be rejected, merged, or wait although it wants to interrupt; and a turn that
 /// is held may end.
 pub async fn a_session_whose_turn_is_held_is_busy<S: UnderTest>(store: &S) {
     let share = fixed(1);
@@ -152,14 +152,16 @@ pub async fn a_session_whose_turn_is_held_is_busy<S: UnderTest>(store: &S) {
     let interrupting = [ann(WhenBusy::Interrupt, "f", "u", 6)];
     let answers = ask(store, &interrupting).await;
     assert_eq!((&answers[0].standing, &answers[0].interrupted), (&Waiting, &None));
-    // What is held ends like what waits.
-    assert_eq!(fail(store, "c", "u", 3).await, ended(None), "the one behind it is held now");
-    assert_eq!(admit(store, &interrupting).await, [Held]);
+    // What is held may end like what waits; its user has less than the least, so the one behind it starts.
+    assert_eq!(fail(store, "c", "u", 3).await, ended(Some("f")));
+    assert_eq!(admit(store, &[enqueued("g", "v", 7)]).await, [Held]);
     assert_eq!(save(store, interaction("a", "s", 1)).await, ended(None));
+    assert_eq!(started(store, share).await, (ids(&[]), true));
+    assert_eq!(save(store, interaction("f", "u", 6)).await, ended(None));
     let begun = start(store, asking_for(share)).await;
     assert_eq!((begun.openings, begun.left), (vec![opening("b", &["e"])], true));
     assert_eq!(save(store, interaction("b", "t", 2)).await, ended(None));
-    assert_eq!(started(store, share).await, (ids(&["f"]), false));
+    assert_eq!(started(store, share).await, (ids(&["g"]), false));
 }
 
 /// However many users wait, each call looks at some and says where it ended.
