@@ -282,7 +282,14 @@ impl Builder<'_> {
             StageName::Input => {
                 let SessionSettings { when_busy, owner, sweep: _ } = self.settings.sessions;
                 let users = self.users.clone();
-                Arc::new(InputStage { closer, limits: self.settings.ingress, when_busy, owner, users, tracer })
+                Arc::new(InputStage {
+                    closer,
+                    limits: self.settings.ingress,
+                    when_busy,
+                    owner,
+                    users,
+                    tracer,
+                })
             }
             StageName::Context => {
                 let store = Arc::clone(&ports.store);

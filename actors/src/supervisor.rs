@@ -116,7 +116,9 @@ impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stage(stage, source) => write!(f, "stage {stage} ({source})"),
-            Self::Listener | Self::Starter | Self::Sweeper | Self::Retention => write!(f, "the {}", self.label()),
+            Self::Listener | Self::Starter | Self::Sweeper | Self::Retention => {
+                write!(f, "the {}", self.label())
+            }
         }
     }
 }

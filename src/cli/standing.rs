@@ -140,7 +140,10 @@ pub(super) mod tests {
             ..turn("a", TurnState::Waiting)
         };
         assert_eq!(said(&Standing::new(waiting)), r"waits for qq\u{1b}1");
-        assert_eq!(said(&Standing::new(turn("a", TurnState::Waiting))), "waits for running workflows of its user");
+        assert_eq!(
+            said(&Standing::new(turn("a", TurnState::Waiting))),
+            "waits for running workflows of its user"
+        );
         let running = Standing::new(turn("a", TurnState::Running));
         assert_eq!(said(&running), "runs");
         let step = Some(Step { stage: StageName::Generation, since: at(2_000) });

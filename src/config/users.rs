@@ -18,7 +18,9 @@ impl Field for RunningLimit {
         }
         match String::read(value) {
             Ok(name) if name == AUTO => Ok(Self::Shared),
-            Ok(_) | Err(_) => Err(format!("expected {AUTO:?}, or how many turns of a user may run (0: any number)")),
+            Ok(_) | Err(_) => {
+                Err(format!("expected {AUTO:?}, or how many turns of a user may run (0: any number)"))
+            }
         }
     }
 

@@ -76,7 +76,10 @@ impl Operation {
 pub(super) fn limits(operations: &[Operation]) -> Option<UserLimits> {
     operations.iter().find_map(|operation| match operation {
         Operation::Admit { batch, .. } => batch.first().map(|admission| admission.limits),
-        Operation::Save { .. } | Operation::Fail { .. } | Operation::StartHeld { .. } | Operation::Close(_) => None,
+        Operation::Save { .. }
+        | Operation::Fail { .. }
+        | Operation::StartHeld { .. }
+        | Operation::Close(_) => None,
     })
 }
 

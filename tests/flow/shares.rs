@@ -114,7 +114,10 @@ async fn whoever_waits_for_its_share_is_told_so() {
     rig.pass(SECOND / 2).await;
     let told = rig.bus.live_frames(&all[2]);
     let frames: Vec<LiveFrame> = told.iter().map(|frame| serde_json::from_slice(frame).unwrap()).collect();
-    assert_eq!((frames.len(), frames[0].kind, frames[0].why), (1, LiveKind::Waiting, Some(WaitReason::UserShare)));
+    assert_eq!(
+        (frames.len(), frames[0].kind, frames[0].why),
+        (1, LiveKind::Waiting, Some(WaitReason::UserShare))
+    );
     for workflow in &all {
         rig.saved(workflow).await;
     }

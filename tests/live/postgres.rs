@@ -23,8 +23,9 @@ use throughline_actors::{
     ports::{
         contract::store::{self as story, UnderTest},
         store::{
-            Admission, Admitted, Closed, EndedTurn, Failing, HeldQuery, HeldStarted, Interaction, KnownEnd, ListedTurn, Mark,
-            OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
+            Admission, Admitted, Closed, EndedTurn, Failing, HeldQuery, HeldStarted, Interaction, KnownEnd,
+            ListedTurn, Mark, OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError,
+            TurnsQuery,
         },
     },
     store_contract,

@@ -137,8 +137,11 @@ async fn what_must_not_be_copied_is_refused_and_nothing_is_changed() {
     refused(&from, &to, &["another-host:7:0", "Stop all workers"]).await;
     source.leave(NAMESPACE, &beat.worker).await.unwrap();
     // One that ended without a word on this machine does not count.
-    let gone =
-        Beat { worker: format!("{}:4194305:0", throughline::system::host_name()), log: "l".to_owned(), calls: 1 };
+    let gone = Beat {
+        worker: format!("{}:4194305:0", throughline::system::host_name()),
+        log: "l".to_owned(),
+        calls: 1,
+    };
     source.beat(NAMESPACE, &gone).await.unwrap();
     source.close().await;
 

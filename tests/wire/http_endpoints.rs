@@ -30,9 +30,9 @@ use throughline_actors::{
         },
         memory::{bus::MemoryBus, model::ScriptedModels, source::ScriptedSources, store::MemoryStore},
         store::{
-            Admission, Admitted, Closed, EndedTurn, Failing, HeldQuery, HeldStarted, Interaction, KnownEnd, ListedTurn, Mark,
-            OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, StoreTrouble,
-            TurnsQuery,
+            Admission, Admitted, Closed, EndedTurn, Failing, HeldQuery, HeldStarted, Interaction, KnownEnd,
+            ListedTurn, Mark, OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError,
+            StoreTrouble, TurnsQuery,
         },
         tokenizer::FourBytes,
     },

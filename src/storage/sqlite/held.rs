@@ -41,7 +41,8 @@ pub(super) async fn start(
         .bind(instant(query.at))
         .fetch_all(&mut *connection)
         .await?;
-    let openings = if started.is_empty() { Vec::new() } else { openings(&started, namespace, connection).await? };
+    let openings =
+        if started.is_empty() { Vec::new() } else { openings(&started, namespace, connection).await? };
     let left = sqlx::query_scalar(LEFT).bind(namespace).fetch_one(&mut *connection).await?;
     let last = users.last().filter(|_| users.len() >= HELD_USERS);
     let behind = last.map(|last| UserId::new(last.as_str())).transpose().map_err(undecodable)?;

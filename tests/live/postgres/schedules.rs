@@ -11,7 +11,8 @@ use futures_util::future::join_all;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use sqlx::{Executor, PgConnection, Row};
 use throughline_actors::ports::store::{
-    Admission, Closed, Ending, HeldQuery, Opening, RunningQuery, Share, Standing, Store, StoreError, UserLimits,
+    Admission, Closed, Ending, HeldQuery, Opening, RunningQuery, Share, Standing, Store, StoreError,
+    UserLimits,
 };
 use throughline_schemas::Timestamp;
 use throughline_schemas::event::input::WhenBusy;
@@ -123,10 +124,7 @@ impl Story {
             }
             match answer.standing {
                 Standing::Running => self.runs(input),
-                Standing::Rejected
-                | Standing::NotOwner
-                | Standing::TooManyOpen
-                | Standing::Merged { .. } => {
+                Standing::Rejected | Standing::NotOwner | Standing::TooManyOpen | Standing::Merged { .. } => {
                     self.ended(input, End::Failed);
                 }
                 Standing::Waiting | Standing::Held | Standing::Ended => {}

@@ -29,7 +29,7 @@ WHERE q.value ->> 'when_busy' = 'interrupt'
                 AND o.workflow_id <> turns.workflow_id
             LIMIT $12)));
 
--- The first message with a workflow id wins. A message that becomes part of a turn does so of the last that waits. One that
+-- The first message with a workflow id wins; of one run, which is sorted below, it is the row that is not `again`. A message that becomes part of a turn does so of the last that waits. One that
 -- is not of its session's owner has no place in it; of a session that nobody owns yet, the first of the batch is the owner.
 -- One that would take a place has none if its user has as many open turns as it may have.
 WITH firsts AS MATERIALIZED (
@@ -59,9 +59,9 @@ FROM (
                 SELECT 1 FROM turns AS o
                 WHERE o.namespace = $9 AND o.user_id = m.v ->> 'user_id' AND o.state IN ('waiting', 'running')
                 LIMIT $12)), FALSE) AS is_full
-    FROM (SELECT l.v, l.last_waiting, l.is_stranger, iif(l.is_stranger, 'rejected', l.busy_failure) AS refusal,
-        $12 > 0 AND l.v ->> 'state' = 'waiting' AND NOT l.is_stranger AND l.busy_failure IS NULL AND NOT l.v ->> 'again'
-            AND NOT EXISTS (SELECT 1 FROM turns AS k WHERE k.namespace = $9 AND k.workflow_id = l.v ->> 'workflow_id')
+    FROM (SELECT x.v, x.last_waiting, x.is_stranger, iif(x.is_stranger, 'rejected', x.busy_failure) AS refusal,
+        $12 > 0 AND x.v ->> 'state' = 'waiting' AND NOT x.is_stranger AND x.busy_failure IS NULL AND NOT x.v ->> 'again'
+            AND NOT EXISTS (SELECT 1 FROM turns AS k WHERE k.namespace = $9 AND k.workflow_id = x.v ->> 'workflow_id')
             AS takes_a_place
     FROM (SELECT
         q.value AS v, w.workflow_id AS last_waiting,
@@ -97,8 +97,8 @@ FROM (
             SELECT l.workflow_id FROM turns AS l
             WHERE l.namespace = $9 AND l.session_id = q.value ->> 'session_id' AND l.state = 'waiting'
             ORDER BY l.input_sequence DESC, l.workflow_id DESC
-            LIMIT 1), NULL)) AS l) AS m) AS p) AS n
-WHERE true
+            LIMIT 1), NULL)) AS x) AS m) AS p) AS n
+WHERE NOT n.v ->> 'again'
 ON CONFLICT (namespace, workflow_id) DO NOTHING;
 
 -- Every session of the batch in which no turn runs now starts its first waiting one, unless that is held. It is held now

@@ -89,7 +89,8 @@ pub async fn users_share_what_there_is<S: UnderTest>(store: &S) {
     save(store, answer("ben", "ben8", "ben8", 8)).await;
     assert_eq!(started(store, share).await, (ids(&["ann6"]), false));
     // As many users as there are get their least, however much runs.
-    let many: Vec<Admission> = ["cid", "dan", "eve"].into_iter().zip(10..).map(|(who, n)| asked(who, n)).collect();
+    let many: Vec<Admission> =
+        ["cid", "dan", "eve"].into_iter().zip(10..).map(|(who, n)| asked(who, n)).collect();
     assert_eq!(admit(store, &many).await, [Running, Running, Running]);
 }
 
@@ -203,7 +204,8 @@ pub async fn a_user_has_no_more_open_turns_than_it_may<S: UnderTest>(store: &S) 
         "{told:?}"
     );
     // It ends a turn of its own user, and so takes that one's place; not so if the turn is of another.
-    let interrupting = |id: &str, session: &str, n| limited("ann", asking(WhenBusy::Interrupt, id, session, n));
+    let interrupting =
+        |id: &str, session: &str, n| limited("ann", asking(WhenBusy::Interrupt, id, session, n));
     assert_eq!(admit(store, &[interrupting("f", "t", 6)]).await, [TooManyOpen]);
     assert_eq!(store.opening(&workflow("e")).await.expect("the store answers"), Some(opening("e", &[])));
     assert_eq!(ask(store, &[interrupting("g", "s", 7)]).await[0].interrupted, Some(event("a")));

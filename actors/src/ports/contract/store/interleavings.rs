@@ -104,7 +104,8 @@ impl<S: UnderTest> World<'_, S> {
             Step::Save(input) => {
                 let (id, of, sequence) = self.names(*input);
                 let user_id = user(self.user(*input));
-                let closed = save(self.store, Interaction { user_id, ..interaction(&id, &of, sequence) }).await;
+                let closed =
+                    save(self.store, Interaction { user_id, ..interaction(&id, &of, sequence) }).await;
                 Outcome::of(*input, &closed, End::Saved, End::Failed)
             }
             Step::Fail(input) => {
@@ -114,8 +115,12 @@ impl<S: UnderTest> World<'_, S> {
             }
             Step::Start(most) => {
                 let query = HeldQuery { share: self.share, behind: None, most: *most, at: at(800) };
-                let HeldStarted { openings, .. } = self.store.start_held(query).await.expect("the store answers");
-                Outcome { publish: openings.iter().map(|opening| input_of(&opening.event)).collect(), ended: None }
+                let HeldStarted { openings, .. } =
+                    self.store.start_held(query).await.expect("the store answers");
+                Outcome {
+                    publish: openings.iter().map(|opening| input_of(&opening.event)).collect(),
+                    ended: None,
+                }
             }
         }
     }

@@ -9,7 +9,10 @@ use crate::ports::store::{Admission, HELD_USERS, HeldQuery, HeldStarted, Share, 
 
 impl State {
     fn running_of(&self, user: Option<&UserId>) -> usize {
-        self.turns.values().filter(|turn| turn.state == TurnState::Running && turn.user.as_ref() == user).count()
+        self.turns
+            .values()
+            .filter(|turn| turn.state == TurnState::Running && turn.user.as_ref() == user)
+            .count()
     }
 
     fn running_of_all(&self) -> usize {
@@ -40,7 +43,8 @@ impl State {
 
     /// The same, unless it is held.
     fn startable(&self, session: &SessionId) -> Option<Place> {
-        self.first_waiting(session).filter(|(_, workflow)| !self.turns.get(workflow).is_none_or(|turn| turn.held))
+        self.first_waiting(session)
+            .filter(|(_, workflow)| !self.turns.get(workflow).is_none_or(|turn| turn.held))
     }
 
     fn start(&mut self, place: &Place, at: Timestamp) {
