@@ -448,7 +448,9 @@ async fn no_statement_reads_a_whole_table() {
                 let step: String = row.get("detail");
                 // What other steps have made is short.
                 let is_made = |of: &str| {
-                    of == "CONSTANT ROW" || of.starts_with("(subquery") || ["b", "c", "f", "p", "s", "u", "users", "x"].contains(&of)
+                    of == "CONSTANT ROW"
+                        || of.starts_with("(subquery")
+                        || ["b", "c", "f", "p", "s", "u", "users", "x"].contains(&of)
                 };
                 let is_given =
                     |of: &str| of.starts_with("q ") || is_made(of) || of.contains(" VIRTUAL TABLE ");

@@ -25,7 +25,7 @@ use crate::storage::{
 
 const APPLY: &str = "SELECT
         state, input_sequence, failure, superseded_by, opening, merged, interrupted, session_id, user_id, fingerprint,
-        failure_code, held
+        failure_code, is_held
     FROM throughline_apply_4(
         $1, $2::json, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
     ORDER BY question";

@@ -20,7 +20,7 @@ WHERE namespace = $1 AND workflow_id IN (
                 FROM json_each($2) AS q) AS u
             CROSS JOIN turns AS h ON h.namespace = $1 AND h.workflow_id IN (
                 SELECT l.workflow_id FROM turns AS l
-                WHERE l.namespace = $1 AND l.user_id = u.user_id AND l.held = 1 AND l.state = 'waiting'
+                WHERE l.namespace = $1 AND l.user_id = u.user_id AND l.is_held = 1 AND l.state = 'waiting'
                     AND NOT EXISTS (
                         SELECT 1 FROM turns AS r
                         WHERE r.namespace = $1 AND r.session_id = l.session_id AND r.state = 'running')

@@ -215,7 +215,7 @@ async fn persist<T, F: Future<Output = Result<T, StoreError>>>(call: impl Fn() -
 async fn assert_nobody_waits_for_nobody(look: &mut PgConnection, seed: u64) {
     let stuck = "SELECT w.session_id FROM turns AS w WHERE w.state = 'waiting' AND NOT EXISTS (
         SELECT FROM turns AS r WHERE r.session_id = w.session_id
-            AND (r.state = 'running' OR r.state = 'waiting' AND r.held))";
+            AND (r.state = 'running' OR r.state = 'waiting' AND r.is_held))";
     let stuck: Vec<String> = look.fetch_all(stuck).await.unwrap().iter().map(|row| row.get(0)).collect();
     assert!(stuck.is_empty(), "sessions {stuck:?} wait for nobody, seed {seed}");
 }

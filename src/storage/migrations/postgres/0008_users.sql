@@ -1,9 +1,9 @@
 -- Users share what runs. A turn whose user has its share is held: it waits although its session is free. What this column
 -- says of a turn that does not wait any more means nothing.
-ALTER TABLE turns ADD COLUMN held BOOLEAN NOT NULL DEFAULT FALSE;
+ALTER TABLE turns ADD COLUMN is_held BOOLEAN NOT NULL DEFAULT FALSE;
 
 -- Which held turns start next, user by user.
-CREATE INDEX turns_held ON turns (namespace, user_id, input_sequence, workflow_id) WHERE held AND state = 'waiting';
+CREATE INDEX turns_held ON turns (namespace, user_id, input_sequence, workflow_id) WHERE is_held AND state = 'waiting';
 
 -- How many calls of models this worker can make at once; NULL: it is of an earlier version.
 ALTER TABLE namespace_workers ADD COLUMN calls BIGINT;
@@ -19,12 +19,12 @@ AS $$
 BEGIN
     UPDATE turns AS t SET state = 'running', updated_at = at
     FROM unnest(sessions) AS s(id) CROSS JOIN LATERAL (
-        SELECT w.workflow_id, w.held FROM turns AS w
+        SELECT w.workflow_id, w.is_held FROM turns AS w
         WHERE w.namespace = space AND w.session_id = s.id AND w.state = 'waiting'
         ORDER BY w.input_sequence, w.workflow_id
         LIMIT 1
     ) AS w
-    WHERE t.namespace = space AND t.workflow_id = w.workflow_id AND NOT w.held
+    WHERE t.namespace = space AND t.workflow_id = w.workflow_id AND NOT w.is_held
         AND NOT EXISTS (
             SELECT FROM turns AS r WHERE r.namespace = space AND r.session_id = s.id AND r.state = 'running');
 END
@@ -38,7 +38,7 @@ AS $$
 BEGIN
     UPDATE turns AS t SET
         state = CASE WHEN f.starts THEN 'running' ELSE 'waiting' END,
-        held = NOT f.starts,
+        is_held = NOT f.starts,
         updated_at = CASE WHEN f.starts THEN at ELSE t.updated_at END
     FROM (
         SELECT c.workflow_id, CASE
@@ -50,7 +50,7 @@ BEGIN
                         LIMIT each) AS own)
                     + row_number() OVER (PARTITION BY c.user_id ORDER BY c.input_sequence, c.workflow_id) THEN TRUE
                 WHEN EXISTS (
-                    SELECT FROM turns AS h WHERE h.namespace = space AND h.held AND h.state = 'waiting') THEN FALSE
+                    SELECT FROM turns AS h WHERE h.namespace = space AND h.is_held AND h.state = 'waiting') THEN FALSE
                 WHEN everyone IS NULL THEN TRUE
                 ELSE everyone >= (
                     SELECT count(*) FROM (
@@ -61,12 +61,12 @@ BEGIN
         FROM (
             SELECT w.workflow_id, w.user_id, w.input_sequence
             FROM unnest(sessions) AS s(id) CROSS JOIN LATERAL (
-                SELECT l.workflow_id, l.user_id, l.input_sequence, l.held FROM turns AS l
+                SELECT l.workflow_id, l.user_id, l.input_sequence, l.is_held FROM turns AS l
                 WHERE l.namespace = space AND l.session_id = s.id AND l.state = 'waiting'
                 ORDER BY l.input_sequence, l.workflow_id
                 LIMIT 1
             ) AS w
-            WHERE NOT w.held AND NOT EXISTS (
+            WHERE NOT w.is_held AND NOT EXISTS (
                 SELECT FROM turns AS r WHERE r.namespace = space AND r.session_id = s.id AND r.state = 'running')
         ) AS c
     ) AS f
@@ -98,7 +98,7 @@ BEGIN
                 FROM unnest(owners) AS o(id)) AS u
             CROSS JOIN LATERAL (
                 SELECT l.workflow_id, l.session_id, l.input_sequence FROM turns AS l
-                WHERE l.namespace = space AND l.user_id = u.id AND l.held AND l.state = 'waiting'
+                WHERE l.namespace = space AND l.user_id = u.id AND l.is_held AND l.state = 'waiting'
                     AND NOT EXISTS (
                         SELECT FROM turns AS r
                         WHERE r.namespace = space AND r.session_id = l.session_id AND r.state = 'running')
@@ -143,7 +143,7 @@ DECLARE
 BEGIN
     WHILE cardinality(owners) < most_users LOOP
         SELECT h.user_id INTO next_owner FROM turns AS h
-        WHERE h.namespace = space AND h.held AND h.state = 'waiting' AND h.user_id > next_owner
+        WHERE h.namespace = space AND h.is_held AND h.state = 'waiting' AND h.user_id > next_owner
         ORDER BY h.user_id
         LIMIT 1;
         EXIT WHEN NOT FOUND;
@@ -160,7 +160,7 @@ BEGIN
         WITH ran AS (
             UPDATE turns AS t SET state = 'running', updated_at = at
             FROM unnest(chosen) AS c(id)
-            WHERE t.namespace = space AND t.workflow_id = c.id AND t.held AND t.state = 'waiting'
+            WHERE t.namespace = space AND t.workflow_id = c.id AND t.is_held AND t.state = 'waiting'
                 AND NOT EXISTS (
                     SELECT FROM turns AS r
                     WHERE r.namespace = space AND r.session_id = t.session_id AND r.state = 'running')
@@ -186,7 +186,7 @@ BEGIN
     RETURN QUERY
     SELECT
         NULL::bytea, NULL::bytea[],
-        EXISTS (SELECT FROM turns AS h WHERE h.namespace = space AND h.held AND h.state = 'waiting'),
+        EXISTS (SELECT FROM turns AS h WHERE h.namespace = space AND h.is_held AND h.state = 'waiting'),
         CASE WHEN cardinality(owners) >= most_users THEN owners[cardinality(owners)] END;
 END
 $$;
@@ -199,7 +199,7 @@ CREATE FUNCTION throughline_apply_4(
     merge_limit bigint, each bigint, everyone bigint, most_open bigint)
 RETURNS TABLE (
     question bigint, state text, input_sequence bigint, failure text, superseded_by text,
-    opening bytea, merged bytea[], interrupted bytea, session_id text, user_id text, fingerprint bytea, failure_code text, held boolean)
+    opening bytea, merged bytea[], interrupted bytea, session_id text, user_id text, fingerprint bytea, failure_code text, is_held boolean)
 LANGUAGE plpgsql
 -- Every table is reached by an index, whatever the statistics say of a table that was empty a minute ago.
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
@@ -330,7 +330,7 @@ BEGIN
             -- The first message with a workflow id wins. One that becomes part of a turn does so of the last that waits.
             -- Who is first in a session without an open turn runs at once, or is held if its user has its share.
             INSERT INTO turns (
-                namespace, workflow_id, session_id, user_id, input_sequence, state, held, failure, superseded_by, merges,
+                namespace, workflow_id, session_id, user_id, input_sequence, state, is_held, failure, superseded_by, merges,
                 event, fingerprint, created_at, updated_at, failure_code, failure_record)
             SELECT
                 space, n.id, n.session, n.owner, n.sequence,
@@ -364,7 +364,7 @@ BEGIN
                             + row_number() OVER (PARTITION BY f.owner, f.is_first ORDER BY f.sequence, f.id COLLATE "C")
                             THEN TRUE
                         WHEN EXISTS (
-                            SELECT FROM turns AS h WHERE h.namespace = space AND h.held AND h.state = 'waiting') THEN FALSE
+                            SELECT FROM turns AS h WHERE h.namespace = space AND h.is_held AND h.state = 'waiting') THEN FALSE
                         ELSE everyone >= (
                             SELECT count(*) FROM (
                                 SELECT FROM turns AS r WHERE r.namespace = space AND r.state = 'running'
@@ -441,7 +441,7 @@ BEGIN
             ORDER BY m.input_sequence),
         (SELECT i.event FROM turns AS i
             WHERE i.namespace = space AND i.superseded_by = q.id AND i.failure = 'interrupted'),
-        t.session_id, t.user_id, t.fingerprint, t.failure_code, t.held
+        t.session_id, t.user_id, t.fingerprint, t.failure_code, t.is_held
     FROM unnest(ids, asks) WITH ORDINALITY AS q(id, ask, n)
     JOIN turns AS t ON t.namespace = space AND t.workflow_id = q.id
     LEFT JOIN turns AS r ON r.namespace = space AND r.session_id = t.session_id AND r.state = 'running'

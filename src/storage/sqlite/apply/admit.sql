@@ -104,12 +104,12 @@ ON CONFLICT (namespace, workflow_id) DO NOTHING;
 -- Every session of the batch in which no turn runs now starts its first waiting one, unless that is held. It is held now
 -- if its user has its share ($10 of its own; $11 of all, as long as nobody's turn is held); see Share in the port.
 UPDATE turns SET
-    state = iif(f.starts, 'running', 'waiting'), held = NOT f.starts, updated_at = iif(f.starts, $7, turns.updated_at)
+    state = iif(f.starts, 'running', 'waiting'), is_held = NOT f.starts, updated_at = iif(f.starts, $7, turns.updated_at)
 FROM (
     SELECT c.workflow_id,
         CASE
             WHEN $10 IS NULL OR c.of_user <= $10 THEN TRUE
-            WHEN EXISTS (SELECT 1 FROM turns AS h WHERE h.namespace = $9 AND h.held = 1 AND h.state = 'waiting') THEN FALSE
+            WHEN EXISTS (SELECT 1 FROM turns AS h WHERE h.namespace = $9 AND h.is_held = 1 AND h.state = 'waiting') THEN FALSE
             WHEN $11 IS NULL THEN TRUE
             ELSE $11 >= c.place + (
                 SELECT count(*) FROM (SELECT 1 FROM turns AS r WHERE r.namespace = $9 AND r.state = 'running' LIMIT $11))
@@ -129,7 +129,7 @@ FROM (
             WHERE l.namespace = $9 AND l.session_id = s.session_id AND l.state = 'waiting'
             ORDER BY l.input_sequence, l.workflow_id
             LIMIT 1)
-        WHERE w.held = 0 AND NOT EXISTS (
+        WHERE w.is_held = 0 AND NOT EXISTS (
             SELECT 1 FROM turns AS r WHERE r.namespace = $9 AND r.session_id = s.session_id AND r.state = 'running')
         ) AS c) AS f
 WHERE turns.namespace = $9 AND turns.workflow_id = f.workflow_id;

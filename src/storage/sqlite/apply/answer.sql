@@ -2,7 +2,7 @@
 -- 0 how the turn stands, 1 what the session's running turn began with, 2 what was merged into that one,
 -- 3 the turn that it interrupted.
 SELECT q.key, 0, t.state, t.input_sequence, t.failure, t.superseded_by, NULL, t.session_id, t.user_id, t.fingerprint,
-    t.failure_code, t.held
+    t.failure_code, t.is_held
 FROM jsonb_each($6) AS q CROSS JOIN turns AS t ON t.namespace = $9 AND t.workflow_id = q.value ->> 0
 UNION ALL
 SELECT q.key, 1, NULL, r.input_sequence, NULL, NULL, r.event, NULL, NULL, NULL, NULL, NULL
