@@ -19,7 +19,7 @@ use crate::{
     policy::{
         merge,
         settle::Outcome,
-        share::{LATELY, PAUSE},
+        share::{PAUSE, RATE_WINDOW},
     },
     ports::store::{HeldQuery, HeldStarted, Opening},
     signals, untold,
@@ -27,10 +27,12 @@ use crate::{
 };
 
 /// Longest pause while turns are held and none can be started: a model that is away for an hour is no reason to ask the
-/// database forty times a second.
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// database all the time.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// Turns started with one look. They are published at the same time.
 const MOST: usize = 64;
+/// After so many it looks again at once: there may be more room. (A store may start fewer than it is asked for.)
+const MANY: usize = 48;
 /// It goes on looking that long after the last turn was held: others may hold turns while it believes that there are none.
 const LINGER: Duration = Duration::from_secs(1);
 /// Before it looks again when the database did not answer.
@@ -154,9 +156,9 @@ struct Progress {
 }
 
 impl Progress {
-    /// Turns that were started within [`LATELY`].
+    /// Turns that were started within [`RATE_WINDOW`].
     fn lately(&mut self, now: Instant) -> u32 {
-        while self.started.front().is_some_and(|(at, _)| now.duration_since(*at) > LATELY) {
+        while self.started.front().is_some_and(|(at, _)| now.duration_since(*at) > RATE_WINDOW) {
             self.started.pop_front();
         }
         let lately = self.started.iter().map(|(_, turns)| turns).sum::<usize>();
@@ -187,7 +189,7 @@ impl StarterArgs {
         }
         progress.pause = (progress.pause * 2).clamp(PAUSE, LONGEST_PAUSE);
         if !openings.is_empty() {
-            progress.pause = PAUSE;
+            progress.pause = if openings.len() < MANY { PAUSE } else { Duration::ZERO };
             progress.started.push_back((now, openings.len()));
             signals::held_started(openings.len());
         }
@@ -244,9 +246,9 @@ mod tests {
         let mut progress = Progress::default();
         let began = Instant::now();
         for n in 0..10 {
-            progress.started.push_back((began + PAUSE * n, 7));
+            progress.started.push_back((began + RATE_WINDOW / 5 * n, 7));
         }
-        assert_eq!(progress.lately(began + PAUSE * 9), 42, "six looks within an eighth of a second");
-        assert_eq!(progress.lately(began + PAUSE * 99), 0);
+        assert_eq!(progress.lately(began + RATE_WINDOW / 5 * 9), 42, "six looks within the window");
+        assert_eq!(progress.lately(began + RATE_WINDOW * 9), 0);
     }
 }

@@ -73,9 +73,9 @@ async fn a_flood_of_one_user_does_not_hold_up_another() {
             rig.saved(workflow).await;
             assert_eq!(rig.types(workflow), JOURNEY);
         }
-        // Two processes answer twice as much at a time as the one whose calls are shared, so nobody waits for nothing.
+        // One call is left to whoever has least.
         let rate = 240.0 / (rig.seconds() - began);
-        assert!(rate > f64::from(CALLS) * 0.9, "{rate} messages a second, {heavy:?}");
+        assert!(rate > f64::from(CALLS - 1) * 0.9, "{rate} messages a second, {heavy:?}");
         assert!(rig.verify().await.is_empty());
         rig.assert_idle();
     }
@@ -94,15 +94,17 @@ async fn without_shares_a_flood_holds_up_everybody() {
 
 #[tokio::test(start_paused = true)]
 async fn no_call_waits_for_a_turn_to_be_started() {
-    for (running, messages) in [(RunningLimit::Shared, 160), (RunningLimit::Unlimited, 160)] {
+    for (running, messages) in [(RunningLimit::Shared, 168_u32), (RunningLimit::Unlimited, 168)] {
         let rig = rig(running);
         let _worker = rig.worker().await;
         let began = rig.seconds();
-        for workflow in flood(&rig, "ada", messages) {
+        for workflow in flood(&rig, "ada", messages as usize) {
             rig.saved(&workflow).await;
         }
         let took = rig.seconds() - began;
-        assert!(took < 20.6, "{took} s for twenty rounds of eight calls, {running:?}");
+        let calls = if running == RunningLimit::Shared { CALLS - 1 } else { CALLS };
+        let least = f64::from(messages) / f64::from(calls);
+        assert!(took < least * 1.08, "{took} s, {least} s if no call waits, {running:?}");
     }
 }
 

@@ -7,14 +7,15 @@ use throughline_schemas::Timestamp;
 
 use crate::harness::{Cluster, Log, SOON, Settings, cluster::said};
 
-/// What one process asks the model at once, and how long that takes.
-const CALLS: usize = 64;
-const MODEL_MS: &str = "1000";
+/// What one process asks the model at once, and how long that takes. Few, because a test's build is slow: what is measured is
+/// the waiting for the model.
+const CALLS: usize = 8;
+const MODEL_MS: &str = "500";
 /// Messages of who is measured, and between two of them.
 const MESSAGES: usize = 20;
-const PAUSE: Duration = Duration::from_millis(100);
-/// Messages of all others together: five seconds' worth.
-const FLOOD: usize = 5 * CALLS;
+const PAUSE: Duration = Duration::from_millis(300);
+/// Messages of all others together: more than are answered while that one speaks.
+const FLOOD: usize = 13 * CALLS;
 
 /// Publishes what one user says now and then; the workflows.
 async fn talk(cluster: &Cluster, name: &str) -> Vec<String> {
@@ -38,6 +39,7 @@ fn p95_ms(log: &Log, workflows: &[String]) -> u64 {
         instant(saved, "saved_at").ms_since(instant(saved, "received_at"))
     });
     let mut took: Vec<_> = took.collect();
+    eprintln!("{took:?} ms");
     took.sort_unstable();
     took[took.len() * 95 / 100 - 1]
 }
@@ -53,6 +55,7 @@ async fn a_user_at_a_hundred_times_the_load_at_most_doubles_the_wait_of_another(
     let talked = talk(&cluster, "alone").await;
     log.until_ended(&talked).await;
     let alone = p95_ms(&log, &talked);
+    let mut flooded = Vec::new();
     for heavy in [&["ada"][..], &["cid", "dan", "eve"]] {
         let name = |n: usize| (heavy[n % heavy.len()], format!("{}-{n}", heavy[n % heavy.len()]));
         let flood = (0..FLOOD).map(|n| {
@@ -63,11 +66,15 @@ async fn a_user_at_a_hundred_times_the_load_at_most_doubles_the_wait_of_another(
         let talked = talk(&cluster, &format!("among-{}", heavy.len())).await;
         log.until_ended(&talked).await;
         let among = p95_ms(&log, &talked);
-        eprintln!("p95 {alone} ms alone, {among} ms among the messages of {heavy:?}");
+        let done = (0..FLOOD).filter(|n| log.end(&name(*n).1).is_some()).count();
+        assert!(done < FLOOD, "the others were still there");
+        eprintln!(
+            "p95 {alone} ms alone, {among} ms among the messages of {heavy:?}, {done} answered meanwhile"
+        );
         assert!(among <= 2 * alone, "{among} ms, {alone} ms alone");
-        let all: Vec<_> = (0..FLOOD).map(|n| name(n).1).collect();
-        log.until_ended_within(2 * SOON, &all).await;
-        assert!(all.iter().all(|workflow| log.answer(workflow).len() > 1));
+        flooded.extend((0..FLOOD).map(|n| name(n).1));
     }
+    log.until_ended_within(2 * SOON, &flooded).await;
+    assert!(flooded.iter().all(|workflow| log.answer(workflow).len() > 1));
     cluster.assert_workers_run();
 }

@@ -1,10 +1,11 @@
 //! How many turns run of all users together before further ones are held, where users share what there is.
 //!
-//! Stages take events in the order of the log, so what runs cannot be overtaken, and what is not held waits in front of
-//! whoever comes next. As many turns as there are calls of models at once are answered at the same time. A quarter more is
-//! on its way to a call or back from one, so that no call waits for a turn to be started. A model that answers at once
-//! needs more: turns are started every [`PAUSE`], and of what has been started since the last few of these all may have
-//! ended.
+//! Stages take events in the order of the log, so what runs cannot be overtaken: whatever is started waits in front of
+//! whoever comes next. So no more run than can be answered at the same time, and those that are on their way to a call of a
+//! model or back from one: as many as are started in [`ON_THE_WAY`]. However fast or slow models are, nobody waits longer
+//! than that because of who was started before. One call in twenty is left to those who have less than the least
+//! ([`Share::LEAST`]), because calls that began together end together, and whoever comes in between would have to wait for
+//! that.
 
 use std::time::Duration;
 
@@ -13,12 +14,20 @@ use crate::ports::store::Share;
 /// Between two looks for held turns while there are any.
 pub const PAUSE: Duration = Duration::from_millis(25);
 
-/// What was started in so long a time is the least that runs at once: five looks, of which one or two may be late.
-pub const LATELY: Duration = Duration::from_millis(125);
+/// How long a turn takes beside its call of a model, with the look that starts it.
+pub const ON_THE_WAY: Duration = Duration::from_millis(100);
 
-/// The same share for all: `calls` of models can be made at once, and `lately` turns were started within [`LATELY`].
-pub fn share(calls: u32, lately: u32) -> Share {
-    Share::of(calls.saturating_add(calls / 4).max(lately).max(Share::LEAST))
+/// The rate at which turns are started is taken over so long a time: waves of calls that end together make no haste.
+pub const RATE_WINDOW: Duration = Duration::from_secs(2);
+
+/// Of so many calls one is left to whoever has less than the least.
+const ONE_LEFT_OF: u32 = 20;
+
+/// The same share for all: `calls` of models can be made at once, and `started` turns were started within [`RATE_WINDOW`].
+pub fn share(calls: u32, started: u32) -> Share {
+    let left = (calls / ONE_LEFT_OF).max(u32::from(calls > 1));
+    let looks = u32::try_from(RATE_WINDOW.as_millis() / ON_THE_WAY.as_millis()).unwrap_or(u32::MAX);
+    Share::of((calls - left).saturating_add(started.div_ceil(looks)).max(Share::LEAST))
 }
 
 #[cfg(test)]
@@ -26,11 +35,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quarter_more_than_there_are_calls_unless_turns_end_faster_than_that() {
-        assert_eq!(share(64, 10).all, 80);
-        assert_eq!(share(64, 300).all, 300);
+    fn what_can_be_answered_and_what_is_on_its_way() {
+        assert_eq!(share(64, 0).all, 61, "three calls are left to others");
+        assert_eq!(share(64, 128).all, 68, "64 a second, of which seven are on their way");
+        assert_eq!(share(64, 1_400).all, 131, "700 a second");
+        assert_eq!(share(8, 0).all, 7);
+        assert_eq!(share(1, 0).all, Share::LEAST);
         assert_eq!(share(0, 0).all, Share::LEAST, "where nothing is known somebody still runs");
-        assert_eq!(share(u32::MAX, 0).all, u32::MAX);
-        assert_eq!(share(64, 10).each, Share::LEAST);
+        assert_eq!(share(64, 0).each, Share::LEAST);
     }
 }
