@@ -34,12 +34,11 @@ impl Statement for StartHeld<'_> {
             .await?;
         let mut started = HeldStarted::default();
         for row in rows {
-            match row.try_get::<Option<Vec<u8>>, _>(0)? {
-                Some(event) => started.openings.push(Opening { event, merged: row.try_get(1)? }),
-                None => {
-                    started.left = row.try_get(2)?;
-                    started.behind = kept::id(row.try_get(3)?)?;
-                }
+            if let Some(event) = row.try_get(0)? {
+                started.openings.push(Opening { event, merged: row.try_get(1)? });
+            } else {
+                started.left = row.try_get(2)?;
+                started.behind = kept::id(row.try_get(3)?)?;
             }
         }
         Ok(started)
