@@ -368,6 +368,7 @@ fn told_reason(turn: FailedTurn, (stage, attempts): (StageName, u32)) -> Workflo
         (Some(record), _, _) => record,
         (None, Some(FailureCode::SessionBusy), _) => superseded::rejected(),
         (None, Some(FailureCode::NotSessionOwner), _) => superseded::not_owner(),
+        (None, Some(FailureCode::TooManyOpen), _) => superseded::too_many_open(None),
         (None, Some(FailureCode::Interrupted), Some(by)) => superseded::interrupted(&by),
         (None, Some(FailureCode::Merged), Some(into)) => superseded::merged(into),
         (None, _, _) => recorded_as_failed(stage, attempts),

@@ -41,8 +41,10 @@ use crate::{
         input::InputStage,
         persistence::PersistenceStep,
     },
+    starter::StarterArgs,
     supervisor::{Supervisor, SupervisorArgs, SupervisorMessage, cause},
     sweeper::SweeperArgs,
+    users::Users,
     vitals::{DependencyKind, Trouble, Vitals},
 };
 
@@ -122,8 +124,14 @@ impl Engine {
             template,
             interruptions: interruptions.clone(),
             memory: memory.clone(),
+            users: Users::new(settings.users.clone()),
         };
-        // Whoever admits also sweeps, and keeps room in the log.
+        // Whoever admits also starts what it held, sweeps, and keeps room in the log.
+        let starter = settings.stages.get(&StageName::Input).map(|stage| StarterArgs {
+            closer: builder.closer(StageName::Input, "starter_database", stage),
+            users: builder.users.clone(),
+            idle: settings.sessions.sweep.interval,
+        });
         let sweeper = settings.stages.get(&StageName::Input).map(|stage| SweeperArgs {
             closer: builder.closer(StageName::Input, "sweeper_database", stage),
             settings: settings.sessions.sweep,
@@ -164,6 +172,7 @@ impl Engine {
         let args = SupervisorArgs {
             stages,
             listener: ListenerArgs { interruptions, bus: Arc::clone(&ports.bus) },
+            starter,
             sweeper,
             retention,
             announcer: announcer.get_cell(),
@@ -259,6 +268,7 @@ pub(crate) struct Builder<'a> {
     pub(crate) template: Arc<PromptTemplate>,
     pub(crate) interruptions: Interruptions,
     pub(crate) memory: Budget,
+    pub(crate) users: Users,
 }
 
 impl Builder<'_> {
@@ -289,7 +299,15 @@ impl Builder<'_> {
         Ok(match name {
             StageName::Input => {
                 let SessionSettings { when_busy, owner, sweep: _ } = self.settings.sessions;
-                Arc::new(InputStage { closer, limits: self.settings.ingress, when_busy, owner, tracer })
+                let users = self.users.clone();
+                Arc::new(InputStage {
+                    closer,
+                    limits: self.settings.ingress,
+                    when_busy,
+                    owner,
+                    users,
+                    tracer,
+                })
             }
             StageName::Context => {
                 let store = Arc::clone(&ports.store);

@@ -40,6 +40,19 @@ pub(crate) fn waits_for_turn(bus: &dyn Bus, workflow: &WorkflowId) {
     );
 }
 
+/// A workflow waits for a place among the running turns of its user.
+pub(crate) fn waits_for_share(bus: &dyn Bus, workflow: &WorkflowId) {
+    send(
+        bus,
+        &LiveFrame {
+            stage: Some(StageName::Input),
+            why: Some(WaitReason::UserShare),
+            reason: Some("its user has its share of running workflows".to_owned()),
+            ..LiveFrame::new(workflow.clone(), LiveKind::Waiting)
+        },
+    );
+}
+
 /// A workflow waits for a data source.
 pub(crate) fn waits_for_source(
     bus: &dyn Bus,

@@ -12,6 +12,7 @@ pub mod retention;
 pub mod retry;
 pub mod routing;
 pub mod settle;
+pub mod share;
 pub mod summary;
 pub mod sweep;
 pub mod thinning;

@@ -28,8 +28,13 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Pages to one step of the mark.
 const PAGES_TO_A_MARK: usize = 16;
 /// How an input fails that never begins.
-const REFUSED_ON_ADMISSION: [FailureCode; 4] =
-    [FailureCode::InvalidInput, FailureCode::SessionBusy, FailureCode::NotSessionOwner, FailureCode::Merged];
+const REFUSED_ON_ADMISSION: [FailureCode; 5] = [
+    FailureCode::InvalidInput,
+    FailureCode::SessionBusy,
+    FailureCode::NotSessionOwner,
+    FailureCode::TooManyOpen,
+    FailureCode::Merged,
+];
 /// How often it is told how far it is, while something has to be put back.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 

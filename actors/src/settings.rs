@@ -17,6 +17,7 @@ use crate::{
     source_plan::SourceSpec,
     supervisor::RestartPolicy,
     sweeper::SweepSettings,
+    users::UserSettings,
 };
 
 /// The same keys for every stage.
@@ -88,6 +89,8 @@ pub struct EngineSettings {
     pub ingress: IngressLimits,
     /// How turns of a session follow each other.
     pub sessions: SessionSettings,
+    /// What one user may take.
+    pub users: UserSettings,
     /// How many earlier turns the context stage reads.
     pub recent_turns: usize,
     /// External data sources, in the order of the prompt.

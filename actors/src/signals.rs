@@ -65,6 +65,8 @@ pub const NOTES_LOST: &str = "throughline_notes_lost_total";
 pub const FALLBACKS: &str = "throughline_model_fallbacks_total";
 /// Turns on which nobody worked, by the stage that was to go on with them.
 pub const TURNS_RESUMED: &str = "throughline_turns_resumed_total";
+/// Turns that waited for a place in their user's share and were started.
+pub const HELD_STARTED: &str = "throughline_held_turns_started_total";
 /// Times that log and database were found to be of different age, by kind.
 pub const STORES_DIFFER: &str = "throughline_log_and_database_differ_total";
 /// Turns that were closed as the log says, because the database had forgotten their end.
@@ -99,7 +101,7 @@ pub const LOG_HELD_SECONDS: &str = "throughline_log_held_seconds";
 pub const RETENTION_FAILING: &str = "throughline_retention_failing";
 /// Ended turns that were forgotten, with their rows.
 pub const TURNS_FORGOTTEN: &str = "throughline_turns_forgotten_total";
-/// Restarts of stage actors, by stage; of `sweeper`, `listener` and `retention`, too.
+/// Restarts of stage actors, by stage; of `starter`, `sweeper`, `listener` and `retention`, too.
 pub const RESTARTS: &str = "throughline_stage_restarts_total";
 /// Workers that died while handling a delivery, by stage.
 pub const WORKER_DEATHS: &str = "throughline_worker_deaths_total";
@@ -136,6 +138,7 @@ pub(crate) fn begin(stage: StageName) {
             FailureCode::InvalidInput,
             FailureCode::SessionBusy,
             FailureCode::NotSessionOwner,
+            FailureCode::TooManyOpen,
             FailureCode::Interrupted,
             FailureCode::Merged,
             FailureCode::Conflict,
@@ -169,6 +172,11 @@ pub(crate) fn begin(stage: StageName) {
 
 pub(crate) fn settled(stage: StageName, outcome: &'static str) {
     counter!(DELIVERIES, "stage" => stage.as_str(), "outcome" => outcome).increment(1);
+}
+
+/// So many turns were started that had been held.
+pub(crate) fn held_started(turns: usize) {
+    counter!(HELD_STARTED).increment(turns as u64);
 }
 
 /// Log and database are of different age: `new_log`, `lost_database`, `older_database`.

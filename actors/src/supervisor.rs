@@ -21,6 +21,7 @@ use crate::{
     retention::{Retention, RetentionArgs},
     signals,
     stage::{Drained, Source, StageActor, StageArgs, StageMessage},
+    starter::{Starter, StarterArgs},
     sweeper::{Sweeper, SweeperArgs},
 };
 
@@ -53,6 +54,8 @@ pub struct SupervisorArgs {
     pub stages: Vec<StageArgs>,
     /// What hears of interruptions.
     pub listener: ListenerArgs,
+    /// What starts turns that are held, in a process that admits.
+    pub starter: Option<StarterArgs>,
     /// What looks for turns on which nobody works, in a process that admits.
     pub sweeper: Option<SweeperArgs>,
     /// What keeps room in the log, in a process that admits.
@@ -88,6 +91,8 @@ pub enum Part {
     Stage(StageName, Source),
     /// What hears of interruptions.
     Listener,
+    /// What starts turns that are held.
+    Starter,
     /// What looks for turns on which nobody works.
     Sweeper,
     /// What keeps room in the log.
@@ -100,6 +105,7 @@ impl Part {
         match self {
             Self::Stage(stage, _) => stage.as_str(),
             Self::Listener => "listener",
+            Self::Starter => "starter",
             Self::Sweeper => "sweeper",
             Self::Retention => "retention",
         }
@@ -110,7 +116,9 @@ impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stage(stage, source) => write!(f, "stage {stage} ({source})"),
-            Self::Listener | Self::Sweeper | Self::Retention => write!(f, "the {}", self.label()),
+            Self::Listener | Self::Starter | Self::Sweeper | Self::Retention => {
+                write!(f, "the {}", self.label())
+            }
         }
     }
 }
@@ -220,9 +228,11 @@ impl SupervisorArgs {
     /// What is to run, in the order in which it starts. Whoever stops hears of interruptions until then, and what is
     /// swept up goes to stages that are there.
     fn parts(&self) -> Vec<Part> {
+        let starter = self.starter.as_ref().map(|_| Part::Starter);
         let sweeper = self.sweeper.as_ref().map(|_| Part::Sweeper);
         let retention = self.retention.as_ref().map(|_| Part::Retention);
-        self.stages.iter().map(part).chain([Part::Listener]).chain(sweeper).chain(retention).collect()
+        let others = starter.into_iter().chain(sweeper).chain(retention);
+        self.stages.iter().map(part).chain([Part::Listener]).chain(others).collect()
     }
 
     async fn start(
@@ -242,6 +252,11 @@ impl SupervisorArgs {
             }
             Part::Listener => {
                 let (actor, _) = Listener::spawn_linked(None, Listener, self.listener.clone(), cell).await?;
+                Ok(actor.get_cell())
+            }
+            Part::Starter => {
+                let starter = self.starter.clone().ok_or("this process starts no held turns")?;
+                let (actor, _) = Starter::spawn_linked(None, Starter, starter, cell).await?;
                 Ok(actor.get_cell())
             }
             Part::Sweeper => {

@@ -93,6 +93,8 @@ pub enum FailureCode {
     SessionBusy,
     /// The session belongs to another user, and only its first user may speak in it (`sessions.owner`).
     NotSessionOwner,
+    /// Its user had as many open workflows as one user may have (`users.open`).
+    TooManyOpen,
     /// A later message of the session asked to interrupt it; the message names that one's workflow.
     Interrupted,
     /// Its text is part of another turn of the session; the message names that one's workflow.
@@ -131,6 +133,7 @@ impl FailureCode {
             Self::Poison => "poison",
             Self::SessionBusy => "session_busy",
             Self::NotSessionOwner => "not_session_owner",
+            Self::TooManyOpen => "too_many_open",
             Self::Interrupted => "interrupted",
             Self::Merged => "merged",
             Self::Stalled => "stalled",
@@ -159,10 +162,11 @@ impl FailureCode {
     /// Who ends a workflow with this code.
     pub fn ended_by(self) -> EndedBy {
         match self {
-            // Busy, merged and not its owner, too: the input stage says so of its own input, before anything begins.
+            // Busy, merged, not its owner and too many, too: the input stage says so of its own input, before anything begins.
             Self::InvalidInput
             | Self::SessionBusy
             | Self::NotSessionOwner
+            | Self::TooManyOpen
             | Self::Merged
             | Self::Conflict
             | Self::Gone

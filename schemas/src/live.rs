@@ -38,8 +38,8 @@ pub enum LiveKind {
     /// From here on another model is asked: `model` and `provider`.
     FellBack,
     /// Nothing happens for about `again_in_ms`, because of `why`; `reason` says more, in words. Of a call to a model
-    /// `model` and `provider` say who is waited for, of a data source `source`. For its session's turn it is not known
-    /// how long.
+    /// `model` and `provider` say who is waited for, of a data source `source`. For its session's turn, or for
+    /// a place in its user's share, it is not known how long.
     Waiting,
     /// The answer is complete and on its way into the log; `finish_reason` says why it ended.
     Completed,
@@ -64,6 +64,8 @@ pub enum WaitReason {
     Backoff,
     /// An earlier message of the session has not ended.
     Session,
+    /// Its user has its share of the workflows that run at once.
+    UserShare,
     /// A reason of a later version; never written.
     #[serde(other)]
     Unrecognised,

@@ -10,6 +10,7 @@ use throughline_actors::{
     source_plan::SourceSpec,
     supervisor::RestartPolicy,
     sweeper::SweepSettings,
+    users::{Calls, UserSettings},
 };
 use throughline_schemas::{IngressLimits, StageName};
 
@@ -41,6 +42,12 @@ pub fn engine_settings(config: &Config, stages: &[StageName]) -> Result<EngineSe
                 interval: config.sessions.sweep_interval,
                 turn_limit: config.sessions.turn_limit,
             },
+        },
+        users: UserSettings {
+            running: config.users.running,
+            open: config.users.open,
+            // Until the signs of life of all workers tell.
+            calls: Calls::new(u32::try_from(config.stages.generation.concurrency).unwrap_or(u32::MAX)),
         },
         recent_turns: config.context.recent_turns,
         sources: config.sources.iter().map(source).collect(),

@@ -86,14 +86,17 @@ impl Worker {
             tracing::warn!(nats = %config.nats.url, "the server's max_payload is small: {small}");
         }
         let Adapters { bus, store, .. } = &adapters;
-        let checked_in = match check_in(bus, store, &place(config.database.url.expose())).await {
+        let asks = settings.stages.get(&StageName::Generation).map_or(0, |stage| stage.concurrency);
+        let asks = u32::try_from(asks).unwrap_or(u32::MAX);
+        let checked_in = match check_in(bus, store, &place(config.database.url.expose()), asks).await {
             Ok(checked_in) => checked_in,
             Err(error) => {
                 adapters.close().await;
                 return Err(error.into());
             }
         };
-        let keeper = Keeper::start(Arc::clone(bus), Arc::clone(store), checked_in);
+        let calls = settings.users.calls.clone();
+        let keeper = Keeper::start(Arc::clone(bus), Arc::clone(store), checked_in, calls);
         clock::compare(bus.as_ref()).await;
         match Engine::start(adapters.ports(tracer), settings, template).await {
             Ok(engine) => Ok((Self { adapters, engine, keeper }, port)),

@@ -48,13 +48,14 @@ const CONNECT_AGAIN_AFTER: Duration = Duration::from_secs(15);
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 const LIST_HELP: &str = "\
-A workflow `waits for` the one that runs in its session; `runs` in the stage that has to act now, and for how long that has
+A workflow `waits for` the one that runs in its session, or, where none runs there, for running workflows of its user, which has
+its share of what runs (users.running); `runs` in the stage that has to act now, and for how long that has
 been so; is `saved` with an answer; or `failed` with a code. AGE counts from its admission, TOOK from its admission to its end.
 Workflows are listed from the database, which is only read; which stage a workflow is in is asked of NATS, and left out if
 that does not answer. What no worker has taken up yet is in `throughline events` only.
 
 Fields of --json, null where not known: workflow_id, session_id, user_id, state (waiting, running, saved, failed), waits_for (a
-workflow), stage and stage_since (of one that runs), code (of one that failed), superseded_by (the workflow that interrupted
+workflow; null of one that waits for its user's share), stage and stage_since (of one that runs), code (of one that failed), superseded_by (the workflow that interrupted
 it or answers for it), input_sequence, created_at (its admission), updated_at (since when it stands so), age_ms, duration_ms (of
 one that has ended), cost_usd (a decimal).
 

@@ -51,7 +51,8 @@ impl Standing {
         match turn.state {
             TurnState::Waiting => match &turn.waits_for {
                 Some(ahead) => format!("waits for {}", clean(ahead.as_str(), ID_CHARS)),
-                None => "waits to be started".to_owned(),
+                // Its session is free, or the first that waits there is held.
+                None => "waits for running workflows of its user".to_owned(),
             },
             TurnState::Running => match step {
                 Some(Step { stage, since }) => format!("runs: {stage} for {}", span(now.ms_since(*since))),
@@ -139,7 +140,10 @@ pub(super) mod tests {
             ..turn("a", TurnState::Waiting)
         };
         assert_eq!(said(&Standing::new(waiting)), r"waits for qq\u{1b}1");
-        assert_eq!(said(&Standing::new(turn("a", TurnState::Waiting))), "waits to be started");
+        assert_eq!(
+            said(&Standing::new(turn("a", TurnState::Waiting))),
+            "waits for running workflows of its user"
+        );
         let running = Standing::new(turn("a", TurnState::Running));
         assert_eq!(said(&running), "runs");
         let step = Some(Step { stage: StageName::Generation, since: at(2_000) });

@@ -45,6 +45,7 @@ mod suggest;
 mod tests;
 mod tree;
 mod url;
+mod users;
 mod wellknown;
 
 use std::collections::BTreeMap;
@@ -67,6 +68,7 @@ pub use sources::{JsonTemplate, Source, SourceHeader};
 pub use stages::{Breaker, Retry, Stage, Stages};
 pub(crate) use suggest::did_you_mean;
 pub use url::{SecretUrl, sqlite_url};
+pub use users::Users;
 
 use check::Named;
 use reader::Section;
@@ -93,6 +95,8 @@ pub struct Config {
     pub context: Context,
     /// How turns of a session follow each other.
     pub sessions: Sessions,
+    /// What one user may take.
+    pub users: Users,
     /// External data, in the order of the file.
     pub sources: Vec<Source>,
     /// Providers of models.
@@ -213,6 +217,7 @@ impl Config {
             let limits = root.section("limits", Limits::read);
             let context = root.section("context", Context::read);
             let sessions = root.section("sessions", Sessions::read);
+            let users = root.section("users", Users::read);
             let stages = root.section("stages", Stages::read);
             let external = stages.external;
             let sources = Named::read(root, "sources", |s| Source::read(s, external), |source| &source.name);
@@ -226,6 +231,7 @@ impl Config {
                 limits,
                 context,
                 sessions,
+                users,
                 sources: sources.items,
                 generation: root.section("generation", |s| {
                     let configured = models.items.first().map(|model| model.name.as_str());

@@ -25,7 +25,7 @@ const ANSWER_SHAPING: [&str; 9] = [
 ];
 
 /// Sections that do not shape an answer, but decide about attempts, waits and ends.
-const OTHERWISE_DECISIVE: [&str; 3] = ["stages", "sessions", "worker"];
+const OTHERWISE_DECISIVE: [&str; 4] = ["stages", "sessions", "users", "worker"];
 
 /// Keys that may hold or name a secret, or an address.
 const NOT_RECORDED: [&str; 9] =
@@ -80,7 +80,7 @@ impl Config {
         digest.iter().take(8).fold(String::new(), |id, byte| format!("{id}{byte:02x}"))
     }
 
-    /// What decides how a workflow goes, for a recording: `stages`, `sessions`, `worker` and what [`Config::id`] is of.
+    /// What decides how a workflow goes, for a recording: `stages`, `sessions`, `users`, `worker` and what [`Config::id`] is of.
     /// Without keys, the names of secrets, headers and addresses: sources keep only the placeholders of theirs.
     pub fn decisive(&self) -> Json {
         let mut json = self.nested(|entry| {

@@ -93,11 +93,18 @@ pub struct CheckedIn {
 
 /// Makes sure that log and database belong together and that no other log uses the database, and notes this process. Either of
 /// them may be away for up to 15 s meanwhile.
-pub async fn check_in(bus: &NatsBus, store: &Database, place: &str) -> Result<CheckedIn, CheckInError> {
+///
+/// `calls` is how many calls of models this process can make at once.
+pub async fn check_in(
+    bus: &NatsBus,
+    store: &Database,
+    place: &str,
+    calls: u32,
+) -> Result<CheckedIn, CheckInError> {
     let give_up_at = Instant::now() + OUTAGE;
     let mut is_told = false;
     loop {
-        match check_in_now(bus, store, place).await {
+        match check_in_now(bus, store, place, calls).await {
             Err(error) if error.is_outage() && Instant::now() < give_up_at => {
                 if !is_told {
                     tracing::warn!(within = ?OUTAGE, error = told(&error), "log and database cannot be compared now; trying again for a moment");
@@ -110,11 +117,16 @@ pub async fn check_in(bus: &NatsBus, store: &Database, place: &str) -> Result<Ch
     }
 }
 
-async fn check_in_now(bus: &NatsBus, store: &Database, place: &str) -> Result<CheckedIn, CheckInError> {
+async fn check_in_now(
+    bus: &NatsBus,
+    store: &Database,
+    place: &str,
+    calls: u32,
+) -> Result<CheckedIn, CheckInError> {
     let entry = compare(bus, store, place, true).await?;
     let worker = format!("{}:{}:{}", host_name(), std::process::id(), Uuid::now_v7().simple());
     let (namespace, place) = (bus.namespace().to_string(), place.to_owned());
-    let checked_in = CheckedIn { namespace, place, beat: Beat { worker, log: entry.log } };
+    let checked_in = CheckedIn { namespace, place, beat: Beat { worker, log: entry.log, calls } };
     let give_up_at = Instant::now() + PATIENCE;
     let mut is_told = false;
     while let Some(stranger) = checked_in.stranger(store).await? {

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use throughline_actors::users::Calls;
 use tokio::{
     sync::watch,
     task::JoinHandle,
@@ -33,8 +34,8 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Begins.
-    pub fn start(bus: Arc<NatsBus>, store: Arc<Database>, checked_in: CheckedIn) -> Self {
+    /// Begins. What all workers together can do is told to `calls`.
+    pub fn start(bus: Arc<NatsBus>, store: Arc<Database>, checked_in: CheckedIn, calls: Calls) -> Self {
         let (refuse, refusal) = watch::channel(None);
         let (mut kept, keeping) = (checked_in.clone(), Arc::clone(&store));
         let task = tokio::spawn(async move {
@@ -43,7 +44,7 @@ impl Keeper {
             let mut strange = 0;
             loop {
                 beats.tick().await;
-                match look(&bus, &keeping, &mut kept, &mut strange).await {
+                match look(&bus, &keeping, &mut kept, &mut strange, &calls).await {
                     Ok(()) => {}
                     // Both are waited for by whoever needs them.
                     Err(error) if error.is_unavailable() => {
@@ -97,10 +98,17 @@ async fn look(
     store: &Database,
     kept: &mut CheckedIn,
     strange: &mut u32,
+    calls: &Calls,
 ) -> Result<(), CheckInError> {
     // A log that was wiped has another name.
     kept.beat.log = compare(bus, store, &kept.place, false).await?.log;
-    match kept.stranger(store).await? {
+    let stranger = kept.stranger(store).await?;
+    match store.calls(&kept.namespace, &kept.beat.log, kept.beat.calls).await? {
+        // Nobody asks models, so nothing is known of how much they can do.
+        0 => {}
+        all => calls.set(all),
+    }
+    match stranger {
         None => *strange = 0,
         Some(stranger) => {
             *strange += 1;

@@ -26,6 +26,8 @@ pub(super) struct Turn {
     user: Option<UserId>,
     fingerprint: Option<Fingerprint>,
     code: Option<FailureCode>,
+    /// Means something while it waits.
+    held: bool,
 }
 
 /// The same as it stands in a row.
@@ -38,6 +40,7 @@ pub(super) struct Columns<'a> {
     pub(super) user: Option<&'a str>,
     pub(super) fingerprint: Option<&'a [u8]>,
     pub(super) code: Option<&'a str>,
+    pub(super) held: bool,
 }
 
 /// What there is to say to one request.
@@ -71,6 +74,7 @@ impl Turn {
                 .transpose()
                 .map_err(known::undecodable)?,
             code: row.code.map(failure_code),
+            held: row.held,
         })
     }
 
@@ -92,12 +96,15 @@ impl Turn {
     fn standing(self, verdict: &Verdict) -> Standing {
         match (self.state, verdict, self.failure, self.superseded_by) {
             (TurnState::Running, ..) => Standing::Running,
+            (TurnState::Waiting, ..) if self.held => Standing::Held,
             (TurnState::Waiting, ..) => Standing::Waiting,
             (TurnState::Failed, Verdict::Refused { .. }, ..) => Standing::Refused,
             (TurnState::Failed, Verdict::Accepted { .. }, Some(Failure::Rejected), _) => {
-                // Two reasons for having no place in a session, of which the code tells which it was.
+                // Three reasons for having no place in a session, of which the code tells which it was.
                 if self.code == Some(FailureCode::NotSessionOwner) {
                     Standing::NotOwner
+                } else if self.code == Some(FailureCode::TooManyOpen) {
+                    Standing::TooManyOpen
                 } else {
                     Standing::Rejected
                 }
@@ -174,7 +181,8 @@ impl Answers {
                 let closed = self.0.next().map(|known| known.failed(failing.input_sequence));
                 drop(closed.map(|closed| answer.send(Ok::<_, StoreError>(closed))));
             }
-            Operation::Close(_) => {}
+            // Started apart; see `Started`.
+            Operation::StartHeld { .. } | Operation::Close(_) => {}
         }
     }
 }

@@ -3,8 +3,9 @@
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use throughline_actors::ports::store::{
-    Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, Mark, OpenTurns,
-    Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
+    Admission, Admitted, Closed, EndedTurn, Failing, HeldQuery, HeldStarted, Interaction, KnownEnd,
+    ListedTurn, Mark, OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError,
+    TurnsQuery,
 };
 use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId, event::context::Context};
 
@@ -87,6 +88,10 @@ impl Database {
 impl Store for Database {
     async fn admit(&self, batch: Vec<Admission>) -> Result<Vec<Admitted>, StoreError> {
         self.store().admit(batch).await
+    }
+
+    async fn start_held(&self, query: HeldQuery) -> Result<HeldStarted, StoreError> {
+        self.store().start_held(query).await
     }
 
     async fn context(&self, user: &UserId, session: &SessionId, turns: usize) -> Result<Context, StoreError> {

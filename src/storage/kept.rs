@@ -183,6 +183,7 @@ pub(super) fn superseded(failure: &FailureRecord) -> (Option<&'static str>, Opti
     let names = [
         (FailureCode::SessionBusy, "rejected"),
         (FailureCode::NotSessionOwner, "rejected"),
+        (FailureCode::TooManyOpen, "rejected"),
         (FailureCode::Interrupted, "interrupted"),
         (FailureCode::Merged, "merged"),
     ];

@@ -10,6 +10,9 @@ use crate::system::host_name;
 /// A worker of another log counts for this long after its last sign of life, by the database's clock.
 pub const WORKER_COUNTS_FOR: Duration = Duration::from_mins(1);
 
+/// The calls that a worker can make count for this long after its last sign of life: three of these may be lost.
+pub const CALLS_COUNT_FOR: Duration = Duration::from_secs(35);
+
 /// A sign of life: this worker uses this database with this log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Beat {
@@ -17,6 +20,8 @@ pub struct Beat {
     pub worker: String,
     /// Which log: no other one has the same name, and one that was deleted and made anew has another.
     pub log: String,
+    /// How many calls of models it can make at once.
+    pub calls: u32,
 }
 
 /// A worker that uses the database.
@@ -93,6 +98,16 @@ impl Database {
             Self::Sqlite(store) => store.beat(namespace, beat).await,
             Self::Postgres(store) => store.beat(namespace, beat).await,
         }
+    }
+
+    /// How many calls of models all workers of this log can make at once that gave a sign of life within
+    /// [`CALLS_COUNT_FOR`]. A worker of an earlier version, which does not say, counts as `own`.
+    pub async fn calls(&self, namespace: &str, log: &str, own: u32) -> Result<u32, StoreError> {
+        let calls = match self {
+            Self::Sqlite(store) => store.calls(namespace, log, own).await?,
+            Self::Postgres(store) => store.calls(namespace, log, own).await?,
+        };
+        Ok(u32::try_from(calls.max(0)).unwrap_or(u32::MAX))
     }
 
     /// The workers that used the namespace's tables within [`WORKER_COUNTS_FOR`], with whichever log.

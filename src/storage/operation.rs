@@ -1,7 +1,8 @@
 //! What a store is asked to write and to read.
 
 use throughline_actors::ports::store::{
-    Admission, Admitted, Closed, Failing, Interaction, StoreError, Verdict,
+    Admission, Admitted, Closed, Failing, HeldQuery, HeldStarted, Interaction, StoreError, UserLimits,
+    Verdict,
 };
 use throughline_schemas::event::context::Context;
 use tokio::sync::oneshot;
@@ -23,6 +24,10 @@ pub(super) enum Operation {
         failing: Failing,
         answer: Answer<Closed>,
     },
+    StartHeld {
+        query: HeldQuery,
+        answer: Answer<HeldStarted>,
+    },
     /// Do what is queued, then stop.
     Close(oneshot::Sender<()>),
 }
@@ -42,7 +47,7 @@ impl Operation {
             Self::Save { interaction, .. } => {
                 OVERHEAD + interaction.request.user_input.len() + interaction.response.text.len()
             }
-            Self::Fail { .. } | Self::Close(_) => OVERHEAD,
+            Self::Fail { .. } | Self::StartHeld { .. } | Self::Close(_) => OVERHEAD,
         }
     }
 
@@ -51,6 +56,7 @@ impl Operation {
         match self {
             Self::Admit { batch, .. } => batch.len(),
             Self::Save { .. } | Self::Fail { .. } => 1,
+            Self::StartHeld { query, .. } => query.most,
             Self::Close(_) => 0,
         }
     }
@@ -60,9 +66,21 @@ impl Operation {
         match self {
             Self::Admit { answer, .. } => drop(answer.send(Err(error))),
             Self::Save { answer, .. } | Self::Fail { answer, .. } => drop(answer.send(Err(error))),
+            Self::StartHeld { answer, .. } => drop(answer.send(Err(error))),
             Self::Close(_) => {}
         }
     }
+}
+
+/// What users may take, according to a batch: all inputs of a process have the same limits. `None` if nothing is admitted.
+pub(super) fn limits(operations: &[Operation]) -> Option<UserLimits> {
+    operations.iter().find_map(|operation| match operation {
+        Operation::Admit { batch, .. } => batch.first().map(|admission| admission.limits),
+        Operation::Save { .. }
+        | Operation::Fail { .. }
+        | Operation::StartHeld { .. }
+        | Operation::Close(_) => None,
+    })
 }
 
 /// What is known about this user, in this session?

@@ -10,6 +10,7 @@ mod connection;
 mod context;
 mod copy;
 mod erase;
+mod held;
 mod look;
 mod migrate;
 mod namespaces;
@@ -27,8 +28,9 @@ use async_trait::async_trait;
 use futures_util::TryFutureExt as _;
 use serde_json::{Map, Value};
 use throughline_actors::ports::store::{
-    Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, Mark, OpenTurns,
-    Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
+    Admission, Admitted, Closed, EndedTurn, Failing, HeldQuery, HeldStarted, Interaction, KnownEnd,
+    ListedTurn, Mark, OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError,
+    TurnsQuery,
 };
 use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId, event::context::Context};
 use tokio::time::timeout;
@@ -178,6 +180,11 @@ impl PostgresStore {
 impl Store for PostgresStore {
     async fn admit(&self, batch: Vec<Admission>) -> Result<Vec<Admitted>, StoreError> {
         self.queues.admit(batch).await
+    }
+
+    async fn start_held(&self, query: HeldQuery) -> Result<HeldStarted, StoreError> {
+        let start = held::StartHeld { namespace: &self.namespace, query: &query };
+        self.ask("starting held turns", &start).await
     }
 
     async fn context(&self, user: &UserId, session: &SessionId, turns: usize) -> Result<Context, StoreError> {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use throughline_actors::ports::store::{Admission, Admitted, Closed, Failing, Interaction, StoreError};
+use throughline_actors::ports::store::{
+    Admission, Admitted, Closed, Failing, HeldQuery, HeldStarted, Interaction, StoreError,
+};
 use throughline_schemas::event::context::Context;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -45,6 +47,10 @@ impl Queues {
 
     pub(super) async fn fail(&self, failing: Failing) -> Result<Closed, StoreError> {
         self.write("failing a turn", |answer| Operation::Fail { failing, answer }).await
+    }
+
+    pub(super) async fn start_held(&self, query: HeldQuery) -> Result<HeldStarted, StoreError> {
+        self.write("starting held turns", |answer| Operation::StartHeld { query, answer }).await
     }
 
     pub(super) async fn context(

@@ -9,6 +9,7 @@ mod code;
 mod copy;
 mod erase;
 mod file;
+mod held;
 mod look;
 mod mend;
 mod namespaces;
@@ -27,8 +28,9 @@ use futures_util::TryFutureExt as _;
 use serde_json::{Map, Value};
 use sqlx::SqlitePool;
 use throughline_actors::ports::store::{
-    Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, Mark, OpenTurns,
-    Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
+    Admission, Admitted, Closed, EndedTurn, Failing, HeldQuery, HeldStarted, Interaction, KnownEnd,
+    ListedTurn, Mark, OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError,
+    TurnsQuery,
 };
 use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId, event::context::Context};
 use tokio::time::timeout;
@@ -159,6 +161,14 @@ impl SqliteStore {
 impl Store for SqliteStore {
     async fn admit(&self, batch: Vec<Admission>) -> Result<Vec<Admitted>, StoreError> {
         self.queues.admit(batch).await
+    }
+
+    async fn start_held(&self, query: HeldQuery) -> Result<HeldStarted, StoreError> {
+        // As a rule none is, and looking costs no write.
+        if !self.call("looking for held turns", held::is_any(self.reading())).await? {
+            return Ok(HeldStarted::default());
+        }
+        self.queues.start_held(query).await
     }
 
     async fn context(&self, user: &UserId, session: &SessionId, turns: usize) -> Result<Context, StoreError> {

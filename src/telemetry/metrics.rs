@@ -35,7 +35,7 @@ enum Kind {
 }
 
 /// What each metric says. Its labels are listed where it is named, in `signals`.
-const DESCRIPTIONS: [(&str, Kind, Unit, &str); 48] = {
+const DESCRIPTIONS: [(&str, Kind, Unit, &str); 49] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         (signals::DELIVERIES, Counter, Unit::Count, "Deliveries settled, by stage and outcome."),
@@ -151,6 +151,12 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 48] = {
             Counter,
             Unit::Count,
             "Turns on which nobody worked, by the stage that was to go on with them.",
+        ),
+        (
+            signals::HELD_STARTED,
+            Counter,
+            Unit::Count,
+            "Turns that waited for a place in their user's share and were started.",
         ),
         (
             signals::STORES_DIFFER,

@@ -34,6 +34,7 @@ mod room;
 mod routing;
 mod schedule;
 mod sessions;
+mod shares;
 mod sources;
 mod supervision;
 mod sweeper;

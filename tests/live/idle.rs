@@ -45,7 +45,9 @@ async fn a_worker_that_is_idle_costs_next_to_nothing_however_many_sessions_wait(
     }
     let measuring = std::env::var_os("THROUGHLINE_MEASURE").is_some();
     let sessions = if measuring { 10_000 } else { 1_000 };
-    let Some(cluster) = Cluster::start(0, &Settings::new("")).await else { return };
+    // All are one user's, and all are to run.
+    let settings = Settings::new("[users]\nrunning = 0");
+    let Some(cluster) = Cluster::start(0, &settings).await else { return };
     let mut worker = fresh(&cluster, "alone").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (cpu_alone, mib_alone) = idle(&worker).await;

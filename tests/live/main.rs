@@ -40,6 +40,7 @@ mod replay;
 mod restored;
 mod retention;
 mod sessions;
+mod shares;
 mod stopping;
 mod stores;
 mod strangers;

@@ -23,8 +23,9 @@ use throughline_actors::{
     ports::{
         contract::store::{self as story, UnderTest},
         store::{
-            Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, Mark,
-            OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
+            Admission, Admitted, Closed, EndedTurn, Failing, HeldQuery, HeldStarted, Interaction, KnownEnd,
+            ListedTurn, Mark, OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError,
+            TurnsQuery,
         },
     },
     store_contract,
@@ -82,6 +83,9 @@ impl Deref for Stores {
 impl Store for Stores {
     async fn admit(&self, batch: Vec<Admission>) -> Result<Vec<Admitted>, StoreError> {
         self.deref().admit(batch).await
+    }
+    async fn start_held(&self, query: HeldQuery) -> Result<HeldStarted, StoreError> {
+        self.deref().start_held(query).await
     }
     async fn context(&self, user: &UserId, session: &SessionId, turns: usize) -> Result<Context, StoreError> {
         self.deref().context(user, session, turns).await
@@ -149,4 +153,6 @@ store_contract!(Stores::new(1));
 async fn several_stores_on_one_database_keep_the_order_of_every_session_between_them() {
     let Some(stores) = Stores::new(4).await else { return };
     story::any_interleaving_keeps_the_order_of_every_session(&*stores).await;
+    let Some(stores) = Stores::new(4).await else { return };
+    story::any_interleaving_keeps_the_order_although_users_have_shares(&*stores).await;
 }

@@ -132,13 +132,16 @@ async fn what_must_not_be_copied_is_refused_and_nothing_is_changed() {
     refused(&from, &differs, &["rows that the source does not have"]).await;
 
     let source = Database::open(&from, 1, NAMESPACE).await.unwrap();
-    let beat = Beat { worker: "another-host:7:0".to_owned(), log: "l".to_owned() };
+    let beat = Beat { worker: "another-host:7:0".to_owned(), log: "l".to_owned(), calls: 1 };
     source.beat(NAMESPACE, &beat).await.unwrap();
     refused(&from, &to, &["another-host:7:0", "Stop all workers"]).await;
     source.leave(NAMESPACE, &beat.worker).await.unwrap();
     // One that ended without a word on this machine does not count.
-    let gone =
-        Beat { worker: format!("{}:4194305:0", throughline::system::host_name()), log: "l".to_owned() };
+    let gone = Beat {
+        worker: format!("{}:4194305:0", throughline::system::host_name()),
+        log: "l".to_owned(),
+        calls: 1,
+    };
     source.beat(NAMESPACE, &gone).await.unwrap();
     source.close().await;
 

@@ -30,9 +30,9 @@ use throughline_actors::{
         },
         memory::{bus::MemoryBus, model::ScriptedModels, source::ScriptedSources, store::MemoryStore},
         store::{
-            Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, Mark,
-            OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, StoreTrouble,
-            TurnsQuery,
+            Admission, Admitted, Closed, EndedTurn, Failing, HeldQuery, HeldStarted, Interaction, KnownEnd,
+            ListedTurn, Mark, OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError,
+            StoreTrouble, TurnsQuery,
         },
         tokenizer::FourBytes,
     },
@@ -161,6 +161,9 @@ struct Stuck {
 impl Store for Stuck {
     async fn admit(&self, batch: Vec<Admission>) -> Result<Vec<Admitted>, StoreError> {
         self.store.admit(batch).await
+    }
+    async fn start_held(&self, query: HeldQuery) -> Result<HeldStarted, StoreError> {
+        self.store.start_held(query).await
     }
     async fn context(&self, user: &UserId, session: &SessionId, turns: usize) -> Result<Context, StoreError> {
         self.store.context(user, session, turns).await

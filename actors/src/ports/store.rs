@@ -6,8 +6,11 @@
 //!   it says the same or something else.
 //! - Two namespaces share nothing, whatever ids they use; a store is one namespace's.
 //! - At most one turn of a session is running; turns start in the order of their input sequence.
-//! - A turn ends once, as saved or as failed; ending it starts the next one of its session in the same transaction.
-//! - Every method is idempotent: called again with the same argument it changes nothing and says the same.
+//! - A turn ends once, as saved or as failed; ending it starts the next one of its session in the same transaction, or
+//!   holds it while others are held ([`Share`]).
+//! - A session in which turns wait and none runs waits for its first turn, which is held.
+//! - Every method is idempotent: called again with the same argument it changes nothing and says the same. Only
+//!   [`Store::start_held`] goes on where it ended.
 //! - What was answered survives a loss of power.
 
 mod admission;
@@ -15,6 +18,7 @@ mod end;
 mod failure;
 mod fingerprint;
 mod listing;
+mod share;
 mod trouble;
 
 use async_trait::async_trait;
@@ -29,6 +33,7 @@ pub use self::{
     failure::{FAILURE_RECORD_BYTES, FailureRecord, failure_code},
     fingerprint::Fingerprint,
     listing::{ListedTurn, OpenTurns, Tally, TurnState, TurnsQuery},
+    share::{HELD_USERS, HeldQuery, HeldStarted, Share, UserLimits},
     trouble::StoreTrouble,
 };
 use super::{Classify, Fault, Health};
@@ -225,7 +230,9 @@ pub trait Store: Send + Sync + 'static {
     /// The questions are taken in their order, except that neighbours that are content to wait are taken together: of
     /// those of one session the first in the order of the stream starts, wherever it stands in the batch. A session is
     /// busy for an input if a turn of another workflow is open in it. An input that is not of its session's owner, where
-    /// it has one ([`SessionOwner`]), is recorded as failed and does nothing else. Where a session is busy, and only when
+    /// it has one ([`SessionOwner`]), is recorded as failed and does nothing else; so is one that would take a place in
+    /// its session and whose user has as many open turns as it may have. A turn that would start and has no room in its
+    /// user's share is held ([`UserLimits`]; all inputs of a batch have the same). Where a session is busy, and only when
     /// it is admitted for the first time, an input that asks for
     /// - [`WhenBusy::Reject`] is recorded as failed;
     /// - [`WhenBusy::Interrupt`] ends the running turn as failed, if that one's input came before it. It takes its own
@@ -234,6 +241,11 @@ pub trait Store: Send + Sync + 'static {
     ///   turn came before it, is of the same user, asked for it as well, and their events are together no longer than
     ///   [`MERGE_LIMIT_BYTES`]. Else it waits.
     async fn admit(&self, batch: Vec<Admission>) -> Result<Vec<Admitted>, StoreError>;
+    /// Starts turns that are held, those first whose users have the fewest running turns, then in the order of the stream,
+    /// as far as there is room. A turn whose session runs another, or has an earlier one waiting, stays. Looks at no more
+    /// than [`HELD_USERS`] users. Asked again it starts further ones; those whose answer was lost run, and are begun as every
+    /// turn is that was started by a process which then died.
+    async fn start_held(&self, query: HeldQuery) -> Result<HeldStarted, StoreError>;
     /// The user's preferences, and the latest `turns` saved turns of this user in this session in the order of
     /// their inputs, oldest first.
     async fn context(&self, user: &UserId, session: &SessionId, turns: usize) -> Result<Context, StoreError>;

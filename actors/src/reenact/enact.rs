@@ -20,6 +20,7 @@ use crate::{
     prompt::PromptTemplate,
     settings::EngineSettings,
     stage::Stage,
+    users::Users,
     vitals::Vitals,
 };
 
@@ -61,7 +62,8 @@ impl Stages {
         let interruptions = Interruptions::default();
         // What is made once more is made one message at a time.
         let memory = Budget::unbounded();
-        let builder = Builder { ports, settings, surroundings, template, interruptions, memory };
+        let users = Users::new(settings.users.clone());
+        let builder = Builder { ports, settings, surroundings, template, interruptions, memory, users };
         let stage = |name: &StageName| {
             let settings = settings.stages.get(name).copied().unwrap_or_default();
             Ok((*name, builder.build(*name, &settings)?))

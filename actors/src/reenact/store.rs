@@ -13,9 +13,9 @@ use super::{
 use crate::{
     policy::merge::SEPARATOR,
     ports::store::{
-        Admission, Admitted, Closed, EndedTurn, Ending, FailedTurn, Failing, Interaction, KnownEnd,
-        ListedTurn, Mark, OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, Standing, Store,
-        StoreError, TurnsQuery, Verdict,
+        Admission, Admitted, Closed, EndedTurn, Ending, FailedTurn, Failing, HeldQuery, HeldStarted,
+        Interaction, KnownEnd, ListedTurn, Mark, OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn,
+        Standing, Store, StoreError, TurnsQuery, Verdict,
     },
 };
 
@@ -59,6 +59,7 @@ impl StoreScript {
                 let standing = match (failed.code, &failed.superseded_by) {
                     (FailureCode::SessionBusy, _) => Standing::Rejected,
                     (FailureCode::NotSessionOwner, _) => Standing::NotOwner,
+                    (FailureCode::TooManyOpen, _) => Standing::TooManyOpen,
                     (FailureCode::Merged, Some(into)) => Standing::Merged { into: into.clone() },
                     _ => Standing::Refused,
                 };
@@ -117,6 +118,10 @@ impl Store for Recording {
             Admitted { standing: standing.clone(), interrupted: None, opening }
         };
         Ok(batch.iter().map(admitted).collect())
+    }
+
+    async fn start_held(&self, _: HeldQuery) -> Result<HeldStarted, StoreError> {
+        Ok(HeldStarted::default())
     }
 
     async fn context(&self, _: &UserId, _: &SessionId, turns: usize) -> Result<Context, StoreError> {

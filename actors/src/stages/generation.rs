@@ -246,6 +246,7 @@ fn failure(code: FailureCode, message: String, attempts: u32, attempt_log: Vec<A
         | FailureCode::Poison
         | FailureCode::SessionBusy
         | FailureCode::NotSessionOwner
+        | FailureCode::TooManyOpen
         | FailureCode::Interrupted
         | FailureCode::Merged
         | FailureCode::Conflict

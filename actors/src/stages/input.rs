@@ -31,15 +31,17 @@ use crate::{
     ports::{
         bus::{DeadLetter, Delivery, Published},
         store::{
-            Admission, Admitted, EndedTurn, FailureRecord, Fingerprint, SessionOwner, Standing, Verdict,
+            Admission, Admitted, EndedTurn, FailureRecord, Fingerprint, SessionOwner, Standing, UserLimits,
+            Verdict,
         },
         trace::Tracer,
     },
     signals,
     stage::Stage,
     untold,
+    users::Users,
 };
-use superseded::{interrupted, merged, not_owner, rejected};
+use superseded::{interrupted, merged, not_owner, rejected, too_many_open};
 
 /// Most inputs admitted in one transaction.
 pub const ADMISSION_BATCH: usize = 256;
@@ -54,6 +56,8 @@ pub struct InputStage {
     pub when_busy: WhenBusy,
     /// Who may speak in a session.
     pub owner: SessionOwner,
+    /// What one user may take.
+    pub users: Users,
     /// Where traces begin.
     pub tracer: Arc<dyn Tracer>,
 }
@@ -94,6 +98,9 @@ impl Stage for InputStage {
                 return read.into_iter().map(|read| read.err().unwrap_or_else(|| away.clone())).collect();
             }
         };
+        if answers.iter().any(|admitted| admitted.standing == Standing::Held) {
+            self.users.held();
+        }
         let places: Vec<_> = questions
             .iter()
             .zip(&answers)
@@ -213,6 +220,7 @@ impl InputStage {
                 delivery,
                 fingerprint,
                 Verdict::Accepted { event: encoded, when_busy, owner: self.owner },
+                self.users.limits(),
             ),
             event,
         })
@@ -241,7 +249,7 @@ impl InputStage {
         let cause = refused.event_id;
         let event =
             self.event(refused.workflow_id, refused.session_id, refused.user_id, data, traceparent, cause);
-        Read { admission: admission(&event, delivery, fingerprint, verdict), event }
+        Read { admission: admission(&event, delivery, fingerprint, verdict, self.users.limits()), event }
     }
 
     fn trace(&self, parent: Option<TraceParent>, workflow: &WorkflowId) -> TraceParent {
@@ -310,12 +318,16 @@ impl InputStage {
             return outcome;
         }
         let failed = match admitted.standing {
-            Standing::Running | Standing::Waiting if admitted.opening.is_some() => {
+            Standing::Running | Standing::Waiting | Standing::Held if admitted.opening.is_some() => {
                 return self.closer.release(admitted.opening).await;
             }
             Standing::Running | Standing::Refused => return self.publish_own(event, sequence).await,
             Standing::Waiting => {
                 live::waits_for_turn(self.closer.bus.as_ref(), &event.meta.workflow_id);
+                return Outcome::Done;
+            }
+            Standing::Held => {
+                live::waits_for_share(self.closer.bus.as_ref(), &event.meta.workflow_id);
                 return Outcome::Done;
             }
             // A log that was made anew counts from one again, so that a message can come in the place of itself.
@@ -332,6 +344,7 @@ impl InputStage {
             }
             Standing::Rejected => rejected(),
             Standing::NotOwner => not_owner(),
+            Standing::TooManyOpen => too_many_open(self.users.limits().open),
             Standing::Merged { into } => merged(into),
         };
         let cause = caused(event.meta.clone());
@@ -389,7 +402,13 @@ fn begins_now(admitted: &Admitted) -> bool {
     admitted.standing == Standing::Running && admitted.interrupted.is_none()
 }
 
-fn admission(event: &Event, delivery: &Delivery, fingerprint: Fingerprint, verdict: Verdict) -> Admission {
+fn admission(
+    event: &Event,
+    delivery: &Delivery,
+    fingerprint: Fingerprint,
+    verdict: Verdict,
+    limits: UserLimits,
+) -> Admission {
     Admission {
         workflow_id: event.meta.workflow_id.clone(),
         session_id: event.meta.session_id.clone(),
@@ -398,6 +417,7 @@ fn admission(event: &Event, delivery: &Delivery, fingerprint: Fingerprint, verdi
         fingerprint,
         at: event.meta.time,
         verdict,
+        limits,
     }
 }
 

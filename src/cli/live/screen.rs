@@ -153,6 +153,9 @@ fn waits(
             return "waiting for its session's turn: an earlier message of the session has not ended"
                 .to_owned();
         }
+        Whom::User => {
+            return "waiting for its turn: its user has its share of running workflows".to_owned();
+        }
         Whom::Model(who) => who.to_string(),
         Whom::Source(source) => format!("the data source {source}"),
     };
@@ -164,7 +167,7 @@ fn waits(
             format!("{length}: calls to {who} are stopped, because they kept failing: {reason}")
         }
         WaitReason::RateLimit => format!("{length} for the rate limit of {who}"),
-        WaitReason::Backoff | WaitReason::Session | WaitReason::Unrecognised => {
+        WaitReason::Backoff | WaitReason::Session | WaitReason::UserShare | WaitReason::Unrecognised => {
             format!("{length}: {who} failed{status}: {reason}")
         }
     }

@@ -140,6 +140,8 @@ pub(in crate::cli) enum Whom {
     Source(String),
     /// The earlier messages of the session.
     Session,
+    /// Other workflows of its user.
+    User,
 }
 
 /// How to end, so that the reader has the whole answer.
@@ -258,6 +260,7 @@ impl Story {
         match (&frame.source, frame.why) {
             (Some(source), _) => waiting(frame, Whom::Source(source.clone())),
             (None, Some(WaitReason::Session)) => waiting(frame, Whom::Session),
+            (None, Some(WaitReason::UserShare)) => waiting(frame, Whom::User),
             (None, _) => None,
         }
     }

@@ -179,6 +179,7 @@ const TURNS: Table = Table {
         Column("superseded_by", Kind::Word),
         Column("failure_code", Kind::Word),
         Column("failure_record", Kind::Bytes),
+        Column("is_held", Kind::Flag),
     ],
 };
 

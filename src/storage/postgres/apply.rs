@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde_json::Value;
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use throughline_actors::ports::store::{
-    Admission, Failing, FailureRecord, Interaction, MERGE_LIMIT_BYTES, Opening, SessionOwner, Verdict,
+    Admission, Failing, FailureRecord, Interaction, MERGE_LIMIT_BYTES, Opening, SessionOwner, Share,
+    UserLimits, Verdict,
 };
 use throughline_schemas::{Metadata, SessionId, Timestamp, UserId, WorkflowId, event::input::WhenBusy};
 use time::OffsetDateTime;
@@ -18,14 +19,15 @@ use super::{
 use crate::storage::{
     answers::{Answer, Answers, Columns, Turn},
     kept::More,
-    operation::Operation,
+    operation::{self, Operation},
     text::integer,
 };
 
 const APPLY: &str = "SELECT
         state, input_sequence, failure, superseded_by, opening, merged, interrupted, session_id, user_id, fingerprint,
-        failure_code
-    FROM throughline_apply_3($1, $2::json, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+        failure_code, is_held
+    FROM throughline_apply_4(
+        $1, $2::json, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
     ORDER BY question";
 
 /// A row of `interactions`.
@@ -73,11 +75,13 @@ pub(super) struct Batch<'a> {
     codes: Vec<Option<&'static str>>,
     records: Vec<Option<&'a [u8]>>,
     instants: Vec<OffsetDateTime>,
+    limits: UserLimits,
 }
 
 impl<'a> Batch<'a> {
     pub(super) fn of(namespace: &'a str, operations: &'a [Operation]) -> Result<Self, sqlx::Error> {
-        let mut batch = Self { namespace, ..Self::default() };
+        let limits = operation::limits(operations).unwrap_or_default();
+        let mut batch = Self { namespace, limits, ..Self::default() };
         let (mut saved, mut rounds) = (Vec::new(), Rounds::default());
         for operation in operations {
             match operation {
@@ -91,7 +95,8 @@ impl<'a> Batch<'a> {
                     batch.save(interaction);
                 }
                 Operation::Fail { failing, .. } => batch.fail(failing),
-                Operation::Close(_) => {}
+                // Held turns are started by a function of their own.
+                Operation::StartHeld { .. } | Operation::Close(_) => {}
             }
         }
         batch.saved = serde_json::to_string(&saved).map_err(|error| sqlx::Error::Encode(error.into()))?;
@@ -178,6 +183,9 @@ impl Statement for Batch<'_> {
             .bind(&self.instants)
             .bind(latest)
             .bind(integer(MERGE_LIMIT_BYTES as u64))
+            .bind(self.limits.share.map(|Share { each, .. }| i64::from(each)))
+            .bind(self.limits.share.map(|Share { all, .. }| i64::from(all)))
+            .bind(self.limits.open.map_or(0, |open| i64::from(open.get())))
             .fetch_all(connection)
             .await?;
         Answers::new(rows.iter().map(answer).collect::<Result<_, _>>()?, self.ids.len())
@@ -248,6 +256,7 @@ fn answer(row: &PgRow) -> Result<Answer, sqlx::Error> {
         user: row.try_get(8)?,
         fingerprint: row.try_get(9)?,
         code: row.try_get(10)?,
+        held: row.try_get(11)?,
     })?;
     let merged = row.try_get(5)?;
     let opening = row.try_get::<Option<Vec<u8>>, _>(4)?.map(|event| Opening { event, merged });

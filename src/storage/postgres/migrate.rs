@@ -108,6 +108,7 @@ pub(super) fn migrations() -> Migrator {
         (5, "identity", include_str!("../migrations/postgres/0005_identity.sql")),
         (6, "copies", include_str!("../migrations/postgres/0006_copies.sql")),
         (7, "session owner", include_str!("../migrations/postgres/0007_session_owner.sql")),
+        (8, "users", include_str!("../migrations/postgres/0008_users.sql")),
     ];
     let migration = |(version, description, sql): (i64, &'static str, &'static str)| {
         Migration::new(version, description.into(), MigrationType::Simple, sql.into_sql_str(), false)

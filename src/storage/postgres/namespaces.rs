@@ -9,7 +9,7 @@ use super::{
 };
 use crate::storage::{
     error,
-    namespaces::{Beat, CopiedTo, Identity, Peeked, Stranger, WORKER_COUNTS_FOR, seconds},
+    namespaces::{Beat, CALLS_COUNT_FOR, CopiedTo, Identity, Peeked, Stranger, WORKER_COUNTS_FOR, seconds},
     text::integer,
 };
 
@@ -34,9 +34,12 @@ const CLAIM: &str = "INSERT INTO namespaces (namespace, identity, created_at) VA
 /// Rows of workers that vanished are kept for a day.
 const FORGET: &str =
     "DELETE FROM namespace_workers WHERE namespace = $1 AND seen_at < clock_timestamp() - interval '1 day'";
-const BEAT: &str = "INSERT INTO namespace_workers (namespace, worker, log, seen_at)
-    VALUES ($1, $2, $3, clock_timestamp())
-    ON CONFLICT (namespace, worker) DO UPDATE SET log = excluded.log, seen_at = excluded.seen_at";
+const BEAT: &str = "INSERT INTO namespace_workers (namespace, worker, log, calls, seen_at)
+    VALUES ($1, $2, $3, $4, clock_timestamp())
+    ON CONFLICT (namespace, worker) DO UPDATE SET
+        log = excluded.log, calls = excluded.calls, seen_at = excluded.seen_at";
+const CALLS: &str = "SELECT coalesce(sum(coalesce(calls, $3)), 0)::bigint FROM namespace_workers
+    WHERE namespace = $1 AND log = $2 AND seen_at > clock_timestamp() - make_interval(secs => $4)";
 const STRANGERS: &str = "SELECT worker, extract(epoch FROM clock_timestamp() - seen_at)::float8
     FROM namespace_workers
     WHERE namespace = $1 AND log <> $2 AND seen_at > clock_timestamp() - make_interval(secs => $3)
@@ -71,6 +74,15 @@ impl PostgresStore {
         beat: &Beat,
     ) -> Result<Vec<Stranger>, StoreError> {
         self.ask("noting which worker uses the database", &NoteBeat { namespace, beat }).await
+    }
+
+    pub(in crate::storage) async fn calls(
+        &self,
+        namespace: &str,
+        log: &str,
+        own: u32,
+    ) -> Result<i64, StoreError> {
+        self.ask("counting the calls that workers can make", &AskCalls { namespace, log, own }).await
     }
 
     pub(in crate::storage) async fn workers(&self, namespace: &str) -> Result<Vec<Stranger>, StoreError> {
@@ -174,10 +186,26 @@ impl Statement for NoteBeat<'_> {
     type Answer = Vec<Stranger>;
 
     async fn send(&self, connection: &mut PgConnection) -> Result<Vec<Stranger>, sqlx::Error> {
-        let Beat { worker, log } = self.beat;
+        let Beat { worker, log, calls } = self.beat;
         sqlx::query(FORGET).bind(self.namespace).execute(&mut *connection).await?;
-        sqlx::query(BEAT).bind(self.namespace).bind(worker).bind(log).execute(&mut *connection).await?;
+        let noted = sqlx::query(BEAT).bind(self.namespace).bind(worker).bind(log).bind(i64::from(*calls));
+        noted.execute(&mut *connection).await?;
         strangers(connection, self.namespace, log).await
+    }
+}
+
+struct AskCalls<'a> {
+    namespace: &'a str,
+    log: &'a str,
+    own: u32,
+}
+
+impl Statement for AskCalls<'_> {
+    type Answer = i64;
+
+    async fn send(&self, connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
+        let calls = sqlx::query_scalar(CALLS).bind(self.namespace).bind(self.log).bind(i64::from(self.own));
+        calls.bind(CALLS_COUNT_FOR.as_secs_f64()).fetch_one(connection).await
     }
 }
 

@@ -68,5 +68,6 @@ fn turn(row: &SqliteRow) -> Result<Turn, sqlx::Error> {
         user: row.try_get(8)?,
         fingerprint: row.try_get(9)?,
         code: row.try_get(10)?,
+        held: row.try_get(11)?,
     })
 }

@@ -1,17 +1,21 @@
 //! Several operations as the parameters of the statements in `apply/`.
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
-use throughline_actors::ports::store::{Admission, MERGE_LIMIT_BYTES, Verdict};
+use throughline_actors::ports::store::{
+    Admission, HeldQuery, HeldStarted, MERGE_LIMIT_BYTES, Share, UserLimits, Verdict,
+};
 use throughline_schemas::event::input::WhenBusy;
 
 use super::{
-    answers,
+    answers, held,
     rows::{Texts, TurnRow, admission_row, failed_turn, interaction_row, saved_turn},
 };
 use crate::storage::{
     answers::Answers,
-    operation::Operation,
+    operation::{self, Operation},
     text::{instant, integer},
 };
 
@@ -36,6 +40,16 @@ pub(super) struct Batch {
     questions: String,
     answers: usize,
     now: String,
+    /// Of whoever admits.
+    limits: Option<UserLimits>,
+    /// Which held turns to start, after everything else.
+    held: Option<HeldQuery>,
+}
+
+/// What a batch has to say.
+pub(super) struct Applied {
+    pub(super) answers: Answers,
+    pub(super) started: Option<HeldStarted>,
 }
 
 impl Batch {
@@ -43,7 +57,7 @@ impl Batch {
         let mut texts = Texts::default();
         let (mut interactions, mut saves, mut fails) = (Vec::new(), Vec::new(), Vec::new());
         let (mut admissions, mut questions) = (Vec::new(), Vec::new());
-        let mut now = None;
+        let (mut now, mut held) = (None, None);
         for operation in operations {
             match operation {
                 Operation::Admit { batch, .. } => {
@@ -64,6 +78,8 @@ impl Batch {
                     fails.push(failed_turn(failing, &mut texts));
                     questions.push((&failing.workflow_id, true));
                 }
+                // One is as good as several.
+                Operation::StartHeld { query, .. } => held = Some(query.clone()),
                 Operation::Close(_) => {}
             }
         }
@@ -78,6 +94,8 @@ impl Batch {
             answers: questions.len(),
             questions: json(&questions)?,
             now: now.map(instant).unwrap_or_default(),
+            limits: operation::limits(operations),
+            held,
         })
     }
 
@@ -86,19 +104,23 @@ impl Batch {
         self,
         namespace: &str,
         connection: &mut SqliteConnection,
-    ) -> Result<Answers, sqlx::Error> {
+    ) -> Result<Applied, sqlx::Error> {
         let nothing = [("[]".to_owned(), Vec::new())];
         let runs = if self.admissions.is_empty() { nothing.as_slice() } else { &self.admissions };
-        let rows = if let [only] = runs {
+        let mut started = None;
+        let rows = if let ([only], None) = (runs, &self.held) {
             self.run(APPLY, only, namespace, connection).await?
         } else {
             self.run(END, &nothing[0], namespace, connection).await?;
             for run in runs {
                 self.run(ADMIT, run, namespace, connection).await?;
             }
+            if let Some(query) = &self.held {
+                started = Some(held::start(query, namespace, connection).await?);
+            }
             self.run(ANSWER, &nothing[0], namespace, connection).await?
         };
-        answers::read(&rows, self.answers)
+        Ok(Applied { answers: answers::read(&rows, self.answers)?, started })
     }
 
     async fn run(
@@ -108,6 +130,8 @@ impl Batch {
         namespace: &str,
         connection: &mut SqliteConnection,
     ) -> Result<Vec<SqliteRow>, sqlx::Error> {
+        let (each, all) = shares(self.limits);
+        let open = self.limits.and_then(|limits| limits.open).map_or(0, |open| i64::from(open.get()));
         sqlx::query(sql)
             .bind(&self.interactions)
             .bind(&self.texts)
@@ -118,8 +142,23 @@ impl Batch {
             .bind(&self.now)
             .bind(integer(MERGE_LIMIT_BYTES as u64))
             .bind(namespace)
+            .bind(each)
+            .bind(all)
+            .bind(open)
             .fetch_all(connection)
             .await
+    }
+}
+
+/// How many running turns of a user start whatever else runs, and up to how many of all users further ones. Where nothing is
+/// admitted, turns end whose sessions go on: their place is free.
+fn shares(limits: Option<UserLimits>) -> (Option<i64>, Option<i64>) {
+    match limits {
+        None => (Some(i64::from(Share::LEAST)), None),
+        Some(UserLimits { share: None, .. }) => (None, None),
+        Some(UserLimits { share: Some(Share { each, all }), .. }) => {
+            (Some(i64::from(each)), Some(i64::from(all)))
+        }
     }
 }
 
@@ -142,7 +181,13 @@ fn wants_opening(admission: &Admission) -> bool {
 
 fn run_of_admissions(run: &[&Admission]) -> Result<(String, Vec<u8>), sqlx::Error> {
     let mut events = Texts::default();
-    let rows: Vec<TurnRow<'_>> = run.iter().map(|admission| admission_row(admission, &mut events)).collect();
+    let mut known = HashSet::new();
+    let mut rows: Vec<TurnRow<'_>> = Vec::with_capacity(run.len());
+    for admission in run {
+        let mut row = admission_row(admission, &mut events);
+        row.again = !known.insert(&admission.workflow_id);
+        rows.push(row);
+    }
     Ok((json(&rows)?, events.0))
 }
 

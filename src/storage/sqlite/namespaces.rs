@@ -6,7 +6,7 @@ use throughline_actors::ports::store::{Mark, StoreError};
 use super::{SqliteStore, look};
 use crate::storage::{
     error,
-    namespaces::{Beat, CopiedTo, Identity, Peeked, Stranger, WORKER_COUNTS_FOR, seconds},
+    namespaces::{Beat, CALLS_COUNT_FOR, CopiedTo, Identity, Peeked, Stranger, WORKER_COUNTS_FOR, seconds},
     text::integer,
 };
 
@@ -36,9 +36,12 @@ const CLAIM: &str = "INSERT INTO namespaces (namespace, identity, created_at)
 /// Rows of workers that vanished are kept for a day.
 const BEAT: &str = "DELETE FROM namespace_workers
     WHERE namespace = $1 AND seen_at < strftime('%Y-%m-%dT%H:%M:%f000000Z', 'now', '-1 day');
-    INSERT INTO namespace_workers (namespace, worker, log, seen_at)
-    VALUES ($1, $2, $3, strftime('%Y-%m-%dT%H:%M:%f000000Z'))
-    ON CONFLICT (namespace, worker) DO UPDATE SET log = excluded.log, seen_at = excluded.seen_at";
+    INSERT INTO namespace_workers (namespace, worker, log, calls, seen_at)
+    VALUES ($1, $2, $3, $4, strftime('%Y-%m-%dT%H:%M:%f000000Z'))
+    ON CONFLICT (namespace, worker) DO UPDATE SET
+        log = excluded.log, calls = excluded.calls, seen_at = excluded.seen_at";
+const CALLS: &str = "SELECT coalesce(sum(coalesce(calls, $3)), 0) FROM namespace_workers
+    WHERE namespace = $1 AND log = $2 AND (julianday('now') - julianday(seen_at)) * 86400.0 < $4";
 const STRANGERS: &str =
     "SELECT worker, (julianday('now') - julianday(seen_at)) * 86400.0 AS ago FROM namespace_workers
     WHERE namespace = $1 AND log <> $2 AND (julianday('now') - julianday(seen_at)) * 86400.0 < $3
@@ -77,8 +80,22 @@ impl SqliteStore {
     ) -> Result<Vec<Stranger>, StoreError> {
         self.ask(BEATING, async |connection| {
             let noted = sqlx::query(BEAT).bind(namespace).bind(&beat.worker).bind(&beat.log);
+            let noted = noted.bind(i64::from(beat.calls));
             noted.execute(&mut *connection).await?;
             strangers(connection, namespace, &beat.log).await
+        })
+        .await
+    }
+
+    pub(in crate::storage) async fn calls(
+        &self,
+        namespace: &str,
+        log: &str,
+        own: u32,
+    ) -> Result<i64, StoreError> {
+        self.ask(READING, async |connection| {
+            let calls = sqlx::query_scalar(CALLS).bind(namespace).bind(log).bind(i64::from(own));
+            calls.bind(CALLS_COUNT_FOR.as_secs_f64()).fetch_one(connection).await
         })
         .await
     }

@@ -64,6 +64,8 @@ pub(super) struct TurnRow<'a> {
     when_busy: &'static str,
     /// Only for the owner of its session to make.
     owned: bool,
+    /// An earlier row of the run is of the same workflow.
+    pub(super) again: bool,
     at: String,
     event_from: usize,
     event_length: usize,
@@ -92,6 +94,7 @@ pub(super) fn admission_row<'a>(admission: &'a Admission, values: &mut Texts) ->
         state,
         when_busy,
         owned,
+        again: false,
         at: instant(admission.at),
         event_from,
         event_length,
@@ -153,6 +156,7 @@ pub(super) fn saved_turn(interaction: &Interaction) -> TurnRow<'_> {
         state: "saved",
         when_busy: "",
         owned: false,
+        again: false,
         at: instant(interaction.saved_at),
         event_from: 0,
         event_length: 0,
@@ -174,6 +178,7 @@ pub(super) fn failed_turn<'a>(failing: &'a Failing, texts: &mut Texts) -> TurnRo
         state: "failed",
         when_busy: "",
         owned: false,
+        again: false,
         at: instant(failing.at),
         event_from: 0,
         event_length: 0,

@@ -3,10 +3,15 @@
 use std::sync::Arc;
 
 use sqlx::{Connection, SqliteConnection};
+use throughline_actors::ports::store::HeldStarted;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{batch::Batch, file::DatabaseFile, turnstile::Turnstile};
-use crate::storage::{answers::Answers, error, operation::Operation};
+use super::{
+    batch::{Applied, Batch},
+    file::DatabaseFile,
+    turnstile::Turnstile,
+};
+use crate::storage::{error, operation::Operation};
 
 /// Operations in one transaction.
 const MAX_BATCH: usize = 256;
@@ -65,12 +70,12 @@ impl Writer {
             return;
         }
         match self.apply(&operations).await {
-            Ok(mut answers) => operations.into_iter().for_each(|operation| answers.answer(operation)),
+            Ok(mut applied) => operations.into_iter().for_each(|operation| applied.answer(operation)),
             Err(refused) if error::is_refused(&refused) && operations.len() > 1 => {
                 // One of them is at fault; the others need not suffer for it.
                 for operation in operations {
                     match self.apply(std::slice::from_ref(&operation)).await {
-                        Ok(mut answers) => answers.answer(operation),
+                        Ok(mut applied) => applied.answer(operation),
                         Err(error) => operation.refuse(error::from_sqlx(WRITING, error)),
                     }
                 }
@@ -84,15 +89,15 @@ impl Writer {
         }
     }
 
-    async fn apply(&mut self, operations: &[Operation]) -> Result<Answers, sqlx::Error> {
+    async fn apply(&mut self, operations: &[Operation]) -> Result<Applied, sqlx::Error> {
         let batch = Batch::of(operations)?;
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.file.connect().await?,
         };
-        let answers = batch.apply(self.file.namespace(), &mut connection).await?;
+        let applied = batch.apply(self.file.namespace(), &mut connection).await?;
         self.connection = Some(connection);
-        Ok(answers)
+        Ok(applied)
     }
 
     async fn close(self) {
@@ -103,6 +108,23 @@ impl Writer {
         }
         if let Err(error) = connection.close().await {
             tracing::debug!(%error, "the database was not closed");
+        }
+    }
+}
+
+impl Applied {
+    /// Answers an operation; operations come in the order in which they were given to the batch.
+    fn answer(&mut self, operation: Operation) {
+        match operation {
+            // Who asked second has been given nothing, and may ask again. An error means that nobody waits any more.
+            Operation::StartHeld { answer, .. } => {
+                let nothing = HeldStarted { left: true, ..HeldStarted::default() };
+                drop(answer.send(Ok(self.started.take().unwrap_or(nothing))));
+            }
+            operation @ (Operation::Admit { .. }
+            | Operation::Save { .. }
+            | Operation::Fail { .. }
+            | Operation::Close(_)) => self.answers.answer(operation),
         }
     }
 }

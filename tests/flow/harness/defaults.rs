@@ -14,6 +14,7 @@ use throughline_actors::{
     settings::{EngineSettings, GenerationSettings, SessionSettings, StageSettings},
     source_plan::SourceSpec,
     supervisor::RestartPolicy,
+    users::UserSettings,
 };
 use throughline_schemas::{IngressLimits, StageName};
 
@@ -27,6 +28,7 @@ pub fn settings() -> EngineSettings {
         stages: StageName::ALL.into_iter().map(|stage| (stage, StageSettings::default())).collect(),
         ingress: IngressLimits { max_input_bytes: 4_000, max_metadata_bytes: 1_000 },
         sessions: SessionSettings::default(),
+        users: UserSettings::default(),
         recent_turns: 5,
         sources: vec![
             source("user_profile", "http://crm/profile/{user_id}", &[]),

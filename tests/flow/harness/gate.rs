@@ -27,8 +27,9 @@ use throughline_actors::ports::{
     model::{CallFacts, DeltaSink, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models},
     source::{FetchCall, FetchError, Sources},
     store::{
-        Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, Mark, OpenTurns,
-        Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, StoreTrouble, TurnsQuery,
+        Admission, Admitted, Closed, EndedTurn, Failing, HeldQuery, HeldStarted, Interaction, KnownEnd,
+        ListedTurn, Mark, OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError,
+        StoreTrouble, TurnsQuery,
     },
 };
 use throughline_schemas::{
@@ -53,6 +54,7 @@ pub enum Op {
     Settle,
     Progress,
     Admit,
+    StartHeld,
     Context,
     Save,
     Fail,
@@ -435,6 +437,9 @@ impl Store for Gate {
     async fn admit(&self, batch: Vec<Admission>) -> Result<Vec<Admitted>, StoreError> {
         let ids: Vec<_> = batch.iter().map(|admission| admission.workflow_id.to_string()).collect();
         self.pass(Op::Admit, ids.join(" "), no_store, self.store.admit(batch)).await
+    }
+    async fn start_held(&self, query: HeldQuery) -> Result<HeldStarted, StoreError> {
+        self.pass(Op::StartHeld, String::new(), no_store, self.store.start_held(query)).await
     }
     async fn context(&self, user: &UserId, session: &SessionId, turns: usize) -> Result<Context, StoreError> {
         let call = self.store.context(user, session, turns);

@@ -1,14 +1,16 @@
-//! A database of a version that knew no namespaces.
+//! A database of an earlier version, and workers of one.
 
 use sqlx::{
-    Connection, Executor, PgConnection, SqlSafeStr,
+    Connection, Executor, PgConnection, Row, SqlSafeStr,
     migrate::{Migration, MigrationType, Migrator},
 };
 use throughline::storage::postgres::PostgresStore;
-use throughline_actors::ports::store::{KnownEnd, Store, TurnsQuery};
+use throughline_actors::ports::store::{
+    Admission, HeldQuery, KnownEnd, Share, Standing, Store, TurnsQuery, UserLimits,
+};
 use throughline_schemas::FailureCode;
 
-use super::{CONNECTIONS, PATIENT, material::*};
+use super::{CONNECTIONS, PATIENT, material::*, open};
 use crate::postgres_server::PostgresServer;
 
 const MIGRATIONS: [&str; 3] = [
@@ -67,4 +69,34 @@ async fn a_database_of_an_earlier_version_is_adopted_by_the_first_namespace() {
     let code = refused.as_database_error().and_then(|error| error.code().map(Into::into));
     assert_eq!(code, Some("55P03".to_owned()), "{refused}");
     assert_eq!(first.save(interaction("a", "s", 3)).await.unwrap(), saved(Some("b")));
+}
+
+/// What a worker of the version before shares has to say: an input behind a turn that is held, and the end of a turn that
+/// nobody admitted.
+const APPLY_3: &str = "SELECT question, state FROM throughline_apply_3(
+    'test', '[]', '{c,d}', '{t,t}', '{ann,ann}', '{9,10}', '{enqueue,fail}', '{0,0}', '{f,f}',
+    ARRAY['c', NULL]::bytea[], ARRAY[NULL, NULL]::bytea[], '{NULL,internal}', ARRAY[NULL, NULL]::bytea[],
+    ARRAY[now(), now()], now(), 65536)
+    ORDER BY question";
+
+/// While workers are replaced, those of the version before go on, and start nothing that is held.
+#[tokio::test]
+async fn workers_of_the_version_before_go_on_and_start_nothing_that_is_held() {
+    let Some(server) = PostgresServer::shared().await else { return };
+    let url = server.database().await;
+    let store = open(&url).await;
+    let mut look = PgConnection::connect(&url).await.unwrap();
+    let share = Some(Share { each: 1, all: 0 });
+    let limits = UserLimits { share, open: None };
+    let batch = [admission("a", "s", 1), admission("b", "t", 2)].map(|asked| Admission { limits, ..asked });
+    let answers = store.admit(batch.to_vec()).await.unwrap();
+    let standing: Vec<_> = answers.into_iter().map(|answer| answer.standing).collect();
+    assert_eq!(standing, [Standing::Running, Standing::Held]);
+    let rows = look.fetch_all(APPLY_3).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.get::<&str, _>(1)).collect::<Vec<_>>(), ["waiting", "failed"]);
+    assert_eq!(store.opening(&workflow("b")).await.unwrap(), None, "it is held");
+    assert_eq!(store.save(interaction("a", "s", 1)).await.unwrap(), saved(None));
+    let started = store.start_held(HeldQuery { share, behind: None, most: 9, at: at(0) }).await.unwrap();
+    assert_eq!((started.openings.len(), started.left), (1, false));
+    assert_eq!(store.save(interaction("b", "t", 2)).await.unwrap(), saved(Some("c")));
 }

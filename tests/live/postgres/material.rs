@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use throughline_actors::ports::store::{
     Admission, Closed, Ending, Failing, FailureRecord, Fingerprint, Interaction, Opening, SessionOwner,
-    Verdict,
+    UserLimits, Verdict,
 };
 use throughline_schemas::{
     FailureCode, FinishReason, Metadata, SessionId, StageName, Timestamp, Usage, Usd, UserId, WorkflowFailed,
@@ -45,6 +45,7 @@ pub(super) fn asking(when_busy: WhenBusy, id: &str, of: &str, input_sequence: u6
         fingerprint: Fingerprint::of(&user("ann"), &session(of), id, None),
         at: at(0),
         verdict: Verdict::Accepted { event: id.as_bytes().to_vec(), when_busy, owner: SessionOwner::Any },
+        limits: UserLimits::default(),
     }
 }
 

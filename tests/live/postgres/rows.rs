@@ -1,9 +1,13 @@
 //! What a stranger sees in the tables.
 
+use std::num::NonZeroU32;
+
 use serde_json::{Map, Value, json};
 use sqlx::{Connection, Executor, PgConnection, Row, postgres::PgRow, raw_sql};
 use throughline::storage::{Onlooker, OnlookerError, postgres::PostgresStore};
-use throughline_actors::ports::store::{RestoredTurn, RunningQuery, Store, TurnState, TurnsQuery};
+use throughline_actors::ports::store::{
+    Admission, HeldQuery, RestoredTurn, RunningQuery, Share, Store, TurnState, TurnsQuery, UserLimits,
+};
 use throughline_schemas::event::{
     context::Turn,
     input::WhenBusy::{Interrupt, Merge, Reject},
@@ -154,6 +158,11 @@ async fn exercise(store: &PostgresStore) {
             .unwrap();
         store.latest_turns(TurnsQuery::of(workflow(&id))).await.unwrap();
         store.forget_ended(at(901), 3).await.unwrap();
+        let share = Some(Share { each: 1, all: 1 });
+        let limits = UserLimits { share, open: NonZeroU32::new(1_000) };
+        let alone = format!("h{n}");
+        store.admit(vec![Admission { limits, ..admission(&alone, &alone, 400 + n) }]).await.unwrap();
+        store.start_held(HeldQuery { share, behind: None, most: 3, at: at(0) }).await.unwrap();
     }
 }
 

@@ -10,12 +10,18 @@ use std::{
 use futures_util::future::join_all;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use sqlx::{Executor, PgConnection, Row};
-use throughline_actors::ports::store::{Admission, Closed, Ending, Opening, Standing, Store, StoreError};
+use throughline_actors::ports::store::{
+    Admission, Closed, Ending, HeldQuery, Opening, RunningQuery, Share, Standing, Store, StoreError,
+    UserLimits,
+};
+use throughline_schemas::Timestamp;
 use throughline_schemas::event::input::WhenBusy;
 
 use super::{Stores, material::*};
 
 const SESSIONS: usize = 12;
+/// Each has a third of the sessions.
+const USERS: [&str; 3] = ["ann", "ben", "cid"];
 const INPUTS: usize = 300;
 /// Tasks that call a store at the same time.
 const CALLERS: usize = 12;
@@ -52,6 +58,7 @@ struct Input {
 struct Story {
     stores: Box<Stores>,
     inputs: Vec<Input>,
+    share: Option<Share>,
     world: Mutex<World>,
     seed: u64,
 }
@@ -59,7 +66,9 @@ struct Story {
 impl Story {
     fn admission(&self, input: usize) -> Admission {
         let Input { session, when_busy } = &self.inputs[input];
-        asking(*when_busy, &input.to_string(), &session.to_string(), input as u64 + 1)
+        let limits = UserLimits { share: self.share, open: None };
+        let asked = asking(*when_busy, &input.to_string(), &session.to_string(), input as u64 + 1);
+        Admission { user_id: user(USERS[session % USERS.len()]), limits, ..asked }
     }
 
     /// Some work, by the choices of one caller.
@@ -81,6 +90,12 @@ impl Story {
         }
         if choices.random_ratio(1, 8) {
             self.admit(again).await;
+        }
+        if self.share.is_some() && (open.is_empty() || choices.random_ratio(1, 3)) {
+            self.start_held(choices.random_range(1..=BATCH)).await;
+        }
+        if self.share.is_some() && open.is_empty() {
+            self.sweep().await;
         }
         if !open.is_empty() {
             self.end(open[choices.random_range(0..open.len())], choices.random_ratio(3, 4)).await;
@@ -109,14 +124,30 @@ impl Story {
             }
             match answer.standing {
                 Standing::Running => self.runs(input),
-                Standing::Rejected | Standing::NotOwner | Standing::Merged { .. } => {
+                Standing::Rejected | Standing::NotOwner | Standing::TooManyOpen | Standing::Merged { .. } => {
                     self.ended(input, End::Failed);
                 }
-                Standing::Waiting | Standing::Ended => {}
+                Standing::Waiting | Standing::Held | Standing::Ended => {}
                 Standing::Refused | Standing::Repeated { .. } | Standing::Conflict { .. } => {
                     panic!("{input}, seed {}", self.seed)
                 }
             }
+        }
+    }
+
+    async fn start_held(&self, most: usize) {
+        let query = HeldQuery { share: self.share, behind: None, most, at: at(0) };
+        for opening in persist(|| self.stores.start_held(query.clone())).await.openings {
+            self.published(&opening);
+        }
+    }
+
+    /// Begins turns whose start was committed and not answered.
+    async fn sweep(&self) {
+        let started_by = Timestamp::from_unix_ms(253_402_300_799_000);
+        let query = RunningQuery { started_by, after: None, limit: INPUTS };
+        for turn in persist(|| self.stores.running(query.clone())).await {
+            self.runs(turn.workflow_id.as_str().parse().unwrap());
         }
     }
 
@@ -160,7 +191,7 @@ impl Story {
 
     fn is_over(&self) -> bool {
         let world = self.world.lock().unwrap();
-        world.admitted == INPUTS && world.running.is_empty()
+        world.ended.len() == INPUTS && world.running.is_empty()
     }
 }
 
@@ -180,10 +211,11 @@ async fn persist<T, F: Future<Output = Result<T, StoreError>>>(call: impl Fn() -
     panic!("no answer in {TRIES} tries")
 }
 
-/// What must be true at any instant: whoever waits, waits for a turn that runs.
+/// What must be true at any instant: whoever waits, waits for a turn that runs, or for one that is held.
 async fn assert_nobody_waits_for_nobody(look: &mut PgConnection, seed: u64) {
     let stuck = "SELECT w.session_id FROM turns AS w WHERE w.state = 'waiting' AND NOT EXISTS (
-        SELECT FROM turns AS r WHERE r.session_id = w.session_id AND r.state = 'running')";
+        SELECT FROM turns AS r WHERE r.session_id = w.session_id
+            AND (r.state = 'running' OR r.state = 'waiting' AND r.is_held))";
     let stuck: Vec<String> = look.fetch_all(stuck).await.unwrap().iter().map(|row| row.get(0)).collect();
     assert!(stuck.is_empty(), "sessions {stuck:?} wait for nobody, seed {seed}");
 }
@@ -195,7 +227,7 @@ fn seed() -> u64 {
     seed
 }
 
-async fn tell(stores: Box<Stores>, kills: Option<Duration>) {
+async fn tell(stores: Box<Stores>, kills: Option<Duration>, share: Option<Share>) {
     let seed = seed();
     let mut choices = StdRng::seed_from_u64(seed);
     let asks = [WhenBusy::Enqueue, WhenBusy::Enqueue, WhenBusy::Merge, WhenBusy::Reject, WhenBusy::Interrupt];
@@ -206,7 +238,7 @@ async fn tell(stores: Box<Stores>, kills: Option<Duration>) {
     let inputs = inputs.collect();
     let mut look = stores.look().await;
     let mut operator = stores.look().await;
-    let story = Arc::new(Story { stores, inputs, world: Mutex::default(), seed });
+    let story = Arc::new(Story { stores, inputs, share, world: Mutex::default(), seed });
     let callers = (0..CALLERS).map(|caller| {
         let story = Arc::clone(&story);
         let mut choices = StdRng::seed_from_u64(seed ^ (caller as u64 + 1));
@@ -275,14 +307,29 @@ async fn check(story: &Story, look: &mut PgConnection, undisturbed: bool) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn any_schedule_of_many_processes_loses_and_doubles_nothing() {
     let Some(stores) = Stores::new(4).await else { return };
-    tell(stores, None).await;
+    tell(stores, None, None).await;
+}
+
+/// The same with users that have a share, of their own or of what there is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn any_schedule_of_many_processes_forgets_nothing_that_is_held() {
+    for share in [Share { each: 2, all: 0 }, Share { each: 1, all: 5 }] {
+        let Some(stores) = Stores::new(4).await else { return };
+        tell(stores, None, Some(share)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn connections_that_are_killed_mid_commit_forget_nothing_that_is_held() {
+    let Some(stores) = Stores::new(4).await else { return };
+    tell(stores, Some(Duration::from_millis(50)), Some(Share { each: 1, all: 0 })).await;
 }
 
 /// Fault matrix, row 12: connections end in the middle of whatever they are doing, commits included.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn connections_that_are_killed_mid_commit_lose_and_double_nothing() {
     let Some(stores) = Stores::new(4).await else { return };
-    tell(stores, Some(Duration::from_millis(50))).await;
+    tell(stores, Some(Duration::from_millis(50)), None).await;
 }
 
 /// A message with the id of another, in another session, at the same time: one of the two is admitted, and the

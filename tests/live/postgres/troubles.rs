@@ -88,7 +88,7 @@ async fn many_processes_may_open_a_new_database_at_once() {
         opening.await.unwrap();
     }
     let mut look = PgConnection::connect(&url).await.unwrap();
-    assert_eq!(count(&mut look, "SELECT count(*) FROM _sqlx_migrations").await, 7);
+    assert_eq!(count(&mut look, "SELECT count(*) FROM _sqlx_migrations").await, 8);
 }
 
 /// An operator may keep the right to change tables from workers.

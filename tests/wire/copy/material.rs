@@ -16,7 +16,7 @@ use throughline::{
     },
 };
 use throughline_actors::ports::store::{
-    Admission, Failing, FailureRecord, Fingerprint, Interaction, SessionOwner, Store, Verdict,
+    Admission, Failing, FailureRecord, Fingerprint, Interaction, SessionOwner, Store, UserLimits, Verdict,
 };
 use throughline_schemas::{
     FailureCode, FinishReason, Metadata, SessionId, StageName, Timestamp, Usage, Usd, UserId, WorkflowFailed,
@@ -137,7 +137,16 @@ fn asking(when_busy: WhenBusy, id: &str, session: &str, input_sequence: u64) -> 
         when_busy,
         owner: SessionOwner::Any,
     };
-    Admission { workflow_id, session_id, user_id, input_sequence, fingerprint, at: at(0), verdict }
+    Admission {
+        workflow_id,
+        session_id,
+        user_id,
+        input_sequence,
+        fingerprint,
+        at: at(0),
+        verdict,
+        limits: UserLimits::default(),
+    }
 }
 
 fn failing(id: &str, session: &str, input_sequence: u64) -> Failing {

@@ -20,7 +20,7 @@ pub(super) async fn story(url: &str, before: Peeked) {
     assert_eq!(peek(url, "shop").await.unwrap(), Peeked::Identity(identity));
     assert_eq!(one.identity("other").await.unwrap(), None, "another namespace is another matter");
 
-    let beat = |worker: &str, log: &str| Beat { worker: worker.to_owned(), log: log.to_owned() };
+    let beat = |worker: &str, log: &str| Beat { worker: worker.to_owned(), log: log.to_owned(), calls: 64 };
     assert_eq!(one.beat("shop", &beat("h:1:0", "log-a")).await.unwrap(), []);
     assert_eq!(one.beat("shop", &beat("h:2:0", "log-a")).await.unwrap(), [], "several workers of one log");
     assert_eq!(one.beat("other", &beat("h:3:0", "log-b")).await.unwrap(), [], "and of another namespace");
@@ -28,6 +28,8 @@ pub(super) async fn story(url: &str, before: Peeked) {
     let names: Vec<&str> = strangers.iter().map(|stranger| stranger.worker.as_str()).collect();
     assert_eq!(names, ["h:1:0", "h:2:0"]);
     assert!(strangers.iter().all(|stranger| stranger.seen_ago.as_secs() < 30), "{strangers:?}");
+    assert_eq!(one.calls("shop", "log-a", 1).await.unwrap(), 128, "all workers of one log together");
+    assert_eq!(one.calls("shop", "log-z", 1).await.unwrap(), 0);
     let all = async |namespace: &str| {
         let workers = one.workers(namespace).await.unwrap();
         workers.into_iter().map(|worker| worker.worker).collect::<Vec<_>>()

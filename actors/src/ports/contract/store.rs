@@ -6,6 +6,7 @@
 mod busy;
 mod context;
 mod endings;
+mod held;
 mod interleavings;
 mod listing;
 mod material;
@@ -17,6 +18,7 @@ mod sweep;
 pub use busy::*;
 pub use context::*;
 pub use endings::*;
+pub use held::*;
 pub use interleavings::*;
 pub use listing::*;
 pub use on_record::*;
@@ -84,6 +86,14 @@ macro_rules! store_contract {
             only_neighbours_who_want_it_are_merged
             a_session_may_belong_to_its_first_user
             the_owner_of_a_session_is_who_is_first_in_the_stream
+            a_user_runs_no_more_turns_than_its_share
+            users_share_what_there_is
+            a_held_turn_keeps_its_place_in_its_session
+            the_next_turn_of_a_session_overtakes_nobody
+            a_session_whose_turn_is_held_is_busy
+            held_turns_of_many_users_are_looked_at_by_and_by
+            a_user_has_no_more_open_turns_than_it_may
+            without_a_share_nothing_is_held
             running_turns_are_listed_by_their_start
             a_running_turn_can_be_begun_again
             the_turn_that_ended_before_another_is_known
@@ -108,6 +118,7 @@ macro_rules! store_contract {
             preferences_are_deleted_by_name_or_all
             hostile_ids_and_texts_come_back_as_they_were
             any_interleaving_keeps_the_order_of_every_session
+            any_interleaving_keeps_the_order_although_users_have_shares
         }
     };
     ($make:expr => $($story:ident)+) => {

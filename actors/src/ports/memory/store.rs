@@ -1,6 +1,7 @@
 //! A store that forgets everything when it is dropped.
 
 mod ends;
+mod held;
 mod listing;
 mod state;
 
@@ -15,8 +16,9 @@ use throughline_schemas::{
 
 pub use crate::ports::store::TurnState;
 use crate::ports::store::{
-    Admission, Admitted, Closed, EndedTurn, Failing, Interaction, KnownEnd, ListedTurn, Mark, OpenTurns,
-    Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError, TurnsQuery,
+    Admission, Admitted, Closed, EndedTurn, Failing, HeldQuery, HeldStarted, Interaction, KnownEnd,
+    ListedTurn, Mark, OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn, Store, StoreError,
+    TurnsQuery,
 };
 use state::{Entry, State, ended, waits};
 
@@ -110,11 +112,13 @@ impl Store for MemoryStore {
             for admission in run {
                 state.open(admission, &firsts);
             }
-            for admission in run {
-                state.start_next(&admission.session_id, admission.at);
-            }
+            state.start_admitted(run);
         }
         Ok(batch.iter().map(|admission| state.admitted(admission)).collect())
+    }
+
+    async fn start_held(&self, query: HeldQuery) -> Result<HeldStarted, StoreError> {
+        Ok(self.answering()?.start_held(&query))
     }
 
     async fn context(&self, user: &UserId, session: &SessionId, turns: usize) -> Result<Context, StoreError> {

@@ -2,7 +2,7 @@
 
 use throughline_schemas::{FailureCode, SessionId, Timestamp, UserId, WorkflowId, event::input::WhenBusy};
 
-use super::{FailureRecord, Fingerprint, TurnState};
+use super::{FailureRecord, Fingerprint, TurnState, UserLimits};
 
 /// A request to open a turn.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub struct Admission {
     pub at: Timestamp,
     /// What to do with it.
     pub verdict: Verdict,
+    /// What its user may take.
+    pub limits: UserLimits,
 }
 
 /// Who may speak in a session.
@@ -92,12 +94,16 @@ pub enum Standing {
     Running,
     /// An earlier turn of the session is open; whoever ends that one publishes.
     Waiting,
+    /// It is its turn, and its user has its share of running turns: whoever starts it publishes.
+    Held,
     /// A refused input, recorded (before or now) as failed: publish `workflow_failed`.
     Refused,
     /// The session was busy and it did not want to wait; recorded as failed: publish `workflow_failed`.
     Rejected,
     /// The session belongs to another user; recorded as failed: publish `workflow_failed`.
     NotOwner,
+    /// Its user has as many open turns as it may have; recorded as failed: publish `workflow_failed`.
+    TooManyOpen,
     /// Its text has become part of another turn; recorded as failed: publish `workflow_failed`.
     Merged {
         /// The workflow of that turn.

@@ -5,7 +5,7 @@ use throughline_schemas::{FailureCode, SessionId, Timestamp, Usd, UserId, Workfl
 /// Where a turn stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TurnState {
-    /// Behind another turn of its session.
+    /// Behind another turn of its session, or held because its user has its share of running turns.
     Waiting,
     /// Its workflow runs.
     Running,
@@ -81,7 +81,8 @@ pub struct ListedTurn {
     pub input_sequence: Option<u64>,
     /// How it stands.
     pub state: TurnState,
-    /// The workflow of the turn that runs in its session, if it waits.
+    /// The workflow of the turn that runs in its session, if it waits. If it waits and none runs, the first of those that
+    /// wait there is held: its user has its share of running turns.
     pub waits_for: Option<WorkflowId>,
     /// Why it failed, if it failed and that is on record.
     pub code: Option<FailureCode>,
@@ -107,7 +108,7 @@ pub struct Tally {
 /// The open turns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OpenTurns {
-    /// Those that wait for others of their sessions.
+    /// Those that wait for others of their sessions, or for a place in their user's share.
     pub waiting: Tally,
     /// Those that run.
     pub running: Tally,

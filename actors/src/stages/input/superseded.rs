@@ -1,5 +1,7 @@
 //! Failures of workflows that a session has no turn for.
 
+use std::num::NonZeroU32;
+
 use throughline_schemas::{FailureCode, StageName, WorkflowFailed, WorkflowId};
 
 /// It did not want to wait.
@@ -18,6 +20,16 @@ pub(crate) fn not_owner() -> WorkflowFailed {
                    \"first_user\"); publish under a session id of your own"
             .to_owned();
     failed(FailureCode::NotSessionOwner, message, None)
+}
+
+/// Its user has as many open turns as it may have: `most`, if that is known.
+pub(crate) fn too_many_open(most: Option<NonZeroU32>) -> WorkflowFailed {
+    let most = most.map_or_else(String::new, |most| format!(", which is {most}"));
+    let message = format!(
+        "the user has as many workflows open as the configuration allows one user (users.open){most}; publish it again \
+         under another workflow id when some of them have ended"
+    );
+    WorkflowFailed { retryable: true, ..failed(FailureCode::TooManyOpen, message, None) }
 }
 
 /// Its text is part of another turn.

@@ -10,6 +10,9 @@
 -- $7 now            latest instant of the batch
 -- $8 merge limit    most bytes of events that one turn is merged from
 -- $9 namespace      that all of it is about
+-- $10 each          running turns of a user that start whatever else runs; NULL: all
+-- $11 all           running turns of all users, beyond which further ones are held; NULL: any number
+-- $12 open          most open turns of a user; 0: any number
 -- They are written $n because sqlx leaves ?n unbound in a statement that skips a number.
 -- JSON is taken apart with jsonb_each: json_each would write each row as text again for every column read from it.
 

@@ -11,7 +11,7 @@ use throughline_schemas::{
 
 use super::{UnderTest, material::*};
 use crate::ports::store::{
-    Admission, Fingerprint, Interaction, KnownEnd, SessionOwner, Standing, TurnsQuery, Verdict,
+    Admission, Fingerprint, Interaction, KnownEnd, SessionOwner, Standing, TurnsQuery, UserLimits, Verdict,
 };
 
 /// As many as were asked for, by the order of their inputs, not of their endings.
@@ -125,6 +125,7 @@ pub async fn hostile_ids_and_texts_come_back_as_they_were<S: UnderTest>(store: &
                 when_busy: WhenBusy::Enqueue,
                 owner: SessionOwner::Any,
             },
+            limits: UserLimits::default(),
         };
         assert_eq!(admit(store, std::slice::from_ref(&admission)).await, [Standing::Running], "{id:?}");
         assert_eq!(save(store, saved.clone()).await, ended(None), "{id:?}");

@@ -8,8 +8,11 @@ use std::{
 use futures_util::future::join_all;
 
 use super::{UnderTest, material::*};
-use crate::ports::store::{Admission, Closed, Ending, Standing};
+use crate::ports::store::{
+    Admission, Closed, Ending, HeldQuery, HeldStarted, Interaction, Share, Standing, UserLimits,
+};
 
+const USERS: [&str; 3] = ["ann", "ben", "cid"];
 const SESSIONS: usize = 50;
 const TURNS: usize = 20;
 /// Largest number of endings in flight at once.
@@ -41,6 +44,8 @@ enum Step {
     Admit(Vec<usize>),
     Save(usize),
     Fail(usize),
+    /// Start held turns, at most so many.
+    Start(usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,6 +72,8 @@ struct World<'a, S> {
     /// In the order of their first publishing.
     published: Vec<usize>,
     ended: BTreeMap<usize, End>,
+    /// What each user has; then sessions belong to three users.
+    share: Option<Share>,
     seed: u64,
 }
 
@@ -76,12 +83,17 @@ impl<S: UnderTest> World<'_, S> {
         (input.to_string(), self.sessions[input].to_string(), input as u64 + 1)
     }
 
+    fn user(&self, input: usize) -> &'static str {
+        if self.share.is_none() { "ann" } else { USERS[self.sessions[input] % USERS.len()] }
+    }
+
     async fn perform(&self, step: &Step) -> Outcome {
         match step {
             Step::Admit(inputs) => {
                 let admission = |input: &usize| -> Admission {
                     let (id, of, sequence) = self.names(*input);
-                    accepted(&id, &of, sequence)
+                    let limits = UserLimits { share: self.share, open: None };
+                    Admission { user_id: user(self.user(*input)), limits, ..accepted(&id, &of, sequence) }
                 };
                 let batch: Vec<Admission> = inputs.iter().map(admission).collect();
                 let answers = admit(self.store, &batch).await;
@@ -91,13 +103,24 @@ impl<S: UnderTest> World<'_, S> {
             }
             Step::Save(input) => {
                 let (id, of, sequence) = self.names(*input);
-                let closed = save(self.store, interaction(&id, &of, sequence)).await;
+                let user_id = user(self.user(*input));
+                let closed =
+                    save(self.store, Interaction { user_id, ..interaction(&id, &of, sequence) }).await;
                 Outcome::of(*input, &closed, End::Saved, End::Failed)
             }
             Step::Fail(input) => {
                 let (id, of, sequence) = self.names(*input);
                 let closed = fail(self.store, &id, &of, sequence).await;
                 Outcome::of(*input, &closed, End::Failed, End::Saved)
+            }
+            Step::Start(most) => {
+                let query = HeldQuery { share: self.share, behind: None, most: *most, at: at(800) };
+                let HeldStarted { openings, .. } =
+                    self.store.start_held(query).await.expect("the store answers");
+                Outcome {
+                    publish: openings.iter().map(|opening| input_of(&opening.event)).collect(),
+                    ended: None,
+                }
             }
         }
     }
@@ -115,6 +138,9 @@ impl<S: UnderTest> World<'_, S> {
         }
         if let Some(again) = self.ended.keys().nth(choices.below(SESSIONS * TURNS)) {
             steps.push(if choices.one_in(2) { Step::Fail(*again) } else { Step::Save(*again) });
+        }
+        if self.share.is_some() && (open.is_empty() || choices.one_in(2)) {
+            steps.push(Step::Start(1 + choices.below(BATCH)));
         }
         if self.admitted < self.sessions.len() && (open.is_empty() || choices.one_in(2)) {
             let until = self.sessions.len().min(self.admitted + 1 + choices.below(BATCH));
@@ -154,7 +180,8 @@ impl<S: UnderTest> World<'_, S> {
             assert_eq!(ran, expected, "the order of session {of}, seed {seed}");
             let saved = expected.iter().filter(|input| self.ended[*input] == End::Saved);
             let saved: Vec<String> = saved.map(ToString::to_string).collect();
-            let stored = recent(self.store, "ann", &of.to_string(), TURNS).await;
+            let who = expected.first().map_or("ann", |input| self.user(*input));
+            let stored = recent(self.store, who, &of.to_string(), TURNS).await;
             assert_eq!(stored, saved, "session {of}, seed {seed}");
         }
     }
@@ -162,7 +189,7 @@ impl<S: UnderTest> World<'_, S> {
 
 impl Outcome {
     fn of(input: usize, closed: &Closed, asked: End, other: End) -> Self {
-        let next = closed.next.iter().map(|next| event_of(&next.event).parse().expect("an input")).collect();
+        let next = closed.next.iter().map(|next| input_of(&next.event)).collect();
         let end = match closed.ending {
             Ending::AsAsked => asked,
             Ending::Otherwise => other,
@@ -172,10 +199,28 @@ impl Outcome {
     }
 }
 
+fn input_of(event: &[u8]) -> usize {
+    event_of(event).parse().expect("an input")
+}
+
 /// Fifty sessions of twenty turns: admissions in stream order, endings, and redeliveries of both, several at a
 /// time. No session ever runs two turns, each runs its turns in the order of the stream, every turn ends once
 /// and nothing is left waiting.
 pub async fn any_interleaving_keeps_the_order_of_every_session<S: UnderTest>(store: &S) {
+    tell(store, |_| None).await;
+}
+
+/// The same with three users that have a share, of their own or of what there is: nothing that is held is forgotten.
+pub async fn any_interleaving_keeps_the_order_although_users_have_shares<S: UnderTest>(store: &S) {
+    tell(store, |choices| {
+        let each = u32::try_from(1 + choices.below(3)).unwrap_or(1);
+        let all = if choices.one_in(2) { 0 } else { u32::try_from(choices.below(12)).unwrap_or(0) };
+        Some(Share { each, all })
+    })
+    .await;
+}
+
+async fn tell<S: UnderTest>(store: &S, share: impl Fn(&mut Choices) -> Option<Share>) {
     let given = std::env::var("THROUGHLINE_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or_else(|| RandomState::new().hash_one(0));
     #[allow(clippy::print_stderr)] // The test runner shows it if the story fails.
@@ -183,6 +228,7 @@ pub async fn any_interleaving_keeps_the_order_of_every_session<S: UnderTest>(sto
         eprintln!("THROUGHLINE_SEED={seed}");
     }
     let mut choices = Choices(seed);
+    let share = share(&mut choices);
     let mut sessions: Vec<usize> = (0..SESSIONS * TURNS).map(|input| input % SESSIONS).collect();
     for input in (1..sessions.len()).rev() {
         sessions.swap(input, choices.below(input + 1));
@@ -194,6 +240,7 @@ pub async fn any_interleaving_keeps_the_order_of_every_session<S: UnderTest>(sto
         running: BTreeMap::new(),
         published: Vec::new(),
         ended: BTreeMap::new(),
+        share,
         seed,
     };
     for _ in 0..ROUNDS {

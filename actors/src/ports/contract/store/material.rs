@@ -14,7 +14,7 @@ use throughline_schemas::{
 
 use crate::ports::store::{
     Admission, Admitted, Closed, Ending, Failing, FailureRecord, Fingerprint, Interaction, Opening,
-    SessionOwner, Standing, Store, Verdict,
+    SessionOwner, Standing, Store, UserLimits, Verdict,
 };
 
 pub(super) fn at(ms: u64) -> Timestamp {
@@ -59,6 +59,7 @@ pub(super) fn asking(when_busy: WhenBusy, id: &str, of: &str, input_sequence: u6
         fingerprint: says(id, of),
         at: at(input_sequence),
         verdict: Verdict::Accepted { event: event(id), when_busy, owner: SessionOwner::Any },
+        limits: UserLimits::default(),
     }
 }
 

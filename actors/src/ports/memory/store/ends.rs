@@ -105,9 +105,9 @@ impl State {
         }
         self.forget_merged(&workflow);
         if let Some(before) = before.filter(|before| before.session != session) {
-            self.start_next(&before.session, at);
+            self.start_anyway(&before.session, at);
         }
-        self.start_next(&session, at);
+        self.start_anyway(&session, at);
         Closed { ending: Ending::AsAsked, next: self.opening_in(&session) }
     }
 }
@@ -119,6 +119,8 @@ fn busy_session(failure: &FailureRecord) -> Option<Failure> {
         Some(Failure::Rejected)
     } else if failure.code() == FailureCode::NotSessionOwner {
         Some(Failure::NotOwner)
+    } else if failure.code() == FailureCode::TooManyOpen {
+        Some(Failure::TooManyOpen)
     } else if failure.code() == FailureCode::Interrupted {
         by().map(Failure::InterruptedBy)
     } else if failure.code() == FailureCode::Merged {

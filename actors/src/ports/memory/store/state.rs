@@ -41,6 +41,8 @@ pub(super) struct Entry {
     pub(super) event: Option<Vec<u8>>,
     /// It takes in messages that come while it waits.
     pub(super) merges: bool,
+    /// Its user had its share when it was to start. Means something while it waits.
+    pub(super) held: bool,
     /// Why it failed, if its session had no place for it.
     pub(super) failure: Option<Failure>,
     /// Why it failed, if somebody said so.
@@ -56,6 +58,7 @@ impl Entry {
         let of_a_busy_session = self.failure.as_ref().map(|failure| match failure {
             Failure::Rejected => FailureCode::SessionBusy,
             Failure::NotOwner => FailureCode::NotSessionOwner,
+            Failure::TooManyOpen => FailureCode::TooManyOpen,
             Failure::InterruptedBy(_) => FailureCode::Interrupted,
             Failure::MergedInto(_) => FailureCode::Merged,
         });
@@ -64,7 +67,7 @@ impl Entry {
 
     pub(super) fn superseded_by(&self) -> Option<&WorkflowId> {
         match self.failure.as_ref()? {
-            Failure::Rejected | Failure::NotOwner => None,
+            Failure::Rejected | Failure::NotOwner | Failure::TooManyOpen => None,
             Failure::InterruptedBy(by) | Failure::MergedInto(by) => Some(by),
         }
     }
@@ -74,6 +77,7 @@ impl Entry {
 pub(super) enum Failure {
     Rejected,
     NotOwner,
+    TooManyOpen,
     InterruptedBy(WorkflowId),
     MergedInto(WorkflowId),
 }
@@ -116,8 +120,10 @@ impl State {
                     Some(Failure::NotOwner)
                 } else {
                     self.busy(admission, event.len(), *when_busy)
+                        .or_else(|| self.has_too_many(admission, None).then_some(Failure::TooManyOpen))
                 };
-                let refused = matches!(failure, Some(Failure::Rejected | Failure::NotOwner));
+                let refused =
+                    matches!(failure, Some(Failure::Rejected | Failure::NotOwner | Failure::TooManyOpen));
                 kept = (!refused).then(|| event.clone());
                 merges = *when_busy == WhenBusy::Merge;
                 if failure.is_none() {
@@ -138,6 +144,7 @@ impl State {
             updated_at: admission.at,
             event: kept,
             merges,
+            held: false,
             failure,
             record,
         };
@@ -154,6 +161,9 @@ impl State {
                 let ((sequence, running), _) = open.iter().find(|(_, running)| **running)?;
                 if *sequence < admission.input_sequence {
                     let running = running.clone();
+                    if self.has_too_many(admission, Some(&running)) {
+                        return Some(Failure::TooManyOpen);
+                    }
                     self.interrupt(&running, &admission.workflow_id, admission.at);
                 }
                 None
@@ -184,20 +194,6 @@ impl State {
         }
     }
 
-    /// Starts the session's first waiting turn if none is running.
-    pub(super) fn start_next(&mut self, session: &SessionId, at: Timestamp) {
-        let Some(open) = self.open.get_mut(session) else { return };
-        if open.values().any(|running| *running) {
-            return;
-        }
-        let Some(mut first) = open.first_entry() else { return };
-        first.insert(true);
-        if let Some(turn) = self.turns.get_mut(&first.key().1) {
-            turn.state = TurnState::Running;
-            turn.updated_at = at;
-        }
-    }
-
     pub(super) fn admitted(&self, admission: &Admission) -> Admitted {
         // It was opened just before.
         let Some(entry) = self.turns.get(&admission.workflow_id) else { return Standing::Ended.into() };
@@ -214,10 +210,14 @@ impl State {
         }
         let standing = match (entry.state, &admission.verdict, &entry.failure) {
             (TurnState::Running, _, _) => Standing::Running,
+            (TurnState::Waiting, _, _) if entry.held => Standing::Held,
             (TurnState::Waiting, _, _) => Standing::Waiting,
             (TurnState::Failed, Verdict::Refused { .. }, _) => Standing::Refused,
             (TurnState::Failed, Verdict::Accepted { .. }, Some(Failure::Rejected)) => Standing::Rejected,
             (TurnState::Failed, Verdict::Accepted { .. }, Some(Failure::NotOwner)) => Standing::NotOwner,
+            (TurnState::Failed, Verdict::Accepted { .. }, Some(Failure::TooManyOpen)) => {
+                Standing::TooManyOpen
+            }
             (TurnState::Failed, Verdict::Accepted { .. }, Some(Failure::MergedInto(into))) => {
                 Standing::Merged { into: into.clone() }
             }
@@ -320,6 +320,7 @@ pub(super) fn ended(
         updated_at: at,
         event: None,
         merges: false,
+        held: false,
         failure: None,
         record: None,
     }

@@ -1,0 +1,47 @@
+//! How many turns run of all users together before further ones are held, where users share what there is.
+//!
+//! Stages take events in the order of the log, so what runs cannot be overtaken: whatever is started waits in front of
+//! whoever comes next. So no more run than can be answered at the same time, and those that are on their way to a call of a
+//! model or back from one: as many as are started in [`ON_THE_WAY`]. However fast or slow models are, nobody waits longer
+//! than that because of who was started before. One call in twenty is left to those who have less than the least
+//! ([`Share::LEAST`]), because calls that began together end together, and whoever comes in between would have to wait for
+//! that.
+
+use std::time::Duration;
+
+use crate::ports::store::Share;
+
+/// Between two looks for held turns while there are any.
+pub const PAUSE: Duration = Duration::from_millis(25);
+
+/// How long a turn takes beside its call of a model, with the look that starts it.
+pub const ON_THE_WAY: Duration = Duration::from_millis(100);
+
+/// The rate at which turns are started is taken over so long a time: waves of calls that end together make no haste.
+pub const RATE_WINDOW: Duration = Duration::from_secs(2);
+
+/// Of so many calls one is left to whoever has less than the least.
+const ONE_LEFT_OF: u32 = 20;
+
+/// The same share for all: `calls` of models can be made at once, and `started` turns were started within [`RATE_WINDOW`].
+pub fn share(calls: u32, started: u32) -> Share {
+    let left = (calls / ONE_LEFT_OF).max(u32::from(calls > 1));
+    let looks = u32::try_from(RATE_WINDOW.as_millis() / ON_THE_WAY.as_millis()).unwrap_or(u32::MAX);
+    Share::of((calls - left).saturating_add(started.div_ceil(looks)).max(Share::LEAST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_answered_and_what_is_on_its_way() {
+        assert_eq!(share(64, 0).all, 61, "three calls are left to others");
+        assert_eq!(share(64, 128).all, 68, "64 a second, of which seven are on their way");
+        assert_eq!(share(64, 1_400).all, 131, "700 a second");
+        assert_eq!(share(8, 0).all, 7);
+        assert_eq!(share(1, 0).all, Share::LEAST);
+        assert_eq!(share(0, 0).all, Share::LEAST, "where nothing is known somebody still runs");
+        assert_eq!(share(64, 0).each, Share::LEAST);
+    }
+}
