@@ -94,11 +94,11 @@ async fn an_open_turn_keeps_what_is_behind_it_and_that_is_told() {
         Reply::After(wait, Ok(answer(&reply_to(request))))
     });
     let slow = rig.publish("slow", "slow", "slow");
-    for n in 0..60 {
+    for n in 0..100 {
         assert!(!rig.bus.refuses(2_000), "input {n} would be refused");
         let workflow = rig.publish(&format!("w{n}"), &format!("s{n}"), "hello");
         rig.saved(&workflow).await;
-        rig.pass(Duration::from_secs(20)).await;
+        rig.pass(Duration::from_secs(12)).await;
     }
     assert_eq!(rig.bus.purged().1, 0, "everything is behind the open turn");
     // Only the results of what has ended could go from there.

@@ -152,9 +152,14 @@ impl Stage for InputStage {
             at: self.closer.clock.now(),
         };
         self.closer.bury(delivery, &letter).await?;
-        // A workflow that can be named ends as failed: it may have been admitted, and its session goes on then.
+        // A workflow that can be named ends as failed: it may have been admitted, and its session goes on then. One that has
+        // begun is with the stages behind this one, which end it: its model may be at work, and the next turn must not be.
         let Ok(read) = self.read(delivery) else { return Ok(()) };
         let cause = caused(read.event.meta);
+        let beginning = Subject::new(EventType::InputValidated, &cause.session_id, &cause.workflow_id);
+        if self.closer.exists(&beginning).await.map_err(PublishFailed::outcome)? {
+            return Ok(());
+        }
         let failed = WorkflowFailed {
             code,
             stage: StageName::Input,
