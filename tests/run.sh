@@ -33,7 +33,7 @@ cd "$root" || exit
 . deploy/lib.sh
 
 # Live tests that hold time or processor against a limit: they run one after the other, with the machine to themselves.
-TIMED="idle:: stopping::restarting outages::workers_wait chaos::everything nats_cluster::"
+TIMED="idle:: stopping::restarting outages::workers_wait chaos::everything nats_cluster:: shares::"
 DEFAULT_TIERS="format clippy unit flow wire live deploy compose deny"
 # Seconds after which a command that hangs is stopped, so that CI ends with a verdict. Not at a terminal: there Ctrl-C does.
 BUILD_LIMIT_S=2400

@@ -88,21 +88,21 @@ async fn large_bodies_of_finished_work_make_room_for_others() {
 #[tokio::test(start_paused = true)]
 async fn an_open_turn_keeps_what_is_behind_it_and_that_is_told() {
     let (rig, worker) = Rig::running().await;
-    rig.bus.limit(WORKFLOW_BYTES * 20);
+    rig.bus.limit(WORKFLOW_BYTES * 10);
     rig.models.otherwise(PROVIDER, |request| {
         let wait = if question(request) == "slow" { MINUTE * 25 } else { Duration::ZERO };
         Reply::After(wait, Ok(answer(&reply_to(request))))
     });
     let slow = rig.publish("slow", "slow", "slow");
     for n in 0..100 {
-        assert!(!rig.bus.refuses(2_000), "input {n} would be refused");
         let workflow = rig.publish(&format!("w{n}"), &format!("s{n}"), "hello");
         rig.saved(&workflow).await;
         rig.pass(Duration::from_secs(12)).await;
     }
     assert_eq!(rig.bus.purged().1, 0, "everything is behind the open turn");
     // Only the results of what has ended could go from there.
-    assert!(rig.meters.count("throughline_log_purged_total", &[]) > 20);
+    let removed = rig.meters.count("throughline_log_purged_total", &[]);
+    assert!(removed > 20, "{removed}");
     assert_eq!(rig.types(&slow), JOURNEY[..3]);
     assert!(rig.meters.gauge("throughline_log_held_seconds", &[]).unwrap() > 60.0);
     assert_eq!(rig.meters.gauge("throughline_log_oldest_open_sequence", &[]), Some(1.0));

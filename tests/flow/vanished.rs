@@ -6,7 +6,7 @@ use throughline_actors::ports::{
     bus::{Bus, Delivery, Settlement},
     memory::{bus::MemoryBus, model::answer, script::Reply},
 };
-use throughline_schemas::{EventType, FailureCode, Namespace, StageName, dead_letter};
+use throughline_schemas::{EventData, EventType, FailureCode, Namespace, StageName, dead_letter};
 
 use crate::harness::{ACK_WAIT, Act, JOURNEY, Op, PROVIDER, Rig, reply_to};
 
@@ -119,8 +119,17 @@ async fn what_the_server_gives_up_on_is_buried_once_however_many_workers_run() {
         earlier.engine.drain(SECOND).await;
         rig.settings.stages = all;
         let _workers = [rig.worker().await, rig.worker().await, rig.worker().await];
-        let failed = rig.failed(&poison).await;
-        assert_eq!((failed.code, failed.stage, failed.attempts), (FailureCode::Poison, stage, MAX_DELIVER));
+        let end = rig.ended(&poison).await.data;
+        // Whoever takes over the admission looks at everything that was left, exhausted or not: the turn may have begun
+        // before its input is buried, and goes on then.
+        let has_begun = stage == StageName::Input && matches!(end, EventData::InteractionSaved(_));
+        if !has_begun {
+            let failed = rig.failed(&poison).await;
+            assert_eq!(
+                (failed.code, failed.stage, failed.attempts),
+                (FailureCode::Poison, stage, MAX_DELIVER)
+            );
+        }
         rig.saved(&behind).await;
         rig.pass(ACK_WAIT * 3).await;
         let dead = rig.bus.dead_letters();
@@ -129,8 +138,7 @@ async fn what_the_server_gives_up_on_is_buried_once_however_many_workers_run() {
         assert_eq!(dead[0].header(dead_letter::CODE), Some("poison"));
         assert_eq!(dead[0].header(dead_letter::ATTEMPTS), Some("3"));
         let ends: Vec<_> = rig.types(&poison).into_iter().filter(|event| event.is_end()).collect();
-        assert_eq!(ends, [EventType::WorkflowFailed], "{stage}");
-        // Whoever takes over the admission looks at everything that was left, exhausted or not.
+        assert_eq!(ends.len(), 1, "{stage}: {ends:?}");
         if stage != StageName::Input {
             assert_eq!(rig.models.calls(PROVIDER), if stage == StageName::Persistence { 2 } else { 1 });
         }
