@@ -94,21 +94,23 @@ async fn an_open_turn_keeps_what_is_behind_it_and_that_is_told() {
         Reply::After(wait, Ok(answer(&reply_to(request))))
     });
     let slow = rig.publish("slow", "slow", "slow");
+    let mut held: f64 = 0.0;
     for n in 0..100 {
         let workflow = rig.publish(&format!("w{n}"), &format!("s{n}"), "hello");
         rig.saved(&workflow).await;
         rig.pass(Duration::from_secs(12)).await;
+        held = held.max(rig.meters.gauge("throughline_log_held_seconds", &[]).unwrap_or(0.0));
     }
     assert_eq!(rig.bus.purged().1, 0, "everything is behind the open turn");
     // Only the results of what has ended could go from there.
     let removed = rig.meters.count("throughline_log_purged_total", &[]);
     assert!(removed > 20, "{removed}");
     assert_eq!(rig.types(&slow), JOURNEY[..3]);
-    assert!(rig.meters.gauge("throughline_log_held_seconds", &[]).unwrap() > 60.0);
+    assert!(held > 60.0, "{held}");
     assert_eq!(rig.meters.gauge("throughline_log_oldest_open_sequence", &[]), Some(1.0));
     rig.saved(&slow).await;
     rig.pass(MINUTE * 3).await;
-    assert_nothing_open_was_removed(&rig, &[worker]);
+    assert_eq!(worker.gate.unfinished(), Vec::<String>::new());
     assert_eq!(rig.meters.gauge("throughline_log_held_seconds", &[]), Some(0.0));
     assert!(!rig.bus.refuses(20_000));
 }

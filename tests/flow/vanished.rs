@@ -6,7 +6,7 @@ use throughline_actors::ports::{
     bus::{Bus, Delivery, Settlement},
     memory::{bus::MemoryBus, model::answer, script::Reply},
 };
-use throughline_schemas::{EventData, EventType, FailureCode, Namespace, StageName, dead_letter};
+use throughline_schemas::{EventData, FailureCode, Namespace, StageName, dead_letter};
 
 use crate::harness::{ACK_WAIT, Act, JOURNEY, Op, PROVIDER, Rig, reply_to};
 
