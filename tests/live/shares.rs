@@ -44,7 +44,8 @@ fn p95_ms(log: &Log, workflows: &[String]) -> u64 {
     took[took.len() * 95 / 100 - 1]
 }
 
-/// One heavy user, then three. Whoever else speaks meanwhile waits at most twice as long as alone.
+/// One heavy user, then three. Whoever else speaks meanwhile waits at most twice as long as alone; among three, with whom the
+/// calls are shared, at most four times.
 #[tokio::test]
 async fn a_user_at_a_hundred_times_the_load_at_most_doubles_the_wait_of_another() {
     let settings = Settings::new(&format!("[stages.generation]\nconcurrency = {CALLS}"));
@@ -56,7 +57,7 @@ async fn a_user_at_a_hundred_times_the_load_at_most_doubles_the_wait_of_another(
     log.until_ended(&talked).await;
     let alone = p95_ms(&log, &talked);
     let mut flooded = Vec::new();
-    for heavy in [&["ada"][..], &["cid", "dan", "eve"]] {
+    for (heavy, times) in [(&["ada"][..], 2), (&["cid", "dan", "eve"], 4)] {
         let name = |n: usize| (heavy[n % heavy.len()], format!("{}-{n}", heavy[n % heavy.len()]));
         let flood = (0..FLOOD).map(|n| {
             let (user, workflow) = name(n);
@@ -71,7 +72,7 @@ async fn a_user_at_a_hundred_times_the_load_at_most_doubles_the_wait_of_another(
         eprintln!(
             "p95 {alone} ms alone, {among} ms among the messages of {heavy:?}, {done} answered meanwhile"
         );
-        assert!(among <= 2 * alone, "{among} ms, {alone} ms alone");
+        assert!(among <= times * alone, "{among} ms, {alone} ms alone");
         flooded.extend((0..FLOOD).map(|n| name(n).1));
     }
     log.until_ended_within(2 * SOON, &flooded).await;
