@@ -161,7 +161,8 @@ async def run(plan):
                 print(samples[-1], file=sys.stderr, flush=True)
 
     for kind in ("interaction_saved", "workflow_failed"):
-        await connection.subscribe(f"{NAMESPACE}.v1.{kind}.>", cb=ended, pending_msgs_limit=-1, pending_bytes_limit=-1)
+        # On the log's own subjects a subscriber also hears what a full log has refused.
+        await connection.subscribe(f"{NAMESPACE}.stored.v1.{kind}.>", cb=ended, pending_msgs_limit=-1, pending_bytes_limit=-1)
     text = " ".join(random.Random(plan["seed"]).choices(WORDS, k=plan["body_bytes"] // 5))
     tasks = [asyncio.create_task(disturb()), asyncio.create_task(look())]
     subject = f"{NAMESPACE}.v1.user_input_received"
