@@ -25,6 +25,7 @@ pub mod memory;
 pub mod message_values;
 pub mod model_client;
 mod notes;
+mod owned_task;
 pub mod policy;
 pub mod ports;
 pub mod prompt;

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinSet;
 
-use crate::{interruptions::Interruptions, ports::bus::Bus};
+use crate::{
+    interruptions::Interruptions,
+    owned_task::{self, Ended},
+    ports::bus::Bus,
+};
 
 /// What a listener needs.
 #[derive(Clone)]
@@ -18,9 +22,6 @@ pub struct ListenerArgs {
 
 /// See the module's documentation.
 pub struct Listener;
-
-/// The task has ended.
-pub struct Ended;
 
 /// The listener cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -38,13 +39,7 @@ impl Actor for Listener {
         myself: ActorRef<Ended>,
         args: ListenerArgs,
     ) -> Result<JoinSet<()>, ActorProcessingErr> {
-        let mut task = JoinSet::new();
-        let last_word = LastWord(myself);
-        task.spawn(async move {
-            let _last_word = last_word;
-            args.interruptions.listen(args.bus).await;
-        });
-        Ok(task)
+        Ok(owned_task::start(myself, async move { args.interruptions.listen(args.bus).await }))
     }
 
     async fn handle(
@@ -54,15 +49,5 @@ impl Actor for Listener {
         _: &mut JoinSet<()>,
     ) -> Result<(), ActorProcessingErr> {
         Err(NothingHeard.into())
-    }
-}
-
-/// Tells the actor of the end of its task when dropped, a panic included.
-struct LastWord(ActorRef<Ended>);
-
-impl Drop for LastWord {
-    fn drop(&mut self) {
-        // An actor that has ended itself does not need to know.
-        let _ = self.0.cast(Ended);
     }
 }

@@ -19,6 +19,7 @@ use crate::{
         for_open_work, for_room, percent, settled, surplus_bodies,
     },
     ports::{
+        archive::Archived,
         bus::Bus,
         clock::Entropy,
         log::{Fill, Keeper, Purge},
@@ -316,12 +317,7 @@ impl RetentionArgs {
         if before <= fill.first {
             return Ok(false);
         }
-        let archived = match &self.keeper.archive {
-            Some(archive) => {
-                Some(archive.keep(fill.first, before).await.map_err(|error| with_causes(&error))?)
-            }
-            None => None,
-        };
+        let archived = self.archived(fill.first, before).await?;
         let name = archived.as_ref().map(|archived| archived.name.clone());
         let purge = Purge { before, at: fill.now, archive: name.clone() };
         let removed = log.purge(&purge).await.map_err(|error| with_causes(&error))?;
@@ -338,6 +334,16 @@ impl RetentionArgs {
         Ok(true)
     }
 
+    /// Keeps a part of the log in an archive, if archives are kept.
+    async fn archived(&self, first: u64, before: u64) -> Result<Option<Archived>, String> {
+        match &self.keeper.archive {
+            Some(archive) => {
+                Ok(Some(archive.keep(first, before).await.map_err(|error| with_causes(&error))?))
+            }
+            None => Ok(None),
+        }
+    }
+
     /// Removes results of finished work from behind what is still needed, if the log is full and has nothing else to give.
     /// Whether anything was removed.
     async fn thin_out(&self, fill: &Fill, floor: Floor) -> Result<bool, String> {
@@ -345,13 +351,8 @@ impl RetentionArgs {
         let log = &self.keeper.log;
         let finished = log.finished_from(floor.before, bytes).await.map_err(|error| with_causes(&error))?;
         let Some(last) = finished.last() else { return Ok(false) };
-        let archived = match &self.keeper.archive {
-            // With what stays, which a later archive has once more: each archive is whole in itself.
-            Some(archive) => {
-                Some(archive.keep(floor.before, last + 1).await.map_err(|error| with_causes(&error))?)
-            }
-            None => None,
-        };
+        // With what stays, which a later archive has once more: each archive is whole in itself.
+        let archived = self.archived(floor.before, last + 1).await?;
         let removed = log.remove(&finished).await.map_err(|error| with_causes(&error))?;
         signals::purged(removed, archived.as_ref().map_or(0, |archived| archived.messages));
         tracing::warn!(

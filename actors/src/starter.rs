@@ -16,6 +16,7 @@ use tokio::{
 
 use crate::{
     closing::Closer,
+    owned_task::{self, Ended},
     policy::{
         merge,
         settle::Outcome,
@@ -52,9 +53,6 @@ pub struct StarterArgs {
 /// See the module's documentation.
 pub struct Starter;
 
-/// The task that looks has ended.
-pub struct Ended;
-
 /// The starter cannot go on.
 #[derive(Debug, thiserror::Error)]
 #[error("starting held turns ended")]
@@ -71,13 +69,7 @@ impl Actor for Starter {
         myself: ActorRef<Ended>,
         args: StarterArgs,
     ) -> Result<JoinSet<()>, ActorProcessingErr> {
-        let mut task = JoinSet::new();
-        let last_word = LastWord(myself);
-        task.spawn(async move {
-            let _last_word = last_word;
-            go_on(Arc::new(args)).await;
-        });
-        Ok(task)
+        Ok(owned_task::start(myself, go_on(Arc::new(args))))
     }
 
     async fn handle(
@@ -87,16 +79,6 @@ impl Actor for Starter {
         _: &mut JoinSet<()>,
     ) -> Result<(), ActorProcessingErr> {
         Err(NothingStarts.into())
-    }
-}
-
-/// Tells the actor of the end of its task when dropped.
-struct LastWord(ActorRef<Ended>);
-
-impl Drop for LastWord {
-    fn drop(&mut self) {
-        // An actor that has ended itself does not need to know.
-        let _ = self.0.cast(Ended);
     }
 }
 
