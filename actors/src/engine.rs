@@ -143,6 +143,7 @@ impl Engine {
             bus: Arc::clone(&ports.bus),
             store: Arc::clone(&ports.store),
             settings: settings.retention,
+            users: builder.users.clone(),
             entropy: Arc::clone(&ports.entropy),
         });
         let quarantine = Arc::new(Semaphore::new(1));

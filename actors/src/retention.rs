@@ -14,9 +14,12 @@ use throughline_schemas::Timestamp;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
-    policy::retention::{
-        AGE_SLACK, BEGIN_PERCENT, Floor, Holder, JUST_FINISHED, URGENT_PERCENT, bodies_percent, floor,
-        for_open_work, for_room, percent, settled, surplus_bodies,
+    policy::{
+        retention::{
+            AGE_SLACK, BEGIN_PERCENT, Floor, Holder, JUST_FINISHED, URGENT_PERCENT, bodies_percent, floor,
+            for_open_work, for_room, percent, settled, surplus_bodies, turns_with_room,
+        },
+        share::LogRoom,
     },
     ports::{
         archive::Archived,
@@ -26,14 +29,17 @@ use crate::{
         store::Store,
     },
     signals,
+    users::Users,
 };
 use pace::{Pace, until};
 use turn::Turn;
 
 /// Longest time between two looks at the log.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// Shortest one, while the log fills.
-const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+/// Longest one while finished work has to go, and before the second look.
+const SHORT_WAIT: Duration = Duration::from_secs(1);
+/// Shortest one, while the log fills fast or is nearly full.
+const SHORTEST_WAIT: Duration = Duration::from_millis(250);
 /// A log that has not changed is looked at as a whole this often: its age, and the streams beside it.
 const LOOK_ANYWAY: Duration = Duration::from_mins(1);
 /// Looks from now until removing begins, at the present growth.
@@ -82,6 +88,8 @@ pub struct RetentionArgs {
     pub store: Arc<dyn Store>,
     /// How long things are kept.
     pub settings: RetentionSettings,
+    /// Learn how many turns the log has room for.
+    pub(crate) users: Users,
     /// For jitter, and to tell processes apart.
     pub entropy: Arc<dyn Entropy>,
 }
@@ -119,6 +127,8 @@ struct Seen {
     told: Option<(Floor, Instant)>,
     /// The end of the log when nothing of it had to go, and when that was.
     at_rest: Option<(u64, Instant)>,
+    /// More turns run than the log has room for, or as many.
+    is_short: bool,
     wait: Duration,
 }
 
@@ -142,7 +152,7 @@ impl Actor for Retention {
         myself: ActorRef<Look>,
         args: RetentionArgs,
     ) -> Result<RetentionState, ActorProcessingErr> {
-        let wait = args.jittered(SHORTEST_WAIT);
+        let wait = args.jittered(SHORT_WAIT);
         drop(myself.send_after(wait, || Look));
         Ok(RetentionState { args, known: Known::default() })
     }
@@ -165,6 +175,10 @@ impl Actor for Retention {
             Some(Ok((looked, known))) => {
                 wait = known.seen.wait;
                 state.known = known;
+                if looked.is_err() {
+                    // It is not known any more.
+                    state.args.users.set_room(None);
+                }
                 state.known.tell_failure(looked.err());
             }
             Some(Err(error)) => tracing::error!(%error, "keeping room in the event log panicked"),
@@ -212,18 +226,21 @@ impl RetentionArgs {
         let now = settled(&fill);
         let earlier = seen.settled.replace(now);
         let open = self.store.oldest_open().await.map_err(|error| error.to_string())?;
+        let running = self.store.open_turns().await.map_err(|error| error.to_string())?.running.turns;
         seen.wait = wait(&fill, growth);
         signals::log_fill(&fill, growth, open);
         let is_ours =
             turn.take(self.bus.as_ref(), self.entropy.as_ref()).await.map_err(|error| with_causes(&error))?;
         let Some(earlier) = earlier else {
             // One look knows too little.
-            seen.wait = SHORTEST_WAIT;
+            seen.wait = SHORT_WAIT;
             return Ok(());
         };
         let is_roomy = for_room(&fill).is_none() && surplus_bodies(&fill).is_none();
         let quiet = is_roomy.then(|| (fill.last, Instant::now()));
-        let found = Found { fill, growth, floor: floor(earlier, now, open), is_ours };
+        let floor = floor(earlier, now, open);
+        self.tell_room(&fill, floor, running, seen);
+        let found = Found { fill, growth, floor, is_ours };
         let work = async {
             self.act(found, seen).await?;
             seen.at_rest = quiet.filter(|_| seen.wait == LONGEST_WAIT);
@@ -262,16 +279,42 @@ impl RetentionArgs {
         // the same messages are better than none.
         if found.is_ours || is_urgent {
             wanted = wanted.max(self.release_bodies(&found.fill).await?);
+            let surplus = for_open_work(&found.fill, found.floor).filter(|_| found.is_ours);
             let removed = self.make_room(&mut found.fill, found.floor, wanted, is_urgent).await?;
             if removed && found.floor.before > found.fill.first {
-                seen.wait = SHORTEST_WAIT;
+                seen.wait = seen.wait.min(SHORT_WAIT);
             }
-            if !removed && found.is_ours && self.thin_out(&found.fill, found.floor).await? {
-                seen.wait = SHORTEST_WAIT;
+            if let Some(surplus) = surplus {
+                self.thin_out(&found.fill, found.floor, surplus).await?;
             }
         }
         self.tell_what_holds(&found, wanted, seen).await?;
         if found.is_ours { self.keep_house(&found.fill, seen).await } else { Ok(()) }
+    }
+
+    /// Tells those who begin turns how many the log has room for.
+    fn tell_room(&self, fill: &Fill, floor: Floor, running: u64, seen: &mut Seen) {
+        let running = u32::try_from(running).unwrap_or(u32::MAX);
+        let room = turns_with_room(fill, floor).map(|turns| LogRoom { turns, running });
+        self.users.set_room(room);
+        let is_short = room.is_some_and(|room| room.running >= room.turns);
+        signals::log_short_of_room(is_short);
+        if std::mem::replace(&mut seen.is_short, is_short) == is_short {
+            return;
+        }
+        let percent = percent(fill);
+        let turns = room.map_or(0, |room| room.turns);
+        if is_short {
+            tracing::warn!(
+                percent,
+                running,
+                turns,
+                "the event log has room for so many turns; new ones wait until some have ended. Raise nats.max_bytes_mib and run \
+                 `throughline setup` if more should run"
+            );
+        } else {
+            tracing::info!(percent, running, turns, "the event log has room for new turns again");
+        }
     }
 
     /// Removes large bodies that nothing names, if their store is nearly full. Where the log has to begin for the rest.
@@ -344,13 +387,12 @@ impl RetentionArgs {
         }
     }
 
-    /// Removes results of finished work from behind what is still needed, if the log is full and has nothing else to give.
-    /// Whether anything was removed.
-    async fn thin_out(&self, fill: &Fill, floor: Floor) -> Result<bool, String> {
-        let Some(bytes) = for_open_work(fill) else { return Ok(false) };
+    /// Removes results of finished work, and its ends after a while, from behind what is still needed: about as many bytes.
+    async fn thin_out(&self, fill: &Fill, floor: Floor, bytes: u64) -> Result<(), String> {
         let log = &self.keeper.log;
-        let finished = log.finished_from(floor.before, bytes).await.map_err(|error| with_causes(&error))?;
-        let Some(last) = finished.last() else { return Ok(false) };
+        let finished = log.finished_from(floor.before, bytes, ago(fill.now, JUST_FINISHED)).await;
+        let finished = finished.map_err(|error| with_causes(&error))?;
+        let Some(last) = finished.last() else { return Ok(()) };
         // With what stays, which a later archive has once more: each archive is whole in itself.
         let archived = self.archived(floor.before, last + 1).await?;
         let removed = log.remove(&finished).await.map_err(|error| with_causes(&error))?;
@@ -361,9 +403,9 @@ impl RetentionArgs {
             percent = percent(fill),
             archive = archived.map(|archived| archived.name).unwrap_or_default(),
             "the event log is full, and a message that is still needed keeps what is behind it; results of finished work were \
-             removed from there, and their ends kept"
+             removed from there, and ends that are not new"
         );
-        Ok(removed > 0)
+        Ok(())
     }
 
     /// Says what keeps a log full, or the store of large bodies, that has nothing to give.
@@ -453,15 +495,17 @@ impl RetentionArgs {
 /// When to look again: in time before the log is so full that something must go.
 fn wait(fill: &Fill, growth: f64) -> Duration {
     if surplus_bodies(fill).is_some() {
-        return SHORTEST_WAIT;
+        return SHORT_WAIT;
     }
     let Some(max) = fill.max_bytes else { return LONGEST_WAIT };
-    if percent(fill) >= BEGIN_PERCENT {
-        return SHORTEST_WAIT;
-    }
-    let begin = u64::try_from(u128::from(max) * u128::from(BEGIN_PERCENT) / 100).unwrap_or(max);
-    until(fill.bytes, begin, growth)
-        .map_or(LONGEST_WAIT, |left| (left / LOOKS_BEFORE).clamp(SHORTEST_WAIT, LONGEST_WAIT))
+    let (next, longest) = if percent(fill) >= BEGIN_PERCENT {
+        (URGENT_PERCENT, SHORT_WAIT)
+    } else {
+        (BEGIN_PERCENT, LONGEST_WAIT)
+    };
+    let next = u64::try_from(u128::from(max) * u128::from(next) / 100).unwrap_or(max);
+    until(fill.bytes, next, growth)
+        .map_or(longest, |left| (left / LOOKS_BEFORE).clamp(SHORTEST_WAIT, longest))
 }
 
 fn ago(now: Timestamp, age: Duration) -> Timestamp {

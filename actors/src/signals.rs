@@ -97,6 +97,8 @@ pub const LOG_ARCHIVED: &str = "throughline_log_archived_total";
 pub const LOG_OLDEST_OPEN: &str = "throughline_log_oldest_open_sequence";
 /// Age of the message that keeps a log nearly full that has more to remove behind it; 0 if none does.
 pub const LOG_HELD_SECONDS: &str = "throughline_log_held_seconds";
+/// Whether new turns wait because those that run need what room the log has: 1 or 0.
+pub const LOG_SHORT_OF_ROOM: &str = "throughline_log_short_of_room";
 /// Whether old events, rows or archives cannot be removed at this moment: 1 or 0.
 pub const RETENTION_FAILING: &str = "throughline_retention_failing";
 /// Ended turns that were forgotten, with their rows.
@@ -389,6 +391,10 @@ pub fn foreign_message() {
 
 pub(crate) fn released(bodies: u64) {
     counter!(BODIES_RELEASED).increment(bodies);
+}
+
+pub(crate) fn log_short_of_room(is_short: bool) {
+    gauge!(LOG_SHORT_OF_ROOM).set(if is_short { 1.0 } else { 0.0 });
 }
 
 pub(crate) fn retention_failing(failing: bool) {

@@ -3,7 +3,7 @@
 use std::{
     num::NonZeroU32,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
-    policy::share::share,
+    policy::share::{LogRoom, share, within},
     ports::store::{Share, UserLimits},
 };
 
@@ -66,11 +66,12 @@ impl Default for Calls {
     }
 }
 
-/// The settings at work: what whoever admits and whoever starts held turns tell each other. Clones share it.
+/// The settings at work: what whoever admits, starts held turns, and keeps room in the log tell each other. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Users {
     settings: UserSettings,
     lately: Arc<AtomicU32>,
+    room: Arc<Mutex<Option<LogRoom>>>,
     noticed: Arc<Notify>,
 }
 
@@ -87,13 +88,24 @@ impl Users {
 
     /// The share as it is at this moment; `None` if there is none.
     pub(crate) fn share(&self) -> Option<Share> {
-        match self.settings.running {
+        let share = match self.settings.running {
             RunningLimit::Shared => {
                 Some(share(self.settings.calls.get(), self.lately.load(Ordering::Relaxed)))
             }
             RunningLimit::Fixed(each) => Some(Share::fixed(each)),
             RunningLimit::Unlimited => None,
-        }
+        };
+        within(share, *self.room())
+    }
+
+    /// The log has room for so many turns; `None`: for any number, or that is not known.
+    pub(crate) fn set_room(&self, room: Option<LogRoom>) {
+        *self.room() = room;
+    }
+
+    fn room(&self) -> MutexGuard<'_, Option<LogRoom>> {
+        // Nothing panics while holding the lock.
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// So many turns were started lately.

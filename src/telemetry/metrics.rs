@@ -35,7 +35,7 @@ enum Kind {
 }
 
 /// What each metric says. Its labels are listed where it is named, in `signals`.
-const DESCRIPTIONS: [(&str, Kind, Unit, &str); 49] = {
+const DESCRIPTIONS: [(&str, Kind, Unit, &str); 50] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         (signals::DELIVERIES, Counter, Unit::Count, "Deliveries settled, by stage and outcome."),
@@ -237,6 +237,12 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 49] = {
             Gauge,
             Unit::Seconds,
             "Age of the message that keeps everything behind it in a log that is nearly full; 0 if none does.",
+        ),
+        (
+            signals::LOG_SHORT_OF_ROOM,
+            Gauge,
+            Unit::Count,
+            "1 while new turns wait because those that run need what room the log has, else 0.",
         ),
         (
             signals::RETENTION_FAILING,

@@ -11,11 +11,13 @@ pub const BEGIN_PERCENT: u64 = 80;
 /// Down to this fill, in percent: what is removed at once is worth a request, and an archive of its own.
 pub const DOWN_TO_PERCENT: u64 = 65;
 /// From this fill on, in percent, every process makes room, and what has just been finished goes, too: a log that
-/// refuses input is worse.
+/// refuses input is worse. Where what is still needed and what lies behind it take as much, results of finished work go from
+/// there (`policy/thinning.rs`), and no turn begins.
 pub const URGENT_PERCENT: u64 = 90;
-/// From this fill on, in percent, results of finished work go also from behind a message that is still needed
-/// (`policy/thinning.rs`).
-pub const FULL_PERCENT: u64 = 95;
+/// Messages of a turn that is saved: its input and what each stage stored.
+const MESSAGES_PER_TURN: u64 = 6;
+/// So many turns may run however full the log is: only those that end make room.
+const LEAST_TURNS: u32 = 16;
 /// What was stored within this time stays while there is other room: whoever stood still for a moment finds what became of
 /// its work, and a reader what it has just waited for.
 pub const JUST_FINISHED: Duration = Duration::from_mins(2);
@@ -99,10 +101,30 @@ pub fn for_room(fill: &Fill) -> Option<u64> {
     Some(fill.first.saturating_add(share(span, surplus, fill.bytes).max(1)).min(fill.last.saturating_add(1)))
 }
 
-/// How many bytes have to go from behind what is still needed, if the log is full.
-pub fn for_open_work(fill: &Fill) -> Option<u64> {
+/// How many bytes have to go from behind what is still needed, if that takes nearly the whole log.
+pub fn for_open_work(fill: &Fill, floor: Floor) -> Option<u64> {
     let max = fill.max_bytes?;
-    (percent(fill) >= FULL_PERCENT).then(|| fill.bytes.saturating_sub(share(max, DOWN_TO_PERCENT, 100)))
+    let kept = bytes_from(fill, floor.before);
+    (percent_of(kept, fill.max_bytes) >= URGENT_PERCENT)
+        .then(|| kept.saturating_sub(share(max, DOWN_TO_PERCENT, 100)))
+}
+
+/// How many turns may run so that all of them have room to end; `None`: any number, or nothing is known yet. They may come to take half of the log, by
+/// the mean size of what is in it; the other half is for what is larger, for inputs, and for what has ended. While what is
+/// needed and what lies behind it takes nearly the whole log it is the least.
+pub fn turns_with_room(fill: &Fill, floor: Floor) -> Option<u32> {
+    let max = fill.max_bytes.filter(|_| fill.bytes > 0)?;
+    if for_open_work(fill, floor).is_some() {
+        return Some(LEAST_TURNS);
+    }
+    let turns = share(max / 2 / MESSAGES_PER_TURN, fill.messages, fill.bytes);
+    Some(u32::try_from(turns).unwrap_or(u32::MAX).max(LEAST_TURNS))
+}
+
+/// About what the messages from a sequence on take, in bytes. Sizes are taken to be alike.
+fn bytes_from(fill: &Fill, sequence: u64) -> u64 {
+    let end = fill.last.saturating_add(1);
+    share(end.saturating_sub(sequence.max(fill.first)), fill.bytes, end.saturating_sub(fill.first))
 }
 
 /// `part * of / whole`, without overflow on the way.
@@ -153,6 +175,31 @@ mod tests {
         assert_eq!(surplus_bodies(&with(u64::MAX, None)), None, "no limit");
         assert_eq!(surplus_bodies(&fill(99, Some(100))), None, "not told");
         assert_eq!(bodies_percent(&with(90, Some(100))), 90);
+    }
+
+    #[test]
+    fn turns_that_run_have_room_to_end() {
+        let held = |before| Floor { before, held_by: Some(Holder::Turn) };
+        let free = Floor { before: 201, held_by: None };
+        // Messages of ten bytes: 83 turns of six take 4,980.
+        assert_eq!(turns_with_room(&fill(1_000, Some(10_000)), free), Some(83));
+        assert_eq!(turns_with_room(&fill(1_000, Some(1_000)), free), Some(LEAST_TURNS));
+        assert_eq!(
+            turns_with_room(&fill(9_000, Some(10_000)), held(101)),
+            Some(LEAST_TURNS),
+            "all of it is kept"
+        );
+        assert_eq!(turns_with_room(&fill(1_000, None), held(101)), None);
+        let empty = Fill { first: 1, last: 0, messages: 0, ..fill(0, Some(10_000)) };
+        assert_eq!(turns_with_room(&empty, free), None, "nothing is known");
+    }
+
+    #[test]
+    fn what_keeps_the_log_is_thinned_when_it_takes_nearly_all_of_it() {
+        let held = |before| Floor { before, held_by: Some(Holder::Turn) };
+        assert_eq!(for_open_work(&fill(95, Some(100)), held(101)), Some(30));
+        assert_eq!(for_open_work(&fill(89, Some(100)), held(101)), None);
+        assert_eq!(for_open_work(&fill(95, Some(100)), held(150)), None, "the rest makes room");
     }
 
     #[test]

@@ -30,6 +30,30 @@ pub fn share(calls: u32, started: u32) -> Share {
     Share::of((calls - left).saturating_add(started.div_ceil(looks)).max(Share::LEAST))
 }
 
+/// How many turns run, and how many may, so that all of them find room in the log for what they store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogRoom {
+    /// So many turns may run.
+    pub turns: u32,
+    /// So many did when that was found out.
+    pub running: u32,
+}
+
+/// What is left of a share while the log has room for so many turns. The least that each user has counts only while there is
+/// plenty: users are as many as whoever publishes says.
+pub fn within(share: Option<Share>, room: Option<LogRoom>) -> Option<Share> {
+    let Some(LogRoom { turns, running }) = room.filter(|room| room.running > room.turns / 2) else {
+        return share;
+    };
+    Some(match share {
+        // Users have so many each, and of what others leave they take nothing.
+        Some(fixed) if fixed.all == 0 && running < turns => fixed,
+        Some(fixed) if fixed.all == 0 => Share { each: 0, all: 0 },
+        Some(shared) => Share { each: 0, all: shared.all.min(turns) },
+        None => Share { each: 0, all: turns },
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,5 +67,20 @@ mod tests {
         assert_eq!(share(1, 0).all, Share::LEAST);
         assert_eq!(share(0, 0).all, Share::LEAST, "where nothing is known somebody still runs");
         assert_eq!(share(64, 0).each, Share::LEAST);
+    }
+
+    #[test]
+    fn a_log_with_little_room_limits_what_runs() {
+        let room = |turns, running| Some(LogRoom { turns, running });
+        let (shared, fixed) = (Some(Share::of(70)), Some(Share { each: 3, all: 0 }));
+        for share in [None, shared, fixed] {
+            assert_eq!(within(share, None), share);
+            assert_eq!(within(share, room(100, 50)), share, "there is plenty");
+        }
+        assert_eq!(within(None, room(100, 51)), Some(Share { each: 0, all: 100 }));
+        assert_eq!(within(shared, room(100, 51)), Some(Share { each: 0, all: 70 }));
+        assert_eq!(within(shared, room(40, 51)), Some(Share { each: 0, all: 40 }));
+        assert_eq!(within(fixed, room(100, 99)), fixed);
+        assert_eq!(within(fixed, room(100, 100)), Some(Share { each: 0, all: 0 }));
     }
 }

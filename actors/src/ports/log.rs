@@ -3,8 +3,8 @@
 //! Obligations of an implementation, checked by `ports::contract::log`:
 //! - [`Log::fill`] names no sequence as free that a stage has not settled, and none whose burial is still to come.
 //! - [`Log::purge`] removes what lies below, and nothing else; a second purge changes nothing.
-//! - [`Log::finished_from`] names results of workflows whose end is in the log, and nothing else; [`Log::remove`] removes what it
-//!   is told to, and a second time nothing.
+//! - [`Log::finished_from`] names results of workflows whose end is in the log, ends that are old enough, and nothing else;
+//!   [`Log::remove`] removes what it is told to, and a second time nothing.
 //! - [`Log::release_bodies`] removes no body that a message of the log names.
 
 use std::{sync::Arc, time::Duration};
@@ -91,8 +91,13 @@ pub trait Log: Send + Sync + 'static {
     /// Removes every message below a sequence, and keeps on record that it did. How many were removed.
     async fn purge(&self, purge: &Purge) -> Result<u64, BusError>;
     /// Messages from this sequence on that nobody needs: see [`crate::policy::thinning`]. In their order; about as many as take
-    /// `bytes`, of a limited part of the log.
-    async fn finished_from(&self, sequence: u64, bytes: u64) -> Result<Vec<u64>, BusError>;
+    /// `bytes`, of a limited part of the log. Ends are among them that were stored before `ended_before`, by the server's clock.
+    async fn finished_from(
+        &self,
+        sequence: u64,
+        bytes: u64,
+        ended_before: Timestamp,
+    ) -> Result<Vec<u64>, BusError>;
     /// Removes these messages. How many were there.
     async fn remove(&self, sequences: &[u64]) -> Result<u64, BusError>;
     /// Removes large bodies that no message of the log and no dead letter can name, the oldest first, until `bytes` are

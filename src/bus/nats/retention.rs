@@ -113,10 +113,15 @@ impl Log for NatsBus {
         Ok(done.purged)
     }
 
-    async fn finished_from(&self, sequence: u64, bytes: u64) -> Result<Vec<u64>, BusError> {
+    async fn finished_from(
+        &self,
+        sequence: u64,
+        bytes: u64,
+        ended_before: Timestamp,
+    ) -> Result<Vec<u64>, BusError> {
         let core = &self.core;
         let (ns, all) = (&core.settings.namespace, core.settings.namespace.all_events());
-        let (mut next, mut read, mut thinning) = (sequence, 0, Thinning::default());
+        let (mut next, mut read, mut thinning) = (sequence, 0, Thinning::new(ended_before));
         while thinning.bytes() < bytes && read < MOST_LOOKED_THROUGH {
             let batch = batch::messages_from(core, next, &all, ARCHIVE_BATCH).await?;
             let Some(last) = batch.messages.last() else { break };
@@ -126,7 +131,7 @@ impl Log for NatsBus {
                 if let Some(subject) = Subject::parse(ns, &message.subject)
                     && (message.header(headers::BODY).is_some() || subject.is_of(&message.body))
                 {
-                    thinning.see(&subject, message.sequence, stored_bytes(message));
+                    thinning.see(&subject, message.sequence, stored_bytes(message), message.stored_at);
                 }
             }
         }

@@ -347,8 +347,14 @@ impl Log for Gate {
         };
         self.pass(Op::Purge, purge.before.to_string(), no_bus, purged).await
     }
-    async fn finished_from(&self, sequence: u64, bytes: u64) -> Result<Vec<u64>, BusError> {
-        self.pass(Op::Fill, String::new(), no_bus, self.bus.finished_from(sequence, bytes)).await
+    async fn finished_from(
+        &self,
+        sequence: u64,
+        bytes: u64,
+        ended_before: Timestamp,
+    ) -> Result<Vec<u64>, BusError> {
+        let finished = self.bus.finished_from(sequence, bytes, ended_before);
+        self.pass(Op::Fill, String::new(), no_bus, finished).await
     }
     async fn remove(&self, sequences: &[u64]) -> Result<u64, BusError> {
         let removed = async {

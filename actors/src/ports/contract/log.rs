@@ -79,7 +79,7 @@ pub async fn only_what_lies_below_is_removed(bench: &dyn Bench) {
     assert!(bench.log().age_at(1).await.is_ok_and(|age| age.is_none()));
 }
 
-/// Results of workflows whose end is in the log may go from the middle of it; ends, inputs and what is open stay.
+/// Results of workflows whose end is in the log may go from the middle of it, and ends that are old; inputs and what is open stay.
 pub async fn what_is_finished_can_be_removed_from_behind_what_is_needed(bench: &dyn Bench) {
     input(bench, 0).await;
     let end = sample_event("ended", "s", "an end");
@@ -100,10 +100,14 @@ pub async fn what_is_finished_can_be_removed_from_behind_what_is_needed(bench: &
     let forged = Bytes::from_static(br#"{"stream":"t_EVENTS","seq":7}"#);
     bench.publish_raw(&subject(EventType::WorkflowFailed, "open"), &[], forged).await;
     let log = bench.log();
-    let finished = async |from, bytes| log.finished_from(from, bytes).await.unwrap_or_default();
+    let finished_before = async |from, bytes, ended_before| {
+        log.finished_from(from, bytes, Timestamp::from_unix_ms(ended_before)).await.unwrap_or_default()
+    };
+    let finished = async |from, bytes| finished_before(from, bytes, 0).await;
     assert_eq!(finished(1, u64::MAX).await, [3, 4]);
     assert_eq!(finished(4, u64::MAX).await, [4]);
     assert_eq!(finished(1, 0).await, [0_u64; 0]);
+    assert_eq!(finished_before(1, u64::MAX, i64::MAX).await, [3, 4, 5], "the end, too");
     let before = fill(bench).await;
     assert!(log.remove(&[3, 4]).await.is_ok_and(|removed| removed == 2));
     assert!(log.remove(&[3, 4]).await.is_ok_and(|removed| removed == 0), "a second time");

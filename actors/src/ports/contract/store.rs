@@ -88,6 +88,7 @@ macro_rules! store_contract {
             the_owner_of_a_session_is_who_is_first_in_the_stream
             a_user_runs_no_more_turns_than_its_share
             users_share_what_there_is
+            users_without_a_least_are_held_together
             a_held_turn_keeps_its_place_in_its_session
             the_next_turn_of_a_session_overtakes_nobody
             a_session_whose_turn_is_held_is_busy

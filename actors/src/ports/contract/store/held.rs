@@ -71,6 +71,23 @@ pub async fn a_user_runs_no_more_turns_than_its_share<S: UnderTest>(store: &S) {
     assert_eq!((all.openings, all.left), (vec![opening("e", &[])], false));
 }
 
+/// Where nobody has a least, only so many of all users run; and none where that is nothing.
+pub async fn users_without_a_least_are_held_together<S: UnderTest>(store: &S) {
+    let (little, nothing) = (Share { each: 0, all: 2 }, fixed(0));
+    let asked = |who: &str, share, n: u64| of(who, share, accepted(&format!("w{n}"), &format!("s{n}"), n));
+    let batch = [asked("ann", little, 1), asked("ben", little, 2), asked("cem", little, 3)];
+    assert_eq!(admit(store, &batch).await, [Running, Running, Held]);
+    assert_eq!(started(store, little).await, (ids(&[]), true), "there is no room");
+    assert_eq!(fail(store, "w1", "s1", 1).await, ended(None));
+    assert_eq!(admit(store, &[asked("dan", little, 4)]).await, [Held], "behind those that are held");
+    assert_eq!(started(store, nothing).await, (ids(&[]), true));
+    assert_eq!(started(store, little).await, (ids(&["w3"]), true));
+    assert_eq!(fail(store, "w2", "s2", 2).await, ended(None));
+    assert_eq!(fail(store, "w3", "s3", 3).await, ended(None));
+    assert_eq!(admit(store, &[asked("eve", nothing, 5)]).await, [Held], "although nobody runs");
+    assert_eq!(started(store, little).await, (ids(&["w4", "w5"]), false));
+}
+
 /// Beyond the least that everybody has, turns start as long as there is room for all and nobody waits for it.
 pub async fn users_share_what_there_is<S: UnderTest>(store: &S) {
     let share = Share { each: 1, all: 4 };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use throughline_schemas::{StageName, Subject};
+use throughline_schemas::{StageName, Subject, Timestamp};
 
 use super::{MemoryBus, State, Stored, inbox::wants, unavailable};
 use crate::{
@@ -149,17 +149,23 @@ impl Log for MemoryBus {
         Ok(removed)
     }
 
-    async fn finished_from(&self, sequence: u64, bytes: u64) -> Result<Vec<u64>, BusError> {
+    async fn finished_from(
+        &self,
+        sequence: u64,
+        bytes: u64,
+        ended_before: Timestamp,
+    ) -> Result<Vec<u64>, BusError> {
         let state = self.shared.lock();
         if state.offline {
             return Err(unavailable("looking for what is finished"));
         }
-        let mut thinning = Thinning::default();
+        let mut thinning = Thinning::new(ended_before);
         for message in state.log.all().iter().filter(|message| message.sequence >= sequence) {
             if let Some(subject) = Subject::parse(&self.shared.ns, &message.subject)
                 && subject.is_of(&message.body)
             {
-                thinning.see(&subject, message.sequence, message.body.len() as u64);
+                let bytes = message.body.len() as u64;
+                thinning.see(&subject, message.sequence, bytes, message.stored_at);
             }
             if thinning.bytes() >= bytes {
                 break;
