@@ -15,10 +15,12 @@ use testcontainers::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-use crate::harness::{LOOK_AGAIN, reaper};
+use crate::harness::{LOOK_AGAIN, deadline, reaper};
 
 /// How long the engine may take to start a container of an image that it has.
 const START_LIMIT: Duration = Duration::from_mins(1);
+/// Within this the engine has done anything that it is asked for, a start included.
+const ENGINE_LIMIT: Duration = Duration::from_mins(3);
 
 /// What tells containers of these tests from others; the value is the test process.
 const LABEL: &str = "throughline.tests";
@@ -87,7 +89,7 @@ fn on_runtime<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static)
         // Somebody waits for it.
         let _ = sender.send(work.await);
     });
-    receiver.recv().expect("the work ends")
+    receiver.recv_timeout(ENGINE_LIMIT).expect("the Docker engine answers in time")
 }
 
 /// A container, running or stopped; removed, at once, when dropped, and when the tests end however they do.
@@ -104,6 +106,7 @@ impl Contained {
         (host_port, port): (u16, u16),
         prepare: impl FnOnce(ContainerRequest<GenericImage>) -> ContainerRequest<GenericImage>,
     ) -> Result<Self, String> {
+        deadline::begin();
         let (name, tag) = image.rsplit_once(':').unwrap_or((image, "latest"));
         let request = GenericImage::new(name, tag)
             .with_mapped_port(host_port, port.tcp())

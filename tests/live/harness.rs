@@ -6,6 +6,7 @@ pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod corpora;
+pub mod deadline;
 pub mod disk;
 pub mod figures;
 pub mod frames;

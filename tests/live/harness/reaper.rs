@@ -10,6 +10,8 @@ use std::{
     sync::{Mutex, OnceLock, PoisonError},
 };
 
+use super::deadline;
+
 const SCRIPT: &str = r#"
 pids= containers=
 without() { left=; for word in $1; do [ "$word" = "$2" ] || left="$left $word"; done; printf '%s' "$left"; }
@@ -48,6 +50,7 @@ fn tell(sign: &str, what: impl std::fmt::Display) {
 
 /// From now on this process ends with the tests.
 pub fn watch(pid: u32) {
+    deadline::begin();
     tell("+", pid);
 }
 
