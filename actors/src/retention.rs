@@ -46,6 +46,8 @@ const LOOK_ANYWAY: Duration = Duration::from_mins(1);
 const LOOKS_BEFORE: u32 = 4;
 /// Rows and archives are looked at so often.
 const HOUSEKEEPING: Duration = Duration::from_hours(1);
+/// Messages that are archived and removed at once: their room is needed.
+const REMOVE_AT_ONCE: u64 = 20_000;
 /// Turns that are forgotten in one transaction.
 const FORGET_AT_ONCE: usize = 500;
 /// Such transactions between two looks at the log; the rest waits for the next one.
@@ -127,8 +129,6 @@ struct Seen {
     told: Option<(Floor, Instant)>,
     /// The end of the log when nothing of it had to go, and when that was.
     at_rest: Option<(u64, Instant)>,
-    /// More turns run than the log has room for, or as many.
-    is_short: bool,
     wait: Duration,
 }
 
@@ -239,7 +239,7 @@ impl RetentionArgs {
         let is_roomy = for_room(&fill).is_none() && surplus_bodies(&fill).is_none();
         let quiet = is_roomy.then(|| (fill.last, Instant::now()));
         let floor = floor(earlier, now, open);
-        self.tell_room(&fill, floor, running, seen);
+        self.tell_room(&fill, floor, running);
         let found = Found { fill, growth, floor, is_ours };
         let work = async {
             self.act(found, seen).await?;
@@ -247,13 +247,21 @@ impl RetentionArgs {
             Ok::<(), String>(())
         };
         tokio::pin!(work);
+        let mut said = Instant::now();
         loop {
             tokio::select! {
                 biased;
                 done = &mut work => return done,
-                () = tokio::time::sleep(turn::SAY_AGAIN), if is_ours => {
-                    if let Err(error) = turn.take(self.bus.as_ref(), self.entropy.as_ref()).await {
-                        tracing::debug!(%error, "the turn at keeping room in the log cannot be kept");
+                () = tokio::time::sleep(SHORT_WAIT) => {
+                    // Archiving takes as long as it takes, and the log may fill meanwhile.
+                    if let Err(error) = self.look_at_room(floor).await {
+                        tracing::debug!(error, "how full the log is cannot be seen");
+                    }
+                    if is_ours && said.elapsed() >= turn::SAY_AGAIN {
+                        said = Instant::now();
+                        if let Err(error) = turn.take(self.bus.as_ref(), self.entropy.as_ref()).await {
+                            tracing::debug!(%error, "the turn at keeping room in the log cannot be kept");
+                        }
                     }
                 }
             }
@@ -280,8 +288,7 @@ impl RetentionArgs {
         if found.is_ours || is_urgent {
             wanted = wanted.max(self.release_bodies(&found.fill).await?);
             let surplus = for_open_work(&found.fill, found.floor).filter(|_| found.is_ours);
-            let removed = self.make_room(&mut found.fill, found.floor, wanted, is_urgent).await?;
-            if removed && found.floor.before > found.fill.first {
+            while self.make_room(&mut found.fill, found.floor, wanted, is_urgent).await? {
                 seen.wait = seen.wait.min(SHORT_WAIT);
             }
             if let Some(surplus) = surplus {
@@ -292,14 +299,22 @@ impl RetentionArgs {
         if found.is_ours { self.keep_house(&found.fill, seen).await } else { Ok(()) }
     }
 
+    /// Looks how full the log is while something is being done about it.
+    async fn look_at_room(&self, floor: Floor) -> Result<(), String> {
+        let fill = self.keeper.log.fill().await.map_err(|error| with_causes(&error))?;
+        let open = self.store.open_turns().await.map_err(|error| error.to_string())?;
+        self.tell_room(&fill, floor, open.running.turns);
+        Ok(())
+    }
+
     /// Tells those who begin turns how many the log has room for.
-    fn tell_room(&self, fill: &Fill, floor: Floor, running: u64, seen: &mut Seen) {
+    fn tell_room(&self, fill: &Fill, floor: Floor, running: u64) {
         let running = u32::try_from(running).unwrap_or(u32::MAX);
         let room = turns_with_room(fill, floor).map(|turns| LogRoom { turns, running });
-        self.users.set_room(room);
-        let is_short = room.is_some_and(|room| room.running >= room.turns);
+        let was_short = self.users.set_room(room).is_some_and(LogRoom::is_short);
+        let is_short = room.is_some_and(LogRoom::is_short);
         signals::log_short_of_room(is_short);
-        if std::mem::replace(&mut seen.is_short, is_short) == is_short {
+        if was_short == is_short {
             return;
         }
         let percent = percent(fill);
@@ -352,7 +367,7 @@ impl RetentionArgs {
             wanted = wanted.max(Some(young));
         }
         let Some(wanted) = wanted else { return Ok(false) };
-        let mut before = wanted.min(floor.before);
+        let mut before = wanted.min(floor.before).min(fill.first + REMOVE_AT_ONCE);
         if !is_urgent && before > fill.first {
             // Whoever stood still for a moment finds what became of its work, and an untold end what it is made of.
             before = before.min(log.first_within(JUST_FINISHED).await.map_err(|error| with_causes(&error))?);

@@ -98,9 +98,9 @@ impl Users {
         within(share, *self.room())
     }
 
-    /// The log has room for so many turns; `None`: for any number, or that is not known.
-    pub(crate) fn set_room(&self, room: Option<LogRoom>) {
-        *self.room() = room;
+    /// The log has room for so many turns; `None`: for any number, or that is not known. What was known before.
+    pub(crate) fn set_room(&self, room: Option<LogRoom>) -> Option<LogRoom> {
+        std::mem::replace(&mut *self.room(), room)
     }
 
     fn room(&self) -> MutexGuard<'_, Option<LogRoom>> {

@@ -14,6 +14,9 @@ pub const DOWN_TO_PERCENT: u64 = 65;
 /// refuses input is worse. Where what is still needed and what lies behind it take as much, results of finished work go from
 /// there (`policy/thinning.rs`), and no turn begins.
 pub const URGENT_PERCENT: u64 = 90;
+/// From this fill on, in percent, few turns run until there is room again, whatever takes it: removing may be slower than
+/// they are.
+const FULL_PERCENT: u64 = 95;
 /// Messages of a turn that is saved: its input and what each stage stored.
 const MESSAGES_PER_TURN: u64 = 6;
 /// So many turns may run however full the log is: only those that end make room.
@@ -109,12 +112,14 @@ pub fn for_open_work(fill: &Fill, floor: Floor) -> Option<u64> {
         .then(|| kept.saturating_sub(share(max, DOWN_TO_PERCENT, 100)))
 }
 
-/// How many turns may run so that all of them have room to end; `None`: any number, or nothing is known yet. They may come to take half of the log, by
-/// the mean size of what is in it; the other half is for what is larger, for inputs, and for what has ended. While what is
-/// needed and what lies behind it takes nearly the whole log it is the least.
+/// How many turns may run so that all of them have room to end; `None`: any number, or nothing is known yet.
+///
+/// They may come to take half of the log, by the mean size of what is in it; the other half is for what is larger, for inputs,
+/// and for what has ended. While what is needed and what lies behind it takes nearly the whole log, or the log is full, it is
+/// the least.
 pub fn turns_with_room(fill: &Fill, floor: Floor) -> Option<u32> {
     let max = fill.max_bytes.filter(|_| fill.bytes > 0)?;
-    if for_open_work(fill, floor).is_some() {
+    if for_open_work(fill, floor).is_some() || percent(fill) >= FULL_PERCENT {
         return Some(LEAST_TURNS);
     }
     let turns = share(max / 2 / MESSAGES_PER_TURN, fill.messages, fill.bytes);
@@ -189,6 +194,12 @@ mod tests {
             Some(LEAST_TURNS),
             "all of it is kept"
         );
+        assert_eq!(
+            turns_with_room(&fill(9_500, Some(10_000)), free),
+            Some(LEAST_TURNS),
+            "it can go, and has not yet"
+        );
+        assert_eq!(turns_with_room(&fill(4_700, Some(10_000)), free), Some(17));
         assert_eq!(turns_with_room(&fill(1_000, None), held(101)), None);
         let empty = Fill { first: 1, last: 0, messages: 0, ..fill(0, Some(10_000)) };
         assert_eq!(turns_with_room(&empty, free), None, "nothing is known");

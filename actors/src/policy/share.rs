@@ -39,6 +39,13 @@ pub struct LogRoom {
     pub running: u32,
 }
 
+impl LogRoom {
+    /// As many turns run as may, or more.
+    pub fn is_short(self) -> bool {
+        self.running >= self.turns
+    }
+}
+
 /// What is left of a share while the log has room for so many turns. The least that each user has counts only while there is
 /// plenty: users are as many as whoever publishes says.
 pub fn within(share: Option<Share>, room: Option<LogRoom>) -> Option<Share> {
