@@ -331,7 +331,7 @@ async fn many_processes_may_open_a_new_file_at_once() {
         opening.await.unwrap();
     }
     let rows = look(directory.path()).await.fetch_one("SELECT count(*) FROM _sqlx_migrations").await.unwrap();
-    assert_eq!(rows.get::<i64, _>(0), 7);
+    assert_eq!(rows.get::<i64, _>(0), 8);
 }
 
 #[tokio::test]
@@ -408,7 +408,12 @@ async fn a_database_that_this_program_cannot_use_is_refused_with_the_reason() {
     assert!(error.contains("99"), "{error}");
 }
 
-/// Every table is reached by an index: the store stays as fast as it is when it has grown.
+/// Indexes that have only turns that are open.
+const OF_WHAT_IS_OPEN: [&str; 5] =
+    ["turns_open", "turns_running", "turns_started", "turns_waiting", "turns_held"];
+
+/// Every table is reached by an index, and by more of it than the namespace, but for what is open, which are few: the store
+/// stays as fast as it is when it has grown.
 #[tokio::test]
 async fn no_statement_reads_a_whole_table() {
     let store = Stores::new(1).await;
@@ -450,12 +455,14 @@ async fn no_statement_reads_a_whole_table() {
                 let is_made = |of: &str| {
                     of == "CONSTANT ROW"
                         || of.starts_with("(subquery")
-                        || ["b", "c", "f", "p", "s", "u", "users", "x"].contains(&of)
+                        || ["b", "c", "f", "i", "p", "s", "u", "users", "x"].contains(&of)
                 };
                 let is_given =
                     |of: &str| of.starts_with("q ") || is_made(of) || of.contains(" VIRTUAL TABLE ");
                 let of_a_table = step.strip_prefix("SCAN ").filter(|of| !is_given(of));
                 assert_eq!(of_a_table, None, "{step} in {statement}");
+                let is_of_few = OF_WHAT_IS_OPEN.iter().any(|index| step.contains(&format!(" {index} ")));
+                assert!(!step.contains("(namespace=?)") || is_of_few, "{step} in {statement}");
             }
         }
     }

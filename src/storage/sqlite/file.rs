@@ -235,6 +235,7 @@ pub(in crate::storage) fn migrations() -> Migrator {
         (5, "identity", include_str!("../migrations/sqlite/0005_identity.sql")),
         (6, "copies", include_str!("../migrations/sqlite/0006_copies.sql")),
         (7, "users", include_str!("../migrations/sqlite/0007_users.sql")),
+        (8, "statistics", include_str!("../migrations/sqlite/0008_statistics.sql")),
     ];
     let migration = |(version, description, sql): (i64, &'static str, &'static str)| {
         Migration::new(version, description.into(), MigrationType::Simple, sql.into_sql_str(), false)

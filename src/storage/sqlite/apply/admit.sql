@@ -3,31 +3,34 @@
 
 -- An interruption ends the running turn, if that one came before it. Once: later it may be another that runs. Where a
 -- session has an owner, the user of its first turn that is on record, only the owner interrupts.
+WITH interruptions AS MATERIALIZED (
+    SELECT r.workflow_id, q.value ->> 'workflow_id' AS interrupted_by
+    FROM jsonb_each($4) AS q
+        CROSS JOIN turns AS r ON r.namespace = $9 AND r.session_id = q.value ->> 'session_id' AND r.state = 'running'
+    WHERE q.value ->> 'when_busy' = 'interrupt'
+        AND r.input_sequence < q.value ->> 'input_sequence'
+        AND NOT EXISTS (SELECT 1 FROM turns AS k WHERE k.namespace = $9 AND k.workflow_id = q.value ->> 'workflow_id')
+        AND NOT (q.value ->> 'owned' AND coalesce(
+                (SELECT o.user_id FROM turns AS o
+                    WHERE o.namespace = $9 AND o.session_id = q.value ->> 'session_id' AND o.state IN ('saved', 'failed')
+                        AND o.failure IS NULL AND o.failure_code IS NOT 'invalid_input' AND o.user_id IS NOT NULL
+                    ORDER BY o.input_sequence LIMIT 1),
+                (SELECT o.user_id FROM turns AS o
+                    WHERE o.namespace = $9 AND o.session_id = q.value ->> 'session_id' AND o.state = 'running'),
+                (SELECT o.user_id FROM turns AS o
+                    WHERE o.namespace = $9 AND o.session_id = q.value ->> 'session_id' AND o.state = 'waiting'
+                    ORDER BY o.input_sequence, o.workflow_id LIMIT 1)) IS NOT q.value ->> 'user_id')
+        -- Nor does one interrupt whose user would still have too many open turns.
+        AND NOT ($12 > 0 AND $12 <= (
+            SELECT count(*) FROM (
+                SELECT 1 FROM turns AS o
+                WHERE o.namespace = $9 AND o.user_id = q.value ->> 'user_id' AND o.state IN ('waiting', 'running')
+                    AND o.workflow_id <> r.workflow_id
+                LIMIT $12))))
 UPDATE turns SET
-    state = 'failed', failure = 'interrupted', failure_code = 'interrupted', superseded_by = q.value ->> 'workflow_id',
-    updated_at = $7
-FROM jsonb_each($4) AS q
-WHERE q.value ->> 'when_busy' = 'interrupt'
-    AND turns.namespace = $9 AND turns.session_id = q.value ->> 'session_id' AND turns.state = 'running'
-    AND turns.input_sequence < q.value ->> 'input_sequence'
-    AND NOT EXISTS (SELECT 1 FROM turns AS k WHERE k.namespace = $9 AND k.workflow_id = q.value ->> 'workflow_id')
-    AND NOT (q.value ->> 'owned' AND coalesce(
-            (SELECT o.user_id FROM turns AS o
-                WHERE o.namespace = $9 AND o.session_id = q.value ->> 'session_id' AND o.state IN ('saved', 'failed')
-                    AND o.failure IS NULL AND o.failure_code IS NOT 'invalid_input' AND o.user_id IS NOT NULL
-                ORDER BY o.input_sequence LIMIT 1),
-            (SELECT o.user_id FROM turns AS o
-                WHERE o.namespace = $9 AND o.session_id = q.value ->> 'session_id' AND o.state = 'running'),
-            (SELECT o.user_id FROM turns AS o
-                WHERE o.namespace = $9 AND o.session_id = q.value ->> 'session_id' AND o.state = 'waiting'
-                ORDER BY o.input_sequence, o.workflow_id LIMIT 1)) IS NOT q.value ->> 'user_id')
-    -- Nor does one interrupt whose user would still have too many open turns.
-    AND NOT ($12 > 0 AND $12 <= (
-        SELECT count(*) FROM (
-            SELECT 1 FROM turns AS o
-            WHERE o.namespace = $9 AND o.user_id = q.value ->> 'user_id' AND o.state IN ('waiting', 'running')
-                AND o.workflow_id <> turns.workflow_id
-            LIMIT $12)));
+    state = 'failed', failure = 'interrupted', failure_code = 'interrupted', superseded_by = i.interrupted_by, updated_at = $7
+FROM interruptions AS i
+WHERE turns.namespace = $9 AND turns.workflow_id = i.workflow_id;
 
 -- The first message with a workflow id wins; of one run, which is sorted below, it is the row that is not `again`. A message that becomes part of a turn does so of the last that waits. One that
 -- is not of its session's owner has no place in it; of a session that nobody owns yet, the first of the batch is the owner.
