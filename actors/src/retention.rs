@@ -16,8 +16,9 @@ use tokio::{task::JoinSet, time::Instant};
 use crate::{
     policy::{
         retention::{
-            AGE_SLACK, BEGIN_PERCENT, Floor, Holder, JUST_FINISHED, URGENT_PERCENT, bodies_percent, floor,
-            for_open_work, for_room, percent, settled, surplus_bodies, turns_with_room,
+            AGE_SLACK, BEGIN_PERCENT, FULL_PERCENT, Floor, Holder, JUST_FINISHED, URGENT_PERCENT,
+            bodies_percent, floor, for_open_work, for_room, percent, settled, surplus_bodies,
+            turns_with_room,
         },
         share::LogRoom,
     },
@@ -46,8 +47,8 @@ const LOOK_ANYWAY: Duration = Duration::from_mins(1);
 const LOOKS_BEFORE: u32 = 4;
 /// Rows and archives are looked at so often.
 const HOUSEKEEPING: Duration = Duration::from_hours(1);
-/// Messages that are archived and removed at once: their room is needed.
-const REMOVE_AT_ONCE: u64 = 20_000;
+/// Messages that are archived and removed at once, in about a second: their room is needed.
+const REMOVE_AT_ONCE: u64 = 4_000;
 /// Turns that are forgotten in one transaction.
 const FORGET_AT_ONCE: usize = 500;
 /// Such transactions between two looks at the log; the rest waits for the next one.
@@ -252,7 +253,7 @@ impl RetentionArgs {
             tokio::select! {
                 biased;
                 done = &mut work => return done,
-                () = tokio::time::sleep(SHORT_WAIT) => {
+                () = tokio::time::sleep(SHORTEST_WAIT) => {
                     // Archiving takes as long as it takes, and the log may fill meanwhile.
                     if let Err(error) = self.look_at_room(floor).await {
                         tracing::debug!(error, "how full the log is cannot be seen");
@@ -281,11 +282,12 @@ impl RetentionArgs {
     }
 
     async fn act(&self, mut found: Found, seen: &mut Seen) -> Result<(), String> {
-        let is_urgent = percent(&found.fill).max(bodies_percent(&found.fill)) >= URGENT_PERCENT;
+        let percent = percent(&found.fill).max(bodies_percent(&found.fill));
+        let is_urgent = percent >= URGENT_PERCENT;
         let mut wanted = for_room(&found.fill);
         // Whoever has the turn may have died: nobody waits for that in a log that is about to refuse input. Two archives of
         // the same messages are better than none.
-        if found.is_ours || is_urgent {
+        if found.is_ours || percent >= FULL_PERCENT {
             wanted = wanted.max(self.release_bodies(&found.fill).await?);
             let surplus = for_open_work(&found.fill, found.floor).filter(|_| found.is_ours);
             while self.make_room(&mut found.fill, found.floor, wanted, is_urgent).await? {

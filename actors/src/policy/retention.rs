@@ -10,17 +10,16 @@ use crate::ports::log::{BODIES, Fill, Room};
 pub const BEGIN_PERCENT: u64 = 80;
 /// Down to this fill, in percent: what is removed at once is worth a request, and an archive of its own.
 pub const DOWN_TO_PERCENT: u64 = 65;
-/// From this fill on, in percent, every process makes room, and what has just been finished goes, too: a log that
-/// refuses input is worse. Where what is still needed and what lies behind it take as much, results of finished work go from
+/// From this fill on, in percent, what has just been finished goes, too: a log that refuses input is worse. Where what is still needed and what lies behind it take as much, results of finished work go from
 /// there (`policy/thinning.rs`), and no turn begins.
 pub const URGENT_PERCENT: u64 = 90;
-/// From this fill on, in percent, few turns run until there is room again, whatever takes it: removing may be slower than
-/// they are.
-const FULL_PERCENT: u64 = 95;
+/// From this fill on, in percent, every process makes room, whoever has the turn to: that one may be gone. And few turns run
+/// until there is room again, whatever takes it: removing may be slower than they are.
+pub const FULL_PERCENT: u64 = 95;
 /// Messages of a turn that is saved: its input and what each stage stored.
 const MESSAGES_PER_TURN: u64 = 6;
 /// So many turns may run however full the log is: only those that end make room.
-const LEAST_TURNS: u32 = 16;
+pub const LEAST_TURNS: u32 = 16;
 /// What was stored within this time stays while there is other room: whoever stood still for a moment finds what became of
 /// its work, and a reader what it has just waited for.
 pub const JUST_FINISHED: Duration = Duration::from_mins(2);

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use crate::ports::store::Share;
+use crate::{policy::retention::LEAST_TURNS, ports::store::Share};
 
 /// Between two looks for held turns while there are any.
 pub const PAUSE: Duration = Duration::from_millis(25);
@@ -40,18 +40,21 @@ pub struct LogRoom {
 }
 
 impl LogRoom {
-    /// As many turns run as may, or more.
+    /// As many turns run as may, or the log is full.
     pub fn is_short(self) -> bool {
-        self.running >= self.turns
+        self.running >= self.turns || self.turns <= LEAST_TURNS
+    }
+
+    /// There is room for twice as many turns as run.
+    fn is_plenty(self) -> bool {
+        self.running <= self.turns / 2 && !self.is_short()
     }
 }
 
 /// What is left of a share while the log has room for so many turns. The least that each user has counts only while there is
 /// plenty: users are as many as whoever publishes says.
 pub fn within(share: Option<Share>, room: Option<LogRoom>) -> Option<Share> {
-    let Some(LogRoom { turns, running }) = room.filter(|room| room.running > room.turns / 2) else {
-        return share;
-    };
+    let Some(LogRoom { turns, running }) = room.filter(|room| !room.is_plenty()) else { return share };
     Some(match share {
         // Users have so many each, and of what others leave they take nothing.
         Some(fixed) if fixed.all == 0 && running < turns => fixed,
@@ -87,6 +90,11 @@ mod tests {
         assert_eq!(within(None, room(100, 51)), Some(Share { each: 0, all: 100 }));
         assert_eq!(within(shared, room(100, 51)), Some(Share { each: 0, all: 70 }));
         assert_eq!(within(shared, room(40, 51)), Some(Share { each: 0, all: 40 }));
+        assert_eq!(
+            within(None, room(LEAST_TURNS, 0)),
+            Some(Share { each: 0, all: LEAST_TURNS }),
+            "it is full, and many may begin before the next look"
+        );
         assert_eq!(within(fixed, room(100, 99)), fixed);
         assert_eq!(within(fixed, room(100, 100)), Some(Share { each: 0, all: 0 }));
     }

@@ -17,6 +17,9 @@ use super::{
 
 /// Bytes of the messages that one request is answered with, at most; of a larger message one alone.
 const MAX_BYTES: usize = 8 << 20;
+/// Takes every message of a stream. Any other filter, although all match it, is matched by the server against the subjects of
+/// a block of its file, thousands, for each message.
+pub(super) const ALL: &str = ">";
 /// How many more there are, behind this message.
 const LEFT: &str = "Nats-Num-Pending";
 /// Behind the last message of an answer.

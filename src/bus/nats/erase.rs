@@ -29,12 +29,12 @@ impl NatsBus {
     /// The next messages of the event log from a sequence on, with their bodies, at most [`READ_AT_ONCE`]; none behind the
     /// last one. A body that was erased is left as its reference.
     pub async fn events_from(&self, first: u64) -> Result<Vec<StoredEvent>, BusError> {
-        read(&self.core, self.core.names.events(), first, &self.core.settings.namespace.all_events()).await
+        read(&self.core, self.core.names.events(), first).await
     }
 
     /// The same of dead letters, and of the records of what was done with them.
     pub async fn letters_from(&self, first: u64) -> Result<Vec<StoredEvent>, BusError> {
-        read(&self.core, self.core.names.dead(), first, &self.core.settings.namespace.all_dead()).await
+        read(&self.core, self.core.names.dead(), first).await
     }
 
     /// Erases messages of the event log; how many there were.
@@ -51,10 +51,10 @@ impl NatsBus {
     /// earlier deliveries did.
     pub async fn claims_on(&self, events: &BTreeSet<u64>) -> Result<Vec<StoredEvent>, BusError> {
         let core = &self.core;
-        let (stream, all) = (core.names.claims_stream(), format!("$KV.{}.>", core.names.claims()));
+        let stream = core.names.claims_stream();
         let (mut found, mut next) = (Vec::new(), 1);
         loop {
-            let batch = batch::messages_of(core, &stream, next, &all, READ_AT_ONCE).await?;
+            let batch = batch::messages_of(core, &stream, next, batch::ALL, READ_AT_ONCE).await?;
             let Some(last) = batch.messages.last() else { return Ok(found) };
             next = last.sequence + 1;
             let is_about =
@@ -90,11 +90,11 @@ fn claimed(subject: &str) -> Option<u64> {
     subject.split('.').nth(3)?.parse().ok()
 }
 
-async fn read(core: &Core, stream: &str, first: u64, filter: &str) -> Result<Vec<StoredEvent>, BusError> {
-    let batch = batch::messages_of(core, stream, first, filter, READ_AT_ONCE).await?;
+async fn read(core: &Core, stream: &str, first: u64) -> Result<Vec<StoredEvent>, BusError> {
+    let batch = batch::messages_of(core, stream, first, batch::ALL, READ_AT_ONCE).await?;
     if batch.messages.is_empty() {
         // A replica that is behind does not know the latest ones.
-        let request = format!(r#"{{"seq":{first},"next_by_subj":"{filter}"}}"#);
+        let request = format!(r#"{{"seq":{first},"next_by_subj":"{}"}}"#, batch::ALL);
         return match raw::message_in(core, stream, request).await? {
             Some(_) => Err(unavailable("reading stored messages: a replica does not have all of them")),
             None => Ok(Vec::new()),

@@ -93,15 +93,14 @@ impl Beginning {
     async fn read(core: &Core) -> Result<Self, BusError> {
         // Before the message: what is stored meanwhile is later.
         let now = StreamInfo::ask(core, core.names.events()).await?.now()?;
-        let all = core.settings.namespace.all_events();
-        let Some(first) = raw::message_from(core, 1, &all).await? else {
+        let Some(first) = raw::message_from(core, 1, batch::ALL).await? else {
             return Ok(Self { now, stored_at: now, names: Some(HashSet::new()) });
         };
         let stored_at = instant(&first.time)?;
         let until = after(stored_at, STORED_BEFORE);
         let (mut names, mut next) = (HashSet::new(), first.seq);
         for _ in 0..MOST_BATCHES {
-            let batch = batch::messages_from(core, next, &all, READ_AT_ONCE).await?;
+            let batch = batch::messages_from(core, next, batch::ALL, READ_AT_ONCE).await?;
             let young = batch.messages.iter().take_while(|message| message.stored_at <= until);
             names.extend(young.flat_map(names_of));
             match batch.messages.last() {
@@ -123,18 +122,20 @@ impl Beginning {
 
 /// The bodies of dead letters, and of the events that were buried.
 async fn named_by_dead_letters(core: &Core) -> Result<HashSet<String>, BusError> {
-    let (dead, all) = (core.names.dead(), core.settings.namespace.all_dead());
+    let dead = core.names.dead();
     let last = StreamInfo::ask(core, dead).await?.state.last_seq;
     let (mut named, mut next) = (HashSet::new(), 1);
     loop {
-        let batch = batch::messages_of(core, dead, next, &all, READ_AT_ONCE).await?;
+        let batch = batch::messages_of(core, dead, next, batch::ALL, READ_AT_ONCE).await?;
         let Some(read) = batch.messages.last().map(|message| message.sequence) else { break };
         next = read + 1;
         named.extend(batch.messages.iter().flat_map(names_of));
     }
     // A replica that is behind does not know the latest letters. Their bodies are young, but that is its clock's word.
     if next <= last
-        && raw::message_in(core, dead, format!(r#"{{"seq":{next},"next_by_subj":"{all}"}}"#)).await?.is_some()
+        && raw::message_in(core, dead, format!(r#"{{"seq":{next},"next_by_subj":"{}"}}"#, batch::ALL))
+            .await?
+            .is_some()
     {
         return Err(unavailable("reading dead letters: a replica does not have all of them"));
     }

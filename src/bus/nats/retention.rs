@@ -84,8 +84,7 @@ impl Log for NatsBus {
 
     async fn age_at(&self, sequence: u64) -> Result<Option<Duration>, BusError> {
         let core = &self.core;
-        let Some(message) = raw::message_from(core, sequence, &core.settings.namespace.all_events()).await?
-        else {
+        let Some(message) = raw::message_from(core, sequence, batch::ALL).await? else {
             return Ok(None);
         };
         let info = StreamInfo::ask(core, core.names.events()).await?;
@@ -120,10 +119,10 @@ impl Log for NatsBus {
         ended_before: Timestamp,
     ) -> Result<Vec<u64>, BusError> {
         let core = &self.core;
-        let (ns, all) = (&core.settings.namespace, core.settings.namespace.all_events());
+        let ns = &core.settings.namespace;
         let (mut next, mut read, mut thinning) = (sequence, 0, Thinning::new(ended_before));
         while thinning.bytes() < bytes && read < MOST_LOOKED_THROUGH {
-            let batch = batch::messages_from(core, next, &all, ARCHIVE_BATCH).await?;
+            let batch = batch::messages_from(core, next, batch::ALL, ARCHIVE_BATCH).await?;
             let Some(last) = batch.messages.last() else { break };
             (next, read) = (last.sequence + 1, read + batch.messages.len());
             for message in &batch.messages {
@@ -178,13 +177,12 @@ impl NatsBus {
     /// the stream was asked whether it has them.
     pub async fn stored_from(&self, first: u64, before: u64) -> Result<Vec<StoredEvent>, BusError> {
         let core = &self.core;
-        let all = core.settings.namespace.all_events();
         let most = ARCHIVE_BATCH.min(before.saturating_sub(first));
-        let batch = batch::messages_from(core, first, &all, most).await?;
+        let batch = batch::messages_from(core, first, batch::ALL, most).await?;
         let (mut next, mut messages, mut bytes) = (first, Vec::with_capacity(batch.messages.len()), 0);
         for message in batch.messages.into_iter().take_while(|message| message.sequence < before) {
             if message.sequence != next {
-                let known = raw::message_from(core, next, &all).await?;
+                let known = raw::message_from(core, next, batch::ALL).await?;
                 if known.is_none_or(|known| known.seq != message.sequence) {
                     return Err(unavailable("reading stored messages: a replica does not have all of them"));
                 }
@@ -198,7 +196,7 @@ impl NatsBus {
             }
         }
         if messages.is_empty()
-            && raw::message_from(core, first, &all).await?.is_some_and(|known| known.seq < before)
+            && raw::message_from(core, first, batch::ALL).await?.is_some_and(|known| known.seq < before)
         {
             return Err(unavailable("reading stored messages: a replica does not have them"));
         }
@@ -320,11 +318,11 @@ pub(super) async fn first(core: &Core) -> Result<u64, BusError> {
 /// Messages are stored in the order of their times, so that halving finds the first that is young enough.
 pub(super) async fn first_within(core: &Core, age: Duration) -> Result<u64, BusError> {
     let info = StreamInfo::ask(core, core.names.events()).await?;
-    let (now, all) = (info.now()?, core.settings.namespace.all_events());
+    let now = info.now()?;
     let (mut low, mut high) = (info.first(), info.state.last_seq + 1);
     while low < high {
         let middle = low + (high - low) / 2;
-        match raw::message_from(core, middle, &all).await? {
+        match raw::message_from(core, middle, batch::ALL).await? {
             Some(message) if u128::from(now.ms_since(instant(&message.time)?)) > age.as_millis() => {
                 low = message.seq + 1;
             }

@@ -3,7 +3,7 @@
 Starts a nats-server, the stand-ins and the workers, publishes as an ordinary NATS client, and listens to ends as they are published.
 Then it counts: rows by another SQLite, archives by another reader.
 
-    {"binary", "nats_server", "folder", "seed", "workflows", "body_bytes", "log_mib", "open", "workers", "kill_every_s", "wait_s"}
+    {"binary", "nats_server", "folder", "seed", "workflows", "body_bytes", "log_mib", "open", "turns", "workers", "kill_every_s", "wait_s"}
 
 Prints a report as JSON. Exit code 0 if every input was taken, every workflow ended once, every row is there and no message is
 missing from the log and the archives together; else 1.
@@ -28,8 +28,8 @@ import time
 import nats
 
 NAMESPACE = "throughline"
-# Turns of one session, and sessions that are under way at the same time.
-TURNS, SESSIONS = 4, 1_000
+# Sessions that are under way at the same time.
+SESSIONS = 1_000
 SAMPLE_S = 5.0
 READY_S = 30.0
 # Archives that are verified as recordings.
@@ -168,7 +168,7 @@ async def run(plan):
     subject = f"{NAMESPACE}.v1.user_input_received"
 
     async def publish(number):
-        block, place = divmod(number, TURNS * SESSIONS)
+        block, place = divmod(number, plan["turns"] * SESSIONS)
         workflow = f"v{number}"
         body = json.dumps({"user_id": "demo", "session_id": f"s{block}-{place % SESSIONS}",
                            "workflow_id": workflow, "user_input": f"{workflow} {text}"}).encode()
