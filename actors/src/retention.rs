@@ -176,10 +176,6 @@ impl Actor for Retention {
             Some(Ok((looked, known))) => {
                 wait = known.seen.wait;
                 state.known = known;
-                if looked.is_err() {
-                    // It is not known any more.
-                    state.args.users.set_room(None);
-                }
                 state.known.tell_failure(looked.err());
             }
             Some(Err(error)) => tracing::error!(%error, "keeping room in the event log panicked"),

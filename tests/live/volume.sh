@@ -6,7 +6,7 @@
 #                        [--folder DIR]
 #
 # Without flags: 20,000 workflows of 2,000 bytes through 64 MiB, 256 open, sessions of 4 turns, 2 workers, one killed about every
-# 10 seconds. A workflow takes 10 kB and, for each earlier turn of its session, 10 kB more. Uses a release build.
+# 10 seconds. A workflow takes about 25 kB of the log, and more behind earlier turns of its session. Uses a release build.
 # Exit codes: 0 nothing was refused, lost or doubled; 1 something was; 2 wrong usage.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
