@@ -17,7 +17,7 @@ use crate::{
     policy::{
         retention::{
             AGE_SLACK, BEGIN_PERCENT, FULL_PERCENT, Floor, Holder, JUST_FINISHED, URGENT_PERCENT,
-            bodies_percent, floor, for_open_work, for_room, percent, settled, surplus_bodies,
+            bodies_percent, floor, for_open_work, for_room, percent, settled, share, surplus_bodies,
             turns_with_room,
         },
         share::LogRoom,
@@ -223,7 +223,6 @@ impl RetentionArgs {
         let now = settled(&fill);
         let earlier = seen.settled.replace(now);
         let open = self.store.oldest_open().await.map_err(|error| error.to_string())?;
-        let running = self.store.open_turns().await.map_err(|error| error.to_string())?.running.turns;
         seen.wait = wait(&fill, growth);
         signals::log_fill(&fill, growth, open);
         let is_ours =
@@ -236,7 +235,7 @@ impl RetentionArgs {
         let is_roomy = for_room(&fill).is_none() && surplus_bodies(&fill).is_none();
         let quiet = is_roomy.then(|| (fill.last, Instant::now()));
         let floor = floor(earlier, now, open);
-        self.tell_room(&fill, floor, running);
+        self.tell_room(&fill, floor).await?;
         let found = Found { fill, growth, floor, is_ours };
         let work = async {
             self.act(found, seen).await?;
@@ -286,7 +285,7 @@ impl RetentionArgs {
         if found.is_ours || percent >= FULL_PERCENT {
             wanted = wanted.max(self.release_bodies(&found.fill).await?);
             let surplus = for_open_work(&found.fill, found.floor).filter(|_| found.is_ours);
-            while self.make_room(&mut found.fill, found.floor, wanted, is_urgent).await? {
+            if self.make_room(&mut found.fill, found.floor, wanted, is_urgent).await? {
                 seen.wait = seen.wait.min(SHORT_WAIT);
             }
             if let Some(surplus) = surplus {
@@ -300,20 +299,19 @@ impl RetentionArgs {
     /// Looks how full the log is while something is being done about it.
     async fn look_at_room(&self, floor: Floor) -> Result<(), String> {
         let fill = self.keeper.log.fill().await.map_err(|error| with_causes(&error))?;
-        let open = self.store.open_turns().await.map_err(|error| error.to_string())?;
-        self.tell_room(&fill, floor, open.running.turns);
-        Ok(())
+        self.tell_room(&fill, floor).await
     }
 
     /// Tells those who begin turns how many the log has room for.
-    fn tell_room(&self, fill: &Fill, floor: Floor, running: u64) {
-        let running = u32::try_from(running).unwrap_or(u32::MAX);
+    async fn tell_room(&self, fill: &Fill, floor: Floor) -> Result<(), String> {
+        let open = self.store.open_turns().await.map_err(|error| error.to_string())?;
+        let running = u32::try_from(open.running.turns).unwrap_or(u32::MAX);
         let room = turns_with_room(fill, floor).map(|turns| LogRoom { turns, running });
         let was_short = self.users.set_room(room).is_some_and(LogRoom::is_short);
         let is_short = room.is_some_and(LogRoom::is_short);
         signals::log_short_of_room(is_short);
         if was_short == is_short {
-            return;
+            return Ok(());
         }
         let percent = percent(fill);
         let turns = room.map_or(0, |room| room.turns);
@@ -328,6 +326,7 @@ impl RetentionArgs {
         } else {
             tracing::info!(percent, running, turns, "the event log has room for new turns again");
         }
+        Ok(())
     }
 
     /// Removes large bodies that nothing names, if their store is nearly full. Where the log has to begin for the rest.
@@ -365,18 +364,24 @@ impl RetentionArgs {
             wanted = wanted.max(Some(young));
         }
         let Some(wanted) = wanted else { return Ok(false) };
-        let mut before = wanted.min(floor.before).min(fill.first + REMOVE_AT_ONCE);
+        let mut before = wanted.min(floor.before);
         if !is_urgent && before > fill.first {
             // Whoever stood still for a moment finds what became of its work, and an untold end what it is made of.
             before = before.min(log.first_within(JUST_FINISHED).await.map_err(|error| with_causes(&error))?);
         }
-        if before <= fill.first {
-            return Ok(false);
+        let removes = before > fill.first;
+        while fill.first < before {
+            self.remove_before(fill, before.min(fill.first + REMOVE_AT_ONCE)).await?;
         }
+        Ok(removes)
+    }
+
+    /// Removes the beginning of the log, which is archived first if archives are kept.
+    async fn remove_before(&self, fill: &mut Fill, before: u64) -> Result<(), String> {
         let archived = self.archived(fill.first, before).await?;
         let name = archived.as_ref().map(|archived| archived.name.clone());
         let purge = Purge { before, at: fill.now, archive: name.clone() };
-        let removed = log.purge(&purge).await.map_err(|error| with_causes(&error))?;
+        let removed = self.keeper.log.purge(&purge).await.map_err(|error| with_causes(&error))?;
         signals::purged(removed, archived.map_or(0, |archived| archived.messages));
         tracing::info!(
             removed,
@@ -387,7 +392,7 @@ impl RetentionArgs {
             "finished work was removed from the event log"
         );
         fill.first = before;
-        Ok(true)
+        Ok(())
     }
 
     /// Keeps a part of the log in an archive, if archives are kept.
@@ -516,8 +521,7 @@ fn wait(fill: &Fill, growth: f64) -> Duration {
     } else {
         (BEGIN_PERCENT, LONGEST_WAIT)
     };
-    let next = u64::try_from(u128::from(max) * u128::from(next) / 100).unwrap_or(max);
-    until(fill.bytes, next, growth)
+    until(fill.bytes, share(max, next, 100), growth)
         .map_or(longest, |left| (left / LOOKS_BEFORE).clamp(SHORTEST_WAIT, longest))
 }
 

@@ -394,11 +394,11 @@ pub(crate) fn released(bodies: u64) {
 }
 
 pub(crate) fn log_short_of_room(is_short: bool) {
-    gauge!(LOG_SHORT_OF_ROOM).set(if is_short { 1.0 } else { 0.0 });
+    gauge!(LOG_SHORT_OF_ROOM).set(f64::from(u8::from(is_short)));
 }
 
 pub(crate) fn retention_failing(failing: bool) {
-    gauge!(RETENTION_FAILING).set(if failing { 1.0 } else { 0.0 });
+    gauge!(RETENTION_FAILING).set(f64::from(u8::from(failing)));
 }
 
 pub(crate) fn forgotten(turns: u64) {

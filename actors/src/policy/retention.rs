@@ -10,8 +10,8 @@ use crate::ports::log::{BODIES, Fill, Room};
 pub const BEGIN_PERCENT: u64 = 80;
 /// Down to this fill, in percent: what is removed at once is worth a request, and an archive of its own.
 pub const DOWN_TO_PERCENT: u64 = 65;
-/// From this fill on, in percent, what has just been finished goes, too: a log that refuses input is worse. Where what is still needed and what lies behind it take as much, results of finished work go from
-/// there (`policy/thinning.rs`), and no turn begins.
+/// From this fill on, in percent, what has just been finished goes, too: a log that refuses input is worse. Where what is still
+/// needed and what lies behind it take as much, results of finished work go from there (`policy/thinning.rs`), and few turns run.
 pub const URGENT_PERCENT: u64 = 90;
 /// From this fill on, in percent, every process makes room, whoever has the turn to: that one may be gone. And few turns run
 /// until there is room again, whatever takes it: removing may be slower than they are.
@@ -132,7 +132,7 @@ fn bytes_from(fill: &Fill, sequence: u64) -> u64 {
 }
 
 /// `part * of / whole`, without overflow on the way.
-fn share(part: u64, of: u64, whole: u64) -> u64 {
+pub(crate) fn share(part: u64, of: u64, whole: u64) -> u64 {
     let share = u128::from(part) * u128::from(of) / u128::from(whole.max(1));
     u64::try_from(share).unwrap_or(u64::MAX)
 }

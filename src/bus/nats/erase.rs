@@ -94,8 +94,7 @@ async fn read(core: &Core, stream: &str, first: u64) -> Result<Vec<StoredEvent>,
     let batch = batch::messages_of(core, stream, first, batch::ALL, READ_AT_ONCE).await?;
     if batch.messages.is_empty() {
         // A replica that is behind does not know the latest ones.
-        let request = format!(r#"{{"seq":{first},"next_by_subj":"{}"}}"#, batch::ALL);
-        return match raw::message_in(core, stream, request).await? {
+        return match raw::any_from(core, stream, first).await? {
             Some(_) => Err(unavailable("reading stored messages: a replica does not have all of them")),
             None => Ok(Vec::new()),
         };

@@ -8,7 +8,7 @@ use throughline_actors::ports::bus::BusError;
 use throughline_schemas::StageName;
 
 use super::{
-    Core, Names,
+    Core, Names, batch,
     error::{unavailable, unavailable_because},
     requests::{self, ApiError, NoAnswer},
 };
@@ -22,7 +22,20 @@ pub(super) async fn message_from(
     sequence: u64,
     filter: &str,
 ) -> Result<Option<RawMessage>, BusError> {
-    message(core, format!(r#"{{"seq":{sequence},"next_by_subj":"{filter}"}}"#)).await
+    message(core, next_on(sequence, filter)).await
+}
+
+/// The first message of a stream from a sequence on, whatever it is, as the leader of the stream has it.
+pub(super) async fn any_from(
+    core: &Core,
+    stream: &str,
+    sequence: u64,
+) -> Result<Option<RawMessage>, BusError> {
+    message_in(core, stream, next_on(sequence, batch::ALL)).await
+}
+
+fn next_on(sequence: u64, filter: &str) -> String {
+    format!(r#"{{"seq":{sequence},"next_by_subj":"{filter}"}}"#)
 }
 
 /// Takes a message out of the event log.

@@ -295,8 +295,7 @@ async fn burials(core: &Core) -> Result<Option<(u64, StageName)>, BusError> {
     let mut first: Option<(u64, StageName)> = None;
     let mut next = info.state.first_seq;
     while next <= info.state.last_seq {
-        let request = format!(r#"{{"seq":{next},"next_by_subj":">"}}"#);
-        let Some(message) = raw::message_in(core, stream, request).await? else { break };
+        let Some(message) = raw::any_from(core, stream, next).await? else { break };
         let body = raw::decode_base64(&message.data).unwrap_or_default();
         next = message.seq + 1;
         // What cannot be read is about no message; whoever buries drops it.
