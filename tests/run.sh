@@ -206,6 +206,12 @@ if chosen live; then
   fi
 fi
 if chosen live && [ -z "$no_live" ]; then
+  if THROUGHLINE_TEST_OLDEST_NATS="$(told oldest ./deploy/nats-server.sh --oldest)"; then
+    export THROUGHLINE_TEST_OLDEST_NATS
+    printf 'oldest nats-server: %s\n' "$THROUGHLINE_TEST_OLDEST_NATS"
+  else
+    unset THROUGHLINE_TEST_OLDEST_NATS
+  fi
   if THROUGHLINE_TEST_PYTHON="$(told python ./tests/live/python.sh)"; then
     export THROUGHLINE_TEST_PYTHON
     printf 'Python with nats-py: %s\n' "$THROUGHLINE_TEST_PYTHON"

@@ -34,6 +34,18 @@ test_a_server_of_the_environment_that_will_not_do_is_an_error() {
   contains "$err" "NATS_SERVER_BIN=$dir/absent"
 }
 
+test_the_oldest_supported_server_is_taken_from_nowhere_but_its_own_place() {
+  bare_machine
+  fake_server "$bin/nats-server" 2.15.1
+  fake_server "$dir/mine" 2.15.1
+  fake_server "$HOME/.cache/throughline/nats-server-2.11.11-$(platform)/nats-server" 2.11.11
+  NATS_SERVER_BIN="$dir/mine" try "$script" --oldest
+  equal "$code:$out:$err" "0:$HOME/.cache/throughline/nats-server-2.11.11-$(platform)/nats-server:"
+  try "$script" --newest
+  equal "$code:$out" "64:"
+  contains "$err" "there is no flag '--newest'"
+}
+
 test_an_old_server_on_path_is_passed_over() {
   bare_machine
   fake_server "$bin/nats-server" 2.9.10

@@ -3,8 +3,14 @@
 use std::time::Duration;
 
 use serde_json::json;
-use throughline_actors::policy::limits::LARGE_BODY_BYTES;
-use throughline_schemas::{EventType, FailureCode, StageName};
+use throughline_actors::{
+    policy::limits::LARGE_BODY_BYTES,
+    ports::{
+        memory::{model::answer, script::Reply},
+        model::ModelAnswer,
+    },
+};
+use throughline_schemas::{Document, EventType, FailureCode, StageName};
 
 use crate::harness::{PROVIDER, Rig, gate::NoRoom};
 
@@ -83,4 +89,36 @@ async fn a_result_that_nothing_takes_ends_its_turn_at_once_and_is_told() {
     assert!(rig.seconds() < 1.0, "{} s", rig.seconds());
     assert_eq!(rig.bus.dead_letters().len(), 1);
     rig.saved(&next).await;
+}
+
+/// What a source writes is escaped in the prompt, and escaped once more where the prompt is recorded.
+#[tokio::test(start_paused = true)]
+async fn a_prompt_that_leaves_no_room_for_its_answer_is_not_asked() {
+    let mut rig = rig();
+    rig.settings.sources[2].max_bytes = 16 << 20;
+    let quotes = format!("\"{}\"", "\\\"".repeat(4 * 1024 * 1024));
+    rig.sources.push("product_info", Reply::Now(Ok(Document::read(quotes.as_bytes()).unwrap())));
+    let _worker = rig.worker().await;
+    let refused = rig.publish("w1", "s1", "product PROD-1");
+    let failed = rig.failed(&refused).await;
+    assert_eq!((failed.code, failed.retryable), (FailureCode::ResultTooLarge, false));
+    assert!(failed.message.contains("no model was asked"), "{}", failed.message);
+    assert!(!failed.may_have_happened && failed.attempt_log.is_empty());
+    assert_eq!((rig.models.calls(PROVIDER), rig.bus.dead_letters().len()), (0, 0));
+    rig.saved(&rig.publish("w2", "s1", "hello")).await;
+}
+
+/// The text of an answer is what others need, and its raw form is left out where both do not fit.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_does_not_fit_with_its_raw_form_is_recorded_without_it() {
+    let rig = rig();
+    let text = "\u{1}".repeat(1024 * 1024 + 1);
+    let large = ModelAnswer { raw: json!({"text": text, "again": text}), ..answer(&text) };
+    rig.models.push(PROVIDER, Reply::Now(Ok(large)));
+    let _worker = rig.worker().await;
+    let workflow = rig.publish("w1", "s1", "hello");
+    assert_eq!(rig.saved(&workflow).await.response.text, text);
+    let raw = rig.generated(&workflow).raw_response;
+    assert!(raw["left_out"].as_str().unwrap().contains("bytes"), "{raw}");
+    assert_eq!(rig.verify().await, Vec::<String>::new());
 }

@@ -11,6 +11,7 @@ mod crashes;
 mod database_copy;
 mod dead_letters;
 mod dev;
+mod edges;
 mod explain;
 mod explain_measure;
 mod faults;

@@ -74,6 +74,13 @@ impl NatsServer {
         Self::start_in(Self::files(store, extra), true)
     }
 
+    /// A local program of the oldest supported version, with this configuration; `None` where there is none.
+    pub fn start_oldest_configured(configuration: &str) -> Option<Self> {
+        let files = Self::configured(configuration);
+        let local = Local::start(local::oldest()?, &files);
+        Some(Self { way: Way::Local(local), files })
+    }
+
     /// A local program in any case: what is measured is the server, not a container's way to it.
     pub fn start_local() -> Option<Self> {
         Self::start_in(Self::files(None, &[]), false)

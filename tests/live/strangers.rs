@@ -1,10 +1,7 @@
 //! Who may use a shared server tries to make it write where they may not: a server sends acknowledgements, deliveries and
 //! traces to whatever subject a client names for them, past all permissions. Nothing of another's workflow changes.
 
-use async_nats::{
-    Client, HeaderMap,
-    jetstream::{self, consumer::push},
-};
+use async_nats::{Client, HeaderMap, jetstream};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::json;
@@ -44,16 +41,20 @@ pub(crate) async fn as_role(server: &NatsServer, role: &str) -> NatsBus {
     NatsBus::connect(settings).await.unwrap()
 }
 
-/// A server with the accounts of `deploy/nats`, strict as its configuration is, with streams and consumers.
-async fn shared_server() -> Option<(NatsServer, NatsBus)> {
-    let server = NatsServer::start_configured(&format!(
-        "jetstream {{ strict: true }}\n{}",
-        accounts_with_passwords()
-    ))?;
-    let admin = as_role(&server, "admin").await;
-    let limits = Limits { max_bytes: 256 * 1024 * 1024, ..Limits::default() };
-    topology::setup(&admin, &limits).await.unwrap();
-    Some((server, admin))
+/// Servers of the newest and of the oldest supported version with the accounts of `deploy/nats`, strict as its
+/// configuration is, with streams and consumers.
+async fn shared_servers() -> Vec<(NatsServer, NatsBus)> {
+    let configuration = format!("jetstream {{ strict: true }}\n{}", accounts_with_passwords());
+    let servers =
+        [NatsServer::start_configured(&configuration), NatsServer::start_oldest_configured(&configuration)];
+    let mut ready = Vec::new();
+    for server in servers.into_iter().flatten() {
+        let admin = as_role(&server, "admin").await;
+        let limits = Limits { max_bytes: 256 * 1024 * 1024, ..Limits::default() };
+        topology::setup(&admin, &limits).await.unwrap();
+        ready.push((server, admin));
+    }
+    ready
 }
 
 /// What one workflow of somebody else has in the log, and where its next events will be.
@@ -109,99 +110,165 @@ async fn inputs(admin: &NatsBus) -> u64 {
     stream.cached_info().state.messages
 }
 
-#[tokio::test]
-async fn a_publisher_cannot_make_the_server_write_for_it() {
-    let Some((server, admin)) = shared_server().await else { return };
-    let worker = as_role(&server, "worker").await;
-    let publisher = as_role(&server, "publisher").await;
-    let victim = Victim::in_the_log(&worker).await;
-    let client = publisher.client();
-    let mut harm = admin.client().subscribe("throughline.control.>").await.unwrap();
-    admin.client().flush().await.unwrap();
-    let before = inputs(&admin).await;
-    let targets = victim.targets();
-    let send = async |target: &str, headers: HeaderMap| {
-        let input = json!({"user_id": "u", "session_id": "mine", "user_input": "hi", "workflow_id": target});
-        let body = Bytes::from(input.to_string());
-        client.publish_with_reply_and_headers(BARE, target.to_owned(), headers, body).await.unwrap();
+/// Headers by which a publisher can ask a server to write elsewhere, later, or in place of other messages.
+fn headers_that_write(target: &str) -> Vec<HeaderMap> {
+    let pairs: [&[(&str, &str)]; 6] = [
+        &[],
+        &[("Nats-Trace-Dest", target)],
+        &[("Nats-Trace-Dest", target), ("Nats-Trace-Only", "1")],
+        &[("Nats-Schedule", "@every 1s"), ("Nats-Schedule-Target", target)],
+        &[("Nats-Rollup", "all"), ("Nats-Msg-Id", target)],
+        &[
+            ("Nats-Expected-Stream", "throughline_EVENTS"),
+            ("Nats-TTL", "1s"),
+            ("Nats-Marker-Reason", "Purge"),
+        ],
+    ];
+    let map = |pairs: &&[(&str, &str)]| {
+        pairs.iter().map(|&(name, value)| (name, value)).fold(HeaderMap::new(), |mut map, (name, value)| {
+            map.insert(name, value);
+            map
+        })
     };
-    for target in &targets {
-        send(target, HeaderMap::new()).await;
-    }
-    let wanted = before + targets.len() as u64;
-    eventually("every input is stored, and nothing was purged", async || {
-        (inputs(&admin).await == wanted).then_some(())
-    })
-    .await;
-    // A server need not store what it is to trace.
-    for target in &targets {
-        let mut headers = HeaderMap::new();
-        headers.insert("Nats-Trace-Dest", target.as_str());
-        send(target, headers).await;
-    }
-    client.flush().await.unwrap();
-    assert!(
-        tokio::time::timeout(SOON / 20, harm.next()).await.is_err(),
-        "something was said on a control subject"
-    );
-    assert!(inputs(&admin).await >= wanted, "something was purged");
-    victim.is_unharmed(&worker, &admin).await;
+    pairs.iter().map(map).collect()
 }
 
-/// A reader has consumers, whose deliveries go where it says.
+/// Requests that a server answers to whatever subject it is told, and those that have it deliver there later.
+fn requests(other: &str, target: &str) -> Vec<(String, Bytes)> {
+    let stream = "throughline_EVENTS";
+    let push = json!({"stream_name": stream, "config": {
+        "durable_name": "harm", "deliver_subject": target, "filter_subject": other, "ack_policy": "none"}});
+    let ephemeral =
+        json!({"stream_name": stream, "config": {"deliver_subject": target, "ack_policy": "none"}});
+    let last = json!({"last_by_subj": other});
+    let bodies = [
+        (format!("CONSUMER.DURABLE.CREATE.{stream}.harm"), push.to_string()),
+        (format!("CONSUMER.CREATE.{stream}.harm.{other}"), push.to_string()),
+        (format!("CONSUMER.CREATE.{stream}"), ephemeral.to_string()),
+        (format!("CONSUMER.MSG.NEXT.{stream}.harm"), "1".to_owned()),
+        (format!("CONSUMER.MSG.NEXT.{stream}.stage_input"), "1".to_owned()),
+        (format!("CONSUMER.INFO.{stream}.stage_input"), String::new()),
+        (format!("CONSUMER.NAMES.{stream}"), String::new()),
+        (format!("DIRECT.GET.{stream}.{other}"), String::new()),
+        (format!("DIRECT.GET.{stream}"), last.to_string()),
+        (format!("STREAM.MSG.GET.{stream}"), last.to_string()),
+        (format!("STREAM.INFO.{stream}"), String::new()),
+        ("STREAM.NAMES".to_owned(), String::new()),
+        (
+            "STREAM.CREATE.harm".to_owned(),
+            json!({"name": "harm", "subjects": ["harm.>"],
+            "republish": {"src": ">", "dest": target}})
+            .to_string(),
+        ),
+        ("INFO".to_owned(), String::new()),
+    ];
+    bodies.into_iter().map(|(api, body)| (format!("$JS.API.{api}"), body.into())).collect()
+}
+
 #[tokio::test]
-async fn a_reader_cannot_pass_deliveries_off_as_events() {
-    let Some((server, admin)) = shared_server().await else { return };
-    let worker = as_role(&server, "worker").await;
-    let reader = as_role(&server, "reader").await;
-    let victim = Victim::in_the_log(&worker).await;
-    let other = sample_event("another", "s", "another's end");
-    worker.publish(&other).await.unwrap();
-    let client: &Client = reader.client();
-    let jetstream = jetstream::new(client.clone());
-    let events = jetstream.get_stream_no_info("throughline_EVENTS").await.unwrap();
-    let ns = Namespace::new(NAMESPACE).unwrap();
-    for (n, target) in [victim.end.live(&ns), victim.to_come.subject().live(&ns)].into_iter().enumerate() {
-        // Whether a server takes such a consumer is its business.
-        let config = push::Config {
-            durable_name: Some(format!("harm{n}")),
-            deliver_subject: target.clone(),
-            filter_subject: other.subject().live(&ns),
-            ..push::Config::default()
+async fn a_publisher_cannot_make_the_server_write_for_it() {
+    for (server, admin) in shared_servers().await {
+        let worker = as_role(&server, "worker").await;
+        let publisher = as_role(&server, "publisher").await;
+        let victim = Victim::in_the_log(&worker).await;
+        let client = publisher.client();
+        let mut harm = admin.client().subscribe("throughline.control.>").await.unwrap();
+        admin.client().flush().await.unwrap();
+        let before = inputs(&admin).await;
+        let targets = victim.targets();
+        let send = async |target: &str, headers: HeaderMap| {
+            let input =
+                json!({"user_id": "u", "session_id": "mine", "user_input": "hi", "workflow_id": target});
+            let body = Bytes::from(input.to_string());
+            client.publish_with_reply_and_headers(BARE, target.to_owned(), headers, body).await.unwrap();
         };
-        drop(events.create_consumer(config).await);
-        let next = "$JS.API.CONSUMER.MSG.NEXT.throughline_EVENTS.harm0";
-        client.publish_with_reply(next, target.clone(), Bytes::from_static(b"1")).await.unwrap();
-        let get = format!("$JS.API.DIRECT.GET.throughline_EVENTS.{}", other.subject().live(&ns));
-        client.publish_with_reply(get, target, Bytes::new()).await.unwrap();
+        for target in &targets {
+            send(target, HeaderMap::new()).await;
+        }
+        let wanted = before + targets.len() as u64;
+        eventually("every input is stored, and nothing was purged", async || {
+            (inputs(&admin).await == wanted).then_some(())
+        })
+        .await;
+        // A server need not store what it is to trace, or refuses what it is asked for.
+        for target in &targets {
+            for headers in headers_that_write(target).into_iter().skip(1) {
+                send(target, headers).await;
+            }
+        }
+        client.flush().await.unwrap();
+        // A schedule would be due by then.
+        let heard = tokio::time::timeout(SOON / 20, harm.next()).await;
+        assert!(heard.is_err(), "something was said on a control subject: {heard:?}");
+        assert!(inputs(&admin).await >= wanted, "something was purged");
+        victim.is_unharmed(&worker, &admin).await;
     }
-    client.flush().await.unwrap();
-    tokio::time::sleep(SOON / 20).await;
-    victim.is_unharmed(&worker, &admin).await;
+}
+
+/// Who reads, or publishes, asks the server for everything that it answers, and names a subject of somebody else for the answer.
+#[tokio::test]
+async fn nobody_can_pass_what_a_server_answers_off_as_an_event() {
+    for (server, admin) in shared_servers().await {
+        let worker = as_role(&server, "worker").await;
+        let victim = Victim::in_the_log(&worker).await;
+        let other = sample_event("another", "s", "another's end");
+        worker.publish(&other).await.unwrap();
+        let ns = Namespace::new(NAMESPACE).unwrap();
+        let other = other.subject().live(&ns);
+        let mut hints = admin.client().subscribe("throughline.control.>").await.unwrap();
+        admin.client().flush().await.unwrap();
+        let before = inputs(&admin).await;
+        for role in ["publisher", "reader"] {
+            let stranger = as_role(&server, role).await;
+            let client: &Client = stranger.client();
+            for target in victim.targets() {
+                for (request, body) in requests(&other, &target) {
+                    client.publish_with_reply(request, target.clone(), body).await.unwrap();
+                }
+            }
+            client.flush().await.unwrap();
+            let heard = tokio::time::timeout(SOON / 20, hints.next()).await;
+            // A reader can have an event delivered where hints are: that is none, and a hint only makes a worker look.
+            let is_hint = |body: &[u8]| {
+                serde_json::from_slice::<serde_json::Value>(body)
+                    .is_ok_and(|body| body["workflow_id"].is_string())
+            };
+            assert!(
+                !heard.as_ref().is_ok_and(|heard| role == "publisher"
+                    || heard.as_ref().is_some_and(|heard| is_hint(&heard.payload))),
+                "{role}: something was said on a control subject: {heard:?}"
+            );
+        }
+        // What a reader has delivered to a subject of the log is stored there, and taken for nothing that it is not.
+        assert!(inputs(&admin).await >= before, "something was purged");
+        victim.is_unharmed(&worker, &admin).await;
+    }
 }
 
 /// Who only waits uses nothing up: a server has room for a limited number of consumers.
 #[tokio::test]
 async fn many_who_wait_use_no_consumers() {
-    let Some((server, admin)) = shared_server().await else { return };
-    let worker = as_role(&server, "worker").await;
-    let publisher = as_role(&server, "publisher").await;
-    let consumers = async || {
-        let stream = jetstream::new(admin.client().clone()).get_stream("throughline_EVENTS").await.unwrap();
-        stream.cached_info().state.consumer_count
-    };
-    let before = consumers().await;
-    let events: Vec<_> = (0..2_000).map(|n| sample_event(&format!("w{n}"), "s", "an end")).collect();
-    let mut waiting = Vec::new();
-    for event in &events {
-        waiting.push(publisher.ends_of(&event.meta.session_id, &event.meta.workflow_id).await.unwrap());
-    }
-    assert_eq!(consumers().await, before);
-    for event in &events {
-        worker.publish(event).await.unwrap();
-    }
-    for (watch, event) in waiting.iter_mut().zip(&events) {
-        let end = tokio::time::timeout(SOON, watch.next()).await.unwrap().unwrap();
-        assert_eq!(&throughline_schemas::decode(&end.body).unwrap(), event);
+    for (server, admin) in shared_servers().await {
+        let worker = as_role(&server, "worker").await;
+        let publisher = as_role(&server, "publisher").await;
+        let consumers = async || {
+            let stream =
+                jetstream::new(admin.client().clone()).get_stream("throughline_EVENTS").await.unwrap();
+            stream.cached_info().state.consumer_count
+        };
+        let before = consumers().await;
+        let events: Vec<_> = (0..2_000).map(|n| sample_event(&format!("w{n}"), "s", "an end")).collect();
+        let mut waiting = Vec::new();
+        for event in &events {
+            waiting.push(publisher.ends_of(&event.meta.session_id, &event.meta.workflow_id).await.unwrap());
+        }
+        assert_eq!(consumers().await, before);
+        for event in &events {
+            worker.publish(event).await.unwrap();
+        }
+        for (watch, event) in waiting.iter_mut().zip(&events) {
+            let end = tokio::time::timeout(SOON, watch.next()).await.unwrap().unwrap();
+            assert_eq!(&throughline_schemas::decode(&end.body).unwrap(), event);
+        }
     }
 }

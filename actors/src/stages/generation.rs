@@ -2,6 +2,7 @@
 
 mod live;
 mod prompt;
+mod record_size;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -93,6 +94,10 @@ impl GenerationStep {
                 Stopped::Failed(WorkflowFailed { earlier_deliveries: earlier.unknown, ..failed })
             }
         })?;
+        record_size::check(&messages, &fetched.request).map_err(|error| {
+            let failed = failure(FailureCode::ResultTooLarge, error.to_string(), 1, earlier.attempts.clone());
+            Stopped::Failed(WorkflowFailed { earlier_deliveries: earlier.unknown, ..failed })
+        })?;
         let answered = |result: &&SourceResult| result.status == SourceStatus::Ok && result.data.is_some();
         let sources = fetched.external.values().filter(answered).count();
         let ask = Ask {
@@ -132,7 +137,7 @@ impl GenerationStep {
             stream,
             window: window(sent.window, left_out),
         };
-        let data = ResponseGenerated {
+        let mut data = ResponseGenerated {
             request: fetched.request.clone(),
             response: Response {
                 text: answer.text,
@@ -153,6 +158,7 @@ impl GenerationStep {
             prompt,
             raw_response: answer.raw,
         };
+        record_size::fit(&mut data);
         Next {
             data: EventData::ResponseGenerated(Box::new(data)),
             attempt: made.saturating_add(attempts),

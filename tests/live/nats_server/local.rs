@@ -81,6 +81,15 @@ pub fn find() -> Option<PathBuf> {
     found
 }
 
+/// `THROUGHLINE_TEST_OLDEST_NATS`: a program of the oldest version that is supported.
+pub fn oldest() -> Option<PathBuf> {
+    let found = std::env::var_os("THROUGHLINE_TEST_OLDEST_NATS").map(PathBuf::from);
+    if found.is_none() {
+        left_out::must_run("no THROUGHLINE_TEST_OLDEST_NATS (deploy/nats-server.sh --oldest fetches one)");
+    }
+    found
+}
+
 fn look_for() -> Option<PathBuf> {
     if let Some(binary) = std::env::var_os("NATS_SERVER_BIN") {
         return Some(binary.into());
