@@ -102,6 +102,7 @@ async fn what_each_is_for(rig: &Rig) {
     let (code, events, stderr) = rig.ran("reader", &["events", "--workflow", "w1", "--json"]).await;
     assert_eq!(code, 0, "{stderr}");
     assert_eq!(events.lines().count(), 6, "{events}");
+    large_bodies(rig).await;
     dead_letters(rig).await;
     for role in ["worker", "publisher", "reader", "admin"] {
         let (code, json, stderr) = rig.ran(role, &["doctor", "--json", "--role", role]).await;
@@ -111,6 +112,32 @@ async fn what_each_is_for(rig: &Rig) {
         assert!(found.contains(&"sync ok".to_owned()), "{role}: {json}");
         assert!(found.contains(&"streams ok".to_owned()), "{role}: {json}");
     }
+}
+
+/// What is kept beside the log is read as well, one event at a time and all of them, while it comes and afterwards.
+async fn large_bodies(rig: &Rig) {
+    let large = "\"word\" ".repeat(4_500);
+    let question =
+        ["publish", "--user", "demo", "--session", "l", "--workflow-id", "large", "--wait", large.as_str()];
+    let mut follow = rig.run("follow", "reader", &["events", "--follow", "--json"]);
+    let (code, _, stderr) = rig.ran("publisher", &question).await;
+    assert_eq!(code, 0, "{stderr}");
+    let (code, events, stderr) = rig.ran("reader", &["events", "--workflow", "large", "--json"]).await;
+    assert_eq!((code, events.lines().count()), (0, 6), "{stderr}");
+    assert!(events.lines().any(|event| event.len() > 65_536), "an event is kept beside the log");
+    eventually("it is followed to its end", async || {
+        assert!(follow.is_running(), "{}", follow.stderr());
+        follow.stdout().contains("\"interaction_saved\"").then_some(())
+    })
+    .await;
+    let file = rig.dir().join("all.jsonl");
+    let (code, _, stderr) = rig.ran("reader", &["record", "export", file.to_str().unwrap()]).await;
+    assert_eq!(code, 0, "{stderr}");
+    let (code, _, stderr) =
+        rig.ran("reader", &["replay", "verify", "--file", file.to_str().unwrap(), "large"]).await;
+    assert_eq!(code, 0, "{stderr}");
+    let (code, _, stderr) = rig.ran("reader", &["explain", "large"]).await;
+    assert_eq!(code, 0, "{stderr}");
 }
 
 /// An input that no stage can read is buried, seen by the reader, and removed by nobody but the admin.
