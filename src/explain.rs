@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
-use throughline_actors::reenact::Past;
+use throughline_actors::replay::Past;
 use throughline_schemas::{
     EventData, EventType, Ingress, IngressLimits, Metadata, Timestamp, Usage, Usd, WorkflowFailed,
     WorkflowId,

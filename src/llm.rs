@@ -14,6 +14,6 @@ pub use providers::{
     SettingValue,
 };
 pub use throughline_actors::{
-    model_client::{AskError, ClientSettings, ModelTarget, ProviderStatus, Unanswered},
+    model::client::{AskError, ClientSettings, ModelTarget, ProviderStatus, Unanswered},
     ports::model::ToolCall,
 };

@@ -3,6 +3,10 @@
 //! The state is shared by the stage's workers, behind a lock that is held for a few instructions and never across
 //! an await. It belongs to the stage, not to a worker: a worker that dies gives its permit back.
 
+pub mod announcer;
+pub mod cause;
+pub mod vitals;
+
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -16,8 +20,12 @@ use tokio::{
 };
 
 use crate::{
-    announcer::BreakerMoved,
-    cause::Cause,
+    dependency::{
+        announcer::BreakerMoved,
+        cause::Cause,
+        vitals::{DependencyKind, Trouble, Vitals},
+    },
+    metrics,
     policy::{
         breaker::{Breaker, BreakerPolicy, BreakerState, CallOutcome, Permit},
         retry::RetryPolicy,
@@ -26,8 +34,6 @@ use crate::{
         Classify, Fault, Health,
         clock::{Clock, Entropy},
     },
-    signals,
-    vitals::{DependencyKind, Trouble, Vitals},
 };
 
 /// How long a caller may be kept waiting between attempts.
@@ -191,7 +197,7 @@ impl Dependency {
         policy: DependencyPolicy,
         surroundings: Surroundings,
     ) -> Self {
-        signals::breaker(stage, name, BreakerState::Closed);
+        metrics::breaker(stage, name, BreakerState::Closed);
         let shared = Shared { breaker: Breaker::new(policy.breaker), paced_until: None, cause: None };
         let (shared, recovered) = (Arc::new(Mutex::new(shared)), Arc::default());
         Self { kind, stage, name: name.into(), policy, surroundings, shared, recovered }
@@ -251,7 +257,7 @@ impl Dependency {
             let begun = Instant::now();
             let (last, not_before, final_) = match self.admit() {
                 Err(refused) => {
-                    signals::refused(self.stage, &self.name);
+                    metrics::refused(self.stage, &self.name);
                     let wait = refused.wait();
                     (CallError::Refused(refused), Some(wait), false)
                 }
@@ -455,8 +461,8 @@ impl Dependency {
             return;
         }
         let class = cause.map(|cause| cause.class);
-        signals::breaker_moved(self.stage, &self.name, to);
-        signals::breaker_cause(self.stage, &self.name, was.map(|was| was.class), class);
+        metrics::breaker_moved(self.stage, &self.name, to);
+        metrics::breaker_cause(self.stage, &self.name, was.map(|was| was.class), class);
         let dependency = self.name.to_string();
         let text = cause.map(|cause| cause.text.to_string());
         // What is probed every second is told once, until something about it changes.
@@ -521,7 +527,7 @@ impl Pass<'_> {
                 }
             },
         };
-        signals::called(self.dependency.stage, &self.dependency.name, label, self.started.elapsed());
+        metrics::called(self.dependency.stage, &self.dependency.name, label, self.started.elapsed());
         if let Some(permit) = self.permit.take() {
             self.dependency.settle(permit, outcome, pace, failure);
         }
@@ -532,7 +538,7 @@ impl Pass<'_> {
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take() {
-            signals::called(
+            metrics::called(
                 self.dependency.stage,
                 &self.dependency.name,
                 "abandoned",

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use throughline_actors::{prompt::PromptTemplate, reenact::Message as Recorded};
+use throughline_actors::{model::prompt::PromptTemplate, replay::Message as Recorded};
 use throughline_schemas::Namespace;
 
 use super::*;

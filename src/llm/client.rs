@@ -32,15 +32,14 @@ use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt, stream as streams};
 use throughline_actors::{
-    dependency::{DependencyPolicy, Surroundings},
-    model_client::{Ask, ClientSettings, Deaf, ModelClient, ProviderStatus, Unanswered},
+    dependency::{DependencyPolicy, Surroundings, vitals::Vitals},
+    model::client::{Ask, ClientSettings, Deaf, ModelClient, ProviderStatus, Unanswered},
     ports::{
         clock::{Clock, Entropy},
         model::Models,
         tokenizer::Tokenizer,
     },
-    settings::StageSettings,
-    vitals::Vitals,
+    supervision::settings::StageSettings,
 };
 use throughline_schemas::{TraceParent, event::generation::Route};
 

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use throughline_actors::{
-    reenact::{Message, Past, PastError},
+    replay::{Message, Past, PastError},
     stages::input::derived_id,
 };
 use throughline_schemas::{

@@ -3,11 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use throughline_actors::{
-    cost,
-    engine::StartError,
-    model_client::ModelTarget,
+    model::{client::ModelTarget, cost},
     ports::{clock::Clock, model::Models, source::Sources},
-    reenact::{Budgeted, Past, RerunError, RerunPorts, Rerunner},
+    replay::{Budgeted, Past, RerunError, RerunPorts, Rerunner},
+    supervision::engine::StartError,
 };
 use throughline_schemas::{
     Event, EventData, EventType, SessionId, StageName, Timestamp, Usd, WorkflowFailed, WorkflowId,

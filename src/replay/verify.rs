@@ -3,8 +3,8 @@
 use std::{num::NonZeroUsize, sync::Arc, thread};
 
 use throughline_actors::{
-    engine::StartError,
-    reenact::{CompareError, Difference, Enacted, NotEnacted, Past, Reenactor, Verdict},
+    replay::{CompareError, Difference, Enacted, NotEnacted, Past, Reenactor, Verdict},
+    supervision::engine::StartError,
 };
 use throughline_schemas::{EventType, WorkflowId};
 use tokio::sync::mpsc;

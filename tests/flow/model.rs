@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use throughline_actors::{
-    cost::Price,
+    model::cost::Price,
     policy::retry::RetryPolicy,
     ports::{
         memory::{

@@ -8,8 +8,11 @@ use std::{
 
 use serde_json::json;
 use throughline_actors::{
-    cost::Price,
-    model_client::{OlderTurns, RateLimits},
+    model::{
+        client::{OlderTurns, RateLimits},
+        cost::Price,
+        prompt::PromptTemplate,
+    },
     policy::routing::Rule,
     ports::{
         memory::{
@@ -20,9 +23,8 @@ use throughline_actors::{
         source::FetchError,
         tokenizer::FourBytes,
     },
-    prompt::PromptTemplate,
-    reenact::{self, Past, Recorded, Simulated, Simulation},
-    settings::EngineSettings,
+    replay::{self, Past, Recorded, Simulated, Simulation},
+    supervision::settings::EngineSettings,
 };
 use throughline_schemas::{EventType, StageName, event::generation::Complexity};
 
@@ -203,7 +205,7 @@ async fn a_changed_prompt_rule_or_policy_is_found_at_its_event_and_field() {
 
 /// Everything under other settings, by workflow.
 async fn simulated(rig: &Rig, settings: &EngineSettings, anew: &[&str]) -> BTreeMap<String, Simulated> {
-    let (results, mut decided) = reenact::results();
+    let (results, mut decided) = replay::results();
     let simulation = Simulation {
         settings: settings.clone(),
         recorded_settings: rig.settings.clone(),

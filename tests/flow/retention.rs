@@ -14,7 +14,7 @@ use throughline_actors::{
         archive::{Archive, ArchiveError, Archived},
         memory::{model::answer, script::Reply},
     },
-    users::RunningLimit,
+    workflow::users::RunningLimit,
 };
 use throughline_schemas::{EventType, Timestamp};
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use futures_util::future::select_all;
-use throughline_actors::model_client::RateLimits;
+use throughline_actors::model::client::RateLimits;
 use throughline_actors::ports::{
     memory::{
         model::{answer, failure},

@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
+use throughline_actors::delivery::stage::Drained;
 use throughline_actors::ports::{
     bus::Bus,
     memory::{model::answer, script::Reply},
 };
-use throughline_actors::stage::Drained;
 use throughline_schemas::StageName;
 
 use crate::harness::{ACK_WAIT, Act, JOURNEY, Op, PROVIDER, Rig, reply_to};

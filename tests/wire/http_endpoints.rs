@@ -21,7 +21,6 @@ use throughline::{
     telemetry::Telemetry,
 };
 use throughline_actors::{
-    engine::{Engine, Ports},
     policy::retry::RetryPolicy,
     ports::{
         bus::{
@@ -36,6 +35,7 @@ use throughline_actors::{
         },
         tokenizer::FourBytes,
     },
+    supervision::engine::{Engine, Ports},
 };
 use throughline_schemas::{
     Event, Namespace, SessionId, StageName, Subject, Timestamp, UserId, WorkflowId, event::context::Context,

@@ -21,7 +21,7 @@ use throughline_schemas::{
 use tokio::time::Instant;
 
 use super::{Classify, Fault, Health};
-use crate::policy::lease::Lease;
+use crate::ports::lease::Lease;
 
 /// Why the bus could not do what it was asked.
 #[derive(Debug, thiserror::Error)]

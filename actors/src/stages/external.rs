@@ -2,6 +2,7 @@
 //! degrades the answer and fails no workflow, unless the configuration says that nothing is answered without it.
 
 mod required;
+pub mod source_selection;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -20,11 +21,9 @@ use throughline_schemas::{
 use tokio::time::Instant;
 
 use crate::{
-    cause::told,
-    dependency::{CallError, Dependency, Missed, Refused, WhenRefused},
-    handler::{Next, Run, Step, Stopped},
-    live,
-    memory::Room,
+    delivery::handler::{Next, Run, Step, Stopped},
+    dependency::{CallError, Dependency, Missed, Refused, WhenRefused, cause::told},
+    memory_budget::Room,
     message_values::MessageValues,
     policy::{
         limits::{LARGE_BODY_BYTES, NOTICEABLE_WAIT},
@@ -35,8 +34,11 @@ use crate::{
         bus::Bus,
         source::{AnswerRoom, FetchCall, FetchError, Sources},
     },
-    source_plan::{Plan, Planned, SourceSpec},
-    stages::wrong_event,
+    stages::{
+        external::source_selection::{Plan, Planned, SourceSpec},
+        wrong_event,
+    },
+    workflow::live,
 };
 
 /// The member of an answer that is used as preferences of the user.

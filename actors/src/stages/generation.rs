@@ -19,10 +19,14 @@ use throughline_schemas::{
 };
 
 use crate::{
-    cost,
-    handler::{Next, Run, Step, Stopped},
-    model_client::{Answered, Ask, AskError, ModelClient, Sampling, Unanswered},
-    notes,
+    delivery::{
+        attempt_log,
+        handler::{Next, Run, Step, Stopped},
+    },
+    model::{
+        client::{Answered, Ask, AskError, ModelClient, Sampling, Unanswered},
+        cost,
+    },
     policy::{routing::RouteRequest, settle::Outcome},
     ports::{
         bus::{Bus, Note},
@@ -55,7 +59,7 @@ impl Step for GenerationStep {
     async fn run(&self, event: &Event, run: Run<'_>) -> Result<Next, Stopped> {
         let EventData::ExternalDataFetched(fetched) = &event.data else { return Err(wrong_event(event)) };
         let (bus, stage) = (self.bus.as_ref(), self.stage());
-        let earlier = notes::earlier(bus, stage, run.sequence, run.made).await;
+        let earlier = attempt_log::earlier(bus, stage, run.sequence, run.made).await;
         let (ask, left_out) = self.ask(event, fetched, &earlier, run)?;
         let live = Live::new(self.bus.as_ref(), &event.meta.workflow_id, run.made.saturating_add(1));
         match self.client.ask(&ask, &live).await {
@@ -67,7 +71,7 @@ impl Step for GenerationStep {
                 live.failed(&unanswered.error.to_string(), unanswered.again_in);
                 if unanswered.again_in.is_some() {
                     let note = earlier.and(unanswered.record.attempts.clone());
-                    notes::keep(bus, stage, run.sequence, &note).await;
+                    attempt_log::keep(bus, stage, run.sequence, &note).await;
                 }
                 Err(stopped(unanswered, earlier.unknown))
             }

@@ -20,13 +20,9 @@ use throughline_schemas::{
     },
 };
 
-pub(crate) mod again;
-pub(crate) mod superseded;
-
 use crate::{
-    another,
-    closing::{Closer, PublishFailed, caused, store_away},
-    live,
+    delivery::stage::Stage,
+    metrics,
     policy::{limits::BUS_RETRY_DELAY, settle::Outcome},
     ports::{
         bus::{DeadLetter, Delivery, Published},
@@ -36,12 +32,13 @@ use crate::{
         },
         trace::Tracer,
     },
-    signals,
-    stage::Stage,
-    untold,
-    users::Users,
+    workflow::{
+        id_conflict, live, missing_end, repetition,
+        stage_context::{Closer, PublishFailed, caused, store_away},
+        superseded::{interrupted, merged, not_owner, rejected, too_many_open},
+        users::Users,
+    },
 };
-use superseded::{interrupted, merged, not_owner, rejected, too_many_open};
 
 /// Most inputs admitted in one transaction.
 pub const ADMISSION_BATCH: usize = 256;
@@ -81,7 +78,7 @@ impl Stage for InputStage {
     async fn handle(&self, batch: &[Delivery]) -> Vec<Outcome> {
         let started = tokio::time::Instant::now();
         for _ in batch.iter().filter(|delivery| delivery.delivered > 1) {
-            signals::redelivered(StageName::Input);
+            metrics::redelivered(StageName::Input);
         }
         let read: Vec<Result<Read, Outcome>> = batch.iter().map(|delivery| self.read(delivery)).collect();
         let questions: Vec<Admission> = read.iter().flatten().map(|read| read.admission.clone()).collect();
@@ -107,7 +104,7 @@ impl Stage for InputStage {
             .filter(|(_, admitted)| begins_now(admitted))
             .map(|(admission, _)| (admission.session_id.clone(), admission.input_sequence))
             .collect();
-        let untold = untold::before(&self.closer, &places).await;
+        let untold = missing_end::before(&self.closer, &places).await;
         let mut answers = answers.into_iter();
         let outcomes = join_all(read.into_iter().zip(batch).map(|(read, delivery)| {
             let answered = read.map(|read| (read, answers.next()));
@@ -135,7 +132,7 @@ impl Stage for InputStage {
         let now = self.closer.clock.now();
         for delivery in batch {
             let waited = std::time::Duration::from_millis(now.ms_since(delivery.published_at));
-            signals::stage_time(StageName::Input, waited.saturating_sub(worked), worked);
+            metrics::stage_time(StageName::Input, waited.saturating_sub(worked), worked);
         }
         outcomes
     }
@@ -309,9 +306,9 @@ impl InputStage {
         let Some(ended) = untold.as_ref().map_err(Clone::clone)?.get(&read.admission.input_sequence) else {
             return Ok(());
         };
-        match untold::wait(ended, delivery.delivered) {
+        match missing_end::wait(ended, delivery.delivered) {
             Some(wait) => Err(wait),
-            None => untold::tell(&self.closer, &read.admission.session_id, ended).await,
+            None => missing_end::tell(&self.closer, &read.admission.session_id, ended).await,
         }
     }
 
@@ -336,16 +333,16 @@ impl InputStage {
                 return Outcome::Done;
             }
             // A log that was made anew counts from one again, so that a message can come in the place of itself.
-            Standing::Ended => return again::repeated(&self.closer, event, sequence).await,
+            Standing::Ended => return repetition::repeated(&self.closer, event, sequence).await,
             Standing::Repeated { ended } => {
-                signals::duplicate();
+                metrics::duplicate();
                 if ended {
-                    return again::repeated(&self.closer, event, sequence).await;
+                    return repetition::repeated(&self.closer, event, sequence).await;
                 }
                 return Outcome::Done;
             }
             Standing::Conflict { session_id } => {
-                return again::conflict(&self.closer, event, sequence, &session_id).await;
+                return repetition::conflict(&self.closer, event, sequence, &session_id).await;
             }
             Standing::Rejected => rejected(),
             Standing::NotOwner => not_owner(),
@@ -369,11 +366,11 @@ impl InputStage {
                         trace_id = %format_args!("{:032x}", event.meta.traceparent.trace_id()),
                         "input refused"
                     );
-                    signals::failed(StageName::Input, FailureCode::InvalidInput);
+                    metrics::failed(StageName::Input, FailureCode::InvalidInput);
                 }
                 Outcome::Done
             }
-            Ok(Published::Already) => match another::refused(&self.closer, event).await {
+            Ok(Published::Already) => match id_conflict::refused(&self.closer, event).await {
                 Ok(next) => self.closer.release(next).await,
                 Err(outcome) => outcome,
             },

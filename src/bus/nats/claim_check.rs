@@ -10,7 +10,7 @@ use async_nats::jetstream::object_store::{InfoErrorKind, ObjectMetadata, ObjectS
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use throughline_actors::{
-    cause::told,
+    dependency::cause::told,
     policy::memory::LARGEST_BODY_BYTES,
     ports::bus::{BusError, KeptBody},
 };

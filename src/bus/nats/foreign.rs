@@ -3,7 +3,7 @@
 //! Who may publish to a server may make it publish, too: it sends the acknowledgement of a message to whatever subject the
 //! message names, past all permissions. So what stands on a subject is read before it is taken for our event.
 
-use throughline_actors::{ports::bus::BusError, signals};
+use throughline_actors::{metrics, ports::bus::BusError};
 use throughline_schemas::Subject;
 
 use super::{Core, StoredEvent, raw, reader, requests};
@@ -55,7 +55,7 @@ pub(super) async fn is_among(core: &Core, subject: &str) -> Result<bool, BusErro
 /// Takes a foreign message out of the log, so that the event finds its place.
 pub(super) async fn take_out(core: &Core, subject: &str, sequence: u64) -> Result<(), BusError> {
     raw::delete(core, sequence).await?;
-    signals::foreign_message();
+    metrics::foreign_message();
     tracing::warn!(
         subject,
         sequence,

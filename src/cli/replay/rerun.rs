@@ -11,7 +11,7 @@ use rust_decimal::Decimal;
 use serde_json::json;
 use throughline_actors::{
     ports::{clock::Clock, source::Sources},
-    reenact::STAGES,
+    replay::STAGES,
 };
 use throughline_schemas::{StageName, Usd};
 use tokio::time::Instant;

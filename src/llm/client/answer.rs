@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 use throughline_actors::{
-    cost::{self, Total},
-    model_client::{Answered, Record},
+    model::{
+        client::{Answered, Record},
+        cost::{self, Total},
+    },
     ports::model::ToolCall,
 };
 use throughline_schemas::{

@@ -1,7 +1,7 @@
 //! What is asked.
 
 use serde_json::Value;
-use throughline_actors::{model_client::Ask, ports::model::AnswerFormat};
+use throughline_actors::{model::client::Ask, ports::model::AnswerFormat};
 use throughline_schemas::event::generation::{Complexity, Message, Role};
 
 /// A request. What it does not say is as configured.

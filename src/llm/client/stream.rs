@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::Stream;
-use throughline_actors::model_client::{Answered, Ask, Heard, Hearing, ModelClient, Unanswered};
+use throughline_actors::model::client::{Answered, Ask, Heard, Hearing, ModelClient, Unanswered};
 
 use super::{Answer, GenerateError};
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use throughline_actors::{
+    model::prompt::PromptTemplate,
     ports::{memory::bus::MemoryBus, tokenizer::FourBytes},
-    prompt::PromptTemplate,
-    reenact::{Enacted, Message, Past, Reenactor, Verdict},
-    settings::EngineSettings,
+    replay::{Enacted, Message, Past, Reenactor, Verdict},
+    supervision::settings::EngineSettings,
 };
 use throughline_schemas::{Ingress, IngressLimits, WorkflowId, decode};
 

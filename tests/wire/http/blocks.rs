@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use throughline_actors::model::prompt::{PromptTemplate, Tag};
 use throughline_actors::ports::contract::model::request;
 use throughline_actors::ports::model::{ModelRequest, Models, Unheard};
-use throughline_actors::prompt::{PromptTemplate, Tag};
 use throughline_schemas::{
     Meta, Metadata, Millis, SessionId, Timestamp, TraceParent, UserId, WorkflowId,
     event::{

@@ -8,9 +8,9 @@ use std::{
 use throughline_schemas::{FinishReason, LiveFrame, LiveKind, StageName, WorkflowId};
 
 use crate::{
-    live,
-    model_client::{Failure, Heard, Hearing},
+    model::client::{Failure, Heard, Hearing},
     ports::bus::Bus,
+    workflow::live,
 };
 
 /// Longest text of one frame, in bytes: escaped as JSON in the worst way it is still far below the server's limit on
