@@ -1,7 +1,7 @@
 //! Running the stages once more on what is on record: with the model, the sources, the database, the clock and chance
 //! answering from the record, and with every decision made anew by the code of here and now.
 //!
-//! A [`Past`] is one workflow as it was stored. Each of its events is the result of a stage on an earlier one, so each
+//! A [`RecordedWorkflow`] is one workflow as it was stored. Each of its events is the result of a stage on an earlier one, so each
 //! is re-enacted on its own ([`Reenactor::enact`]): the stage of production gets the recorded cause, every port
 //! answers what was recorded with the result ([`tape`]), and what the stage publishes is compared with what it
 //! published then ([`difference`]). If every result follows from its cause, the whole follows from its input; if one
@@ -20,8 +20,8 @@ mod compare;
 mod enact;
 mod errors;
 mod models;
-mod past;
 mod recorded_gates;
+mod recorded_workflow;
 mod rerun;
 mod simulate;
 mod sources;
@@ -31,6 +31,6 @@ pub mod tape;
 pub use budget::Budgeted;
 pub use compare::{CompareError, Difference, difference};
 pub use enact::{Enacted, Reenactor, Verdict};
-pub use past::{Link, Message, NotEnacted, Past, PastError, Stored};
+pub use recorded_workflow::{Link, Message, NotEnacted, RecordedWorkflow, RecordedWorkflowError, Stored};
 pub use rerun::{RerunError, RerunPorts, Rerunner, STAGES};
 pub use simulate::{Decided, Decisions, Recorded, Simulated, Simulation, results};

@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt, stream as streams};
 use throughline_actors::{
-    dependency::{DependencyPolicy, Surroundings, vitals::Vitals},
+    dependency::{Collaborators, DependencyPolicy, vitals::Vitals},
     model::client::{Ask, ClientSettings, Deaf, ModelClient, ProviderStatus, Unanswered},
     ports::{
         clock::{Clock, Entropy},
@@ -155,14 +155,14 @@ impl Client {
         // Whoever calls this library also pays: they may choose.
         settings.routing.requested_model = true;
         settings.routing.requested_complexity = true;
-        let surroundings = Surroundings {
+        let collaborators = Collaborators {
             clock: clock(),
             entropy: Arc::new(SystemEntropy),
             announcer: None,
             vitals: Vitals::default(),
-            admissions: None,
+            recorded_gates: None,
         };
-        let inner = ModelClient::new(models, tokenizer(), settings, policy, surroundings)?;
+        let inner = ModelClient::new(models, tokenizer(), settings, policy, collaborators)?;
         Ok(Self { inner: Arc::new(inner) })
     }
 

@@ -33,7 +33,7 @@ use crate::{
     },
     workflow::{
         live, repetition,
-        stage_context::{Closer, PublishFailed},
+        stage_context::{PublishFailed, StageContext},
         unreadable,
     },
 };
@@ -124,15 +124,15 @@ impl Earlier {
 /// A [`Step`] as a [`Stage`]: one event in, one event out.
 pub struct EventHandler<S> {
     step: S,
-    closer: Closer,
+    context: StageContext,
     tracer: Arc<dyn Tracer>,
     memory: StageMemory,
 }
 
 impl<S: Step> EventHandler<S> {
     /// Puts a step to work.
-    pub fn new(step: S, closer: Closer, tracer: Arc<dyn Tracer>, memory: StageMemory) -> Self {
-        Self { step, closer, tracer, memory }
+    pub fn new(step: S, context: StageContext, tracer: Arc<dyn Tracer>, memory: StageMemory) -> Self {
+        Self { step, context, tracer, memory }
     }
 
     /// Handles a delivery in the memory that it takes, which is given back at the end.
@@ -148,7 +148,7 @@ impl<S: Step> EventHandler<S> {
     /// The event of a delivery, read where there is room for it. The body is not kept: it would be one copy more.
     async fn opened(&self, delivery: &Delivery, room: &Room) -> Result<Event, Outcome> {
         self.step.make_room(room, delivery.body_bytes()).await;
-        let body = self.closer.bus.body(delivery).await.map_err(|error| {
+        let body = self.context.bus.body(delivery).await.map_err(|error| {
             let after = BODY_RETRY_DELAY.saturating_mul(delivery.delivered).min(BODY_RETRY_DELAY_AT_MOST);
             Outcome::Later { after, reason: format!("its body cannot be fetched: {}", told(&error)) }
         })?;
@@ -174,11 +174,11 @@ impl<S: Step> EventHandler<S> {
             trace_id = %format_args!("{:032x}", event.meta.traceparent.trace_id()),
         );
         let traceparent = self.tracer.adopt(&span, Some(event.meta.traceparent));
-        let waited = self.closer.clock.now().ms_since(delivery.published_at);
+        let waited = self.context.clock.now().ms_since(delivery.published_at);
         let started = Instant::now();
         // Large for what is rare in it: kept out of what each delivery moves around.
         let journey = Box::pin(self.journey(&event, delivery, traceparent, room)).instrument(span);
-        let outcome = match fenced(&self.closer.bus, stage, delivery, journey).await {
+        let outcome = match fenced(&self.context.bus, stage, delivery, journey).await {
             Ok(outcome) => outcome,
             Err(TakenOver) => Outcome::TakenOver,
         };
@@ -216,10 +216,10 @@ impl<S: Step> EventHandler<S> {
                 Err(outcome) => return outcome,
             }
         }
-        if let Some(outcome) = self.closer.no_room_for_results_of(delivery) {
+        if let Some(outcome) = self.context.no_room_for_results_of(delivery) {
             return outcome;
         }
-        live::stage_begins(self.closer.bus.as_ref(), &event.meta.workflow_id, self.step.stage());
+        live::stage_begins(self.context.bus.as_ref(), &event.meta.workflow_id, self.step.stage());
         let started = Instant::now();
         let mut step = std::pin::pin!(self.step(event, run));
         let (mut heard, mut ask_from) = (0, started);
@@ -240,13 +240,13 @@ impl<S: Step> EventHandler<S> {
         let next = match stepped {
             Ok(next) => next,
             Err(Stopped::Failed(failed)) => {
-                return self.closer.fail(&event.meta, input_sequence(event), failed, traceparent).await;
+                return self.context.fail(&event.meta, input_sequence(event), failed, traceparent).await;
             }
             Err(Stopped::Otherwise(outcome)) => return outcome,
         };
         let data = next.data;
-        let result = Event { meta: self.closer.meta(&event.meta, &data, traceparent, next.attempt), data };
-        match self.closer.publish(&result).await {
+        let result = Event { meta: self.context.meta(&event.meta, &data, traceparent, next.attempt), data };
+        match self.context.publish(&result).await {
             Ok(Published::New) => count_end(self.step.stage(), &result.data),
             Ok(Published::Already) => {}
             Err(PublishFailed::Never(error)) => {
@@ -255,7 +255,7 @@ impl<S: Step> EventHandler<S> {
             }
             Err(failed @ PublishFailed::Now(_)) => return failed.outcome(),
         }
-        self.closer.release(next.release).await
+        self.context.release(next.release).await
     }
 
     /// Ends a workflow whose result will never be taken; its message is kept as a dead letter.
@@ -271,10 +271,10 @@ impl<S: Step> EventHandler<S> {
             stage: self.step.stage(),
             code: failed.code,
             error: failed.message.clone(),
-            at: self.closer.clock.now(),
+            at: self.context.clock.now(),
         };
-        match self.closer.bury(delivery, &letter).await {
-            Ok(()) => self.closer.fail(&event.meta, input_sequence(event), failed, traceparent).await,
+        match self.context.bury(delivery, &letter).await {
+            Ok(()) => self.context.fail(&event.meta, input_sequence(event), failed, traceparent).await,
             Err(outcome) => outcome,
         }
     }
@@ -282,7 +282,7 @@ impl<S: Step> EventHandler<S> {
     /// The failure of a workflow whose result will never be taken; with the calls that were made for it, which may have been
     /// paid for.
     fn unpublishable(&self, error: &BusError, result: &Event, attempt: u32) -> WorkflowFailed {
-        let failed = self.closer.unpublishable(error, attempt);
+        let failed = self.context.unpublishable(error, attempt);
         let (attempt_log, earlier_deliveries) = match &result.data {
             EventData::ResponseGenerated(generated) => {
                 (generated.attempts.clone(), generated.earlier_deliveries)
@@ -319,7 +319,7 @@ impl<S: Step> EventHandler<S> {
         // Nobody says how large it is.
         room.take_more(weight(stage, LARGEST_BODY_BYTES)).await;
         let subject = Subject::new(published_by(stage), &event.meta.session_id, &redo.of);
-        let recorded = self.closer.recorded(&subject).await?.and_then(|body| decode(&body).ok());
+        let recorded = self.context.recorded(&subject).await?.and_then(|body| decode(&body).ok());
         // One user's data is not handed on to another, whoever shares a session.
         let recorded = recorded.filter(|recorded| recorded.meta.user_id == event.meta.user_id);
         let Some(mut data) = recorded.map(|recorded| recorded.data) else {
@@ -339,7 +339,7 @@ impl<S: Step> EventHandler<S> {
         match self.step.stage() {
             StageName::Persistence => std::future::pending().await,
             StageName::Input | StageName::Context | StageName::External | StageName::Generation => {
-                let hints = self.closer.interruptions.of(workflow, heard).await;
+                let hints = self.context.interruptions.of(workflow, heard).await;
                 // Behind the hint, so that a delivery of which nobody says anything has no timer.
                 tokio::time::sleep_until(from).await;
                 hints
@@ -350,7 +350,7 @@ impl<S: Step> EventHandler<S> {
     /// How far the end of a turn has got; `None` while it runs, by the word of the database, or while that says nothing: the
     /// next hint, or what becomes of the result, will tell.
     async fn ended(&self, meta: &Meta) -> Option<Earlier> {
-        if self.closer.runs(&meta.workflow_id).await.unwrap_or(true) {
+        if self.context.runs(&meta.workflow_id).await.unwrap_or(true) {
             tracing::debug!(workflow = %meta.workflow_id, "somebody said that this turn was interrupted; it runs");
             return None;
         }
@@ -362,16 +362,16 @@ impl<S: Step> EventHandler<S> {
         let outcome = match earlier {
             Earlier::Nothing => return None,
             Earlier::Published => Outcome::Done,
-            Earlier::Failed => self.closer.finish(&event.meta, input_sequence(event)).await,
-            Earlier::Unsaid => match self.closer.reason(&event.meta.workflow_id, run.made).await {
+            Earlier::Failed => self.context.finish(&event.meta, input_sequence(event)).await,
+            Earlier::Unsaid => match self.context.reason(&event.meta.workflow_id, run.made).await {
                 Ok(failed) => {
-                    self.closer.fail(&event.meta, input_sequence(event), failed, run.traceparent).await
+                    self.context.fail(&event.meta, input_sequence(event), failed, run.traceparent).await
                 }
                 Err(outcome) => outcome,
             },
             Earlier::Saved(interaction) => {
-                match repetition::tell_saved(&self.closer, &event.meta, *interaction).await {
-                    Ok(()) => self.closer.finish(&event.meta, input_sequence(event)).await,
+                match repetition::tell_saved(&self.context, &event.meta, *interaction).await {
+                    Ok(()) => self.context.finish(&event.meta, input_sequence(event)).await,
                     Err(failed) => failed.outcome(),
                 }
             }
@@ -389,15 +389,15 @@ impl<S: Step> EventHandler<S> {
         for (event_type, found) in [(next, Earlier::Published), (EventType::WorkflowFailed, Earlier::Failed)]
         {
             let subject = Subject::new(event_type, &meta.session_id, &meta.workflow_id);
-            if self.closer.exists(&subject).await.map_err(PublishFailed::outcome)? {
+            if self.context.exists(&subject).await.map_err(PublishFailed::outcome)? {
                 return Ok(found);
             }
         }
         // Nobody is to be asked, and paid, for a turn that has ended.
-        if self.closer.runs(&meta.workflow_id).await? {
+        if self.context.runs(&meta.workflow_id).await? {
             return Ok(Earlier::Nothing);
         }
-        Ok(match self.closer.known_end(&meta.workflow_id).await? {
+        Ok(match self.context.known_end(&meta.workflow_id).await? {
             Some(KnownEnd::Saved(interaction)) => Earlier::Saved(interaction),
             Some(KnownEnd::Open | KnownEnd::Failed(_) | KnownEnd::Forgotten { .. }) | None => Earlier::Unsaid,
         })
@@ -436,7 +436,7 @@ impl<S: Step> EventHandler<S> {
     /// The delivery with its body, for its dead letter. One that is gone is left as its reference.
     async fn whole(&self, delivery: &Delivery) -> Delivery {
         for tried in 1..=BURIED_BODY_TRIES {
-            match self.closer.bus.body(delivery).await {
+            match self.context.bus.body(delivery).await {
                 Ok(body) => return Delivery { body, kept: None, ..delivery.clone() },
                 Err(error) => {
                     tracing::warn!(sequence = delivery.sequence, %error, "a message's body cannot be fetched");
@@ -464,15 +464,15 @@ impl<S: Step> EventHandler<S> {
             stage: self.step.stage(),
             code,
             error: error.to_owned(),
-            at: self.closer.clock.now(),
+            at: self.context.clock.now(),
         };
-        self.closer.bury(delivery, &letter).await?;
+        self.context.bury(delivery, &letter).await?;
         // Its workflow ends as failed, so that its session goes on.
         let Some(event) = event else {
-            return unreadable::end(&self.closer, delivery, code, error).await;
+            return unreadable::end(&self.context, delivery, code, error).await;
         };
         let earlier = attempt_log::earlier(
-            self.closer.bus.as_ref(),
+            self.context.bus.as_ref(),
             self.step.stage(),
             delivery.sequence,
             delivery.delivered.saturating_sub(1),
@@ -491,18 +491,18 @@ impl<S: Step> EventHandler<S> {
             external: BTreeMap::new(),
         };
         let sequence = input_sequence(&event);
-        let closed = self.closer.end(&event.meta, sequence, failed, event.meta.traceparent).await?;
+        let closed = self.context.end(&event.meta, sequence, failed, event.meta.traceparent).await?;
         if closed.ending == Ending::Otherwise
             && let Some(data) = self.step.saved(&event)
         {
-            let meta = self.closer.meta(&event.meta, &data, event.meta.traceparent, delivery.delivered);
+            let meta = self.context.meta(&event.meta, &data, event.meta.traceparent, delivery.delivered);
             let saved = Event { meta, data };
-            let published = self.closer.publish(&saved).await.map_err(PublishFailed::outcome)?;
+            let published = self.context.publish(&saved).await.map_err(PublishFailed::outcome)?;
             if published == Published::New {
                 count_end(self.step.stage(), &saved.data);
             }
         }
-        match self.closer.release(closed.next).await {
+        match self.context.release(closed.next).await {
             Outcome::Done => Ok(()),
             outcome @ (Outcome::Later { .. }
             | Outcome::Unusable { .. }

@@ -39,7 +39,7 @@ pub use record::{Record, Sent, counts};
 pub use settings::{ClientSettings, ModelTarget, OlderTurns, RateLimits, Sampling};
 
 use crate::{
-    dependency::{Dependency, DependencyPolicy, Surroundings, vitals::DependencyKind},
+    dependency::{Collaborators, Dependency, DependencyPolicy, vitals::DependencyKind},
     model::prompt::Tag,
     policy::{
         breaker::BreakerState,
@@ -141,7 +141,7 @@ struct Model {
 pub struct ModelClient {
     models: Arc<dyn Models>,
     tokenizer: Arc<dyn Tokenizer>,
-    surroundings: Surroundings,
+    collaborators: Collaborators,
     settings: ClientSettings,
     known: BTreeMap<String, Model>,
 }
@@ -153,7 +153,7 @@ impl ModelClient {
         tokenizer: Arc<dyn Tokenizer>,
         settings: ClientSettings,
         policy: DependencyPolicy,
-        surroundings: Surroundings,
+        collaborators: Collaborators,
     ) -> Result<Self, SettingsError> {
         let now = Instant::now();
         let mut providers: BTreeMap<&str, (Dependency, Arc<ProviderLimits>)> = BTreeMap::new();
@@ -163,7 +163,7 @@ impl ModelClient {
                 let name = &target.provider;
                 let rates = settings.provider_rates.get(name).copied().unwrap_or_default();
                 let (kind, stage) = (DependencyKind::Model, StageName::Generation);
-                let provider = Dependency::new(kind, stage, name, policy, surroundings.clone());
+                let provider = Dependency::new(kind, stage, name, policy, collaborators.clone());
                 (provider, Arc::new(ProviderLimits::new(rates, now)))
             });
             let limits = Limits::new(Arc::clone(shared), target.rates, now);
@@ -181,7 +181,7 @@ impl ModelClient {
             let (name, known) = (name.to_owned(), known.into_keys().collect());
             return Err(SettingsError::UnknownModel { name, known });
         }
-        Ok(Self { models, tokenizer, surroundings, settings, known })
+        Ok(Self { models, tokenizer, collaborators, settings, known })
     }
 
     /// A request with the configured settings.
@@ -194,7 +194,7 @@ impl ModelClient {
             made: 0,
             earlier: Vec::new(),
             delivery: 1,
-            tag: Tag::random(self.surroundings.entropy.next_u64()),
+            tag: Tag::random(self.collaborators.entropy.next_u64()),
             traceparent,
             takes_tool_calls: false,
         }

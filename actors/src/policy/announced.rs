@@ -33,7 +33,7 @@ impl Need {
 
 /// Proof that something was taken; give it back with the answer's headers.
 #[derive(Debug, Clone, Copy)]
-pub struct Ticket {
+pub struct QuotaTicket {
     number: u64,
     /// All that had been taken then, this included.
     taken: [u64; 4],
@@ -87,16 +87,16 @@ impl Announced {
     }
 
     /// Takes what a request needs.
-    pub fn take(&mut self, need: Need) -> Ticket {
+    pub fn take(&mut self, need: Need) -> QuotaTicket {
         self.issued += 1;
         for (taken, need) in self.taken.iter_mut().zip(need.each()) {
             *taken = taken.saturating_add(need);
         }
-        Ticket { number: self.issued, taken: self.taken }
+        QuotaTicket { number: self.issued, taken: self.taken }
     }
 
     /// Learns from the headers of an answer.
-    pub fn hear(&mut self, ticket: Ticket, allowances: &Allowances, now: Instant) {
+    pub fn hear(&mut self, ticket: QuotaTicket, allowances: &Allowances, now: Instant) {
         if ticket.number < self.newest {
             return;
         }

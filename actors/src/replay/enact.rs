@@ -5,14 +5,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use throughline_schemas::{Event, EventData, EventType, StageName};
 
 use super::{
-    Difference, Link, NotEnacted, Past,
+    Difference, Link, NotEnacted, RecordedWorkflow,
     compare::{CompareError, difference},
     models::Deliveries,
     tape::{Recording, Rules, Tape},
 };
 use crate::{
     delivery::stage::Stage,
-    dependency::{Surroundings, vitals::Vitals},
+    dependency::{Collaborators, vitals::Vitals},
     memory_budget::Budget,
     model::prompt::PromptTemplate,
     policy::settle::Outcome,
@@ -57,13 +57,13 @@ impl Stages {
         settings: &EngineSettings,
         template: Arc<PromptTemplate>,
         ports: &Ports,
-        surroundings: Surroundings,
+        collaborators: Collaborators,
     ) -> Result<Self, StartError> {
         let interruptions = Interruptions::default();
         // What is made once more is made one message at a time.
         let memory = Budget::unbounded();
         let users = Users::new(settings.users.clone());
-        let builder = Builder { ports, settings, surroundings, template, interruptions, memory, users };
+        let builder = Builder { ports, settings, collaborators, template, interruptions, memory, users };
         let stage = |name: &StageName| {
             let settings = settings.stages.get(name).copied().unwrap_or_default();
             Ok((*name, builder.build(*name, &settings)?))
@@ -98,12 +98,12 @@ impl Reenactor {
         tokenizer: Arc<dyn Tokenizer>,
     ) -> Result<Self, StartError> {
         let recording = Arc::new(Recording);
-        let surroundings = Surroundings {
+        let collaborators = Collaborators {
             clock: recording.clone(),
             entropy: recording.clone(),
             announcer: None,
             vitals: Vitals::default(),
-            admissions: Some(recording.clone()),
+            recorded_gates: Some(recording.clone()),
         };
         let ports = Ports {
             bus: recording.clone(),
@@ -116,14 +116,14 @@ impl Reenactor {
             tracer: recording,
             keeper: None,
         };
-        let stages = Stages::new(settings, template, &ports, surroundings)?;
+        let stages = Stages::new(settings, template, &ports, collaborators)?;
         Ok(Self { stages, rules: Rules::of(settings) })
     }
 
     /// Makes every result of a workflow once more, each from its recorded cause.
-    pub async fn verify(&self, past: &Past) -> Result<Vec<Enacted>, CompareError> {
+    pub async fn verify(&self, recorded: &RecordedWorkflow) -> Result<Vec<Enacted>, CompareError> {
         let mut all = Vec::new();
-        for (result, link) in past.links() {
+        for (result, link) in recorded.links() {
             let verdict = match link {
                 Ok(link) => self.enact(link).await?,
                 Err(not_enacted) => Verdict::NotEnacted(not_enacted),

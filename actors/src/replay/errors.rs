@@ -20,7 +20,7 @@ use crate::{
 
 /// What prevented a call to a model, or what it failed of.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Missed {
+pub(super) enum FailedAttempt {
     /// The breaker or the pace of its provider.
     Refused(Refused),
     /// Rate limits had no room for so long.
@@ -32,7 +32,7 @@ pub(super) enum Missed {
 }
 
 /// What became of a recorded attempt; `None` if it succeeded.
-pub(super) fn missed(attempt: &Attempt) -> Option<Missed> {
+pub(super) fn failed_attempt(attempt: &Attempt) -> Option<FailedAttempt> {
     let text = attempt.error.as_deref().unwrap_or_default();
     let words = |of: fn(String) -> ModelError| of(beyond(&of(String::new()).to_string(), text).to_owned());
     // Words that an error may lack stand behind a colon.
@@ -41,13 +41,13 @@ pub(super) fn missed(attempt: &Attempt) -> Option<Missed> {
         of(beyond.strip_prefix(": ").unwrap_or_default().to_owned())
     };
     let error = match attempt.error_code? {
-        AttemptError::BreakerOpen => return Some(Missed::Refused(breaker_open(text))),
-        AttemptError::Paced => return Some(Missed::Refused(Refused::Paced(wait_in(text)))),
+        AttemptError::BreakerOpen => return Some(FailedAttempt::Refused(breaker_open(text))),
+        AttemptError::Paced => return Some(FailedAttempt::Refused(Refused::Paced(wait_in(text)))),
         AttemptError::OwnRateLimit if attempt.error_class.is_none() => {
-            return Some(Missed::NoRoom(wait_in(text)));
+            return Some(FailedAttempt::NoRoom(wait_in(text)));
         }
-        AttemptError::OwnRateLimit => return Some(Missed::DoesNotFit),
-        AttemptError::ContextTooLong if !attempt.sent => return Some(Missed::DoesNotFit),
+        AttemptError::OwnRateLimit => return Some(FailedAttempt::DoesNotFit),
+        AttemptError::ContextTooLong if !attempt.sent => return Some(FailedAttempt::DoesNotFit),
         AttemptError::ContextTooLong => words(ModelError::ContextTooLong),
         AttemptError::Credentials => may_lack(ModelError::Credentials),
         AttemptError::Forbidden => words(ModelError::Forbidden),
@@ -73,7 +73,7 @@ pub(super) fn missed(attempt: &Attempt) -> Option<Missed> {
         AttemptError::BadResponse | AttemptError::Unrecognised => words(ModelError::BadResponse),
     };
     let facts = CallFacts { should_retry: should_retry(&error, attempt.error_class), ..facts(attempt) };
-    Some(Missed::Failed(ModelFailure { error, usage: attempt.usage, facts }))
+    Some(FailedAttempt::Failed(ModelFailure { error, usage: attempt.usage, facts }))
 }
 
 /// What the provider told besides, as far as it is on record.
@@ -203,7 +203,7 @@ mod tests {
                 let facts = CallFacts { should_retry, ..CallFacts::default() };
                 let failure = ModelFailure { error: error.clone(), usage: None, facts };
                 let recorded = attempt(&AskError::Failed(failure.clone()));
-                let Some(Missed::Failed(again)) = missed(&recorded) else { panic!("{error}") };
+                let Some(FailedAttempt::Failed(again)) = failed_attempt(&recorded) else { panic!("{error}") };
                 assert_eq!((&again.error, again.fault()), (&failure.error, failure.fault()), "{error}");
             }
         }
@@ -214,17 +214,17 @@ mod tests {
         let wait = Duration::from_millis(12_345);
         let open = |cause: Option<&str>| Refused::BreakerOpen(wait, cause.map(Into::into));
         for (error, expected) in [
-            (AskError::Refused(open(None)), Missed::Refused(open(None))),
+            (AskError::Refused(open(None)), FailedAttempt::Refused(open(None))),
             (
                 AskError::Refused(open(Some("503 (x) for another 9 ms"))),
-                Missed::Refused(open(Some("503 (x) for another 9 ms"))),
+                FailedAttempt::Refused(open(Some("503 (x) for another 9 ms"))),
             ),
-            (AskError::Refused(Refused::Paced(wait)), Missed::Refused(Refused::Paced(wait))),
-            (AskError::OwnRateLimit(wait), Missed::NoRoom(wait)),
-            (AskError::OverRateLimit { tokens: 9, limit: 8 }, Missed::DoesNotFit),
-            (AskError::DoesNotFit { needed: 9, answer: 1, window: 8 }, Missed::DoesNotFit),
+            (AskError::Refused(Refused::Paced(wait)), FailedAttempt::Refused(Refused::Paced(wait))),
+            (AskError::OwnRateLimit(wait), FailedAttempt::NoRoom(wait)),
+            (AskError::OverRateLimit { tokens: 9, limit: 8 }, FailedAttempt::DoesNotFit),
+            (AskError::DoesNotFit { needed: 9, answer: 1, window: 8 }, FailedAttempt::DoesNotFit),
         ] {
-            assert_eq!(missed(&attempt(&error)), Some(expected));
+            assert_eq!(failed_attempt(&attempt(&error)), Some(expected));
         }
     }
 

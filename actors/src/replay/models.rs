@@ -16,7 +16,7 @@ use throughline_schemas::{
 };
 
 use super::{
-    errors::{Missed, facts, missed},
+    errors::{FailedAttempt, facts, failed_attempt},
     tape::{Recording, with},
 };
 use crate::{
@@ -36,7 +36,7 @@ use crate::{
 #[derive(Debug)]
 struct Take {
     attempt: Attempt,
-    missed: Option<Missed>,
+    failed_attempt: Option<FailedAttempt>,
     is_over: bool,
 }
 
@@ -85,17 +85,22 @@ impl ModelScript {
         let all = [deliveries.noted, deliveries.last].concat();
         let Self { takes, .. } = Self::telling(&all, retry, deliveries.unknown);
         let mut script = Self { assumes: true, takes, made: BTreeMap::new(), ..Self::of(data, retry) };
-        script.takes.retain(|take| match take.missed {
-            Some(Missed::Refused(_) | Missed::NoRoom(_)) => !anew.contains(&take.attempt.provider),
-            Some(Missed::DoesNotFit) => false,
-            Some(Missed::Failed(_)) | None => true,
+        script.takes.retain(|take| match take.failed_attempt {
+            Some(FailedAttempt::Refused(_) | FailedAttempt::NoRoom(_)) => {
+                !anew.contains(&take.attempt.provider)
+            }
+            Some(FailedAttempt::DoesNotFit) => false,
+            Some(FailedAttempt::Failed(_)) | None => true,
         });
         script
     }
 
     fn telling(attempts: &[Attempt], retry: RetryPolicy, made_before: u32) -> Self {
-        let take =
-            |attempt: &Attempt| Take { missed: missed(attempt), attempt: attempt.clone(), is_over: false };
+        let take = |attempt: &Attempt| Take {
+            failed_attempt: failed_attempt(attempt),
+            attempt: attempt.clone(),
+            is_over: false,
+        };
         Self { takes: attempts.iter().map(take).collect(), retry, made_before, ..Self::default() }
     }
 
@@ -116,11 +121,15 @@ impl ModelScript {
         let last = made.find(|take| {
             take.attempt.provider == request.provider
                 && take.attempt.model == request.model
-                && !matches!(take.missed, Some(Missed::Refused(_) | Missed::NoRoom(_) | Missed::DoesNotFit))
+                && !matches!(
+                    take.failed_attempt,
+                    Some(FailedAttempt::Refused(_) | FailedAttempt::NoRoom(_) | FailedAttempt::DoesNotFit)
+                )
         });
-        let answered = self.takes.iter().find(|take| take.missed.is_none() && take.attempt.purpose.is_none());
+        let answered =
+            self.takes.iter().find(|take| take.failed_attempt.is_none() && take.attempt.purpose.is_none());
         let random = Some(u64::MAX / 2);
-        if let Some(Take { missed: Some(Missed::Failed(failure)), attempt, .. }) = last {
+        if let Some(Take { failed_attempt: Some(FailedAttempt::Failed(failure)), attempt, .. }) = last {
             let took = attempt.duration_ms.duration();
             return Called { result: Err(failure.clone()), took, random };
         }
@@ -161,7 +170,7 @@ impl ModelScript {
     pub(super) fn next_at(&mut self) -> Option<Timestamp> {
         let take = self.takes.iter_mut().find(|take| !take.is_over)?;
         // Nobody is asked before it is over.
-        take.is_over = take.missed == Some(Missed::DoesNotFit);
+        take.is_over = take.failed_attempt == Some(FailedAttempt::DoesNotFit);
         Some(take.attempt.started_at)
     }
 
@@ -173,7 +182,7 @@ impl ModelScript {
             Some(0) => Duration::from_micros(500),
             waited => Duration::from_millis(waited.unwrap_or_default()),
         };
-        if let Some(Missed::NoRoom(wait)) = self.takes[index].missed {
+        if let Some(FailedAttempt::NoRoom(wait)) = self.takes[index].failed_attempt {
             return (HeldBack { waited, no_room: Some(wait) }, self.over(index));
         }
         self.under_way = Some(index);
@@ -183,13 +192,15 @@ impl ModelScript {
     /// Whether its provider let the call be made.
     pub(super) fn admit(&mut self) -> (Result<(), Refused>, Option<u64>) {
         let Some(index) = self.under_way else { return (Ok(()), None) };
-        match &self.takes[index].missed {
-            Some(Missed::Refused(refused)) => {
+        match &self.takes[index].failed_attempt {
+            Some(FailedAttempt::Refused(refused)) => {
                 let refused = refused.clone();
                 self.under_way = None;
                 (Err(refused), self.over(index))
             }
-            Some(Missed::NoRoom(_) | Missed::DoesNotFit | Missed::Failed(_)) | None => (Ok(()), None),
+            Some(FailedAttempt::NoRoom(_) | FailedAttempt::DoesNotFit | FailedAttempt::Failed(_)) | None => {
+                (Ok(()), None)
+            }
         }
     }
 
@@ -207,8 +218,8 @@ impl ModelScript {
             return Called { result: Err(unrecorded(request)), took: Duration::ZERO, random: None };
         };
         let (attempt, took) = (&take.attempt, take.attempt.duration_ms.duration());
-        let result = match (&take.missed, attempt.purpose, &self.answer) {
-            (Some(Missed::Failed(failure)), ..) => Err(failure.clone()),
+        let result = match (&take.failed_attempt, attempt.purpose, &self.answer) {
+            (Some(FailedAttempt::Failed(failure)), ..) => Err(failure.clone()),
             (None, Some(Purpose::Summary), _) => Ok(summarised(attempt, self.summary.clone())),
             (None, _, Some(answer)) => {
                 Ok(ModelAnswer { usage: attempt.usage, facts: facts(attempt), ..answer.clone() })

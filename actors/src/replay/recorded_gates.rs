@@ -3,9 +3,9 @@
 use throughline_schemas::StageName;
 
 use super::tape::{Recording, with};
-use crate::dependency::{Admissions, HeldBack, Refused};
+use crate::dependency::{HeldBack, RecordedGates, Refused};
 
-impl Admissions for Recording {
+impl RecordedGates for Recording {
     fn admit(&self, stage: StageName, dependency: &str) -> Option<Result<(), Refused>> {
         let (admitted, random) = match stage {
             StageName::External => match with(|tape| Some(tape.sources.admit(dependency)))? {

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use throughline_schemas::{EncodeError, Event, EventData, EventType, StageName, encode};
 
 use super::{
-    Message, Past,
+    Message, RecordedWorkflow,
     enact::Stages,
     tape::{Recording, Rules, Tape},
 };
 use crate::{
-    dependency::{Surroundings, vitals::Vitals},
+    dependency::{Collaborators, vitals::Vitals},
     model::prompt::PromptTemplate,
     policy::settle::Outcome,
     ports::{
@@ -96,12 +96,12 @@ impl Rerunner {
     ) -> Result<Self, StartError> {
         let recording = Arc::new(Recording);
         let RerunPorts { models, sources, tokenizer, clock, entropy } = ports;
-        let surroundings = Surroundings {
+        let collaborators = Collaborators {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             announcer: None,
             vitals: Vitals::default(),
-            admissions: None,
+            recorded_gates: None,
         };
         let ports = Ports {
             bus: recording.clone(),
@@ -114,22 +114,22 @@ impl Rerunner {
             tracer: recording,
             keeper: None,
         };
-        let stages = Stages::new(settings, template, &ports, surroundings)?;
+        let stages = Stages::new(settings, template, &ports, collaborators)?;
         Ok(Self { stages, rules: Rules::of(settings) })
     }
 
     /// Runs a workflow from one stage on, up to its answer or its failure; what was made, in order. Dropping the future
     /// abandons the call under way, which may be charged for.
-    pub async fn run(&self, past: &Past, from: StageName) -> Result<Vec<Event>, RerunError> {
+    pub async fn run(&self, recorded: &RecordedWorkflow, from: StageName) -> Result<Vec<Event>, RerunError> {
         if !STAGES.contains(&from) {
             return Err(RerunError::NoSuchBeginning(from));
         }
-        let Some((cause, _)) = past.given_to(from) else {
+        let Some((cause, _)) = recorded.given_to(from) else {
             let earlier: Vec<_> = STAGES.into_iter().take_while(|stage| *stage != from).collect();
-            let begin = earlier.into_iter().rev().find(|stage| past.given_to(*stage).is_some());
+            let begin = earlier.into_iter().rev().find(|stage| recorded.given_to(*stage).is_some());
             return Err(RerunError::NothingToBeginWith { from, wanted: consumed_by(from), begin });
         };
-        let tape = Arc::new(Tape::for_rerun(past, &self.rules));
+        let tape = Arc::new(Tape::for_rerun(recorded, &self.rules));
         let mut cause = cause.clone();
         let mut made = Vec::new();
         for stage in STAGES.into_iter().skip_while(|stage| *stage != from) {

@@ -21,13 +21,13 @@ use time::OffsetDateTime;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use super::{
-    Message, Past,
+    Message, RecordedWorkflow,
     enact::Stages,
-    past::made_by,
+    recorded_workflow::made_by,
     tape::{Recording, Rules, Tape},
 };
 use crate::{
-    dependency::{Admissions, HeldBack, Refused, Surroundings, vitals::Vitals},
+    dependency::{Collaborators, HeldBack, RecordedGates, Refused, vitals::Vitals},
     model::{cost, prompt::PromptTemplate},
     policy::settle::Outcome,
     ports::{clock::Clock, tokenizer::Tokenizer},
@@ -148,7 +148,7 @@ pub struct Recorded {
 impl Recorded {
     /// `None` if the workflow did not come to the generation stage, was ended from outside it, or what it worked on is
     /// not on record.
-    pub fn of(past: &Past) -> Option<Self> {
+    pub fn of(past: &RecordedWorkflow) -> Option<Self> {
         let result = past.event(EventType::ResponseGenerated).or_else(|| past.end())?;
         // What was ended from outside was not decided here.
         made_by(result).ok()?;
@@ -179,23 +179,23 @@ impl Recorded {
 }
 
 /// The wall clock of a simulation: it follows the paused clock of its runtime.
-struct Follows {
+struct SimulatedClock {
     origin: OffsetDateTime,
     started: Instant,
 }
 
-impl Clock for Follows {
+impl Clock for SimulatedClock {
     fn now(&self) -> Timestamp {
         Timestamp::from(self.origin + self.started.elapsed())
     }
 }
 
 /// Takes what was decided about most providers from the record.
-struct Partly {
+struct PartialGates {
     anew: BTreeSet<String>,
 }
 
-impl Admissions for Partly {
+impl RecordedGates for PartialGates {
     fn admit(&self, stage: StageName, dependency: &str) -> Option<Result<(), Refused>> {
         if stage == StageName::Generation && self.anew.contains(dependency) {
             return None;
@@ -239,13 +239,13 @@ impl Simulation {
         let Some(origin) = workflows.first().map(|first| first.began) else { return Ok(()) };
         let (origin, started) = (OffsetDateTime::from(origin), Instant::now());
         let recording = Arc::new(Recording);
-        let clock: Arc<dyn Clock> = Arc::new(Follows { origin, started });
-        let surroundings = Surroundings {
+        let clock: Arc<dyn Clock> = Arc::new(SimulatedClock { origin, started });
+        let collaborators = Collaborators {
             clock: Arc::clone(&clock),
             entropy: recording.clone(),
             announcer: None,
             vitals: Vitals::default(),
-            admissions: Some(Arc::new(Partly { anew: self.anew.clone() })),
+            recorded_gates: Some(Arc::new(PartialGates { anew: self.anew.clone() })),
         };
         let ports = Ports {
             bus: recording.clone(),
@@ -258,7 +258,7 @@ impl Simulation {
             tracer: recording,
             keeper: None,
         };
-        let stages = Arc::new(Stages::new(&self.settings, self.template, &ports, surroundings)?);
+        let stages = Arc::new(Stages::new(&self.settings, self.template, &ports, collaborators)?);
         let rules = Rules::of(&self.recorded_settings);
         let mut running = JoinSet::new();
         for workflow in workflows {

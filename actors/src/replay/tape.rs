@@ -13,7 +13,7 @@ use throughline_schemas::{Event, EventData, EventType, StageName, Timestamp, Tra
 use tracing::{instrument::WithSubscriber, subscriber::NoSubscriber};
 
 use super::{
-    Link, Past,
+    Link, RecordedWorkflow,
     models::{Deliveries, ModelScript},
     sources::SourceScripts,
     store::StoreScript,
@@ -136,9 +136,9 @@ impl Tape {
 
     /// What is known from the record of a workflow that runs again in part: what the database and the sources told.
     /// Models are not on it.
-    pub fn for_rerun(past: &Past, rules: &Rules) -> Self {
-        let context = past.event(EventType::ContextRetrieved).map(|stored| &stored.event.data);
-        let external = past.event(EventType::ExternalDataFetched).map(|stored| &stored.event.data);
+    pub fn for_rerun(recorded: &RecordedWorkflow, rules: &Rules) -> Self {
+        let context = recorded.event(EventType::ContextRetrieved).map(|stored| &stored.event.data);
+        let external = recorded.event(EventType::ExternalDataFetched).map(|stored| &stored.event.data);
         Self(Mutex::new(Content {
             store: match context {
                 Some(EventData::ContextRetrieved(retrieved)) => {
@@ -151,7 +151,7 @@ impl Tape {
                 _ => SourceScripts::default(),
             },
             takes_no_time: true,
-            tag: past.event(EventType::ResponseGenerated).and_then(|stored| tag_of(&stored.event.data)),
+            tag: recorded.event(EventType::ResponseGenerated).and_then(|stored| tag_of(&stored.event.data)),
             ..Content::default()
         }))
     }

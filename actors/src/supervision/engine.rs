@@ -16,7 +16,7 @@ use crate::{
         stage::{Drained, Source, Stage, StageArgs},
     },
     dependency::{
-        Dependency, Surroundings,
+        Collaborators, Dependency,
         announcer::Announcer,
         vitals::{DependencyKind, Trouble, Vitals},
     },
@@ -46,8 +46,8 @@ use crate::{
         supervisor::{Supervisor, SupervisorArgs, SupervisorMessage, cause},
     },
     workflow::{
-        interruptions::Interruptions, listener::ListenerArgs, stage_context::Closer, starter::StarterArgs,
-        sweeper::SweeperArgs, users::Users,
+        interruptions::Interruptions, listener::ListenerArgs, stage_context::StageContext,
+        starter::StarterArgs, sweeper::SweeperArgs, users::Users,
     },
 };
 
@@ -110,12 +110,12 @@ impl Engine {
             .await
             .map_err(|error| failed(error.into()))?;
         let vitals = Vitals::default();
-        let surroundings = Surroundings {
+        let collaborators = Collaborators {
             clock: Arc::clone(&ports.clock),
             entropy: Arc::clone(&ports.entropy),
             announcer: Some(announcer.clone()),
             vitals: vitals.clone(),
-            admissions: None,
+            recorded_gates: None,
         };
         let template = Arc::new(template);
         let interruptions = Interruptions::default();
@@ -123,7 +123,7 @@ impl Engine {
         let builder = Builder {
             ports: &ports,
             settings: &settings,
-            surroundings,
+            collaborators,
             template,
             interruptions: interruptions.clone(),
             memory: memory.clone(),
@@ -131,12 +131,12 @@ impl Engine {
         };
         // Whoever admits also starts what it held, sweeps, and keeps room in the log.
         let starter = settings.stages.get(&StageName::Input).map(|stage| StarterArgs {
-            closer: builder.closer(StageName::Input, "starter_database", stage),
+            context: builder.context(StageName::Input, "starter_database", stage),
             users: builder.users.clone(),
             idle: settings.sessions.sweep.interval,
         });
         let sweeper = settings.stages.get(&StageName::Input).map(|stage| SweeperArgs {
-            closer: builder.closer(StageName::Input, "sweeper_database", stage),
+            context: builder.context(StageName::Input, "sweeper_database", stage),
             settings: settings.sessions.sweep,
             entropy: Arc::clone(&ports.entropy),
         });
@@ -268,7 +268,7 @@ fn large_waits(stage: StageName, settings: &StageSettings) -> usize {
 pub(crate) struct Builder<'a> {
     pub(crate) ports: &'a Ports,
     pub(crate) settings: &'a EngineSettings,
-    pub(crate) surroundings: Surroundings,
+    pub(crate) collaborators: Collaborators,
     pub(crate) template: Arc<PromptTemplate>,
     pub(crate) interruptions: Interruptions,
     pub(crate) memory: Budget,
@@ -276,8 +276,8 @@ pub(crate) struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn closer(&self, stage: StageName, database: &str, settings: &StageSettings) -> Closer {
-        Closer {
+    fn context(&self, stage: StageName, database: &str, settings: &StageSettings) -> StageContext {
+        StageContext {
             stage,
             bus: Arc::clone(&self.ports.bus),
             store: Arc::clone(&self.ports.store),
@@ -286,7 +286,7 @@ impl Builder<'_> {
                 stage,
                 database,
                 settings.for_store(),
-                self.surroundings.clone(),
+                self.collaborators.clone(),
             ),
             clock: Arc::clone(&self.ports.clock),
             interruptions: self.interruptions.clone(),
@@ -296,8 +296,8 @@ impl Builder<'_> {
 
     pub(crate) fn build(&self, name: StageName, stage: &StageSettings) -> Result<Arc<dyn Stage>, StartError> {
         let ports = self.ports;
-        let closer = self.closer(name, "database", stage);
-        let database = closer.database.clone();
+        let context = self.context(name, "database", stage);
+        let database = context.database.clone();
         let tracer = Arc::clone(&ports.tracer);
         let memory = StageMemory::new(name, self.memory.clone(), stage.concurrency);
         Ok(match name {
@@ -305,7 +305,7 @@ impl Builder<'_> {
                 let SessionSettings { when_busy, owner, sweep: _ } = self.settings.sessions;
                 let users = self.users.clone();
                 Arc::new(InputStage {
-                    closer,
+                    context,
                     limits: self.settings.ingress,
                     when_busy,
                     owner,
@@ -316,7 +316,7 @@ impl Builder<'_> {
             StageName::Context => {
                 let store = Arc::clone(&ports.store);
                 let step = ContextStep { store, database, recent_turns: self.settings.recent_turns };
-                Arc::new(EventHandler::new(step, closer, tracer, memory))
+                Arc::new(EventHandler::new(step, context, tracer, memory))
             }
             StageName::External => {
                 let specs = self.settings.sources.iter().map(|spec| {
@@ -325,22 +325,22 @@ impl Builder<'_> {
                         name,
                         &spec.name,
                         spec.policy,
-                        self.surroundings.clone(),
+                        self.collaborators.clone(),
                     );
                     (spec.clone(), dependency)
                 });
                 let (sources, bus) = (Arc::clone(&ports.sources), Arc::clone(&ports.bus));
                 let step = ExternalStep { sources, specs: specs.collect(), bus };
-                Arc::new(EventHandler::new(step, closer, tracer, memory))
+                Arc::new(EventHandler::new(step, context, tracer, memory))
             }
             StageName::Generation => {
-                Arc::new(EventHandler::new(self.generation(stage)?, closer, tracer, memory))
+                Arc::new(EventHandler::new(self.generation(stage)?, context, tracer, memory))
             }
             StageName::Persistence => {
                 let (store, clock) = (Arc::clone(&ports.store), Arc::clone(&ports.clock));
                 Arc::new(EventHandler::new(
                     PersistenceStep { store, database, clock },
-                    closer,
+                    context,
                     tracer,
                     memory,
                 ))
@@ -356,7 +356,7 @@ impl Builder<'_> {
             Arc::clone(&ports.tokenizer),
             settings.client,
             stage.for_calls(),
-            self.surroundings.clone(),
+            self.collaborators.clone(),
         );
         Ok(GenerationStep {
             client: client.map_err(|error| StartError(error.to_string()))?,
@@ -364,9 +364,9 @@ impl Builder<'_> {
             prompts: Prompts {
                 template: Arc::clone(&self.template),
                 max_history_chars: settings.max_history_chars,
-                vitals: self.surroundings.vitals.clone(),
-                clock: Arc::clone(&self.surroundings.clock),
-                entropy: Arc::clone(&self.surroundings.entropy),
+                vitals: self.collaborators.vitals.clone(),
+                clock: Arc::clone(&self.collaborators.clock),
+                entropy: Arc::clone(&self.collaborators.entropy),
             },
             config_id: settings.config_id,
         })

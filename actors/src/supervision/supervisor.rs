@@ -138,7 +138,7 @@ pub struct SupervisorState {
 
 /// The supervisor gave up.
 #[derive(Debug, thiserror::Error)]
-pub enum GaveUp {
+pub enum SupervisorFailed {
     /// Restarting did not help.
     #[error("{part} failed {count} times within {window:?}, the last time with: {reason}")]
     Part {
@@ -298,7 +298,7 @@ impl SupervisorState {
     ) -> Result<(), ActorProcessingErr> {
         if child == self.args.announcer.get_id() && !self.draining {
             tracing::error!(reason, "the announcer of breaker transitions ended, giving up");
-            return self.give_up(GaveUp::Announcer(reason.to_owned()));
+            return self.give_up(SupervisorFailed::Announcer(reason.to_owned()));
         }
         let Some(part) =
             self.running.iter().find(|(_, actor)| actor.get_id() == child).map(|(part, _)| *part)
@@ -327,7 +327,7 @@ impl SupervisorState {
         let count = self.restarts.len();
         if count > intensity {
             tracing::error!(%part, reason, count, "it keeps failing, giving up");
-            return self.give_up(GaveUp::Part { part, count, window, reason: reason.to_owned() });
+            return self.give_up(SupervisorFailed::Part { part, count, window, reason: reason.to_owned() });
         }
         let made = u32::try_from(count).unwrap_or(u32::MAX);
         let delay = backoff.delay_after(made, None, u64::MAX).unwrap_or(backoff.max_delay);
@@ -338,7 +338,7 @@ impl SupervisorState {
     }
 
     /// Ends the supervisor, and everything with it.
-    fn give_up(&self, why: GaveUp) -> Result<(), ActorProcessingErr> {
+    fn give_up(&self, why: SupervisorFailed) -> Result<(), ActorProcessingErr> {
         // The first reason is the one that counts.
         let _ = self.args.gave_up.set(why.to_string());
         Err(why.into())

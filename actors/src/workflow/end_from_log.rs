@@ -15,7 +15,7 @@ use crate::{
     ports::store::{Closed, Failing, FailureRecord, Interaction, Opening, RestoredTurn},
     workflow::{
         id_conflict,
-        stage_context::{Closer, PublishFailed, store_away},
+        stage_context::{PublishFailed, StageContext, store_away},
     },
 };
 
@@ -25,42 +25,42 @@ const MOST_IN_A_ROW: usize = 1_024;
 /// Closes a turn that the log says has ended, and goes on along its session for as long as the log has the ends of the
 /// turns behind it; then the next one begins. Says how many it closed: none if the log has no end that it could use.
 pub(crate) async fn close_along(
-    closer: &Closer,
+    context: &StageContext,
     session: &SessionId,
     workflow: &WorkflowId,
     input_sequence: u64,
 ) -> Result<usize, Outcome> {
-    let opening = closer.database.call(0, |_| closer.store.opening(workflow)).await;
+    let opening = context.database.call(0, |_| context.store.opening(workflow)).await;
     if let Some(opening) = opening.map_err(|gave_up| store_away(&gave_up))?
-        && id_conflict::is_anothers(closer, &opening).await.map_err(PublishFailed::outcome)?
+        && id_conflict::is_anothers(context, &opening).await.map_err(PublishFailed::outcome)?
     {
-        return released(closer, opening, 0).await;
+        return released(context, opening, 0).await;
     }
     let mut place = (workflow.clone(), input_sequence);
     for count in 0..MOST_IN_A_ROW {
-        let end = of(closer, session, &place.0).await.map_err(PublishFailed::outcome)?;
+        let end = of(context, session, &place.0).await.map_err(PublishFailed::outcome)?;
         let Some(end) = end else { return Ok(count) };
         tracing::warn!(workflow = %place.0, "the database had forgotten the end of a turn; it is closed as the log says");
-        let Some(recorded) = close(closer, &end, place.1).await? else { return Ok(count) };
+        let Some(recorded) = close(context, &end, place.1).await? else { return Ok(count) };
         let Some(next) = recorded.next else { return Ok(count + 1) };
-        if id_conflict::is_anothers(closer, &next).await.map_err(PublishFailed::outcome)? {
-            return released(closer, next, count).await;
+        if id_conflict::is_anothers(context, &next).await.map_err(PublishFailed::outcome)? {
+            return released(context, next, count).await;
         }
         let (event, sequence) = merge::opened(&next).map_err(|error| Outcome::Later {
             after: BUS_RETRY_DELAY,
             reason: format!("next turn unreadable: {error}"),
         })?;
         place = (event.meta.workflow_id, sequence);
-        if !is_told(closer, session, &place.0).await.map_err(PublishFailed::outcome)? {
-            return released(closer, next, count).await;
+        if !is_told(context, session, &place.0).await.map_err(PublishFailed::outcome)? {
+            return released(context, next, count).await;
         }
     }
     Ok(MOST_IN_A_ROW)
 }
 
 /// Begins a turn, or refuses it, behind so many that were closed; one more is dealt with then.
-async fn released(closer: &Closer, next: Opening, count: usize) -> Result<usize, Outcome> {
-    match closer.release(Some(next)).await {
+async fn released(context: &StageContext, next: Opening, count: usize) -> Result<usize, Outcome> {
+    match context.release(Some(next)).await {
         Outcome::Done => Ok(count + 1),
         outcome @ (Outcome::Later { .. }
         | Outcome::Unusable { .. }
@@ -71,21 +71,25 @@ async fn released(closer: &Closer, next: Opening, count: usize) -> Result<usize,
 
 /// Records an end that was told. `None` if the request that was answered is not in the log any more.
 pub(crate) async fn close(
-    closer: &Closer,
+    context: &StageContext,
     end: &Event,
     input_sequence: u64,
 ) -> Result<Option<Closed>, Outcome> {
-    let restored = restored(closer, end, input_sequence).await.map_err(PublishFailed::outcome)?;
+    let restored = restored(context, end, input_sequence).await.map_err(PublishFailed::outcome)?;
     let Some(restored) = restored else { return Ok(None) };
-    let recorded = closer.database.call(0, |_| closer.store.restore(restored.clone())).await;
+    let recorded = context.database.call(0, |_| context.store.restore(restored.clone())).await;
     let recorded = recorded.map_err(|gave_up| store_away(&gave_up))?;
     metrics::restored();
     Ok(Some(recorded))
 }
 
-async fn is_told(closer: &Closer, session: &SessionId, workflow: &WorkflowId) -> Result<bool, PublishFailed> {
+async fn is_told(
+    context: &StageContext,
+    session: &SessionId,
+    workflow: &WorkflowId,
+) -> Result<bool, PublishFailed> {
     for end in [EventType::InteractionSaved, EventType::WorkflowFailed] {
-        if closer.exists(&Subject::new(end, session, workflow)).await? {
+        if context.exists(&Subject::new(end, session, workflow)).await? {
             return Ok(true);
         }
     }
@@ -94,12 +98,12 @@ async fn is_told(closer: &Closer, session: &SessionId, workflow: &WorkflowId) ->
 
 /// The end of a workflow as the log has it; an answer before a failure, should it have both.
 pub(crate) async fn of(
-    closer: &Closer,
+    context: &StageContext,
     session: &SessionId,
     workflow: &WorkflowId,
 ) -> Result<Option<Event>, PublishFailed> {
     for end in [EventType::InteractionSaved, EventType::WorkflowFailed] {
-        let recorded = closer.recorded(&Subject::new(end, session, workflow)).await?;
+        let recorded = context.recorded(&Subject::new(end, session, workflow)).await?;
         if let Some(event) = recorded.and_then(|body| decode(&body).ok()) {
             return Ok(Some(event));
         }
@@ -109,13 +113,13 @@ pub(crate) async fn of(
 
 /// What the database should have of an end.
 async fn restored(
-    closer: &Closer,
+    context: &StageContext,
     end: &Event,
     input_sequence: u64,
 ) -> Result<Option<RestoredTurn>, PublishFailed> {
     match &end.data {
         EventData::InteractionSaved(saved) => {
-            let Some((request, generated_at)) = request_of(closer, end).await? else { return Ok(None) };
+            let Some((request, generated_at)) = request_of(context, end).await? else { return Ok(None) };
             Ok(Some(RestoredTurn::Saved(Box::new(interaction(end, saved, request, generated_at)))))
         }
         EventData::WorkflowFailed(failed) => Ok(Some(RestoredTurn::Failed(Failing {
@@ -123,7 +127,7 @@ async fn restored(
             session_id: end.meta.session_id.clone(),
             user_id: end.meta.user_id.clone(),
             input_sequence: if input_sequence == 0 {
-                request_of(closer, end).await?.map_or(0, |(request, _)| request.input_sequence)
+                request_of(context, end).await?.map_or(0, |(request, _)| request.input_sequence)
             } else {
                 input_sequence
             },
@@ -140,12 +144,12 @@ async fn restored(
 
 /// The request of a workflow that has ended, and when its answer was generated.
 pub(crate) async fn request_of(
-    closer: &Closer,
+    context: &StageContext,
     end: &Event,
 ) -> Result<Option<(Request, Timestamp)>, PublishFailed> {
     for event_type in [EventType::ResponseGenerated, EventType::InputValidated] {
         let subject = Subject::new(event_type, &end.meta.session_id, &end.meta.workflow_id);
-        let recorded = closer.recorded(&subject).await?.and_then(|body| decode(&body).ok());
+        let recorded = context.recorded(&subject).await?.and_then(|body| decode(&body).ok());
         if let Some(event) = recorded
             && let Some(request) = event.data.request()
         {

@@ -14,7 +14,7 @@ use crate::{
     ports::store::Opening,
     workflow::{
         end_from_log, repetition,
-        stage_context::{Closer, PublishFailed},
+        stage_context::{PublishFailed, StageContext},
     },
 };
 
@@ -30,11 +30,11 @@ pub(crate) enum Holder {
 }
 
 /// Asks the log. A message that was refused begins nothing and is nobody's.
-pub(crate) async fn holder(closer: &Closer, message: &Event) -> Result<Holder, PublishFailed> {
+pub(crate) async fn holder(context: &StageContext, message: &Event) -> Result<Holder, PublishFailed> {
     let Some(request) = message.data.request() else { return Ok(Holder::Nobody) };
     let meta = &message.meta;
     let beginning = Subject::new(EventType::InputValidated, &meta.session_id, &meta.workflow_id);
-    let Some(body) = closer.recorded(&beginning).await? else { return Ok(Holder::Nobody) };
+    let Some(body) = context.recorded(&beginning).await? else { return Ok(Holder::Nobody) };
     // What a later version wrote says nothing of whose it is.
     let Ok(first) = decode(&body) else { return Ok(Holder::This) };
     let is_same = first.meta.user_id == meta.user_id
@@ -60,33 +60,33 @@ pub(crate) fn begins_with(text: &str, message: &Request) -> bool {
 }
 
 /// Whether a turn that the database has begun, or is about to, is of another message than the one that the log has.
-pub(crate) async fn is_anothers(closer: &Closer, opening: &Opening) -> Result<bool, PublishFailed> {
+pub(crate) async fn is_anothers(context: &StageContext, opening: &Opening) -> Result<bool, PublishFailed> {
     // What this version cannot read is told elsewhere.
     let Ok((beginning, _)) = merge::opened(opening) else { return Ok(false) };
-    Ok(holder(closer, &beginning).await? == Holder::Another)
+    Ok(holder(context, &beginning).await? == Holder::Another)
 }
 
 /// The beginning of a turn stands in the log already. As a rule it is this very one; if it is another message's, this one is
 /// refused, and the turn is closed as the log says that the other one ended. Says what its session goes on with then.
-pub(crate) async fn refused(closer: &Closer, beginning: &Event) -> Result<Option<Opening>, Outcome> {
-    let holder = holder(closer, beginning).await.map_err(PublishFailed::outcome)?;
+pub(crate) async fn refused(context: &StageContext, beginning: &Event) -> Result<Option<Opening>, Outcome> {
+    let holder = holder(context, beginning).await.map_err(PublishFailed::outcome)?;
     let request = match (holder, beginning.data.request()) {
         (Holder::Another, Some(request)) => request,
         (Holder::Another | Holder::Nobody | Holder::This, _) => return Ok(None),
     };
     let meta = &beginning.meta;
     // First of all: whoever is killed behind this finds the turn as it was, and does it again.
-    match repetition::conflict(closer, beginning, request.input_sequence, &meta.session_id).await {
+    match repetition::conflict(context, beginning, request.input_sequence, &meta.session_id).await {
         Outcome::Done => {}
         outcome @ (Outcome::Later { .. }
         | Outcome::Unusable { .. }
         | Outcome::Died { .. }
         | Outcome::TakenOver) => return Err(outcome),
     }
-    let end = end_from_log::of(closer, &meta.session_id, &meta.workflow_id).await;
+    let end = end_from_log::of(context, &meta.session_id, &meta.workflow_id).await;
     // Without an end the other one is under way, and whoever ends it ends this turn.
     let Some(end) = end.map_err(PublishFailed::outcome)? else { return Ok(None) };
-    Ok(end_from_log::close(closer, &end, 0).await?.and_then(|closed| closed.next))
+    Ok(end_from_log::close(context, &end, 0).await?.and_then(|closed| closed.next))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::{
     ports::{bus::Published, store::EndedTurn},
     workflow::{
         saved,
-        stage_context::{Closer, PublishFailed, store_away},
+        stage_context::{PublishFailed, StageContext, store_away},
     },
 };
 
@@ -29,24 +29,24 @@ const WAITS: u32 = 6;
 /// Of these turns, by session and input sequence, those before which the end of another has to be told, by their input
 /// sequence. `Err` if that cannot be found out now.
 pub async fn before(
-    closer: &Closer,
+    context: &StageContext,
     places: &[(SessionId, u64)],
 ) -> Result<HashMap<u64, EndedTurn>, Outcome> {
     if places.is_empty() {
         return Ok(HashMap::new());
     }
-    let ended = closer.database.call(0, |_| closer.store.ended_before(places)).await;
+    let ended = context.database.call(0, |_| context.store.ended_before(places)).await;
     let ended = ended.map_err(|gave_up| store_away(&gave_up))?;
     let untold = places.iter().zip(ended).map(async |((session, sequence), ended)| {
         let Some(ended) = ended else { return Ok(None) };
         for end in [EventType::InteractionSaved, EventType::WorkflowFailed] {
-            if closer.exists(&Subject::new(end, session, &ended.workflow_id)).await? {
+            if context.exists(&Subject::new(end, session, &ended.workflow_id)).await? {
                 return Ok(None);
             }
         }
         // What was told long ago may have expired, and then what it was made of has, too. How long ago that was cannot
         // be told by the clocks of two machines.
-        if !closer.exists(&Subject::new(basis(&ended), session, &ended.workflow_id)).await? {
+        if !context.exists(&Subject::new(basis(&ended), session, &ended.workflow_id)).await? {
             return Ok(None);
         }
         Ok(Some((*sequence, ended)))
@@ -56,32 +56,32 @@ pub async fn before(
 }
 
 /// Tells an end, as whoever committed it would; nothing if what it is made of has vanished from the log.
-pub async fn tell(closer: &Closer, session: &SessionId, ended: &EndedTurn) -> Result<(), Outcome> {
-    let closer = Closer { stage: StageName::Persistence, ..closer.clone() };
-    let reason = if ended.saved { None } else { Some(closer.reason(&ended.workflow_id, 1).await?) };
-    tell_from_log(&closer, session, ended, reason).await.map_err(PublishFailed::outcome)
+pub async fn tell(context: &StageContext, session: &SessionId, ended: &EndedTurn) -> Result<(), Outcome> {
+    let context = StageContext { stage: StageName::Persistence, ..context.clone() };
+    let reason = if ended.saved { None } else { Some(context.reason(&ended.workflow_id, 1).await?) };
+    tell_from_log(&context, session, ended, reason).await.map_err(PublishFailed::outcome)
 }
 
 /// `reason` is that of a turn that failed.
 async fn tell_from_log(
-    closer: &Closer,
+    context: &StageContext,
     session: &SessionId,
     ended: &EndedTurn,
     reason: Option<WorkflowFailed>,
 ) -> Result<(), PublishFailed> {
-    let recorded = closer.recorded(&Subject::new(basis(ended), session, &ended.workflow_id)).await?;
+    let recorded = context.recorded(&Subject::new(basis(ended), session, &ended.workflow_id)).await?;
     let Some(event) = recorded.and_then(|body| decode(&body).ok()) else { return Ok(()) };
     tracing::info!(workflow = %ended.workflow_id, "the end of a turn was not told; telling it before the next one begins");
     if let EventData::ResponseGenerated(generated) = &event.data {
         let data = saved::event(&ended.workflow_id, generated, ended.ended_at);
-        let meta: Meta = closer.meta(&event.meta, &data, event.meta.traceparent, 1);
-        if closer.publish(&Event { meta, data }).await? == Published::New {
+        let meta: Meta = context.meta(&event.meta, &data, event.meta.traceparent, 1);
+        if context.publish(&Event { meta, data }).await? == Published::New {
             metrics::saved();
         }
         return Ok(());
     }
     match reason {
-        Some(reason) => closer.tell(&event.meta, reason, event.meta.traceparent).await,
+        Some(reason) => context.tell(&event.meta, reason, event.meta.traceparent).await,
         None => Ok(()),
     }
 }

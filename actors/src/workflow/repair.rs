@@ -17,7 +17,7 @@ use crate::{
     ports::store::{KnownEnd, TurnsQuery},
     workflow::{
         end_from_log,
-        stage_context::{Closer, PublishFailed},
+        stage_context::{PublishFailed, StageContext},
     },
 };
 
@@ -53,16 +53,16 @@ pub(crate) struct Repaired {
 
 /// Compares the ends behind `from` with the database, up to the end of the log as it is now, and puts back what is
 /// missing. Moves the mark along. The error says why it ended early; it may be begun again.
-pub(crate) async fn repair(closer: &Closer, from: u64) -> Result<Repaired, String> {
-    let last = closer.bus.position().await.map_err(|error| error.to_string())?.last;
+pub(crate) async fn repair(context: &StageContext, from: u64) -> Result<Repaired, String> {
+    let last = context.bus.position().await.map_err(|error| error.to_string())?.last;
     // A log that is shorter than what the database has seen of it was made anew: nothing of it is known.
     let (mut mark, mut done) = (from, if from > last { 0 } else { from });
     let mut repaired = Repaired::default();
     let mut told_at = Instant::now();
     let mut pages = 0_usize;
     while done < last {
-        let page = closer.bus.ends_from(done + 1, PAGE).await.map_err(|error| error.to_string())?;
-        let found = stream::iter(page.ends).map(async |body| one(closer, &body).await);
+        let page = context.bus.ends_from(done + 1, PAGE).await.map_err(|error| error.to_string())?;
+        let found = stream::iter(page.ends).map(async |body| one(context, &body).await);
         let found: Vec<Result<Found, String>> = found.buffered(AT_ONCE).collect().await;
         for one in found {
             repaired.looked_at += 1;
@@ -84,11 +84,11 @@ pub(crate) async fn repair(closer: &Closer, from: u64) -> Result<Repaired, Strin
         done = page.read_to.max(done + 1);
         pages += 1;
         if pages.is_multiple_of(PAGES_TO_A_MARK) && done < last {
-            set_mark(closer, &mut mark, done).await?;
+            set_mark(context, &mut mark, done).await?;
         }
         tokio::time::sleep(PAUSE).await;
     }
-    set_mark(closer, &mut mark, last).await?;
+    set_mark(context, &mut mark, last).await?;
     if repaired.restored > 0 {
         metrics::stores_differ("older_database");
         let Repaired { looked_at, restored, lost } = repaired;
@@ -102,9 +102,9 @@ pub(crate) async fn repair(closer: &Closer, from: u64) -> Result<Repaired, Strin
     Ok(repaired)
 }
 
-async fn set_mark(closer: &Closer, mark: &mut u64, to: u64) -> Result<(), String> {
+async fn set_mark(context: &StageContext, mark: &mut u64, to: u64) -> Result<(), String> {
     // Whoever moved it meanwhile has looked at the same ends.
-    closer.store.set_mark(*mark, to).await.map_err(|error| error.to_string())?;
+    context.store.set_mark(*mark, to).await.map_err(|error| error.to_string())?;
     *mark = to;
     Ok(())
 }
@@ -115,24 +115,24 @@ enum Found {
     Lost,
 }
 
-async fn one(closer: &Closer, body: &[u8]) -> Result<Found, String> {
+async fn one(context: &StageContext, body: &[u8]) -> Result<Found, String> {
     let Ok(end) = decode(body) else { return Ok(Found::Lost) };
-    let known = closer.store.end(&end.meta.workflow_id).await.map_err(|error| error.to_string())?;
+    let known = context.store.end(&end.meta.workflow_id).await.map_err(|error| error.to_string())?;
     let is_missing = match known {
         None | Some(KnownEnd::Open) => true,
         // What was told first stays true, and an answer was told before the failure of a turn whose end was forgotten.
         Some(KnownEnd::Failed(_)) => end.event_type() == EventType::InteractionSaved,
         Some(KnownEnd::Saved(_) | KnownEnd::Forgotten { .. }) => false,
     };
-    if !is_missing || is_of_another_message(closer, &end).await.map_err(|failed| reason(failed.outcome()))? {
+    if !is_missing || is_of_another_message(context, &end).await.map_err(|failed| reason(failed.outcome()))? {
         return Ok(Found::There);
     }
-    if known.is_some() && has_another_message(closer, &end).await? {
+    if known.is_some() && has_another_message(context, &end).await? {
         return Ok(Found::There);
     }
-    let recorded = end_from_log::close(closer, &end, 0).await.map_err(reason)?;
+    let recorded = end_from_log::close(context, &end, 0).await.map_err(reason)?;
     let Some(recorded) = recorded else { return Ok(Found::Lost) };
-    match closer.release(recorded.next).await {
+    match context.release(recorded.next).await {
         Outcome::Done | Outcome::TakenOver => Ok(Found::Restored),
         outcome @ (Outcome::Later { .. } | Outcome::Died { .. } | Outcome::Unusable { .. }) => {
             Err(reason(outcome))
@@ -143,26 +143,26 @@ async fn one(closer: &Closer, body: &[u8]) -> Result<Found, String> {
 /// A failure may be told of a message that never had a turn, under an id that is another's. It says nothing about that
 /// one: a turn of this session would have begun here. What is refused on admission has an end of its own, and no
 /// beginning.
-async fn is_of_another_message(closer: &Closer, end: &Event) -> Result<bool, PublishFailed> {
+async fn is_of_another_message(context: &StageContext, end: &Event) -> Result<bool, PublishFailed> {
     let EventData::WorkflowFailed(failed) = &end.data else { return Ok(false) };
     if REFUSED_ON_ADMISSION.contains(&failed.code) {
         return Ok(false);
     }
     let beginning = Subject::new(EventType::InputValidated, &end.meta.session_id, &end.meta.workflow_id);
-    Ok(!closer.exists(&beginning).await?)
+    Ok(!context.exists(&beginning).await?)
 }
 
 /// Whether the id of an end has been given to another message since the database forgot it. A turn of another session is
 /// not closed with an answer to somebody else; one of the same session is refused when its time comes, and its publisher
 /// told.
-async fn has_another_message(closer: &Closer, end: &Event) -> Result<bool, String> {
+async fn has_another_message(context: &StageContext, end: &Event) -> Result<bool, String> {
     let query = TurnsQuery::of(end.meta.workflow_id.clone());
-    let turns = closer.store.latest_turns(query).await.map_err(|error| error.to_string())?;
+    let turns = context.store.latest_turns(query).await.map_err(|error| error.to_string())?;
     let Some(turn) = turns.first() else { return Ok(false) };
     if turn.session_id != end.meta.session_id {
         return Ok(true);
     }
-    let request = end_from_log::request_of(closer, end).await.map_err(|failed| reason(failed.outcome()))?;
+    let request = end_from_log::request_of(context, end).await.map_err(|failed| reason(failed.outcome()))?;
     Ok(match (request, turn.input_sequence) {
         (Some((request, _)), Some(sequence)) if !turn.state.is_end() => request.input_sequence != sequence,
         (Some(_) | None, Some(_) | None) => false,

@@ -11,7 +11,7 @@ use crate::{
     ports::store::{Interaction, KnownEnd},
     workflow::{
         id_conflict::{self, Holder},
-        stage_context::{Closer, PublishFailed, caused},
+        stage_context::{PublishFailed, StageContext, caused},
     },
 };
 
@@ -22,12 +22,17 @@ use crate::{
 ///
 /// A database that went back may have given the id of this very message to another session meanwhile. Its end stands in
 /// the log then, and it has no second one.
-pub(crate) async fn conflict(closer: &Closer, event: &Event, sequence: u64, holder: &SessionId) -> Outcome {
+pub(crate) async fn conflict(
+    context: &StageContext,
+    event: &Event,
+    sequence: u64,
+    holder: &SessionId,
+) -> Outcome {
     let meta = caused(event.meta.clone());
     let workflow_id = if *holder == meta.session_id {
         meta.workflow_id.of_conflict(sequence)
     } else {
-        match id_conflict::holder(closer, event).await {
+        match id_conflict::holder(context, event).await {
             Ok(Holder::Nobody) => meta.workflow_id.clone(),
             Ok(Holder::This) => return Outcome::Done,
             Ok(Holder::Another) => meta.workflow_id.of_conflict(sequence),
@@ -59,7 +64,7 @@ pub(crate) async fn conflict(closer: &Closer, event: &Event, sequence: u64, hold
         ),
     };
     let traceparent = meta.traceparent;
-    told(closer.tell(&Meta { workflow_id, ..meta }, failed, traceparent).await)
+    told(context.tell(&Meta { workflow_id, ..meta }, failed, traceparent).await)
 }
 
 /// A message was published once more after its workflow had ended: tells the end again if the log does not have it any
@@ -67,21 +72,21 @@ pub(crate) async fn conflict(closer: &Closer, event: &Event, sequence: u64, hold
 ///
 /// The database does not know what was said in a turn that was put back into it. So what the log has of that, or the
 /// interaction, is compared once more, and another message is refused here, too.
-pub(crate) async fn repeated(closer: &Closer, event: &Event, sequence: u64) -> Outcome {
+pub(crate) async fn repeated(context: &StageContext, event: &Event, sequence: u64) -> Outcome {
     let meta = caused(event.meta.clone());
-    match id_conflict::holder(closer, event).await {
-        Ok(Holder::Another) => return conflict(closer, event, sequence, &meta.session_id).await,
+    match id_conflict::holder(context, event).await {
+        Ok(Holder::Another) => return conflict(context, event, sequence, &meta.session_id).await,
         Ok(Holder::Nobody | Holder::This) => {}
         Err(failed) => return failed.outcome(),
     }
     for end in [EventType::InteractionSaved, EventType::WorkflowFailed] {
-        match closer.exists(&Subject::new(end, &meta.session_id, &meta.workflow_id)).await {
+        match context.exists(&Subject::new(end, &meta.session_id, &meta.workflow_id)).await {
             Ok(true) => return Outcome::Done,
             Ok(false) => {}
             Err(failed) => return failed.outcome(),
         }
     }
-    let known = match closer.known_end(&meta.workflow_id).await {
+    let known = match context.known_end(&meta.workflow_id).await {
         Ok(known) => known,
         Err(outcome) => return outcome,
     };
@@ -89,11 +94,11 @@ pub(crate) async fn repeated(closer: &Closer, event: &Event, sequence: u64) -> O
         // Whoever ends it tells it.
         Some(KnownEnd::Open) | None => Outcome::Done,
         Some(KnownEnd::Saved(interaction)) if is_anothers(&interaction, event) => {
-            conflict(closer, event, sequence, &meta.session_id).await
+            conflict(context, event, sequence, &meta.session_id).await
         }
-        Some(KnownEnd::Saved(interaction)) => told(tell_saved(closer, &meta, *interaction).await),
-        Some(KnownEnd::Failed(_)) => match closer.reason(&meta.workflow_id, 1).await {
-            Ok(reason) => told(closer.tell(&meta, reason, meta.traceparent).await),
+        Some(KnownEnd::Saved(interaction)) => told(tell_saved(context, &meta, *interaction).await),
+        Some(KnownEnd::Failed(_)) => match context.reason(&meta.workflow_id, 1).await {
+            Ok(reason) => told(context.tell(&meta, reason, meta.traceparent).await),
             Err(outcome) => outcome,
         },
         Some(KnownEnd::Forgotten { .. }) => {
@@ -103,7 +108,7 @@ pub(crate) async fn repeated(closer: &Closer, event: &Event, sequence: u64) -> O
                  id to have it answered again"
                     .to_owned(),
             );
-            told(closer.tell(&meta, gone, meta.traceparent).await)
+            told(context.tell(&meta, gone, meta.traceparent).await)
         }
     }
 }
@@ -126,16 +131,16 @@ fn told(result: Result<(), PublishFailed>) -> Outcome {
 ///
 /// The event is the one that the last stage publishes: whoever saved it may be about to, and a replay finds no difference.
 pub(crate) async fn tell_saved(
-    closer: &Closer,
+    context: &StageContext,
     meta: &Meta,
     interaction: Interaction,
 ) -> Result<(), PublishFailed> {
-    let closer = Closer { stage: StageName::Persistence, ..closer.clone() };
+    let context = StageContext { stage: StageName::Persistence, ..context.clone() };
     let answer = format!("{}.{}", meta.workflow_id.token(), EventType::ResponseGenerated);
     let data = saved(interaction);
     let cause = Meta { id: answer, ..meta.clone() };
-    let event = Event { meta: closer.meta(&cause, &data, meta.traceparent, 1), data };
-    closer.publish(&event).await.map(|_| ())
+    let event = Event { meta: context.meta(&cause, &data, meta.traceparent, 1), data };
+    context.publish(&event).await.map(|_| ())
 }
 
 /// What told, and tells again, that a workflow was saved.

@@ -14,7 +14,7 @@ use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
     dependency::{
-        Dependency, GaveUp,
+        Dependency, RetriesExhausted,
         cause::{Cause, told},
         vitals::DependencyKind,
     },
@@ -35,7 +35,7 @@ use crate::{
 
 /// What a stage needs to end things.
 #[derive(Clone)]
-pub struct Closer {
+pub struct StageContext {
     /// The stage that ends them.
     pub stage: StageName,
     /// The event bus.
@@ -53,7 +53,7 @@ pub struct Closer {
     pub large_waits: Arc<Semaphore>,
 }
 
-impl Closer {
+impl StageContext {
     /// The envelope of an event that this stage publishes because of `cause`.
     pub fn meta(&self, cause: &Meta, data: &EventData, traceparent: TraceParent, attempt: u32) -> Meta {
         Meta {
@@ -71,7 +71,7 @@ impl Closer {
 
     /// Publishes an event. While the bus does not take it, it is held for up to [`BUS_PATIENCE`]: handing the cause
     /// back would throw away what was done for it, a paid answer perhaps. While only large bodies find no room, that
-    /// is so for as many as there are [`Closer::large_waits`].
+    /// is so for as many as there are [`StageContext::large_waits`].
     pub async fn publish(&self, event: &Event) -> Result<Published, PublishFailed> {
         let error = match self.bus.publish(event).await {
             Ok(published) => return Ok(published),
@@ -120,17 +120,17 @@ impl Closer {
         Some(Outcome::Later { after: BODIES_RETRY_DELAY, reason: full.cause.text.to_string() })
     }
 
-    /// Whether an event of this address is stored; as patient as [`Closer::publish`].
+    /// Whether an event of this address is stored; as patient as [`StageContext::publish`].
     pub async fn exists(&self, subject: &Subject) -> Result<bool, PublishFailed> {
         patiently(self.stage, Some(&self.database), || self.bus.exists(subject)).await
     }
 
-    /// The event that is stored at an address; as patient as [`Closer::publish`].
+    /// The event that is stored at an address; as patient as [`StageContext::publish`].
     pub async fn recorded(&self, subject: &Subject) -> Result<Option<Bytes>, PublishFailed> {
         patiently(self.stage, Some(&self.database), || self.bus.recorded(subject)).await
     }
 
-    /// Stores a dead letter; as patient as [`Closer::publish`].
+    /// Stores a dead letter; as patient as [`StageContext::publish`].
     pub async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), Outcome> {
         patiently(self.stage, Some(&self.database), || self.bus.bury(delivery, letter))
             .await
@@ -352,7 +352,7 @@ pub(crate) async fn reason_on_record(
     database: &Dependency,
     workflow: &WorkflowId,
     now: (StageName, u32),
-) -> Result<WorkflowFailed, GaveUp<StoreError>> {
+) -> Result<WorkflowFailed, RetriesExhausted<StoreError>> {
     let known = database.call(0, |_| store.end(workflow)).await?;
     Ok(match known {
         Some(KnownEnd::Failed(turn)) => told_reason(*turn, now),
@@ -427,7 +427,7 @@ impl PublishFailed {
 }
 
 /// How a delivery ends whose work the database did not let happen.
-pub fn store_away(gave_up: &GaveUp<StoreError>) -> Outcome {
+pub fn store_away(gave_up: &RetriesExhausted<StoreError>) -> Outcome {
     match gave_up.wait {
         Some(after) => Outcome::Later { after, reason: told(&gave_up.last) },
         None => Outcome::Unusable { code: FailureCode::StoreUnavailable, error: told(&gave_up.last) },

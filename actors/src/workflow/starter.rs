@@ -25,7 +25,7 @@ use crate::{
     workflow::{
         missing_end,
         owned_task::{self, Ended},
-        stage_context::Closer,
+        stage_context::StageContext,
         users::Users,
     },
 };
@@ -46,7 +46,7 @@ const WAIT_AFTER_AN_ERROR: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct StarterArgs {
     /// Publishes; knows bus and database.
-    pub closer: Closer,
+    pub context: StageContext,
     /// Shares, and word of turns that are held.
     pub users: Users,
     /// Between two looks while no turn is known to be held.
@@ -157,9 +157,9 @@ impl StarterArgs {
             share: self.users.share(),
             behind: progress.behind.take(),
             most: MOST,
-            at: self.closer.clock.now(),
+            at: self.context.clock.now(),
         };
-        let HeldStarted { openings, behind, left } = match self.closer.store.start_held(query).await {
+        let HeldStarted { openings, behind, left } = match self.context.store.start_held(query).await {
             Ok(started) => started,
             Err(error) => {
                 // Whoever needs the database for work tells of it.
@@ -193,18 +193,18 @@ impl StarterArgs {
             Some((event.meta.session_id, sequence))
         });
         let places: Vec<_> = opened.collect();
-        let untold = match missing_end::before(&self.closer, &places).await {
+        let untold = match missing_end::before(&self.context, &places).await {
             Ok(untold) => untold,
             Err(away) => return tell(&away),
         };
         for (session, sequence) in &places {
             if let Some(ended) = untold.get(sequence)
-                && let Err(outcome) = missing_end::tell(&self.closer, session, ended).await
+                && let Err(outcome) = missing_end::tell(&self.context, session, ended).await
             {
                 tell(&outcome);
             }
         }
-        let released = openings.iter().map(|opening| self.closer.release(Some(opening.clone())));
+        let released = openings.iter().map(|opening| self.context.release(Some(opening.clone())));
         for outcome in join_all(released).await {
             tell(&outcome);
         }

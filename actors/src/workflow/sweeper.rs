@@ -28,7 +28,7 @@ use crate::{
         clock::Entropy,
         store::{Opening, RunningQuery, RunningTurn},
     },
-    workflow::{end_from_log, missing_end, stage_context::Closer},
+    workflow::{end_from_log, missing_end, stage_context::StageContext},
 };
 use catch_up::CatchUp;
 use census::Census;
@@ -68,7 +68,7 @@ impl Default for SweepSettings {
 #[derive(Clone)]
 pub struct SweeperArgs {
     /// Ends, releases and publishes; knows bus and database.
-    pub closer: Closer,
+    pub context: StageContext,
     /// When.
     pub settings: SweepSettings,
     /// For jitter, so that processes that started together do not sweep together.
@@ -127,10 +127,10 @@ impl Actor for Sweeper {
             None => {}
         }
         let has_seen_turns = state.seen.take_news();
-        if let Err(why) = state.catch_up.step(&state.args.closer, has_seen_turns).await {
+        if let Err(why) = state.catch_up.step(&state.args.context, has_seen_turns).await {
             tracing::debug!(why, "the database was not compared with the log");
         }
-        state.census.take(&state.args.closer).await;
+        state.census.take(&state.args.context).await;
         // It ends with its actor, so nobody holds on to it.
         drop(myself.send_after(state.args.wait(), || Sweep));
         Ok(())
@@ -176,7 +176,7 @@ impl SweeperArgs {
         seen.begin_pass();
         for _ in 0..LISTED_PAGES {
             let query = RunningQuery { started_by: any_time, after: seen.listed_to(), limit: PAGE };
-            let page = self.closer.store.running(query).await.map_err(|error| error.to_string())?;
+            let page = self.context.store.running(query).await.map_err(|error| error.to_string())?;
             let is_last = page.len() < PAGE;
             for turn in page {
                 seen.note(turn, now);
@@ -191,11 +191,11 @@ impl SweeperArgs {
     }
 
     async fn position(&self) -> Result<Position, String> {
-        self.closer.bus.position().await.map_err(|error| error.to_string())
+        self.context.bus.position().await.map_err(|error| error.to_string())
     }
 
     async fn latest(&self, turn: &RunningTurn) -> Result<Option<Latest>, String> {
-        let latest = self.closer.bus.latest(&turn.session_id, &turn.workflow_id).await;
+        let latest = self.context.bus.latest(&turn.session_id, &turn.workflow_id).await;
         latest.map_err(|error| error.to_string())
     }
 
@@ -229,7 +229,7 @@ impl SweeperArgs {
                         seen.forget(id);
                         return Ok(());
                     }
-                    let again = self.closer.bus.publish_again(&subject, latest.sequence).await;
+                    let again = self.context.bus.publish_again(&subject, latest.sequence).await;
                     if again.map_err(|error| error.to_string())? == Published::New {
                         told_of(turn, stage);
                     }
@@ -243,7 +243,7 @@ impl SweeperArgs {
                 if self.runs(turn).await? {
                     // The log has the end of a turn that runs in the database: that one is older.
                     let along =
-                        end_from_log::close_along(&self.closer, &turn.session_id, id, turn.input_sequence);
+                        end_from_log::close_along(&self.context, &turn.session_id, id, turn.input_sequence);
                     if along.await.or_else(|outcome| done(outcome).map(|()| 1))? == 0 {
                         tracing::warn!(workflow = %id, "the log has the end of a turn, and not what it answers");
                     }
@@ -257,14 +257,14 @@ impl SweeperArgs {
     /// Why this version cannot read a turn's last event, if it cannot. Somebody has buried it: published again, it would
     /// be buried again.
     async fn unreadable(&self, subject: &Subject) -> Result<Option<String>, String> {
-        let recorded = self.closer.bus.recorded(subject).await.map_err(|error| error.to_string())?;
+        let recorded = self.context.bus.recorded(subject).await.map_err(|error| error.to_string())?;
         Ok(recorded.and_then(|body| decode(&body).err()).map(|error| error.to_string()))
     }
 
     /// Says whether the turn still runs.
     async fn begin(&self, turn: &RunningTurn) -> Result<bool, String> {
         let opening =
-            self.closer.store.opening(&turn.workflow_id).await.map_err(|error| error.to_string())?;
+            self.context.store.opening(&turn.workflow_id).await.map_err(|error| error.to_string())?;
         // None: it has ended meanwhile.
         if opening.is_none() {
             return Ok(false);
@@ -279,20 +279,20 @@ impl SweeperArgs {
 
     async fn begin_behind_the_last(&self, turn: &RunningTurn, opening: Option<Opening>) -> Outcome {
         let place = (turn.session_id.clone(), turn.input_sequence);
-        let untold = match missing_end::before(&self.closer, &[place]).await {
+        let untold = match missing_end::before(&self.context, &[place]).await {
             Ok(untold) => untold,
             Err(away) => return away,
         };
         for ended in untold.values() {
-            if let Err(outcome) = missing_end::tell(&self.closer, &turn.session_id, ended).await {
+            if let Err(outcome) = missing_end::tell(&self.context, &turn.session_id, ended).await {
                 return outcome;
             }
         }
-        self.closer.release(opening).await
+        self.context.release(opening).await
     }
 
     async fn runs(&self, turn: &RunningTurn) -> Result<bool, String> {
-        let opening = self.closer.store.opening(&turn.workflow_id).await;
+        let opening = self.context.store.opening(&turn.workflow_id).await;
         opening.map(|opening| opening.is_some()).map_err(|error| error.to_string())
     }
 }

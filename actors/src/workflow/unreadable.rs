@@ -17,7 +17,7 @@ use crate::{
         bus::Delivery,
         store::{RunningQuery, RunningTurn, TurnState, TurnsQuery},
     },
-    workflow::stage_context::{Closer, store_away},
+    workflow::stage_context::{StageContext, store_away},
 };
 
 /// The header in which a publisher says which message it is.
@@ -43,7 +43,7 @@ fn is_event(delivery: &Delivery) -> bool {
 
 /// Fails the workflow that the delivery's subject names, if it runs and this is its last event.
 pub(crate) async fn end(
-    closer: &Closer,
+    context: &StageContext,
     delivery: &Delivery,
     code: FailureCode,
     error: &str,
@@ -53,8 +53,8 @@ pub(crate) async fn end(
         return Ok(());
     }
     let address = Address::of(&delivery.subject, &delivery.body);
-    let Some(turn) = running(closer, &delivery.subject, address.workflow).await? else { return Ok(()) };
-    let latest = closer
+    let Some(turn) = running(context, &delivery.subject, address.workflow).await? else { return Ok(()) };
+    let latest = context
         .bus
         .latest(&turn.session_id, &turn.workflow_id)
         .await
@@ -63,8 +63,8 @@ pub(crate) async fn end(
         return Ok(());
     }
     let traceparent = address.traceparent.unwrap_or_else(|| trace_of(&turn.workflow_id));
-    let failed = failed(closer.stage, code, error, delivery.delivered);
-    match closer.fail(&cause(&turn, traceparent), turn.input_sequence, failed, traceparent).await {
+    let failed = failed(context.stage, code, error, delivery.delivered);
+    match context.fail(&cause(&turn, traceparent), turn.input_sequence, failed, traceparent).await {
         Outcome::Done => Ok(()),
         outcome @ (Outcome::Later { .. }
         | Outcome::Unusable { .. }
@@ -91,7 +91,7 @@ pub(crate) fn failed(stage: StageName, code: FailureCode, error: &str, attempts:
 
 /// The turn that runs and has the subject's tokens.
 async fn running(
-    closer: &Closer,
+    context: &StageContext,
     subject: &str,
     workflow: Option<WorkflowId>,
 ) -> Result<Option<RunningTurn>, Outcome> {
@@ -101,13 +101,13 @@ async fn running(
             && tokens.workflow == Some(turn.workflow_id.token().as_str())
     };
     if let Some(workflow) = workflow {
-        return Ok(by_id(closer, workflow).await?.filter(is_it));
+        return Ok(by_id(context, workflow).await?.filter(is_it));
     }
     let mut after = None;
     for _ in 0..MOST_PAGES {
         let started_by = Timestamp::from_unix_ms(ANY_TIME_UNIX_MS);
         let query = RunningQuery { started_by, after: after.take(), limit: PAGE };
-        let listed = closer.database.call(0, |_| closer.store.running(query.clone())).await;
+        let listed = context.database.call(0, |_| context.store.running(query.clone())).await;
         let page = listed.map_err(|gave_up| store_away(&gave_up))?;
         let is_last = page.len() < PAGE;
         after = page.last().map(|turn| (turn.started_at, turn.workflow_id.clone()));
@@ -121,9 +121,9 @@ async fn running(
     Ok(None)
 }
 
-async fn by_id(closer: &Closer, workflow: WorkflowId) -> Result<Option<RunningTurn>, Outcome> {
+async fn by_id(context: &StageContext, workflow: WorkflowId) -> Result<Option<RunningTurn>, Outcome> {
     let query = TurnsQuery::of(workflow);
-    let listed = closer.database.call(0, |_| closer.store.latest_turns(query.clone())).await;
+    let listed = context.database.call(0, |_| context.store.latest_turns(query.clone())).await;
     let listed = listed.map_err(|gave_up| store_away(&gave_up))?;
     let running = listed.into_iter().find(|turn| turn.state == TurnState::Running);
     Ok(running.map(|turn| RunningTurn {

@@ -205,7 +205,7 @@ impl<'a> Asking<'a> {
     async fn call(&mut self, index: usize) -> Result<(ModelAnswer, Sent), (AskError, bool)> {
         let model = self.candidates[index].model;
         let fitted = self.fitted(index).await;
-        let mut attempt = unsent(&model.target, Purpose::Answer, self.client.surroundings.clock.now());
+        let mut attempt = unsent(&model.target, Purpose::Answer, self.client.collaborators.clock.now());
         let result = match &fitted {
             Ok(Fitted { sent, tokens }) => {
                 let (client, sampling, tokens) = (self.client, &self.ask.sampling, *tokens);
@@ -340,7 +340,7 @@ impl<'a> Asking<'a> {
             Fault::Transient { wait_at_least } => wait_at_least,
             Fault::Unknown => None,
         };
-        let random = self.client.surroundings.entropy.next_u64();
+        let random = self.client.collaborators.entropy.next_u64();
         let delay = candidate.model.provider.policy().retry.delay_after(candidate.made, hint, random)?;
         // A refusal knows exactly when to come back; the policy's cap is for the other side's hints.
         Some(if error.is_refusal() { delay.max(hint.unwrap_or_default()) } else { delay })

@@ -15,7 +15,7 @@ use tracing::Instrument;
 use super::{
     AskError, Heard, Hearing, Model, ModelClient, ModelTarget, Sampling, Sent,
     hearing::Ear,
-    limits::{NoPlace, Place, RatePatience},
+    limits::{RateDenied, RatePatience, RatePermit},
     record::{millis, succeeded},
 };
 use crate::{
@@ -49,8 +49,8 @@ impl Call<'_> {
         attempt: &mut Attempt,
     ) -> Result<ModelAnswer, (AskError, bool)> {
         let Model { target, provider, .. } = self.model;
-        let clock = &self.client.surroundings.clock;
-        let mut place = self.enter(hearing, attempt).await.map_err(|error| (error, false))?;
+        let clock = &self.client.collaborators.clock;
+        let mut permit = self.enter(hearing, attempt).await.map_err(|error| (error, false))?;
         let pass = provider.admit().map_err(|refused| {
             metrics::refused(StageName::Generation, provider.name());
             (refused.into(), false)
@@ -62,13 +62,13 @@ impl Call<'_> {
         let request = self.request(traceparent);
         let span = span(&request);
         let ear = Ear::new(hearing, *begun, target);
-        place.begin();
+        permit.begin();
         let result = pass.run(self.client.models.generate(&request, &ear)).instrument(span.clone()).await;
         let took = started.elapsed();
         attempt.duration_ms = took.into();
         match result {
             Ok(answer) => {
-                place.end(true, answer.usage.as_ref(), answer.facts.allowances.as_deref());
+                permit.end(true, answer.usage.as_ref(), answer.facts.allowances.as_deref());
                 succeeded(attempt, &answer, target);
                 self.compare_costs(attempt);
                 observe(&span, target, &answer);
@@ -87,7 +87,7 @@ impl Call<'_> {
                 let first_token = failure.facts.first_token;
                 let (usage, allowances) = (failure.usage, failure.facts.allowances.clone());
                 let error = AskError::from(failure);
-                place.end(error.was_sent(), usage.as_ref(), allowances.as_deref());
+                permit.end(error.was_sent(), usage.as_ref(), allowances.as_deref());
                 span.record("error.type", error.code().as_str());
                 metrics::model_called(target, Some(error.code()), took, first_token);
                 Err((error, ear.heard()))
@@ -113,7 +113,7 @@ impl Call<'_> {
     }
 
     /// Waits for a place within the rate limits.
-    async fn enter(&self, hearing: &dyn Hearing, attempt: &mut Attempt) -> Result<Place<'_>, AskError> {
+    async fn enter(&self, hearing: &dyn Hearing, attempt: &mut Attempt) -> Result<RatePermit<'_>, AskError> {
         let Model { target, limits, .. } = self.model;
         let provider = &self.model.provider;
         let input = self.tokens.unwrap_or_else(|| {
@@ -125,7 +125,7 @@ impl Call<'_> {
         });
         // Providers, too, count the longest answer that is asked for when a request comes.
         let need = Need { input, output: self.sent.max_tokens.into() };
-        let recorded = self.client.surroundings.admissions.as_ref();
+        let recorded = self.client.collaborators.recorded_gates.as_ref();
         let recorded = recorded.and_then(|recorded| recorded.enter(&target.provider, &target.model));
         let entered = match recorded {
             None => {
@@ -144,8 +144,8 @@ impl Call<'_> {
             Some(recorded) => limits.enter_as_recorded(need, recorded).await,
         };
         let waited = match &entered {
-            Ok(place) => place.waited(),
-            Err(NoPlace { waited, .. }) => {
+            Ok(permit) => permit.waited(),
+            Err(RateDenied { waited, .. }) => {
                 metrics::rate_limited(target);
                 *waited
             }

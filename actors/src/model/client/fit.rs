@@ -54,7 +54,7 @@ pub(super) enum Fit<'a> {
 impl ModelClient {
     /// Whether the tokens of a request to this model matter.
     pub(super) fn counts_tokens(&self, model: &Model) -> bool {
-        let recorded = self.surroundings.admissions.as_ref();
+        let recorded = self.collaborators.recorded_gates.as_ref();
         let ModelTarget { provider, model: name, .. } = &model.target;
         let recorded = recorded.and_then(|recorded| recorded.counts_tokens(provider, name));
         recorded.unwrap_or_else(|| model.limits.count_tokens())

@@ -13,8 +13,8 @@ use super::{AskError, RateLimits};
 use crate::{
     dependency::{HeldBack, Refused},
     policy::{
-        announced::{Announced, Need, Ticket},
-        bucket::{Bucket, Lot},
+        announced::{Announced, Need, QuotaTicket},
+        bucket::{Bucket, Reservation},
     },
     ports::model::Allowances,
 };
@@ -24,9 +24,9 @@ const COMMON_REQUEST: NonZeroU32 = NonZeroU32::MIN.saturating_add(8_000 - 1);
 
 /// What was taken of one pair of buckets.
 #[derive(Debug, Clone, Copy)]
-struct Lots {
-    requests: Option<Lot>,
-    tokens: Option<Lot>,
+struct Reservations {
+    requests: Option<Reservation>,
+    tokens: Option<Reservation>,
 }
 
 /// What became of what was taken.
@@ -55,37 +55,44 @@ impl Buckets {
         }
     }
 
-    fn join(&mut self, tokens: u64, now: Instant) -> Lots {
-        Lots {
+    fn join(&mut self, tokens: u64, now: Instant) -> Reservations {
+        Reservations {
             requests: self.requests.as_mut().map(|bucket| bucket.join(1, now)),
             tokens: self.tokens.as_mut().map(|bucket| bucket.join(tokens, now)),
         }
     }
 
     /// Each bucket with its lot.
-    fn each(&mut self, lots: Lots) -> impl Iterator<Item = (&mut Bucket, Lot)> {
-        let requests = self.requests.as_mut().zip(lots.requests);
-        requests.into_iter().chain(self.tokens.as_mut().zip(lots.tokens))
+    fn each(&mut self, reservations: Reservations) -> impl Iterator<Item = (&mut Bucket, Reservation)> {
+        let requests = self.requests.as_mut().zip(reservations.requests);
+        requests.into_iter().chain(self.tokens.as_mut().zip(reservations.tokens))
     }
 
-    fn wait(&mut self, lots: Lots, now: Instant) -> Duration {
-        self.each(lots).map(|(bucket, lot)| bucket.wait(lot, now)).max().unwrap_or_default()
+    fn wait(&mut self, reservations: Reservations, now: Instant) -> Duration {
+        self.each(reservations)
+            .map(|(bucket, reservation)| bucket.wait(reservation, now))
+            .max()
+            .unwrap_or_default()
     }
 
-    fn take(&mut self, lots: Lots, now: Instant) {
-        self.each(lots).for_each(|(bucket, lot)| bucket.take(lot, now));
+    fn take(&mut self, reservations: Reservations, now: Instant) {
+        self.each(reservations).for_each(|(bucket, reservation)| bucket.take(reservation, now));
     }
 
-    fn end(&mut self, lots: Lots, used: Used) {
+    fn end(&mut self, reservations: Reservations, used: Used) {
         match used {
-            Used::Nothing => self.each(lots).for_each(|(bucket, lot)| bucket.leave(lot)),
-            Used::Unknown => self.each(lots).for_each(|(bucket, lot)| bucket.keep(lot)),
+            Used::Nothing => {
+                self.each(reservations).for_each(|(bucket, reservation)| bucket.leave(reservation))
+            }
+            Used::Unknown => {
+                self.each(reservations).for_each(|(bucket, reservation)| bucket.keep(reservation))
+            }
             Used::Tokens(tokens) => {
-                if let (Some(bucket), Some(lot)) = (&mut self.requests, lots.requests) {
-                    bucket.keep(lot);
+                if let (Some(bucket), Some(reservation)) = (&mut self.requests, reservations.requests) {
+                    bucket.keep(reservation);
                 }
-                if let (Some(bucket), Some(lot)) = (&mut self.tokens, lots.tokens) {
-                    bucket.correct(lot, tokens);
+                if let (Some(bucket), Some(reservation)) = (&mut self.tokens, reservations.tokens) {
+                    bucket.correct(reservation, tokens);
                 }
             }
         }
@@ -141,15 +148,15 @@ impl Limits {
         &self,
         need: Need,
         recorded: HeldBack,
-    ) -> Result<Place<'_>, NoPlace> {
+    ) -> Result<RatePermit<'_>, RateDenied> {
         self.check(need)?;
         let HeldBack { waited, no_room } = recorded;
         tokio::time::sleep(waited).await;
         if let Some(wait) = no_room {
-            return Err(NoPlace { waited, error: AskError::OwnRateLimit(wait) });
+            return Err(RateDenied { waited, error: AskError::OwnRateLimit(wait) });
         }
-        let nothing = Lots { requests: None, tokens: None };
-        Ok(Place {
+        let nothing = Reservations { requests: None, tokens: None };
+        Ok(RatePermit {
             limits: self,
             provider: nothing,
             model: nothing,
@@ -175,25 +182,25 @@ impl Limits {
         patience: RatePatience,
         paced: impl Fn() -> Duration + Send,
         tell: impl Fn(Duration) + Send,
-    ) -> Result<Place<'_>, NoPlace> {
+    ) -> Result<RatePermit<'_>, RateDenied> {
         let begun = Instant::now();
         let tokens = self.check(need)?;
         let provider = lock(&self.provider.buckets).join(tokens, begun);
         let model = lock(&self.model).join(tokens, begun);
         // From here on, whoever is dropped while waiting gives the place back.
         let (used, waited) = (Used::Nothing, Duration::ZERO);
-        let mut place = Place { limits: self, provider, model, ticket: None, used, waited };
+        let mut permit = RatePermit { limits: self, provider, model, ticket: None, used, waited };
         loop {
             // Hears of everything from here on, so that nothing is missed between looking and waiting.
             let freed = self.provider.freed.notified();
             let now = Instant::now();
-            place.waited = now - begun;
+            permit.waited = now - begun;
             let asked = paced();
-            let wait = self.turn(&mut place, need, now, asked);
+            let wait = self.turn(&mut permit, need, now, asked);
             if wait.is_zero() {
-                return Ok(place);
+                return Ok(permit);
             }
-            let waited = place.waited;
+            let waited = permit.waited;
             let (gives_up, wait_now) = match patience {
                 RatePatience::Expecting(limit) => (waited.saturating_add(wait) > limit, wait),
                 RatePatience::Waiting(limit) => (waited >= limit, wait.min(limit.saturating_sub(waited))),
@@ -201,7 +208,7 @@ impl Limits {
             if gives_up {
                 let error =
                     if asked < wait { AskError::OwnRateLimit(wait) } else { Refused::Paced(asked).into() };
-                return Err(NoPlace { waited, error });
+                return Err(RateDenied { waited, error });
             }
             tell(wait);
             tokio::select! {
@@ -212,17 +219,17 @@ impl Limits {
     }
 
     /// How long to wait still; if no longer, takes what is needed of every limit.
-    fn turn(&self, place: &mut Place<'_>, need: Need, now: Instant, asked: Duration) -> Duration {
+    fn turn(&self, permit: &mut RatePermit<'_>, need: Need, now: Instant, asked: Duration) -> Duration {
         // Always in this order.
         let mut provider = lock(&self.provider.buckets);
         let mut model = lock(&self.model);
         let mut announced = lock(&self.announced);
-        let ours = provider.wait(place.provider, now).max(model.wait(place.model, now));
+        let ours = provider.wait(permit.provider, now).max(model.wait(permit.model, now));
         let wait = ours.max(announced.wait(need, now)).max(asked);
         if wait.is_zero() {
-            provider.take(place.provider, now);
-            model.take(place.model, now);
-            place.ticket = Some(announced.take(need));
+            provider.take(permit.provider, now);
+            model.take(permit.model, now);
+            permit.ticket = Some(announced.take(need));
         }
         wait
     }
@@ -239,29 +246,29 @@ pub(super) enum RatePatience {
 
 /// No leave to make one call: rate limits have no room for it in time, or at all.
 #[derive(Debug)]
-pub(super) struct NoPlace {
+pub(super) struct RateDenied {
     /// How long it was waited for all the same.
     pub(super) waited: Duration,
     pub(super) error: AskError,
 }
 
-impl From<AskError> for NoPlace {
+impl From<AskError> for RateDenied {
     fn from(error: AskError) -> Self {
         Self { waited: Duration::ZERO, error }
     }
 }
 
 /// Leave to make one call, as far as rate limits go. Dropped before the call begins, it is given back.
-pub(super) struct Place<'a> {
+pub(super) struct RatePermit<'a> {
     limits: &'a Limits,
-    provider: Lots,
-    model: Lots,
-    ticket: Option<Ticket>,
+    provider: Reservations,
+    model: Reservations,
+    ticket: Option<QuotaTicket>,
     used: Used,
     waited: Duration,
 }
 
-impl Place<'_> {
+impl RatePermit<'_> {
     /// How long it was waited for.
     pub(super) fn waited(&self) -> Duration {
         self.waited
@@ -286,7 +293,7 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for RatePermit<'_> {
     fn drop(&mut self) {
         lock(&self.limits.provider.buckets).end(self.provider, self.used);
         lock(&self.limits.model).end(self.model, self.used);

@@ -52,7 +52,7 @@ impl ModelClient {
             stream: false,
             ..self.settings.sampling.clone()
         };
-        let mut attempt = unsent(&summariser.target, Purpose::Summary, self.surroundings.clock.now());
+        let mut attempt = unsent(&summariser.target, Purpose::Summary, self.collaborators.clock.now());
         let sent = Sent { messages: Arc::new(messages), max_tokens, window: None };
         let patience = RatePatience::Expecting(self.settings.rate_patience);
         let call = Call {

@@ -8,7 +8,7 @@ use crate::{
     ports::store::Mark,
     workflow::{
         repair::{Repaired, repair},
-        stage_context::Closer,
+        stage_context::StageContext,
     },
 };
 
@@ -33,7 +33,7 @@ pub(super) struct CatchUp {
 impl CatchUp {
     /// Begins to compare if there is a reason to; else moves the mark along, if turns were seen. The error says why it
     /// could not.
-    pub(super) async fn step(&mut self, closer: &Closer, has_seen_turns: bool) -> Result<(), String> {
+    pub(super) async fn step(&mut self, context: &StageContext, has_seen_turns: bool) -> Result<(), String> {
         while let Some(ended) = self.running.try_join_next() {
             match ended {
                 Ok(Ok(repaired)) => tracing::debug!(?repaired, "the database was compared with the log"),
@@ -51,20 +51,20 @@ impl CatchUp {
         if !self.running.is_empty() {
             return Ok(());
         }
-        let mark = closer.store.mark().await.map_err(|error| error.to_string())?;
+        let mark = context.store.mark().await.map_err(|error| error.to_string())?;
         let goes_on = |seen: &Mark| mark.sequence >= seen.sequence && mark.server == seen.server;
         if !self.mark.as_ref().is_some_and(goes_on) {
             let from = mark.sequence;
             self.mark = Some(mark);
             self.ends.clear();
-            let closer = closer.clone();
-            self.running.spawn(async move { repair(&closer, from).await });
+            let context = context.clone();
+            self.running.spawn(async move { repair(&context, from).await });
             return Ok(());
         }
         self.idle += 1;
         if has_seen_turns || self.idle >= IDLE_SWEEPS_TO_A_MARK {
             self.idle = 0;
-            let last = closer.bus.position().await.map_err(|error| error.to_string())?.last;
+            let last = context.bus.position().await.map_err(|error| error.to_string())?.last;
             self.ends.push_back((Instant::now(), last));
         }
         let old = |(at, _): &(Instant, u64)| at.elapsed() >= MARK_LAGS;
@@ -75,7 +75,7 @@ impl CatchUp {
         // What was told up to there was committed before. Should the database go back just now, the mark is another one
         // by then, and stays.
         if let Some(to) = to {
-            closer.store.set_mark(mark.sequence, to).await.map_err(|error| error.to_string())?;
+            context.store.set_mark(mark.sequence, to).await.map_err(|error| error.to_string())?;
         }
         self.mark = Some(mark);
         Ok(())

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{metrics, workflow::stage_context::Closer};
+use crate::{metrics, workflow::stage_context::StageContext};
 
 /// Counting reads the index of all open turns, so it is not done more often, however often is swept.
 const EVERY: Duration = Duration::from_secs(10);
@@ -17,14 +17,14 @@ pub(super) struct Census {
 
 impl Census {
     /// Counts, if it is time to.
-    pub(super) async fn take(&mut self, closer: &Closer) {
+    pub(super) async fn take(&mut self, context: &StageContext) {
         let now = Instant::now();
         if self.due.is_some_and(|due| now < due) {
             return;
         }
         self.due = Some(now + EVERY);
-        match closer.store.open_turns().await {
-            Ok(open) => metrics::open_turns(&open, closer.clock.now()),
+        match context.store.open_turns().await {
+            Ok(open) => metrics::open_turns(&open, context.clock.now()),
             // What a database lacks is told by whoever needs it for work.
             Err(error) => tracing::debug!(%error, "open turns were not counted"),
         }

@@ -35,9 +35,9 @@ impl SweeperArgs {
                 continue;
             }
             let cause = self.cause(&turn).await?;
-            self.closer.interruptions.announce(self.closer.bus.as_ref(), id).await;
+            self.context.interruptions.announce(self.context.bus.as_ref(), id).await;
             let failed = stalled(stage.unwrap_or(StageName::Input), limit);
-            done(self.closer.fail(&cause, turn.input_sequence, failed, cause.traceparent).await)?;
+            done(self.context.fail(&cause, turn.input_sequence, failed, cause.traceparent).await)?;
             seen.forget(id);
         }
         Ok(())
@@ -52,7 +52,7 @@ impl SweeperArgs {
     ) -> Result<(), String> {
         let cause = self.cause(turn).await?;
         let failed = unreadable::failed(stage, FailureCode::UnreadableEvent, error, 1);
-        done(self.closer.fail(&cause, turn.input_sequence, failed, cause.traceparent).await)
+        done(self.context.fail(&cause, turn.input_sequence, failed, cause.traceparent).await)
     }
 
     /// How long a turn has run by the server's clock: the only one that every process knows. `None` if the log does not
@@ -68,7 +68,7 @@ impl SweeperArgs {
             Some(latest) if latest.event_type == EventType::InputValidated => Some(latest.stored_at),
             _ => {
                 let subject = Subject::new(EventType::InputValidated, &turn.session_id, &turn.workflow_id);
-                self.closer.bus.stored_at(&subject).await.map_err(|error| error.to_string())?
+                self.context.bus.stored_at(&subject).await.map_err(|error| error.to_string())?
             }
         };
         Ok(began.map(|began| Duration::from_millis(now.ms_since(began))))
@@ -77,7 +77,7 @@ impl SweeperArgs {
     /// The envelope of what the turn began with; of a turn whose beginning is not known, one that is made up.
     async fn cause(&self, turn: &RunningTurn) -> Result<Meta, String> {
         let opening =
-            self.closer.store.opening(&turn.workflow_id).await.map_err(|error| error.to_string())?;
+            self.context.store.opening(&turn.workflow_id).await.map_err(|error| error.to_string())?;
         if let Some(event) = opening.and_then(|opening| decode(&opening.event).ok()) {
             return Ok(event.meta);
         }

@@ -37,7 +37,7 @@ pub struct Stored {
 /// A recorded message cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("the message of sequence {sequence} cannot be read as an event")]
-pub struct PastError {
+pub struct RecordedWorkflowError {
     /// Which one.
     pub sequence: u64,
     /// Why.
@@ -47,7 +47,7 @@ pub struct PastError {
 
 /// One workflow as it was stored.
 #[derive(Debug, Clone)]
-pub struct Past {
+pub struct RecordedWorkflow {
     /// The workflow.
     pub workflow: WorkflowId,
     input: Option<Message>,
@@ -79,14 +79,14 @@ pub enum NotEnacted {
     CallsMissing(FailureCode),
 }
 
-impl Past {
+impl RecordedWorkflow {
     /// Reads the messages of one workflow, in the order of the stream. Of several events of one type the first counts,
     /// as it did for the engine.
     pub fn read(
         workflow: WorkflowId,
         messages: impl IntoIterator<Item = Message>,
-    ) -> Result<Self, PastError> {
-        let mut past = Self { workflow, input: None, events: BTreeMap::new() };
+    ) -> Result<Self, RecordedWorkflowError> {
+        let mut recorded = Self { workflow, input: None, events: BTreeMap::new() };
         let mut inputs = Vec::new();
         for message in messages {
             if is_input(&message.subject) {
@@ -95,20 +95,20 @@ impl Past {
             }
             match decode(&message.body) {
                 Ok(event) => {
-                    past.events.entry(event.event_type()).or_insert(Stored { message, event });
+                    recorded.events.entry(event.event_type()).or_insert(Stored { message, event });
                 }
-                Err(source) => return Err(PastError { sequence: message.sequence, source }),
+                Err(source) => return Err(RecordedWorkflowError { sequence: message.sequence, source }),
             }
         }
         // Of several inputs with one workflow id, the one that was admitted counts.
-        let admitted = past.events.values().find_map(|stored| stored.event.data.request());
+        let admitted = recorded.events.values().find_map(|stored| stored.event.data.request());
         let at = admitted
             .and_then(|request| inputs.iter().position(|input| input.sequence == request.input_sequence));
-        past.input = match at {
+        recorded.input = match at {
             Some(at) => Some(inputs.swap_remove(at)),
             None => inputs.into_iter().next(),
         };
-        Ok(past)
+        Ok(recorded)
     }
 
     /// The input, in whichever form it was published.
