@@ -62,7 +62,7 @@ pub const RATE_LIMIT_WAITING: &str = "throughline_rate_limit_waiting";
 pub const RATE_LIMITED: &str = "throughline_rate_limit_refused_total";
 /// Notes of a delivery's attempts that could not be kept, read, or were too large, by stage: their attempts are missing
 /// in the event that ends the work.
-pub const NOTES_LOST: &str = "throughline_notes_lost_total";
+pub const ATTEMPT_LOGS_LOST: &str = "throughline_notes_lost_total";
 /// Requests that went on to another model, by the models' names in the configuration.
 pub const FALLBACKS: &str = "throughline_model_fallbacks_total";
 /// Turns on which nobody worked, by the stage that was to go on with them.
@@ -323,8 +323,8 @@ pub(crate) fn rate_limited(target: &ModelTarget) {
     counter!(RATE_LIMITED, "provider" => provider, "model" => model).increment(1);
 }
 
-pub(crate) fn note_lost(stage: StageName) {
-    counter!(NOTES_LOST, "stage" => stage.as_str()).increment(1);
+pub(crate) fn attempt_log_lost(stage: StageName) {
+    counter!(ATTEMPT_LOGS_LOST, "stage" => stage.as_str()).increment(1);
 }
 
 pub(crate) fn fell_back(from: &ModelTarget, to: &ModelTarget) {

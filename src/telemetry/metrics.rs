@@ -135,7 +135,7 @@ const DESCRIPTIONS: [(&str, Kind, Unit, &str); 50] = {
             "Calls that rate limits would have held back for too long, by provider and model.",
         ),
         (
-            names::NOTES_LOST,
+            names::ATTEMPT_LOGS_LOST,
             Counter,
             Unit::Count,
             "Notes of earlier deliveries' attempts that were lost, by stage; these are missing on record.",

@@ -5,36 +5,36 @@ use throughline_schemas::{StageName, event::generation::Attempt};
 
 use crate::{
     metrics,
-    policy::limits::{BUS_RETRY_DELAY, NOTE_BYTES, NOTE_TRIES},
-    ports::bus::{Bus, BusError, Note},
+    policy::limits::{ATTEMPT_LOG_BYTES, ATTEMPT_LOG_TRIES, BUS_RETRY_DELAY},
+    ports::bus::{AttemptLog, Bus, BusError},
 };
 
 /// What is known of the deliveries before the `made + 1`-th one.
-pub(crate) async fn earlier(bus: &dyn Bus, stage: StageName, sequence: u64, made: u32) -> Note {
+pub(crate) async fn earlier(bus: &dyn Bus, stage: StageName, sequence: u64, made: u32) -> AttemptLog {
     if made == 0 {
-        return Note::default();
+        return AttemptLog::default();
     }
-    let note = match trying(|| bus.note(stage, sequence)).await {
-        Ok(note) => note.unwrap_or_default(),
+    let attempt_log = match trying(|| bus.attempt_log(stage, sequence)).await {
+        Ok(attempt_log) => attempt_log.unwrap_or_default(),
         Err(error) => {
             lost(stage, sequence, &error.to_string());
-            Note::default()
+            AttemptLog::default()
         }
     };
     // Somebody who had lost the message may have left one later.
-    let note = if note.delivery <= made { note } else { Note::default() };
-    let unknown = note.unknown.saturating_add(made.saturating_sub(note.delivery));
-    Note { delivery: made, unknown, attempts: note.attempts }
+    let attempt_log = if attempt_log.delivery <= made { attempt_log } else { AttemptLog::default() };
+    let unknown = attempt_log.unknown.saturating_add(made.saturating_sub(attempt_log.delivery));
+    AttemptLog { delivery: made, unknown, attempts: attempt_log.attempts }
 }
 
 /// Leaves what a delivery and those before it did.
-pub(crate) async fn keep(bus: &dyn Bus, stage: StageName, sequence: u64, note: &Note) {
-    match serde_json::to_vec(note) {
-        Ok(json) if json.len() <= NOTE_BYTES => {}
+pub(crate) async fn keep(bus: &dyn Bus, stage: StageName, sequence: u64, attempt_log: &AttemptLog) {
+    match serde_json::to_vec(attempt_log) {
+        Ok(json) if json.len() <= ATTEMPT_LOG_BYTES => {}
         Ok(json) => return lost(stage, sequence, &format!("{} bytes are too many", json.len())),
         Err(error) => return lost(stage, sequence, &error.to_string()),
     }
-    if let Err(error) = trying(|| bus.keep_note(stage, sequence, note)).await {
+    if let Err(error) = trying(|| bus.keep_attempt_log(stage, sequence, attempt_log)).await {
         lost(stage, sequence, &error.to_string());
     }
 }
@@ -44,7 +44,7 @@ async fn trying<T, F: Future<Output = Result<T, BusError>>>(op: impl Fn() -> F) 
     loop {
         match op().await {
             Ok(done) => return Ok(done),
-            Err(error) if tried >= NOTE_TRIES => return Err(error),
+            Err(error) if tried >= ATTEMPT_LOG_TRIES => return Err(error),
             Err(_) => {}
         }
         tried += 1;
@@ -54,10 +54,10 @@ async fn trying<T, F: Future<Output = Result<T, BusError>>>(op: impl Fn() -> F) 
 
 fn lost(stage: StageName, sequence: u64, why: &str) {
     tracing::warn!(%stage, sequence, why, "the note on earlier deliveries is lost; their attempts are not on record");
-    metrics::note_lost(stage);
+    metrics::attempt_log_lost(stage);
 }
 
-impl Note {
+impl AttemptLog {
     /// With the attempts of one more delivery, all of which stand in `attempts`.
     pub(crate) fn and(&self, attempts: Vec<Attempt>) -> Self {
         Self { delivery: self.delivery.saturating_add(1), unknown: self.unknown, attempts }

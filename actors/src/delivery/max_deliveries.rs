@@ -11,10 +11,10 @@ use throughline_schemas::{FailureCode, StageName};
 use crate::{delivery::stage::Stage, policy::settle::Outcome, ports::bus::Delivery};
 
 /// Buries what a stage's consumer has given up on.
-pub struct Exhausted(pub Arc<dyn Stage>);
+pub struct UndeliverableHandler(pub Arc<dyn Stage>);
 
 #[async_trait]
-impl Stage for Exhausted {
+impl Stage for UndeliverableHandler {
     fn name(&self) -> StageName {
         self.0.name()
     }

@@ -92,14 +92,14 @@ pub enum Source {
     /// The stage's own.
     Events,
     /// Those that the server has given up on.
-    Exhausted,
+    Undeliverable,
 }
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Events => "events",
-            Self::Exhausted => "exhausted deliveries",
+            Self::Undeliverable => "exhausted deliveries",
         })
     }
 }
@@ -181,13 +181,13 @@ impl Actor for StageActor {
         let name = args.stage.name();
         let mut inbox = match args.source {
             Source::Events => args.bus.open(name).await?,
-            Source::Exhausted => args.bus.open_exhausted(name).await?,
+            Source::Undeliverable => args.bus.open_undeliverable(name).await?,
         };
         // Asked before anything is delivered: what comes later is behind it.
         let history = match args.source {
             Source::Events if name != StageName::Input => History::since(args.bus.position().await?.last),
             // Inputs are told apart by the database, and what the server has given up on was delivered before.
-            Source::Events | Source::Exhausted => History::since(0),
+            Source::Events | Source::Undeliverable => History::since(0),
         };
         inbox.grant(args.slots).await?;
         // At most one message per slot can be under way, so sending credit never waits.
@@ -197,7 +197,7 @@ impl Actor for StageActor {
         drop(myself.send_interval(args.ack_wait / PROGRESS_PER_ACK_WAIT, || StageMessage::Tick));
         match args.source {
             Source::Events => tracing::info!(stage = %name, slots = args.slots, "stage started"),
-            Source::Exhausted => tracing::debug!(stage = %name, "burials started"),
+            Source::Undeliverable => tracing::debug!(stage = %name, "burials started"),
         }
         Ok(StageState {
             args,
@@ -363,7 +363,7 @@ impl StageState {
                     entropy: Arc::clone(&self.args.entropy),
                     limits: self.args.limits,
                 }),
-                Source::Exhausted => None,
+                Source::Undeliverable => None,
             },
         };
         // Joining is supervision's business, so the handle is not kept.

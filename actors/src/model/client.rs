@@ -8,14 +8,14 @@
 //! [`crate::policy::bucket`] and [`crate::policy::announced`] (how fast), [`crate::policy::window`] and
 //! [`crate::policy::summary`] (what is left out).
 
-mod ask;
 mod call;
 mod error;
 mod fit;
-mod hearing;
 mod limits;
 mod record;
+mod route_run;
 mod settings;
+mod stream_observer;
 mod summarise;
 
 use std::{
@@ -32,11 +32,11 @@ use tokio::time::Instant;
 
 use limits::{Limits, ProviderLimits};
 
-pub use error::AskError;
+pub use error::GenerationError;
 pub(crate) use fit::EARLIER_TURNS;
-pub use hearing::{Deaf, Failure, Heard, Hearing};
 pub use record::{Record, Sent, counts};
 pub use settings::{ClientSettings, ModelTarget, OlderTurns, RateLimits, Sampling};
+pub use stream_observer::{Failure, NoObserver, StreamEvent, StreamObserver};
 
 use crate::{
     dependency::{Collaborators, Dependency, DependencyPolicy, vitals::DependencyKind},
@@ -53,7 +53,7 @@ use crate::{
 
 /// One request.
 #[derive(Debug, Clone)]
-pub struct Ask {
+pub struct GenerationRequest {
     /// The prompt. System messages and everything after the last answer of the model are always sent; what is
     /// between, the earlier turns, as far as it fits. Shared: a large prompt is in memory once.
     pub messages: Arc<Vec<Message>>,
@@ -79,7 +79,7 @@ pub struct Ask {
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Answered {
+pub struct Generated {
     /// What the model said.
     pub answer: ModelAnswer,
     /// Which model it was.
@@ -93,10 +93,10 @@ pub struct Answered {
 /// No answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{error}")]
-pub struct Unanswered {
+pub struct GenerationFailed {
     /// What went wrong last, with the model that matters: the one that may be asked again, if there is one.
     #[source]
-    pub error: AskError,
+    pub error: GenerationError,
     /// Attempts made with that model, those before this request included.
     pub made: u32,
     /// Another attempt may succeed after this wait, which is longer than the caller may be held. `None`: it is over.
@@ -185,8 +185,8 @@ impl ModelClient {
     }
 
     /// A request with the configured settings.
-    pub fn request(&self, messages: Vec<Message>, traceparent: TraceParent) -> Ask {
-        Ask {
+    pub fn request(&self, messages: Vec<Message>, traceparent: TraceParent) -> GenerationRequest {
+        GenerationRequest {
             messages: Arc::new(messages),
             sampling: self.settings.sampling.clone(),
             route: RouteRequest::default(),
@@ -206,25 +206,33 @@ impl ModelClient {
     }
 
     /// Which models a request would be sent to, and why. Asks nobody.
-    pub fn route(&self, ask: &Ask) -> Route {
+    pub fn route(&self, request: &GenerationRequest) -> Route {
         let routing = &self.settings.routing;
-        let of = |role| ask.messages.iter().filter(move |message| message.role == role);
+        let of = |role| request.messages.iter().filter(move |message| message.role == role);
         let text = of(Role::User).next_back().map_or("", |message| message.content.as_str());
         let first = routing.default.first().and_then(|name| self.known.get(name));
         let tokens = match first {
             Some(model) if routing.counts_tokens() => self.tokenizer.count(&model.target.model, text).tokens,
             Some(_) | None => 0,
         };
-        let facts =
-            RequestFacts { text, tokens, sources: ask.sources, turns: of(Role::Assistant).count() as u64 };
+        let facts = RequestFacts {
+            text,
+            tokens,
+            sources: request.sources,
+            turns: of(Role::Assistant).count() as u64,
+        };
         let known: Vec<&str> = self.known.keys().map(String::as_str).collect();
-        routing.route(&facts, &ask.route, &known)
+        routing.route(&facts, &request.route, &known)
     }
 
-    /// Asks until there is an answer, or the policies say that enough is enough. `hearing` hears how the answer
+    /// Asks until there is an answer, or the policies say that enough is enough. `observer` hears how the answer
     /// comes into being. Dropping the future abandons the call under way; the provider may have charged for it.
-    pub async fn ask(&self, ask: &Ask, hearing: &dyn Hearing) -> Result<Answered, Unanswered> {
-        ask::Asking::new(self, ask, hearing).run().await
+    pub async fn generate(
+        &self,
+        request: &GenerationRequest,
+        observer: &dyn StreamObserver,
+    ) -> Result<Generated, GenerationFailed> {
+        route_run::RouteRun::new(self, request, observer).run().await
     }
 
     /// Closes all breakers and forgets what providers asked to wait.

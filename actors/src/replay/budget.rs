@@ -146,7 +146,7 @@ mod tests {
     use super::*;
     use crate::ports::{
         memory::model::{ScriptedModels, answer, failure},
-        model::{AnswerFormat, Unheard},
+        model::{AnswerFormat, NoSink},
         tokenizer::FourBytes,
     };
 
@@ -190,10 +190,10 @@ mod tests {
         // A call may cost 100 tokens of prompt and 100 of answer, $0.30, and costs $0.02.
         let (scripted, budgeted) = models("0.35");
         for n in 1..=3 {
-            budgeted.generate(&request("m"), &Unheard).await.unwrap();
+            budgeted.generate(&request("m"), &NoSink).await.unwrap();
             assert_eq!(budgeted.spent().to_string(), format!("0.0{}", 2 * n));
         }
-        let refused = budgeted.generate(&request("m"), &Unheard).await.unwrap_err();
+        let refused = budgeted.generate(&request("m"), &NoSink).await.unwrap_err();
         assert!(refused.to_string().contains("$0.35 has $0.29 left"), "{refused}");
         assert_eq!((scripted.calls("p"), budgeted.refused().is_some()), (3, true));
     }
@@ -202,17 +202,17 @@ mod tests {
     async fn what_may_have_been_charged_stays_set_aside_and_what_was_not_does_not() {
         let (scripted, budgeted) = models("1");
         scripted.always("p", Err(failure(ModelError::Server("down".to_owned()))));
-        budgeted.generate(&request("m"), &Unheard).await.unwrap_err();
+        budgeted.generate(&request("m"), &NoSink).await.unwrap_err();
         assert_eq!(budgeted.spent().to_string(), "0");
         scripted.always("p", Err(failure(ModelError::CutShort("reset".to_owned()))));
-        budgeted.generate(&request("m"), &Unheard).await.unwrap_err();
+        budgeted.generate(&request("m"), &NoSink).await.unwrap_err();
         assert_eq!(budgeted.spent().to_string(), "0.3");
     }
 
     #[tokio::test]
     async fn a_model_without_a_price_is_not_asked() {
         let (scripted, budgeted) = models("1");
-        let refused = budgeted.generate(&request("free"), &Unheard).await.unwrap_err();
+        let refused = budgeted.generate(&request("free"), &NoSink).await.unwrap_err();
         assert!(refused.to_string().contains("the price of free (p) is not known"), "{refused}");
         assert_eq!(scripted.calls("p"), 0);
     }

@@ -13,8 +13,8 @@ use super::{
     tape::{Recording, with},
 };
 use crate::ports::bus::{
-    Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Ends, Inbox, Latest, Note, Position, Published,
-    Receipt, Settlement,
+    AttemptLog, Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Ends, Inbox, Latest, Position,
+    Published, Receipt, Settlement,
 };
 
 /// Nobody waits for an answer.
@@ -78,7 +78,7 @@ impl Bus for Recording {
         Ok(())
     }
 
-    async fn open_exhausted(&self, _: StageName) -> Result<Box<dyn Inbox>, BusError> {
+    async fn open_undeliverable(&self, _: StageName) -> Result<Box<dyn Inbox>, BusError> {
         no_inbox()
     }
 
@@ -90,12 +90,12 @@ impl Bus for Recording {
         Ok(Published::New)
     }
 
-    async fn note(&self, _: StageName, _: u64) -> Result<Option<Note>, BusError> {
-        Ok(with(|tape| tape.note.clone()))
+    async fn attempt_log(&self, _: StageName, _: u64) -> Result<Option<AttemptLog>, BusError> {
+        Ok(with(|tape| tape.attempt_log.clone()))
     }
 
-    async fn keep_note(&self, _: StageName, _: u64, note: &Note) -> Result<(), BusError> {
-        with(|tape| tape.note = Some(note.clone()));
+    async fn keep_attempt_log(&self, _: StageName, _: u64, attempt_log: &AttemptLog) -> Result<(), BusError> {
+        with(|tape| tape.attempt_log = Some(attempt_log.clone()));
         Ok(())
     }
 
@@ -107,7 +107,7 @@ impl Bus for Recording {
         false
     }
 
-    async fn hear(&self, _: &str) -> Result<BoxStream<'static, Bytes>, BusError> {
+    async fn announced_on(&self, _: &str) -> Result<BoxStream<'static, Bytes>, BusError> {
         Ok(stream::empty().boxed())
     }
 

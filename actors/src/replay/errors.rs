@@ -151,23 +151,23 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::client::AskError,
+        model::client::GenerationError,
         ports::{
             Classify, Fault,
             source::{AnswerRoom, Method},
         },
     };
 
-    fn attempt(error: &AskError) -> Attempt {
+    fn attempt(error: &GenerationError) -> Attempt {
         let class = match error.fault() {
-            _ if matches!(error, AskError::Refused(_) | AskError::OwnRateLimit(_)) => None,
+            _ if matches!(error, GenerationError::Refused(_) | GenerationError::OwnRateLimit(_)) => None,
             Fault::Permanent => Some(ErrorClass::Permanent),
             Fault::Transient { .. } => Some(ErrorClass::Transient),
             Fault::Unknown => Some(ErrorClass::Unknown),
         };
         let json = serde_json::json!({
             "provider": "p", "model": "m", "started_at": "2026-01-01T00:00:00Z", "duration_ms": 1,
-            "sent": matches!(error, AskError::Failed(_)),
+            "sent": matches!(error, GenerationError::Failed(_)),
             "error": error.to_string(), "error_code": error.code(), "error_class": class,
         });
         serde_json::from_value(json).unwrap()
@@ -202,7 +202,7 @@ mod tests {
             for should_retry in [None, Some(true), Some(false)] {
                 let facts = CallFacts { should_retry, ..CallFacts::default() };
                 let failure = ModelFailure { error: error.clone(), usage: None, facts };
-                let recorded = attempt(&AskError::Failed(failure.clone()));
+                let recorded = attempt(&GenerationError::Failed(failure.clone()));
                 let Some(FailedAttempt::Failed(again)) = failed_attempt(&recorded) else { panic!("{error}") };
                 assert_eq!((&again.error, again.fault()), (&failure.error, failure.fault()), "{error}");
             }
@@ -214,15 +214,15 @@ mod tests {
         let wait = Duration::from_millis(12_345);
         let open = |cause: Option<&str>| Refused::BreakerOpen(wait, cause.map(Into::into));
         for (error, expected) in [
-            (AskError::Refused(open(None)), FailedAttempt::Refused(open(None))),
+            (GenerationError::Refused(open(None)), FailedAttempt::Refused(open(None))),
             (
-                AskError::Refused(open(Some("503 (x) for another 9 ms"))),
+                GenerationError::Refused(open(Some("503 (x) for another 9 ms"))),
                 FailedAttempt::Refused(open(Some("503 (x) for another 9 ms"))),
             ),
-            (AskError::Refused(Refused::Paced(wait)), FailedAttempt::Refused(Refused::Paced(wait))),
-            (AskError::OwnRateLimit(wait), FailedAttempt::NoRoom(wait)),
-            (AskError::OverRateLimit { tokens: 9, limit: 8 }, FailedAttempt::DoesNotFit),
-            (AskError::DoesNotFit { needed: 9, answer: 1, window: 8 }, FailedAttempt::DoesNotFit),
+            (GenerationError::Refused(Refused::Paced(wait)), FailedAttempt::Refused(Refused::Paced(wait))),
+            (GenerationError::OwnRateLimit(wait), FailedAttempt::NoRoom(wait)),
+            (GenerationError::OverRateLimit { tokens: 9, limit: 8 }, FailedAttempt::DoesNotFit),
+            (GenerationError::DoesNotFit { needed: 9, answer: 1, window: 8 }, FailedAttempt::DoesNotFit),
         ] {
             assert_eq!(failed_attempt(&attempt(&error)), Some(expected));
         }

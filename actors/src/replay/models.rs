@@ -27,7 +27,7 @@ use crate::{
     },
     policy::retry::RetryPolicy,
     ports::{
-        bus::Note,
+        bus::AttemptLog,
         model::{CallFacts, DeltaSink, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models},
     },
 };
@@ -263,9 +263,9 @@ impl<'a> Deliveries<'a> {
     }
 
     /// What the delivery before the last one had noted.
-    pub(super) fn note(&self) -> Option<Note> {
+    pub(super) fn attempt_log(&self) -> Option<AttemptLog> {
         let delivery = self.number.checked_sub(1).filter(|delivery| *delivery > self.unknown)?;
-        Some(Note { delivery, unknown: self.unknown, attempts: self.noted.to_vec() })
+        Some(AttemptLog { delivery, unknown: self.unknown, attempts: self.noted.to_vec() })
     }
 }
 

@@ -13,16 +13,16 @@ use super::{
 use crate::{
     policy::merge::SEPARATOR,
     ports::store::{
-        Admission, Admitted, Closed, EndedTurn, Ending, FailedTurn, Failing, HeldQuery, HeldStarted,
-        Interaction, KnownEnd, ListedTurn, Mark, OpenTurns, Opening, RestoredTurn, RunningQuery, RunningTurn,
-        Standing, Store, StoreError, TurnsQuery, Verdict,
+        Admission, AdmissionResult, Admitted, Closed, EndedTurn, Ending, FailedTurn, Failing, HeldQuery,
+        HeldStarted, Interaction, KnownEnd, ListedTurn, Mark, OpenTurns, Opening, RestoredTurn, RunningQuery,
+        RunningTurn, Store, StoreError, TurnsQuery, Verdict,
     },
 };
 
 /// What the database answered.
 #[derive(Debug, Clone)]
 pub(super) struct StoreScript {
-    standing: Standing,
+    result: AdmissionResult,
     /// The request of a turn, where other messages became part of it.
     merged: Option<Request>,
     context: Context,
@@ -36,7 +36,7 @@ pub(super) struct StoreScript {
 impl Default for StoreScript {
     fn default() -> Self {
         Self {
-            standing: Standing::Running,
+            result: AdmissionResult::Running,
             merged: None,
             context: Context::default(),
             ending: Ending::AsAsked,
@@ -56,12 +56,12 @@ impl StoreScript {
             EventData::ContextRetrieved(retrieved) => Self { context: retrieved.context.clone(), ..script },
             EventData::InteractionSaved(saved) => Self { saving_at: Some(saved.saved_at), ..script },
             EventData::WorkflowFailed(failed) => {
-                let standing = match (failed.code, &failed.superseded_by) {
-                    (FailureCode::SessionBusy, _) => Standing::Rejected,
-                    (FailureCode::NotSessionOwner, _) => Standing::NotOwner,
-                    (FailureCode::TooManyOpen, _) => Standing::TooManyOpen,
-                    (FailureCode::Merged, Some(into)) => Standing::Merged { into: into.clone() },
-                    _ => Standing::Refused,
+                let result = match (failed.code, &failed.superseded_by) {
+                    (FailureCode::SessionBusy, _) => AdmissionResult::Rejected,
+                    (FailureCode::NotSessionOwner, _) => AdmissionResult::NotOwner,
+                    (FailureCode::TooManyOpen, _) => AdmissionResult::TooManyOpen,
+                    (FailureCode::Merged, Some(into)) => AdmissionResult::Merged { into: into.clone() },
+                    _ => AdmissionResult::Refused,
                 };
                 let ending = match link.stage {
                     StageName::Persistence => Ending::Otherwise,
@@ -78,7 +78,7 @@ impl StoreScript {
                     superseded_by: failed.superseded_by.clone(),
                     ended_at: meta.time,
                 }));
-                Self { standing, ending, failed, ..script }
+                Self { result, ending, failed, ..script }
             }
             EventData::UserInputReceived(_)
             | EventData::InputValidated(_)
@@ -112,10 +112,10 @@ fn opening(admission: &Admission, request: &Request) -> Option<Opening> {
 #[async_trait]
 impl Store for Recording {
     async fn admit(&self, batch: Vec<Admission>) -> Result<Vec<Admitted>, StoreError> {
-        let StoreScript { standing, merged, .. } = with(|tape| tape.store.clone());
+        let StoreScript { result, merged, .. } = with(|tape| tape.store.clone());
         let admitted = |admission: &Admission| {
             let opening = merged.as_ref().and_then(|request| opening(admission, request));
-            Admitted { standing: standing.clone(), interrupted: None, opening }
+            Admitted { result: result.clone(), interrupted: None, opening }
         };
         Ok(batch.iter().map(admitted).collect())
     }

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     model::prompt::Tag,
     policy::retry::RetryPolicy,
-    ports::bus::{DeadLetter, Note},
+    ports::bus::{AttemptLog, DeadLetter},
     stages::external::source_selection::SourceSpec,
     supervision::settings::EngineSettings,
 };
@@ -57,7 +57,7 @@ pub(super) struct Content {
     /// The bits of the name that the recorded prompt has for its blocks of data. Who makes a prompt asks for them first.
     pub(super) tag: Option<u64>,
     /// What earlier deliveries did.
-    pub(super) note: Option<Note>,
+    pub(super) attempt_log: Option<AttemptLog>,
     /// What was published.
     pub(super) published: Vec<Event>,
     /// What an earlier workflow has on record, where this one takes it up.
@@ -120,7 +120,7 @@ impl Tape {
             store: StoreScript::of(link),
             sources,
             models: ModelScript::of(&event.data, rules.models),
-            note: Deliveries::of(&event.data).note(),
+            attempt_log: Deliveries::of(&event.data).attempt_log(),
             tag: tag_of(&event.data),
             at: Some(event.meta.time),
             traceparent: Some(event.meta.traceparent),

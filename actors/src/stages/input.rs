@@ -27,8 +27,8 @@ use crate::{
     ports::{
         bus::{DeadLetter, Delivery, Published},
         store::{
-            Admission, Admitted, EndedTurn, FailureRecord, Fingerprint, SessionOwner, Standing, UserLimits,
-            Verdict,
+            Admission, AdmissionResult, Admitted, EndedTurn, FailureRecord, Fingerprint, SessionOwner,
+            UserLimits, Verdict,
         },
         trace::Tracer,
     },
@@ -95,7 +95,7 @@ impl Stage for InputStage {
                 return read.into_iter().map(|read| read.err().unwrap_or_else(|| away.clone())).collect();
             }
         };
-        if answers.iter().any(|admitted| admitted.standing == Standing::Held) {
+        if answers.iter().any(|admitted| admitted.result == AdmissionResult::Held) {
             self.users.held();
         }
         let places: Vec<_> = questions
@@ -319,35 +319,39 @@ impl InputStage {
         {
             return outcome;
         }
-        let failed = match admitted.standing {
-            Standing::Running | Standing::Waiting | Standing::Held if admitted.opening.is_some() => {
+        let failed = match admitted.result {
+            AdmissionResult::Running | AdmissionResult::Waiting | AdmissionResult::Held
+                if admitted.opening.is_some() =>
+            {
                 return self.context.release(admitted.opening).await;
             }
-            Standing::Running | Standing::Refused => return self.publish_own(event, sequence).await,
-            Standing::Waiting => {
+            AdmissionResult::Running | AdmissionResult::Refused => {
+                return self.publish_own(event, sequence).await;
+            }
+            AdmissionResult::Waiting => {
                 live::waits_for_turn(self.context.bus.as_ref(), &event.meta.workflow_id);
                 return Outcome::Done;
             }
-            Standing::Held => {
+            AdmissionResult::Held => {
                 live::waits_for_share(self.context.bus.as_ref(), &event.meta.workflow_id);
                 return Outcome::Done;
             }
             // A log that was made anew counts from one again, so that a message can come in the place of itself.
-            Standing::Ended => return repetition::repeated(&self.context, event, sequence).await,
-            Standing::Repeated { ended } => {
+            AdmissionResult::Ended => return repetition::repeated(&self.context, event, sequence).await,
+            AdmissionResult::Repeated { ended } => {
                 metrics::duplicate();
                 if ended {
                     return repetition::repeated(&self.context, event, sequence).await;
                 }
                 return Outcome::Done;
             }
-            Standing::Conflict { session_id } => {
+            AdmissionResult::Conflict { session_id } => {
                 return repetition::conflict(&self.context, event, sequence, &session_id).await;
             }
-            Standing::Rejected => rejected(),
-            Standing::NotOwner => not_owner(),
-            Standing::TooManyOpen => too_many_open(self.users.limits().open),
-            Standing::Merged { into } => merged(into),
+            AdmissionResult::Rejected => rejected(),
+            AdmissionResult::NotOwner => not_owner(),
+            AdmissionResult::TooManyOpen => too_many_open(self.users.limits().open),
+            AdmissionResult::Merged { into } => merged(into),
         };
         let cause = caused(event.meta.clone());
         match self.context.tell(&cause, failed, cause.traceparent).await {
@@ -401,7 +405,7 @@ impl InputStage {
 
 /// Whether a turn that stands so is begun by whoever admitted it. What it interrupted is told just before.
 fn begins_now(admitted: &Admitted) -> bool {
-    admitted.standing == Standing::Running && admitted.interrupted.is_none()
+    admitted.result == AdmissionResult::Running && admitted.interrupted.is_none()
 }
 
 fn admission(

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use crate::{
     delivery::{
         handler::EventHandler,
-        max_deliveries::Exhausted,
+        max_deliveries::UndeliverableHandler,
         stage::{Drained, Source, Stage, StageArgs},
     },
     dependency::{
@@ -164,13 +164,13 @@ impl Engine {
                 entropy: Arc::clone(&ports.entropy),
                 clock: Arc::clone(&ports.clock),
             };
-            let exhausted = StageArgs {
-                stage: Arc::new(Exhausted(Arc::clone(&events.stage))),
+            let undeliverable = StageArgs {
+                stage: Arc::new(UndeliverableHandler(Arc::clone(&events.stage))),
                 slots: BURIALS_AT_ONCE,
-                source: Source::Exhausted,
+                source: Source::Undeliverable,
                 ..events.clone()
             };
-            stages.extend([events, exhausted]);
+            stages.extend([events, undeliverable]);
         }
         let why = Arc::new(OnceLock::new());
         let args = SupervisorArgs {

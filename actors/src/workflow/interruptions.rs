@@ -63,7 +63,7 @@ impl Interruptions {
     /// Hears of interruptions for as long as it is polled.
     pub async fn listen(self, bus: Arc<dyn Bus>) {
         loop {
-            match bus.hear(TOPIC).await {
+            match bus.announced_on(TOPIC).await {
                 Ok(mut heard) => {
                     while let Some(body) = heard.next().await {
                         self.read(&body);

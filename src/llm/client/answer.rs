@@ -3,7 +3,7 @@
 use serde_json::Value;
 use throughline_actors::{
     model::{
-        client::{Answered, Record},
+        client::{Generated, Record},
         cost::{self, Total},
     },
     ports::model::ToolCall,
@@ -47,8 +47,8 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub(super) fn of(answered: Answered) -> Self {
-        let Answered { answer, target, sent, record: Record { route, attempts } } = answered;
+    pub(super) fn of(generated: Generated) -> Self {
+        let Generated { answer, target, sent, record: Record { route, attempts } } = generated;
         let Total { known, is_partial } = cost::total(&attempts);
         Self {
             text: answer.text,

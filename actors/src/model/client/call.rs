@@ -13,10 +13,10 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::{
-    AskError, Heard, Hearing, Model, ModelClient, ModelTarget, Sampling, Sent,
-    hearing::Ear,
+    GenerationError, Model, ModelClient, ModelTarget, Sampling, Sent, StreamEvent, StreamObserver,
     limits::{RateDenied, RatePatience, RatePermit},
     record::{millis, succeeded},
+    stream_observer::Forwarder,
 };
 use crate::{
     metrics,
@@ -43,27 +43,32 @@ impl Call<'_> {
     /// tell of it, its error excepted. An error comes with whether anything was heard of the answer.
     pub(super) async fn make(
         &self,
-        hearing: &dyn Hearing,
+        observer: &dyn StreamObserver,
         begun: &mut u32,
         traceparent: TraceParent,
         attempt: &mut Attempt,
-    ) -> Result<ModelAnswer, (AskError, bool)> {
+    ) -> Result<ModelAnswer, (GenerationError, bool)> {
         let Model { target, provider, .. } = self.model;
         let clock = &self.client.collaborators.clock;
-        let mut permit = self.enter(hearing, attempt).await.map_err(|error| (error, false))?;
+        let mut permit = self.enter(observer, attempt).await.map_err(|error| (error, false))?;
         let pass = provider.admit().map_err(|refused| {
             metrics::refused(StageName::Generation, provider.name());
             (refused.into(), false)
         })?;
         *begun = begun.saturating_add(1);
-        hearing.hear(Heard::Started { attempt: *begun, model: &target.model, provider: &target.provider });
+        observer.observe(StreamEvent::Started {
+            attempt: *begun,
+            model: &target.model,
+            provider: &target.provider,
+        });
         attempt.started_at = clock.now();
         let started = Instant::now();
         let request = self.request(traceparent);
         let span = span(&request);
-        let ear = Ear::new(hearing, *begun, target);
+        let forwarder = Forwarder::new(observer, *begun, target);
         permit.begin();
-        let result = pass.run(self.client.models.generate(&request, &ear)).instrument(span.clone()).await;
+        let result =
+            pass.run(self.client.models.generate(&request, &forwarder)).instrument(span.clone()).await;
         let took = started.elapsed();
         attempt.duration_ms = took.into();
         match result {
@@ -73,12 +78,12 @@ impl Call<'_> {
                 self.compare_costs(attempt);
                 observe(&span, target, &answer);
                 metrics::model_called(target, None, took, answer.facts.first_token);
-                if !ear.heard() {
+                if !forwarder.heard() {
                     if let Some(reasoning) = answer.reasoning.as_deref().filter(|text| !text.is_empty()) {
-                        hearing.hear(Heard::Reasoning(reasoning));
+                        observer.observe(StreamEvent::Reasoning(reasoning));
                     }
                     if !answer.text.is_empty() {
-                        hearing.hear(Heard::Text(&answer.text));
+                        observer.observe(StreamEvent::Text(&answer.text));
                     }
                 }
                 Ok(answer)
@@ -86,11 +91,11 @@ impl Call<'_> {
             Err(failure) => {
                 let first_token = failure.facts.first_token;
                 let (usage, allowances) = (failure.usage, failure.facts.allowances.clone());
-                let error = AskError::from(failure);
+                let error = GenerationError::from(failure);
                 permit.end(error.was_sent(), usage.as_ref(), allowances.as_deref());
                 span.record("error.type", error.code().as_str());
                 metrics::model_called(target, Some(error.code()), took, first_token);
-                Err((error, ear.heard()))
+                Err((error, forwarder.heard()))
             }
         }
     }
@@ -113,7 +118,11 @@ impl Call<'_> {
     }
 
     /// Waits for a place within the rate limits.
-    async fn enter(&self, hearing: &dyn Hearing, attempt: &mut Attempt) -> Result<RatePermit<'_>, AskError> {
+    async fn enter(
+        &self,
+        observer: &dyn StreamObserver,
+        attempt: &mut Attempt,
+    ) -> Result<RatePermit<'_>, GenerationError> {
         let Model { target, limits, .. } = self.model;
         let provider = &self.model.provider;
         let input = self.tokens.unwrap_or_else(|| {
@@ -136,7 +145,7 @@ impl Call<'_> {
                         let ModelTarget { model, provider, .. } = target;
                         let asked = self.model.provider.paced() >= expected;
                         let why = if asked { WaitReason::AskedToWait } else { WaitReason::RateLimit };
-                        hearing.hear(Heard::HeldBack { why, model, provider, expected });
+                        observer.observe(StreamEvent::HeldBack { why, model, provider, expected });
                     }
                 };
                 limits.enter(need, self.patience, || provider.paced(), tell).await

@@ -14,7 +14,7 @@ use crate::{
 
 /// What went wrong with one attempt, made or prevented.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AskError {
+pub enum GenerationError {
     /// The route names no model.
     #[error("no model is configured; set generation.model and a provider")]
     NoModel,
@@ -66,7 +66,7 @@ pub enum AskError {
     Failed(#[from] ModelFailure),
 }
 
-impl AskError {
+impl GenerationError {
     /// The error, for a machine.
     pub fn code(&self) -> AttemptError {
         match self {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use throughline_schemas::event::generation::{Message, Role, Window};
 
-use super::{Ask, AskError, Model, ModelClient, ModelTarget, OlderTurns, Sent};
+use super::{GenerationError, GenerationRequest, Model, ModelClient, ModelTarget, OlderTurns, Sent};
 use crate::{
     model::prompt::delimited_json,
     policy::{
@@ -32,7 +32,7 @@ pub(super) struct Fitted {
 
 /// A prompt from which turns have to be left out.
 pub(super) struct TooLong<'a> {
-    pub(super) ask: &'a Ask,
+    pub(super) request: &'a GenerationRequest,
     max_tokens: u32,
     /// The turns that go.
     pub(super) leaving: Vec<Message>,
@@ -61,9 +61,13 @@ impl ModelClient {
     }
 
     /// Finds out what has to be left out of a prompt for a model, if anything.
-    pub(super) fn fit<'a>(&self, model: &Model, ask: &'a Ask) -> Result<Fit<'a>, AskError> {
+    pub(super) fn fit<'a>(
+        &self,
+        model: &Model,
+        request: &'a GenerationRequest,
+    ) -> Result<Fit<'a>, GenerationError> {
         let target = &model.target;
-        let max_tokens = target.max_output_tokens.unwrap_or(u32::MAX).min(ask.sampling.max_tokens);
+        let max_tokens = target.max_output_tokens.unwrap_or(u32::MAX).min(request.sampling.max_tokens);
         let tokenizer = self.tokenizer.as_ref();
         let whole = |counted: Option<(u64, bool)>| {
             let window = counted.map(|(tokens, estimated)| Window {
@@ -72,32 +76,32 @@ impl ModelClient {
                 context_tokens: target.context_tokens,
                 ..Window::default()
             });
-            let sent = Sent { messages: Arc::clone(&ask.messages), max_tokens, window };
+            let sent = Sent { messages: Arc::clone(&request.messages), max_tokens, window };
             Ok(Fit::Whole(Fitted { sent, tokens: counted.map(|(tokens, _)| tokens) }))
         };
         let room = target.context_tokens.map(|window| u64::from(window.saturating_sub(max_tokens)));
-        let fits_for_sure = room.is_none_or(|room| most_tokens(&ask.messages) <= room);
+        let fits_for_sure = room.is_none_or(|room| most_tokens(&request.messages) <= room);
         if fits_for_sure && !self.counts_tokens(model) {
             return whole(None);
         }
-        let total = prompt_tokens(tokenizer, &target.model, &ask.messages);
+        let total = prompt_tokens(tokenizer, &target.model, &request.messages);
         let (Some(room), Some(window)) = (room, target.context_tokens) else {
             return whole(Some((total.tokens, total.estimated)));
         };
         if total.tokens <= room {
             return whole(Some((total.tokens, total.estimated)));
         }
-        let turns = Parts::of(&ask.messages).turns;
+        let turns = Parts::of(&request.messages).turns;
         let tokens: Vec<u64> = turns
             .iter()
             .map(|turn| {
-                let messages = ask.messages.get(turn.clone()).unwrap_or_default();
+                let messages = request.messages.get(turn.clone()).unwrap_or_default();
                 messages.iter().map(|message| message_tokens(tokenizer, &target.model, message).tokens).sum()
             })
             .collect();
         let needed = total.tokens.saturating_sub(tokens.iter().sum());
         let Some(for_turns) = room.checked_sub(needed) else {
-            return Err(AskError::DoesNotFit { needed, answer: max_tokens, window });
+            return Err(GenerationError::DoesNotFit { needed, answer: max_tokens, window });
         };
         let summary_tokens = match self.settings.older_turns {
             OlderTurns::Drop => 0,
@@ -107,10 +111,10 @@ impl ModelClient {
         let first_turn = turns.first().map_or(0, |turn| turn.start);
         let first_kept =
             kept.checked_sub(1).and_then(|last| turns.get(last)).map_or(first_turn, |turn| turn.end);
-        let leaving = ask.messages.get(first_turn..first_kept).unwrap_or_default();
+        let leaving = request.messages.get(first_turn..first_kept).unwrap_or_default();
         let leaving = leaving.iter().filter(|message| message.role != Role::System).cloned().collect();
         Ok(Fit::TooLong(TooLong {
-            ask,
+            request,
             max_tokens,
             leaving,
             first_turn,
@@ -122,7 +126,7 @@ impl ModelClient {
 
     /// The prompt without the turns that go, with a summary of them if there is one.
     pub(super) fn shorten(&self, model: &Model, long: &TooLong<'_>, summary: Option<Message>) -> Fitted {
-        let messages = &long.ask.messages;
+        let messages = &long.request.messages;
         let gone = long.first_turn..long.first_kept;
         let mut kept: Vec<Message> = messages
             .iter()
@@ -170,7 +174,7 @@ impl ModelClient {
     pub(super) fn summary_message(&self, model: &Model, long: &TooLong<'_>, text: &str) -> Option<Message> {
         let message = Message {
             role: Role::User,
-            content: long.ask.tag.enclose(EARLIER_TURNS, &delimited_json(&text)),
+            content: long.request.tag.enclose(EARLIER_TURNS, &delimited_json(&text)),
         };
         let tokens = message_tokens(self.tokenizer.as_ref(), &model.target.model, &message).tokens;
         (tokens <= long.summary_tokens).then_some(message)

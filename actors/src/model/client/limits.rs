@@ -9,7 +9,7 @@ use std::{
 use throughline_schemas::Usage;
 use tokio::{sync::Notify, time::Instant};
 
-use super::{AskError, RateLimits};
+use super::{GenerationError, RateLimits};
 use crate::{
     dependency::{HeldBack, Refused},
     policy::{
@@ -153,7 +153,7 @@ impl Limits {
         let HeldBack { waited, no_room } = recorded;
         tokio::time::sleep(waited).await;
         if let Some(wait) = no_room {
-            return Err(RateDenied { waited, error: AskError::OwnRateLimit(wait) });
+            return Err(RateDenied { waited, error: GenerationError::OwnRateLimit(wait) });
         }
         let nothing = Reservations { requests: None, tokens: None };
         Ok(RatePermit {
@@ -167,11 +167,11 @@ impl Limits {
     }
 
     /// Refuses what is larger than a whole minute's limit.
-    fn check(&self, need: Need) -> Result<u64, AskError> {
+    fn check(&self, need: Need) -> Result<u64, GenerationError> {
         let tokens = need.input.saturating_add(need.output);
         let limit =
             lock(&self.provider.buckets).too_large(tokens).or_else(|| lock(&self.model).too_large(tokens));
-        limit.map_or(Ok(tokens), |limit| Err(AskError::OverRateLimit { tokens, limit }))
+        limit.map_or(Ok(tokens), |limit| Err(GenerationError::OverRateLimit { tokens, limit }))
     }
 
     /// Takes a place for one request and waits until it may be used, as far as patience goes. `paced` says how long the
@@ -206,8 +206,11 @@ impl Limits {
                 RatePatience::Waiting(limit) => (waited >= limit, wait.min(limit.saturating_sub(waited))),
             };
             if gives_up {
-                let error =
-                    if asked < wait { AskError::OwnRateLimit(wait) } else { Refused::Paced(asked).into() };
+                let error = if asked < wait {
+                    GenerationError::OwnRateLimit(wait)
+                } else {
+                    Refused::Paced(asked).into()
+                };
                 return Err(RateDenied { waited, error });
             }
             tell(wait);
@@ -249,11 +252,11 @@ pub(super) enum RatePatience {
 pub(super) struct RateDenied {
     /// How long it was waited for all the same.
     pub(super) waited: Duration,
-    pub(super) error: AskError,
+    pub(super) error: GenerationError,
 }
 
-impl From<AskError> for RateDenied {
-    fn from(error: AskError) -> Self {
+impl From<GenerationError> for RateDenied {
+    fn from(error: GenerationError) -> Self {
         Self { waited: Duration::ZERO, error }
     }
 }
@@ -288,7 +291,7 @@ impl RatePermit<'_> {
             None => Used::Unknown,
         };
         if let (Some(ticket), Some(allowances)) = (self.ticket, allowances) {
-            lock(&self.limits.announced).hear(ticket, allowances, Instant::now());
+            lock(&self.limits.announced).update(ticket, allowances, Instant::now());
         }
     }
 }

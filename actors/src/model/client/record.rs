@@ -7,7 +7,7 @@ use throughline_schemas::{
     event::generation::{Attempt, AttemptError, CostUnknown, Message, Purpose, Route, Window},
 };
 
-use super::{AskError, ModelTarget};
+use super::{GenerationError, ModelTarget};
 use crate::{
     model::cost::cost,
     ports::model::{CallFacts, ModelAnswer},
@@ -125,12 +125,12 @@ pub(super) fn succeeded(attempt: &mut Attempt, answer: &ModelAnswer, target: &Mo
     charge(attempt, &answer.facts, target);
 }
 
-pub(super) fn failed(attempt: &mut Attempt, error: &AskError, target: &ModelTarget) {
+pub(super) fn failed(attempt: &mut Attempt, error: &GenerationError, target: &ModelTarget) {
     attempt.sent = error.was_sent();
     attempt.error = Some(error.to_string());
     attempt.error_code = Some(error.code());
     attempt.error_class = error.class();
-    if let AskError::Failed(failure) = error {
+    if let GenerationError::Failed(failure) = error {
         attempt.usage = failure.usage;
         attempt.may_have_been_billed = failure.may_have_been_billed();
         facts(attempt, &failure.facts);

@@ -9,7 +9,7 @@ use throughline_schemas::{
 };
 
 use super::{
-    Deaf, Model, ModelClient, Sampling, Sent,
+    Model, ModelClient, NoObserver, Sampling, Sent,
     call::Call,
     fit::{TooLong, speaker},
     limits::RatePatience,
@@ -35,7 +35,7 @@ impl ModelClient {
             .iter()
             .map(|message| json!({"who": speaker(message.role), "text": message.content}))
             .collect();
-        let block = long.ask.tag.enclose("conversation", &delimited_json(&turns));
+        let block = long.request.tag.enclose("conversation", &delimited_json(&turns));
         // Three quarters of a token are a word, about.
         let words = long.summary_tokens / 4 * 3;
         let messages = vec![
@@ -64,7 +64,7 @@ impl ModelClient {
             patience,
             takes_tool_calls: false,
         };
-        match call.make(&Deaf, &mut 0, traceparent, &mut attempt).await {
+        match call.make(&NoObserver, &mut 0, traceparent, &mut attempt).await {
             Ok(answer) => (self.summary_message(reader, long, answer.text.trim()), attempt),
             Err((error, _)) => {
                 failed(&mut attempt, &error, &summariser.target);

@@ -41,7 +41,7 @@ struct Advisory {
 }
 
 /// See the module.
-pub(super) struct ExhaustedInbox {
+pub(super) struct UndeliverableInbox {
     core: Arc<Core>,
     stage: StageName,
     // Boxed, or every future that reads would carry it.
@@ -51,7 +51,7 @@ pub(super) struct ExhaustedInbox {
     pending: Option<jetstream::Message>,
 }
 
-impl ExhaustedInbox {
+impl UndeliverableInbox {
     pub(super) async fn open(core: Arc<Core>, stage: StageName) -> Result<Self, BusError> {
         let (stream, name) = (core.names.advisories(), Names::burials(stage));
         let failed = |error: async_nats::Error| unavailable_because(format!("opening {name}"), error);
@@ -105,7 +105,7 @@ impl ExhaustedInbox {
 }
 
 #[async_trait]
-impl Inbox for ExhaustedInbox {
+impl Inbox for UndeliverableInbox {
     async fn grant(&mut self, n: usize) -> Result<(), BusError> {
         self.credit += n;
         Ok(())

@@ -42,7 +42,7 @@ impl Locks {
     }
 
     /// `None` if somebody else is in there or waits.
-    fn try_enter(self: &Arc<Self>) -> io::Result<Option<Turn>> {
+    fn try_enter(self: &Arc<Self>) -> io::Result<Option<WriteSlot>> {
         let free = |tried| match tried {
             Ok(()) => Ok(true),
             Err(TryLockError::WouldBlock) => Ok(false),
@@ -53,23 +53,23 @@ impl Locks {
         }
         let entered = free(self.place.try_lock());
         self.gate.unlock()?;
-        Ok(entered?.then(|| Turn(Arc::clone(self))))
+        Ok(entered?.then(|| WriteSlot(Arc::clone(self))))
     }
 
     /// Blocks its thread until it is in.
-    fn enter(self: &Arc<Self>) -> io::Result<Turn> {
+    fn enter(self: &Arc<Self>) -> io::Result<WriteSlot> {
         self.gate.lock()?;
         let entered = self.place.lock();
         self.gate.unlock()?;
-        entered.map(|()| Turn(Arc::clone(self)))
+        entered.map(|()| WriteSlot(Arc::clone(self)))
     }
 }
 
 /// Dropping it lets the next one in.
 #[derive(Debug)]
-pub(super) struct Turn(Arc<Locks>);
+pub(super) struct WriteSlot(Arc<Locks>);
 
-impl Drop for Turn {
+impl Drop for WriteSlot {
     fn drop(&mut self) {
         // It was locked here; an error would mean that the file is gone, and the lock with it.
         let _ = self.0.place.unlock();
@@ -78,27 +78,27 @@ impl Drop for Turn {
 
 /// One process's way in.
 #[derive(Debug)]
-pub(super) struct Turnstile {
+pub(super) struct WriteLock {
     /// `None` where there are no such locks.
     locks: Option<Arc<Locks>>,
     /// Somebody who was not waited for to the end. It lets go as soon as it is in.
     waiting: Option<JoinHandle<()>>,
 }
 
-impl Turnstile {
+impl WriteLock {
     pub(super) fn of(database: &Path) -> Self {
         let locks = Locks::open(database).inspect_err(without).ok();
         Self { locks: locks.map(Arc::new), waiting: None }
     }
 
     /// Waits for this process's turn. `None` means: write without one.
-    pub(super) async fn enter(&mut self) -> Option<Turn> {
+    pub(super) async fn enter(&mut self) -> Option<WriteSlot> {
         if self.waiting.as_ref().is_some_and(|waiting| !waiting.is_finished()) {
             return None;
         }
         let locks = Arc::clone(self.locks.as_ref()?);
         match locks.try_enter() {
-            Ok(Some(turn)) => return Some(turn),
+            Ok(Some(slot)) => return Some(slot),
             Ok(None) => {}
             Err(error) => {
                 without(&error);
@@ -107,11 +107,11 @@ impl Turnstile {
             }
         }
         let deadline = Instant::now() + PATIENCE;
-        let (sender, turn) = oneshot::channel();
+        let (sender, slot) = oneshot::channel();
         // What nobody takes any more is dropped with the channel, which lets the next one in.
         self.waiting = Some(tokio::task::spawn_blocking(move || drop(sender.send(locks.enter()))));
-        match timeout_at(deadline, turn).await {
-            Ok(Ok(Ok(turn))) => Some(turn),
+        match timeout_at(deadline, slot).await {
+            Ok(Ok(Ok(slot))) => Some(slot),
             Ok(Ok(Err(error))) => {
                 without(&error);
                 None
@@ -130,11 +130,11 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn two() -> (tempfile::TempDir, Turnstile, Turnstile) {
+    fn two() -> (tempfile::TempDir, WriteLock, WriteLock) {
         let dir = tempfile::tempdir().unwrap();
         let database = dir.path().join("a.db");
-        let turnstiles = (Turnstile::of(&database), Turnstile::of(&database));
-        (dir, turnstiles.0, turnstiles.1)
+        let locks = (WriteLock::of(&database), WriteLock::of(&database));
+        (dir, locks.0, locks.1)
     }
 
     #[tokio::test]
@@ -143,9 +143,9 @@ mod tests {
         let first = a.enter().await.unwrap();
         let (entered, mut told) = oneshot::channel();
         let other = tokio::spawn(async move {
-            let turn = b.enter().await;
+            let slot = b.enter().await;
             entered.send(()).unwrap();
-            turn
+            slot
         });
         // It stands at the gate.
         while a.locks.as_ref().unwrap().gate.try_lock().is_ok() {
@@ -155,10 +155,10 @@ mod tests {
         }
         drop(first);
         let again = tokio::spawn(async move { a.enter().await });
-        let turn = other.await.unwrap();
-        assert!(turn.is_some());
+        let slot = other.await.unwrap();
+        assert!(slot.is_some());
         assert!(!again.is_finished(), "one at a time");
-        drop(turn);
+        drop(slot);
         assert!(again.await.unwrap().is_some());
     }
 
@@ -181,6 +181,6 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_place_for_locks_everybody_writes() {
-        assert!(Turnstile::of(Path::new("/nowhere/at/all.db")).enter().await.is_none());
+        assert!(WriteLock::of(Path::new("/nowhere/at/all.db")).enter().await.is_none());
     }
 }

@@ -11,7 +11,7 @@ use super::thinking::{self, Parts, Splitter};
 use crate::http_client::credential::{Redactor, Sieve};
 
 /// Stands between a stream and its sink.
-pub(super) struct Hearer<'a> {
+pub(super) struct Forwarder<'a> {
     sink: &'a dyn DeltaSink,
     started: Instant,
     first: Option<Duration>,
@@ -55,7 +55,7 @@ impl Channel {
     }
 }
 
-impl<'a> Hearer<'a> {
+impl<'a> Forwarder<'a> {
     /// `started` is when the call began.
     pub(super) fn new(sink: &'a dyn DeltaSink, redactor: &Arc<Redactor>, started: Instant) -> Self {
         Self {

@@ -10,7 +10,7 @@ fn classify(status: u16, body: &Value) -> ModelError {
 }
 
 fn classify_text(status: u16, body: &str) -> ModelError {
-    Refusal::read(body.as_bytes(), &Redactor::default()).classify(StatusCode::from_u16(status).unwrap())
+    ProviderError::read(body.as_bytes(), &Redactor::default()).classify(StatusCode::from_u16(status).unwrap())
 }
 
 fn words(error: &ModelError) -> String {
@@ -98,7 +98,7 @@ fn the_message_is_found_in_every_shape() {
 
 #[test]
 fn the_body_may_ask_to_wait() {
-    let wait = |body: Value| Refusal::of(&body, &Redactor::default()).wait();
+    let wait = |body: Value| ProviderError::of(&body, &Redactor::default()).wait();
     let details = json!([{"@type": "type.googleapis.com/google.rpc.QuotaFailure"},
         {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "47s"}]);
     let google = json!({"error": {"code": 429, "message": "m", "details": details}});
@@ -124,7 +124,7 @@ fn an_echoed_key_is_removed_before_anything_is_cut() {
         "<p>sk-canary-key</p>".to_owned(),
     ];
     for body in bodies {
-        let refusal = Refusal::read(body.as_bytes(), &redactor);
+        let refusal = ProviderError::read(body.as_bytes(), &redactor);
         assert!(!format!("{refusal:?}").contains("sk-c"), "{refusal:?}");
     }
 }

@@ -6,9 +6,9 @@ use super::sse::TooLarge;
 
 /// How much may still be kept, in bytes of JSON, roughly.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Room(usize);
+pub(super) struct SizeLimit(usize);
 
-impl Room {
+impl SizeLimit {
     pub(super) fn new(max_bytes: usize) -> Self {
         Self(max_bytes)
     }

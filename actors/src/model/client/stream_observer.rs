@@ -15,7 +15,7 @@ use crate::ports::model::{Delta, DeltaSink};
 
 /// What there is to hear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard<'a> {
+pub enum StreamEvent<'a> {
     /// A model is asked.
     Started {
         /// Which call of this request it is, from 1.
@@ -113,30 +113,30 @@ impl<'a> Failure<'a> {
 }
 
 /// Hears how an answer comes into being. Never waits: a hearer that cannot keep up drops what it must.
-pub trait Hearing: Send + Sync {
+pub trait StreamObserver: Send + Sync {
     /// The next event, in order.
-    fn hear(&self, heard: Heard<'_>);
+    fn observe(&self, event: StreamEvent<'_>);
 }
 
 /// Hears nothing.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Deaf;
+pub struct NoObserver;
 
-impl Hearing for Deaf {
-    fn hear(&self, _: Heard<'_>) {}
+impl StreamObserver for NoObserver {
+    fn observe(&self, _: StreamEvent<'_>) {}
 }
 
 /// One call's pieces, on their way to the hearer.
-pub(super) struct Ear<'a> {
-    hearing: &'a dyn Hearing,
+pub(super) struct Forwarder<'a> {
+    observer: &'a dyn StreamObserver,
     attempt: u32,
     target: &'a ModelTarget,
     heard: AtomicBool,
 }
 
-impl<'a> Ear<'a> {
-    pub(super) fn new(hearing: &'a dyn Hearing, attempt: u32, target: &'a ModelTarget) -> Self {
-        Self { hearing, attempt, target, heard: AtomicBool::new(false) }
+impl<'a> Forwarder<'a> {
+    pub(super) fn new(observer: &'a dyn StreamObserver, attempt: u32, target: &'a ModelTarget) -> Self {
+        Self { observer, attempt, target, heard: AtomicBool::new(false) }
     }
 
     /// Whether any piece has been heard.
@@ -145,13 +145,13 @@ impl<'a> Ear<'a> {
     }
 }
 
-impl DeltaSink for Ear<'_> {
+impl DeltaSink for Forwarder<'_> {
     fn delta(&self, delta: Delta<'_>) {
         self.heard.store(true, Ordering::Relaxed);
-        self.hearing.hear(match delta {
-            Delta::Text(text) => Heard::Text(text),
-            Delta::Reasoning(text) => Heard::Reasoning(text),
-            Delta::Void => Heard::Restarted {
+        self.observer.observe(match delta {
+            Delta::Text(text) => StreamEvent::Text(text),
+            Delta::Reasoning(text) => StreamEvent::Reasoning(text),
+            Delta::Void => StreamEvent::Restarted {
                 attempt: self.attempt,
                 reason: "the text so far was the model's reasoning",
                 model: &self.target.model,

@@ -22,7 +22,7 @@ const LATE: u32 = 3;
 const WAKING: Duration = Duration::from_secs(1);
 
 /// The pulse of this process. It ends when it is dropped.
-pub(super) struct Pulse {
+pub(super) struct StallDetector {
     state: Arc<Mutex<State>>,
     task: JoinHandle<()>,
 }
@@ -34,7 +34,7 @@ struct State {
     stood_still: Option<(Instant, Instant)>,
 }
 
-impl Pulse {
+impl StallDetector {
     pub(super) fn start(ack_wait: Duration) -> Self {
         let beat = (ack_wait / BEATS).max(Duration::from_millis(1));
         let state = Arc::new(Mutex::new(State::new(beat, Instant::now())));
@@ -56,7 +56,7 @@ impl Pulse {
     }
 }
 
-impl Drop for Pulse {
+impl Drop for StallDetector {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -97,24 +97,24 @@ mod tests {
     fn what_is_read_after_waking_came_when_it_fell_asleep() {
         let begin = Instant::now();
         let at = |ms: u64| begin + Duration::from_millis(ms);
-        let mut pulse = State::new(Duration::from_millis(100), begin);
+        let mut stall_detector = State::new(Duration::from_millis(100), begin);
         for ms in [100, 200, 390] {
-            pulse.beat(at(ms));
-            assert_eq!(pulse.came(at(ms + 50)), at(ms + 50), "busy is not still");
+            stall_detector.beat(at(ms));
+            assert_eq!(stall_detector.came(at(ms + 50)), at(ms + 50), "busy is not still");
         }
         // It stands still from 400 to 3400; whatever runs first when it wakes.
-        assert_eq!(pulse.came(at(3_400)), at(390));
-        pulse.beat(at(3_401));
-        assert_eq!(pulse.came(at(3_402)), at(390));
+        assert_eq!(stall_detector.came(at(3_400)), at(390));
+        stall_detector.beat(at(3_401));
+        assert_eq!(stall_detector.came(at(3_402)), at(390));
         for ms in [3_501, 3_601, 4_400] {
-            pulse.beat(at(ms));
+            stall_detector.beat(at(ms));
         }
-        assert_eq!(pulse.came(at(4_410)), at(3_601), "once more");
-        pulse.beat(at(4_500));
-        pulse.beat(at(5_500));
+        assert_eq!(stall_detector.came(at(4_410)), at(3_601), "once more");
+        stall_detector.beat(at(4_500));
+        stall_detector.beat(at(5_500));
         for ms in 56..70 {
-            pulse.beat(at(ms * 100));
+            stall_detector.beat(at(ms * 100));
         }
-        assert_eq!(pulse.came(at(6_950)), at(6_950), "that is over");
+        assert_eq!(stall_detector.came(at(6_950)), at(6_950), "that is over");
     }
 }

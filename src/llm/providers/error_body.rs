@@ -33,14 +33,14 @@ pub(super) fn prepare() {
 
 /// An error, reduced to what counts.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct ProviderError {
     parts: Parts,
     message: Option<String>,
     /// It is a web page.
     is_page: bool,
 }
 
-impl Refusal {
+impl ProviderError {
     /// Makes the best of any body.
     pub(super) fn read(body: &[u8], redactor: &Redactor) -> Self {
         let body = without_bom(body).trim_ascii();
@@ -61,7 +61,7 @@ impl Refusal {
             redactor.text(&mut words);
             words
         } else {
-            super::draft::preview(body, redactor)
+            super::parsed_answer::preview(body, redactor)
         };
         Self { is_page, ..Self::in_words(&words) }
     }
@@ -178,8 +178,8 @@ fn events(body: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// The error in a document that should be an answer, or a part of one; `None` if it says of none. Places that an answer
 /// has as well are looked at only where there is no answer.
-pub(super) fn failure_in(value: &Value, redactor: &Redactor) -> Option<Refusal> {
-    let refusal = |value: &Value| Some(Refusal::of(value, redactor));
+pub(super) fn failure_in(value: &Value, redactor: &Redactor) -> Option<ProviderError> {
+    let refusal = |value: &Value| Some(ProviderError::of(value, redactor));
     if value["type"] == "error" || value["object"] == "error" {
         return refusal(value);
     }
@@ -240,5 +240,5 @@ fn is_code_of_failure(code: &Value) -> bool {
 }
 
 #[cfg(test)]
-#[path = "refusal_tests.rs"]
+#[path = "error_body_tests.rs"]
 mod tests;

@@ -6,8 +6,8 @@ use throughline_actors::ports::model::{
 };
 use throughline_schemas::{FinishReason, Usage};
 
+use super::error_body::ProviderError;
 use super::finish::Finish;
-use super::refusal::Refusal;
 use super::thinking::{self, Parts};
 use crate::http_client::credential::Redactor;
 use crate::http_client::text;
@@ -19,7 +19,7 @@ const PREVIEW_BYTES: usize = 4096;
 
 /// What a dialect has read from an answer.
 #[derive(Debug, Default)]
-pub(super) struct Draft {
+pub(super) struct ParsedAnswer {
     pub text: String,
     /// Empty if there is none.
     pub reasoning: String,
@@ -39,7 +39,7 @@ pub(super) enum Unusable {
     /// The provider's filter left nothing; trying again would not change that.
     Withheld(String),
     /// It says that it failed.
-    Said(Refusal),
+    Said(ProviderError),
     /// In words: it is not what the protocol promises.
     Broken(String),
     /// In words: it is as the protocol has it, and no answer to this request.
@@ -61,7 +61,7 @@ impl Unusable {
     }
 }
 
-impl Draft {
+impl ParsedAnswer {
     /// Moves reasoning that stands in the text of a whole answer to where it belongs. (Of a stream, whoever hears it does.)
     pub(super) fn without_thinking(mut self) -> Self {
         if let Some(Parts { reasoning, text }) = thinking::split(&self.text) {
@@ -82,7 +82,7 @@ impl Draft {
             return Err(match said.to_ascii_lowercase() {
                 // The model's mistake, in this answer.
                 word if word.contains("malformed") => Unusable::Unfit(words),
-                _ => Unusable::Said(Refusal::in_words(&words).named(&said)),
+                _ => Unusable::Said(ProviderError::in_words(&words).named(&said)),
             });
         }
         if is_blank(&self.text) {
@@ -222,5 +222,5 @@ pub(super) fn fields(value: &Value) -> String {
 }
 
 #[cfg(test)]
-#[path = "draft_tests.rs"]
+#[path = "parsed_answer_tests.rs"]
 mod tests;

@@ -9,13 +9,13 @@ use throughline_schemas::{
 use tokio::time::Instant;
 
 use super::{
-    Answered, Ask, AskError, Heard, Hearing, Model, ModelClient, ModelTarget, OlderTurns, Record, Sent,
-    Unanswered,
+    Generated, GenerationError, GenerationFailed, GenerationRequest, Model, ModelClient, ModelTarget,
+    OlderTurns, Record, Sent, StreamEvent, StreamObserver,
     call::Call,
     fit::{Fit, Fitted, TooLong},
-    hearing::Failure,
     limits::RatePatience,
     record::{counts, failed, held_for, millis, unsent},
+    stream_observer::Failure,
 };
 use crate::{
     dependency::Refused,
@@ -30,8 +30,8 @@ struct Candidate<'a> {
     /// Attempts made with it, those before this request included.
     made: u32,
     /// What it failed of last.
-    last: Option<AskError>,
-    standing: Standing,
+    last: Option<GenerationError>,
+    state: CandidateState,
     /// The prompt as it gets it, once that is known.
     fitted: Option<Fitted>,
 }
@@ -47,7 +47,7 @@ enum Told {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum CandidateState {
     /// It may be asked from then on.
     From(Instant),
     /// It is not asked any more.
@@ -62,18 +62,18 @@ impl Candidate<'_> {
 
     /// How long until it may be asked.
     fn wait(&self, now: Instant) -> Option<Duration> {
-        match self.standing {
-            Standing::From(then) => Some(then.saturating_duration_since(now)),
-            Standing::Over => None,
+        match self.state {
+            CandidateState::From(then) => Some(then.saturating_duration_since(now)),
+            CandidateState::Over => None,
         }
     }
 }
 
 /// See the module's documentation.
-pub(super) struct Asking<'a> {
+pub(super) struct RouteRun<'a> {
     client: &'a ModelClient,
-    ask: &'a Ask,
-    hearing: &'a dyn Hearing,
+    request: &'a GenerationRequest,
+    observer: &'a dyn StreamObserver,
     route: Route,
     candidates: Vec<Candidate<'a>>,
     /// The one to ask next, whoever else may be asked.
@@ -83,23 +83,36 @@ pub(super) struct Asking<'a> {
     calls: u32,
 }
 
-impl<'a> Asking<'a> {
-    pub(super) fn new(client: &'a ModelClient, ask: &'a Ask, hearing: &'a dyn Hearing) -> Self {
-        let route = client.route(ask);
-        let ready = Standing::From(Instant::now());
+impl<'a> RouteRun<'a> {
+    pub(super) fn new(
+        client: &'a ModelClient,
+        request: &'a GenerationRequest,
+        observer: &'a dyn StreamObserver,
+    ) -> Self {
+        let route = client.route(request);
+        let ready = CandidateState::From(Instant::now());
         let candidate = |model: &'a Model| {
             let (provider, name) = (&model.target.provider, &model.target.model);
             let of_model = |one: &&Attempt| one.provider == *provider && one.model == *name && counts(one);
-            let made = u32::try_from(ask.earlier.iter().filter(of_model).count()).unwrap_or(u32::MAX);
-            let made = ask.made.saturating_add(made);
-            Candidate { model, made, last: None, standing: ready, fitted: None }
+            let made = u32::try_from(request.earlier.iter().filter(of_model).count()).unwrap_or(u32::MAX);
+            let made = request.made.saturating_add(made);
+            Candidate { model, made, last: None, state: ready, fitted: None }
         };
         let candidates =
             route.models.iter().filter_map(|name| client.known.get(name)).map(candidate).collect();
-        Self { client, ask, hearing, route, candidates, stay: None, attempts: ask.earlier.clone(), calls: 0 }
+        Self {
+            client,
+            request,
+            observer,
+            route,
+            candidates,
+            stay: None,
+            attempts: request.earlier.clone(),
+            calls: 0,
+        }
     }
 
-    pub(super) async fn run(mut self) -> Result<Answered, Unanswered> {
+    pub(super) async fn run(mut self) -> Result<Generated, GenerationFailed> {
         let begun = Instant::now();
         let mut before: Option<usize> = None;
         let mut told = Told::Nothing;
@@ -109,11 +122,11 @@ impl<'a> Asking<'a> {
             let held_back = self.candidates[index].is_held_back();
             if held_back && self.may_hold().is_zero() {
                 let after = wait.min(self.left());
-                return Err(self.unanswered(index, Some(after)));
+                return Err(self.give_up(index, Some(after)));
             }
             let too_long = !held_back && wait > patience.longest_wait;
             if too_long || begun.elapsed().saturating_add(wait) > patience.total {
-                return Err(self.unanswered(index, Some(wait)));
+                return Err(self.give_up(index, Some(wait)));
             }
             // Whoever has been reading learns at once that what they read is void, not only when there is more.
             self.tell(std::mem::replace(&mut told, Told::Nothing), before, index, wait);
@@ -126,13 +139,13 @@ impl<'a> Asking<'a> {
             }
             before = Some(index);
             let (error, heard) = match self.call(index).await {
-                Ok((answer, sent)) => return Ok(self.answered(index, answer, sent)),
+                Ok((answer, sent)) => return Ok(self.generated(index, answer, sent)),
                 Err(failed) => failed,
             };
             told = if heard { Told::Text } else { Told::NoText };
             self.failed(index, error);
         }
-        Err(self.unanswered(before.unwrap_or_default(), None))
+        Err(self.give_up(before.unwrap_or_default(), None))
     }
 
     /// Tells what became of the last attempt, of which was `told` so much, and what comes next.
@@ -146,15 +159,15 @@ impl<'a> Asking<'a> {
         match (told, failed) {
             (Told::Text, Some(failure)) => {
                 let (attempt, reason) = (self.calls, failure.reason);
-                self.hearing.hear(Heard::Restarted { attempt, reason, model, provider, again_in });
+                self.observer.observe(StreamEvent::Restarted { attempt, reason, model, provider, again_in });
             }
             (Told::NoText, Some(failure)) => {
-                self.hearing.hear(Heard::AttemptFailed { failure, model, provider, again_in });
+                self.observer.observe(StreamEvent::AttemptFailed { failure, model, provider, again_in });
             }
             (Told::Nothing, _) | (Told::Text | Told::NoText, None) => {}
         }
         if before.is_some_and(|before| before != index) {
-            self.hearing.hear(Heard::FellBack { model, provider });
+            self.observer.observe(StreamEvent::FellBack { model, provider });
         }
         if candidate.is_held_back() || again_in < NOTICEABLE_WAIT {
             return;
@@ -164,11 +177,11 @@ impl<'a> Asking<'a> {
             |one: &&Attempt| one.provider == *provider && one.model == *model && one.purpose.is_none();
         let Some(failure) = self.attempts.iter().rev().find(of_model).map(Failure::of) else { return };
         let why = match &candidate.last {
-            Some(AskError::Refused(Refused::BreakerOpen(..))) => WaitReason::BreakerOpen,
+            Some(GenerationError::Refused(Refused::BreakerOpen(..))) => WaitReason::BreakerOpen,
             Some(error) if error.asks_to_wait() => WaitReason::AskedToWait,
             Some(_) | None => WaitReason::Backoff,
         };
-        self.hearing.hear(Heard::Waiting { why, failure, model, provider, wait: again_in });
+        self.observer.observe(StreamEvent::Waiting { why, failure, model, provider, wait: again_in });
     }
 
     /// Whom to ask next, and after which wait: the first of the route that may be asked now, else the one that may be
@@ -190,7 +203,7 @@ impl<'a> Asking<'a> {
         }
         // Hears of everything from here on, so that a recovery between looking and waiting is not missed.
         let recovery = candidate.model.provider.recovery();
-        let for_breaker = matches!(candidate.last, Some(AskError::Refused(Refused::BreakerOpen(..))));
+        let for_breaker = matches!(candidate.last, Some(GenerationError::Refused(Refused::BreakerOpen(..))));
         if for_breaker && candidate.model.provider.state() == BreakerState::Closed {
             return;
         }
@@ -202,21 +215,21 @@ impl<'a> Asking<'a> {
     }
 
     /// Asks one model once. An error comes with whether anything was heard of the answer.
-    async fn call(&mut self, index: usize) -> Result<(ModelAnswer, Sent), (AskError, bool)> {
+    async fn call(&mut self, index: usize) -> Result<(ModelAnswer, Sent), (GenerationError, bool)> {
         let model = self.candidates[index].model;
         let fitted = self.fitted(index).await;
         let mut attempt = unsent(&model.target, Purpose::Answer, self.client.collaborators.clock.now());
         let result = match &fitted {
             Ok(Fitted { sent, tokens }) => {
-                let (client, sampling, tokens) = (self.client, &self.ask.sampling, *tokens);
+                let (client, sampling, tokens) = (self.client, &self.request.sampling, *tokens);
                 let patience = self.patience(index);
-                let takes_tool_calls = self.ask.takes_tool_calls;
+                let takes_tool_calls = self.request.takes_tool_calls;
                 let call = Call { client, model, sampling, sent, tokens, patience, takes_tool_calls };
-                call.make(self.hearing, &mut self.calls, self.ask.traceparent, &mut attempt).await
+                call.make(self.observer, &mut self.calls, self.request.traceparent, &mut attempt).await
             }
             Err(error) => Err((error.clone(), false)),
         };
-        attempt.delivery = self.ask.delivery;
+        attempt.delivery = self.request.delivery;
         let result = result.map_err(|(error, heard)| (self.within_total(error, &attempt), heard));
         if let Err((error, _)) = &result {
             failed(&mut attempt, error, &model.target);
@@ -229,7 +242,7 @@ impl<'a> Asking<'a> {
 
     /// How much longer rate limits may hold this delivery.
     fn may_hold(&self) -> Duration {
-        let delivery = self.ask.delivery;
+        let delivery = self.request.delivery;
         let here = self.attempts.iter().position(|attempt| attempt.delivery == delivery);
         let here = here.and_then(|first| self.attempts.get(first..)).unwrap_or_default();
         self.client.settings.rate_hold.saturating_sub(held_for(here, delivery)).min(self.left())
@@ -237,7 +250,7 @@ impl<'a> Asking<'a> {
 
     /// How much longer rate limits may hold this request.
     fn left(&self) -> Duration {
-        self.client.settings.rate_total.saturating_sub(held_for(&self.attempts, self.ask.delivery))
+        self.client.settings.rate_total.saturating_sub(held_for(&self.attempts, self.request.delivery))
     }
 
     /// How long rate limits may hold the next call back: while another model may be asked, or may be sooner, not for
@@ -256,23 +269,23 @@ impl<'a> Asking<'a> {
     }
 
     /// What a rate limit without room means once the request has been held back for as long as it may be.
-    fn within_total(&self, error: AskError, attempt: &Attempt) -> AskError {
+    fn within_total(&self, error: GenerationError, attempt: &Attempt) -> GenerationError {
         let Some(wait) = error.held_back() else { return error };
         let now = Duration::from_millis(attempt.waited_ms.unwrap_or_default());
         if now < self.left() {
             return error;
         }
-        AskError::HeldTooLong { wait, total: self.client.settings.rate_total }
+        GenerationError::HeldTooLong { wait, total: self.client.settings.rate_total }
     }
 
     /// The prompt as this model gets it; made once.
-    async fn fitted(&mut self, index: usize) -> Result<Fitted, AskError> {
+    async fn fitted(&mut self, index: usize) -> Result<Fitted, GenerationError> {
         let Candidate { model, fitted, .. } = &self.candidates[index];
         if let Some(fitted) = fitted {
             return Ok(fitted.clone());
         }
         let model = *model;
-        let fitted = match self.client.fit(model, self.ask)? {
+        let fitted = match self.client.fit(model, self.request)? {
             Fit::Whole(fitted) => fitted,
             Fit::TooLong(long) => {
                 let summary = self.summary(model, &long).await;
@@ -292,8 +305,8 @@ impl<'a> Asking<'a> {
         };
         if let Some(summariser) = by_model.filter(|_| long.summary_tokens > 0) {
             let (summary, mut attempt) =
-                client.summarise(summariser, model, long, self.ask.traceparent).await;
-            attempt.delivery = self.ask.delivery;
+                client.summarise(summariser, model, long, self.request.traceparent).await;
+            attempt.delivery = self.request.delivery;
             self.attempts.push(attempt);
             if summary.is_some() {
                 return summary;
@@ -303,7 +316,7 @@ impl<'a> Asking<'a> {
     }
 
     /// Decides what a failed attempt means for its model and for the others.
-    fn failed(&mut self, index: usize, error: AskError) {
+    fn failed(&mut self, index: usize, error: GenerationError) {
         let now = Instant::now();
         let may_fall_back = self.client.settings.fallback_on.contains(&FallbackOn::of(error.code()));
         let retry_in = self.retry_in(index, &error);
@@ -312,7 +325,7 @@ impl<'a> Asking<'a> {
         }
         if !may_fall_back {
             for (_, other) in self.candidates.iter_mut().enumerate().filter(|(other, _)| *other != index) {
-                other.standing = Standing::Over;
+                other.state = CandidateState::Over;
             }
         }
         let another_is_ready = self
@@ -323,13 +336,13 @@ impl<'a> Asking<'a> {
         let patient = !error.is_refusal() && retry_in <= Some(self.client.settings.fallback_patience);
         self.stay = (retry_in.is_some() && another_is_ready && patient).then_some(index);
         let candidate = &mut self.candidates[index];
-        candidate.standing = retry_in.map_or(Standing::Over, |wait| Standing::From(now + wait));
+        candidate.state = retry_in.map_or(CandidateState::Over, |wait| CandidateState::From(now + wait));
         candidate.last = Some(error);
     }
 
     /// How long to wait before this model may be asked again, if it may. An attempt that a breaker prevented counts, so
     /// that a provider that stays down ends the loop; one that waits for a rate limit does not: its time is limited.
-    fn retry_in(&mut self, index: usize, error: &AskError) -> Option<Duration> {
+    fn retry_in(&mut self, index: usize, error: &GenerationError) -> Option<Duration> {
         if let Some(wait) = error.held_back() {
             return Some(wait);
         }
@@ -346,17 +359,17 @@ impl<'a> Asking<'a> {
         Some(if error.is_refusal() { delay.max(hint.unwrap_or_default()) } else { delay })
     }
 
-    fn answered(self, index: usize, answer: ModelAnswer, sent: Sent) -> Answered {
+    fn generated(self, index: usize, answer: ModelAnswer, sent: Sent) -> Generated {
         let target = self.candidates[index].model.target.clone();
-        Answered { answer, target, sent, record: Record { route: self.route, attempts: self.attempts } }
+        Generated { answer, target, sent, record: Record { route: self.route, attempts: self.attempts } }
     }
 
-    fn unanswered(mut self, index: usize, again_in: Option<Duration>) -> Unanswered {
+    fn give_up(mut self, index: usize, again_in: Option<Duration>) -> GenerationFailed {
         let (error, made) = match self.candidates.get_mut(index) {
-            Some(candidate) => (candidate.last.take().unwrap_or(AskError::NoModel), candidate.made),
-            None => (AskError::NoModel, self.ask.made + 1),
+            Some(candidate) => (candidate.last.take().unwrap_or(GenerationError::NoModel), candidate.made),
+            None => (GenerationError::NoModel, self.request.made + 1),
         };
         let record = Record { route: self.route, attempts: self.attempts };
-        Unanswered { error, made, again_in, record }
+        GenerationFailed { error, made, again_in, record }
     }
 }
