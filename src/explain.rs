@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
-use throughline_actors::reenact::Past;
+use throughline_actors::replay::RecordedWorkflow;
 use throughline_schemas::{
     EventData, EventType, Ingress, IngressLimits, Metadata, Timestamp, Usage, Usd, WorkflowFailed,
     WorkflowId,
@@ -161,33 +161,33 @@ pub struct Explanation<'a> {
 
 impl<'a> Explanation<'a> {
     /// Reads it off the record.
-    pub fn new(past: &'a Past, renderer: &Renderer) -> Self {
-        let any = EventType::ALL.into_iter().find_map(|kind| past.event(kind));
+    pub fn new(recorded: &'a RecordedWorkflow, renderer: &Renderer) -> Self {
+        let any = EventType::ALL.into_iter().find_map(|kind| recorded.event(kind));
         let meta = any.map(|stored| &stored.event.meta);
-        let response = response(past);
-        let fetched = fetched(past);
-        let failure = match past.event(EventType::WorkflowFailed).map(|stored| &stored.event.data) {
+        let response = response(recorded);
+        let fetched = fetched(recorded);
+        let failure = match recorded.event(EventType::WorkflowFailed).map(|stored| &stored.event.data) {
             Some(EventData::WorkflowFailed(failed)) => Some(failed),
             _ => None,
         };
-        let input = input(past);
+        let input = input(recorded);
         Self {
-            workflow: &past.workflow,
+            workflow: &recorded.workflow,
             session: meta.map(|meta| meta.session_id.as_str().to_owned()),
             user: meta.map(|meta| meta.user_id.as_str().to_owned()),
             trace: meta.map(|meta| format!("{:032x}", meta.traceparent.trace_id())),
-            state: match past.end().map(|end| end.event.event_type()) {
+            state: match recorded.end().map(|end| end.event.event_type()) {
                 Some(EventType::WorkflowFailed) => State::Failed,
                 Some(_) => State::Complete,
                 None => State::Open,
             },
-            received_at: past
+            received_at: recorded
                 .input()
                 .map(|input| input.stored_at)
-                .or_else(|| request(past).map(|request| request.received_at)),
-            ended_at: past.end().map(|end| end.message.stored_at),
+                .or_else(|| request(recorded).map(|request| request.received_at)),
+            ended_at: recorded.end().map(|end| end.message.stored_at),
             input,
-            context: context(past).map(|context| Known {
+            context: context(recorded).map(|context| Known {
                 preferences: &context.preferences,
                 earlier_turns: &context.recent_turns,
                 left_out: response.map(|r| r.prompt.window.as_ref().map_or(0, |window| window.dropped_turns)),
@@ -207,21 +207,21 @@ impl<'a> Explanation<'a> {
                 (None, None) => &[],
             },
             earlier_deliveries: response.map_or(0, |response| response.earlier_deliveries),
-            answer: answer(past, response),
+            answer: answer(recorded, response),
             failure,
         }
     }
 }
 
-fn response(past: &Past) -> Option<&ResponseGenerated> {
-    match past.event(EventType::ResponseGenerated).map(|stored| &stored.event.data) {
+fn response(recorded: &RecordedWorkflow) -> Option<&ResponseGenerated> {
+    match recorded.event(EventType::ResponseGenerated).map(|stored| &stored.event.data) {
         Some(EventData::ResponseGenerated(response)) => Some(response),
         _ => None,
     }
 }
 
-fn fetched(past: &Past) -> Option<Fetched<'_>> {
-    let event = &past.event(EventType::ExternalDataFetched)?.event;
+fn fetched(recorded: &RecordedWorkflow) -> Option<Fetched<'_>> {
+    let event = &recorded.event(EventType::ExternalDataFetched)?.event;
     match &event.data {
         EventData::ExternalDataFetched(data) => Some(Fetched { meta: &event.meta, data }),
         EventData::UserInputReceived(_)
@@ -234,20 +234,20 @@ fn fetched(past: &Past) -> Option<Fetched<'_>> {
 }
 
 /// As the model got to see it, if it has come so far: the profile's preferences come with the sources.
-fn context(past: &Past) -> Option<&Context> {
-    let retrieved = || match past.event(EventType::ContextRetrieved).map(|stored| &stored.event.data) {
+fn context(recorded: &RecordedWorkflow) -> Option<&Context> {
+    let retrieved = || match recorded.event(EventType::ContextRetrieved).map(|stored| &stored.event.data) {
         Some(EventData::ContextRetrieved(retrieved)) => Some(&retrieved.context),
         _ => None,
     };
-    fetched(past).map(|fetched| &fetched.data.context).or_else(retrieved)
+    fetched(recorded).map(|fetched| &fetched.data.context).or_else(retrieved)
 }
 
-fn request(past: &Past) -> Option<&throughline_schemas::event::input::Request> {
-    EventType::ALL.into_iter().find_map(|kind| past.event(kind)?.event.data.request())
+fn request(recorded: &RecordedWorkflow) -> Option<&throughline_schemas::event::input::Request> {
+    EventType::ALL.into_iter().find_map(|kind| recorded.event(kind)?.event.data.request())
 }
 
-fn input(past: &Past) -> Option<Input<'_>> {
-    if let Some(request) = request(past) {
+fn input(recorded: &RecordedWorkflow) -> Option<Input<'_>> {
+    if let Some(request) = request(recorded) {
         return Some(Input {
             text: request.user_input.clone(),
             metadata: Some(&request.metadata),
@@ -255,16 +255,21 @@ fn input(past: &Past) -> Option<Input<'_>> {
             sequence: Some(request.input_sequence),
         });
     }
-    let published = past.input()?;
+    let published = recorded.input()?;
     let header = |name: &str| {
         published.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     };
-    let text =
-        match Ingress::read(&published.subject, &published.body, header, past.workflow.clone(), &NO_LIMITS) {
-            Ok(Ok(input)) => input.user_input,
-            // What was refused may be anything.
-            Ok(Err(_)) | Err(_) => String::from_utf8_lossy(&published.body).into_owned(),
-        };
+    let text = match Ingress::read(
+        &published.subject,
+        &published.body,
+        header,
+        recorded.workflow.clone(),
+        &NO_LIMITS,
+    ) {
+        Ok(Ok(input)) => input.user_input,
+        // What was refused may be anything.
+        Ok(Err(_)) | Err(_) => String::from_utf8_lossy(&published.body).into_owned(),
+    };
     Some(Input { text, metadata: None, merged: &[], sequence: Some(published.sequence) })
 }
 
@@ -287,13 +292,13 @@ fn prompt<'a>(
     Some(Asked { record: None, messages: messages.into(), proof })
 }
 
-fn answer<'a>(past: &'a Past, response: Option<&'a ResponseGenerated>) -> Option<Answer<'a>> {
+fn answer<'a>(recorded: &'a RecordedWorkflow, response: Option<&'a ResponseGenerated>) -> Option<Answer<'a>> {
     if let Some(ResponseGenerated { response, usage, cost_usd, cost_is_partial, .. }) = response {
         let (cost_usd, cost_is_partial) = (*cost_usd, *cost_is_partial);
         return Some(Answer { response, usage: *usage, cost_usd, cost_is_partial });
     }
     // The rest may have expired.
-    match past.event(EventType::InteractionSaved).map(|stored| &stored.event.data) {
+    match recorded.event(EventType::InteractionSaved).map(|stored| &stored.event.data) {
         Some(EventData::InteractionSaved(saved)) => Some(Answer {
             response: &saved.response,
             usage: saved.usage,

@@ -8,8 +8,8 @@ mod server;
 use std::{io, net::SocketAddr, sync::Arc};
 
 use throughline_actors::{
-    engine::Observer,
     ports::{bus::Bus, store::Store},
+    supervision::engine::Observer,
 };
 
 use tokio::sync::watch;

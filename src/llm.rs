@@ -14,6 +14,6 @@ pub use providers::{
     SettingValue,
 };
 pub use throughline_actors::{
-    model_client::{AskError, ClientSettings, ModelTarget, ProviderStatus, Unanswered},
+    model::client::{ClientSettings, GenerationError, GenerationFailed, ModelTarget, ProviderStatus},
     ports::model::ToolCall,
 };

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use rust_decimal::Decimal;
 use serde::Deserialize;
-use throughline_actors::cost::{LongPrompt, Price};
+use throughline_actors::model::cost::{LongPrompt, Price};
 
 use crate::config::{Provider, ProviderKind};
 

@@ -1,7 +1,7 @@
 //! What past workflows tell: whether they come out the same once more, what they would have come to with something
 //! changed, and what would have been decided under another configuration.
 //!
-//! The deciding is in `throughline_actors::reenact`; here are the files, the threads and the reports around it.
+//! The deciding is in `throughline_actors::replay`; here are the files, the threads and the reports around it.
 
 pub mod history;
 pub mod recording;

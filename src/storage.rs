@@ -2,12 +2,12 @@
 //! Tables and columns have the same names in every database.
 
 mod answers;
+mod context_rows;
 pub mod copy;
 mod database;
 mod erase;
 mod error;
 mod kept;
-mod known;
 mod look;
 pub mod namespaces;
 mod onlooker;

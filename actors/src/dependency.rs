@@ -3,6 +3,10 @@
 //! The state is shared by the stage's workers, behind a lock that is held for a few instructions and never across
 //! an await. It belongs to the stage, not to a worker: a worker that dies gives its permit back.
 
+pub mod announcer;
+pub mod cause;
+pub mod vitals;
+
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -16,8 +20,12 @@ use tokio::{
 };
 
 use crate::{
-    announcer::BreakerMoved,
-    cause::Cause,
+    dependency::{
+        announcer::BreakerMoved,
+        cause::Cause,
+        vitals::{DependencyKind, Trouble, Vitals},
+    },
+    metrics,
     policy::{
         breaker::{Breaker, BreakerPolicy, BreakerState, CallOutcome, Permit},
         retry::RetryPolicy,
@@ -26,8 +34,6 @@ use crate::{
         Classify, Fault, Health,
         clock::{Clock, Entropy},
     },
-    signals,
-    vitals::{DependencyKind, Trouble, Vitals},
 };
 
 /// How long a caller may be kept waiting between attempts.
@@ -61,7 +67,7 @@ pub struct DependencyPolicy {
 
 /// What a dependency needs from its surroundings.
 #[derive(Clone)]
-pub struct Surroundings {
+pub struct Collaborators {
     /// For the time in announcements.
     pub clock: Arc<dyn Clock>,
     /// For jitter.
@@ -71,12 +77,12 @@ pub struct Surroundings {
     /// Where failures are kept for whoever asks how this process is.
     pub vitals: Vitals,
     /// Who says what breakers, paces and rate limits would say otherwise; `None` where calls are really made.
-    pub admissions: Option<Arc<dyn Admissions>>,
+    pub recorded_gates: Option<Arc<dyn RecordedGates>>,
 }
 
 /// What was decided, in a run that is re-enacted, by state that all runs of its time shared: breakers, paces and rate
 /// limits. Wherever the answer is `None`, the state of here and now decides.
-pub trait Admissions: Send + Sync + 'static {
+pub trait RecordedGates: Send + Sync + 'static {
     /// Whether a call may be made. An answer is final: what becomes of the call does not move breaker or pace.
     fn admit(&self, stage: StageName, dependency: &str) -> Option<Result<(), Refused>>;
     /// How long rate limits hold a call to a model (by its provider and the provider's name of it) back.
@@ -92,15 +98,6 @@ pub struct HeldBack {
     pub waited: Duration,
     /// After which they still had no room for so long, and the call was not made.
     pub no_room: Option<Duration>,
-}
-
-/// What a caller wants while no call may be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WhenRefused {
-    /// To wait, as far as the policy's patience goes.
-    Wait,
-    /// To be told at once, because it can do something else.
-    GiveUp,
 }
 
 /// Why there is no call to make.
@@ -142,7 +139,7 @@ pub enum CallError<E> {
 
 /// An attempt that failed or was prevented.
 #[derive(Debug)]
-pub struct Missed<'a, E> {
+pub struct FailedAttempt<'a, E> {
     /// What went wrong.
     pub error: &'a CallError<E>,
     /// How long the attempt took.
@@ -153,7 +150,7 @@ pub struct Missed<'a, E> {
 
 /// No (further) attempt is made here.
 #[derive(Debug)]
-pub struct GaveUp<E> {
+pub struct RetriesExhausted<E> {
     /// Attempts made, those before this call included.
     pub made: u32,
     /// The last thing that went wrong.
@@ -176,7 +173,7 @@ pub struct Dependency {
     stage: StageName,
     name: Arc<str>,
     policy: DependencyPolicy,
-    surroundings: Surroundings,
+    collaborators: Collaborators,
     shared: Arc<Mutex<Shared>>,
     /// Told whenever the breaker closes.
     recovered: Arc<Notify>,
@@ -189,12 +186,12 @@ impl Dependency {
         stage: StageName,
         name: &str,
         policy: DependencyPolicy,
-        surroundings: Surroundings,
+        collaborators: Collaborators,
     ) -> Self {
-        signals::breaker(stage, name, BreakerState::Closed);
+        metrics::breaker(stage, name, BreakerState::Closed);
         let shared = Shared { breaker: Breaker::new(policy.breaker), paced_until: None, cause: None };
         let (shared, recovered) = (Arc::new(Mutex::new(shared)), Arc::default());
-        Self { kind, stage, name: name.into(), policy, surroundings, shared, recovered }
+        Self { kind, stage, name: name.into(), policy, collaborators, shared, recovered }
     }
 
     /// Its name in metrics and logs.
@@ -207,38 +204,22 @@ impl Dependency {
     /// `made` attempts were made before (by earlier deliveries); `op` gets the number of its attempt, from
     /// `made + 1`. An attempt that a breaker or a pace prevents counts as made, so that a dependency that stays
     /// down ends the loop. Dropping the future gives a permit under way back.
-    pub async fn call<T, E, F, Fut>(&self, made: u32, op: F) -> Result<T, GaveUp<E>>
+    pub async fn call<T, E, F, Fut>(&self, made: u32, op: F) -> Result<T, RetriesExhausted<E>>
     where
         E: Classify,
         F: FnMut(u32) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        self.call_or(WhenRefused::Wait, made, op).await
+        self.call_reporting(made, op, |_| {}).await
     }
 
-    /// As [`Dependency::call`]; the caller says what to do while no call may be made.
-    pub async fn call_or<T, E, F, Fut>(
+    /// As [`Dependency::call`]; `report` is called with each attempt that failed or was prevented.
+    pub async fn call_reporting<T, E, F, Fut>(
         &self,
-        when_refused: WhenRefused,
-        made: u32,
-        op: F,
-    ) -> Result<T, GaveUp<E>>
-    where
-        E: Classify,
-        F: FnMut(u32) -> Fut,
-        Fut: Future<Output = Result<T, E>>,
-    {
-        self.call_telling(when_refused, made, op, |_| {}).await
-    }
-
-    /// As [`Dependency::call_or`]; `tell` hears of each attempt that failed or was prevented.
-    pub async fn call_telling<T, E, F, Fut>(
-        &self,
-        when_refused: WhenRefused,
         mut made: u32,
         mut op: F,
-        mut tell: impl FnMut(Missed<'_, E>),
-    ) -> Result<T, GaveUp<E>>
+        mut report: impl FnMut(FailedAttempt<'_, E>),
+    ) -> Result<T, RetriesExhausted<E>>
     where
         E: Classify,
         F: FnMut(u32) -> Fut,
@@ -249,13 +230,13 @@ impl Dependency {
             // Hears of everything from here on, so that a recovery between being refused and waiting is not missed.
             let recovered = self.recovered.notified();
             let begun = Instant::now();
-            let (last, not_before, final_) = match self.admit() {
+            let (last, not_before, is_permanent) = match self.admit() {
                 Err(refused) => {
-                    signals::refused(self.stage, &self.name);
+                    metrics::refused(self.stage, &self.name);
                     let wait = refused.wait();
                     (CallError::Refused(refused), Some(wait), false)
                 }
-                Ok(pass) => match pass.run(op(made + 1)).await {
+                Ok(permit) => match permit.run(op(made + 1)).await {
                     Ok(answer) => return Ok(answer),
                     Err(error) => {
                         let fault = error.fault();
@@ -269,15 +250,15 @@ impl Dependency {
                 },
             };
             made = made.saturating_add(1);
-            let delay = if final_ {
+            let delay = if is_permanent {
                 None
             } else {
-                let random = self.surroundings.entropy.next_u64();
+                let random = self.collaborators.entropy.next_u64();
                 self.policy.retry.delay_after(made, not_before, random)
             };
             let Some(delay) = delay else {
-                tell(Missed { error: &last, took: begun.elapsed(), again_in: None });
-                return Err(GaveUp { made, last, wait: None });
+                report(FailedAttempt { error: &last, took: begun.elapsed(), again_in: None });
+                return Err(RetriesExhausted { made, last, wait: None });
             };
             // A refusal knows exactly when to come back; the policy's cap is for the other side's hints.
             let refused = matches!(last, CallError::Refused(_));
@@ -293,10 +274,13 @@ impl Dependency {
                 }
             };
             let too_long = delay > self.policy.patience.longest_wait || Instant::now() + delay > give_up_at;
-            let gives_up = too_long || (refused && when_refused == WhenRefused::GiveUp);
-            tell(Missed { error: &last, took: begun.elapsed(), again_in: (!gives_up).then_some(delay) });
-            if gives_up {
-                return Err(GaveUp { made, last, wait: Some(delay) });
+            report(FailedAttempt {
+                error: &last,
+                took: begun.elapsed(),
+                again_in: (!too_long).then_some(delay),
+            });
+            if too_long {
+                return Err(RetriesExhausted { made, last, wait: Some(delay) });
             }
             let waits_for_breaker = matches!(last, CallError::Refused(Refused::BreakerOpen(..)));
             tokio::select! {
@@ -314,17 +298,17 @@ impl Dependency {
 
     /// What fails in this process.
     pub(crate) fn vitals(&self) -> &Vitals {
-        &self.surroundings.vitals
+        &self.collaborators.vitals
     }
 
     /// Remembers that the stage of this dependency cannot reach the bus, or that the bus does not take what it has.
     pub(crate) fn bus_failed(&self, cause: Cause) {
-        self.surroundings.vitals.failed(Trouble {
+        self.collaborators.vitals.failed(Trouble {
             stage: self.stage,
             dependency: BUS.into(),
             kind: DependencyKind::Bus,
             is_open: true,
-            since: self.surroundings.clock.now(),
+            since: self.collaborators.clock.now(),
             last: Instant::now(),
             cause,
         });
@@ -332,7 +316,7 @@ impl Dependency {
 
     /// The bus has taken what it had not taken before.
     pub(crate) fn bus_answered(&self) {
-        self.surroundings.vitals.answered(self.stage, &BUS.into());
+        self.collaborators.vitals.answered(self.stage, &BUS.into());
     }
 
     /// State of the breaker.
@@ -349,7 +333,7 @@ impl Dependency {
         let was = shared.cause.take();
         let after = shared.breaker.state();
         drop(shared);
-        self.surroundings.vitals.answered(self.stage, &self.name);
+        self.collaborators.vitals.answered(self.stage, &self.name);
         self.tell((before, after), was.as_ref(), None);
     }
 
@@ -365,11 +349,11 @@ impl Dependency {
     }
 
     /// Asks leave for one call.
-    pub(crate) fn admit(&self) -> Result<Pass<'_>, Refused> {
+    pub(crate) fn admit(&self) -> Result<CallPermit<'_>, Refused> {
         let now = Instant::now();
-        let recorded = self.surroundings.admissions.as_ref();
+        let recorded = self.collaborators.recorded_gates.as_ref();
         if let Some(admitted) = recorded.and_then(|recorded| recorded.admit(self.stage, &self.name)) {
-            return admitted.map(|()| Pass { dependency: self, permit: None, started: now });
+            return admitted.map(|()| CallPermit { dependency: self, permit: None, started: now });
         }
         let mut shared = self.lock();
         if let Some(until) = shared.paced_until.filter(|until| now < *until) {
@@ -382,7 +366,7 @@ impl Dependency {
         drop(shared);
         self.tell((before, after), cause.as_ref(), cause.as_ref());
         match admitted {
-            Ok(permit) => Ok(Pass { dependency: self, permit: Some(permit), started: now }),
+            Ok(permit) => Ok(CallPermit { dependency: self, permit: Some(permit), started: now }),
             Err(refusal) => Err(Refused::BreakerOpen(refusal.retry_at - now, cause.map(|cause| cause.text))),
         }
     }
@@ -419,12 +403,12 @@ impl Dependency {
     fn remember(&self, cause: Option<Cause>, state: BreakerState) {
         let Some(cause) = cause else { return };
         let Cause { class, text } = cause.clone();
-        let is_first = self.surroundings.vitals.failed(Trouble {
+        let is_first = self.collaborators.vitals.failed(Trouble {
             stage: self.stage,
             dependency: Arc::clone(&self.name),
             kind: self.kind,
             is_open: state != BreakerState::Closed,
-            since: self.surroundings.clock.now(),
+            since: self.collaborators.clock.now(),
             last: Instant::now(),
             cause,
         });
@@ -435,11 +419,11 @@ impl Dependency {
     }
 
     fn forget(&self) {
-        if let Some(before) = self.surroundings.vitals.answered(self.stage, &self.name)
+        if let Some(before) = self.collaborators.vitals.answered(self.stage, &self.name)
             && before.kind.is_vital()
         {
             let dependency = self.name();
-            let seconds = self.surroundings.clock.now().ms_since(before.since) / 1000;
+            let seconds = self.collaborators.clock.now().ms_since(before.since) / 1000;
             tracing::info!(stage = %self.stage, dependency, failed_for_s = seconds, "it answers again");
         }
     }
@@ -455,8 +439,8 @@ impl Dependency {
             return;
         }
         let class = cause.map(|cause| cause.class);
-        signals::breaker_moved(self.stage, &self.name, to);
-        signals::breaker_cause(self.stage, &self.name, was.map(|was| was.class), class);
+        metrics::breaker_moved(self.stage, &self.name, to);
+        metrics::breaker_cause(self.stage, &self.name, was.map(|was| was.class), class);
         let dependency = self.name.to_string();
         let text = cause.map(|cause| cause.text.to_string());
         // What is probed every second is told once, until something about it changes.
@@ -479,8 +463,8 @@ impl Dependency {
                 self.recovered.notify_waiters();
             }
         }
-        if let Some(announcer) = self.surroundings.announcer.as_ref().filter(|_| !is_told) {
-            let at = self.surroundings.clock.now();
+        if let Some(announcer) = self.collaborators.announcer.as_ref().filter(|_| !is_told) {
+            let at = self.collaborators.clock.now();
             let (class, cause) = match to {
                 BreakerState::Open => (class, text),
                 BreakerState::HalfOpen | BreakerState::Closed => (None, None),
@@ -494,13 +478,13 @@ impl Dependency {
 
 /// Leave for one call. Dropped without an outcome (its worker panicked, or was stopped), it says nothing about the
 /// dependency: a message that panics must not open the breaker for everybody.
-pub(crate) struct Pass<'a> {
+pub(crate) struct CallPermit<'a> {
     dependency: &'a Dependency,
     permit: Option<Permit>,
     started: Instant,
 }
 
-impl Pass<'_> {
+impl CallPermit<'_> {
     /// Makes the call, and lets the dependency's state learn from it.
     pub(crate) async fn run<T, E: Classify>(
         mut self,
@@ -521,7 +505,7 @@ impl Pass<'_> {
                 }
             },
         };
-        signals::called(self.dependency.stage, &self.dependency.name, label, self.started.elapsed());
+        metrics::called(self.dependency.stage, &self.dependency.name, label, self.started.elapsed());
         if let Some(permit) = self.permit.take() {
             self.dependency.settle(permit, outcome, pace, failure);
         }
@@ -529,10 +513,10 @@ impl Pass<'_> {
     }
 }
 
-impl Drop for Pass<'_> {
+impl Drop for CallPermit<'_> {
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take() {
-            signals::called(
+            metrics::called(
                 self.dependency.stage,
                 &self.dependency.name,
                 "abandoned",

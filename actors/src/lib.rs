@@ -1,47 +1,33 @@
 //! What a Throughline worker *decides*: every stage, retry, breaker, limit and restart, written against traits
 //! ([`ports`]). This crate opens no socket and no file and never reads the wall clock.
 //!
-//! Read in this order: [`stage`] (one actor, its intake and its workers), [`handler`] (the journey of one
-//! delivery), [`stages`] (what each of the five does), [`model_client`] (everything between a prompt and its answer),
-//! [`supervisor`] (starting, restarting, draining).
+//! The rooms, in the order in which to read them:
+//!
+//! - [`delivery`]: how one delivery is taken, handled and settled.
+//! - [`stages`]: what each of the five stages does with an event.
+//! - [`model`]: everything between a prompt and its answer.
+//! - [`dependency`]: calls to what may fail: breaker, pace and retries, and what fails now and why.
+//! - [`workflow`]: beginning, ending, resuming and interrupting turns.
+//! - [`supervision`]: putting a worker process together, restarting and draining its parts.
+//! - [`retention`]: keeping room in the log, removing what is finished and old enough.
+//! - [`replay`]: running the stages again on what is on record.
+//! - [`policy`]: the decisions as values and pure state machines.
+//! - [`ports`]: the traits through which all of this reaches the world.
+//!
+//! Three files serve all rooms: [`memory_budget`] (memory for messages in hand), [`message_values`] (what prompts and
+//! requests may say about a message) and [`metrics`] (the names and values of all metrics).
 #![forbid(unsafe_code)]
 
-pub mod announcer;
-mod another;
-mod as_told;
-pub mod cause;
-pub mod claims;
-pub mod closing;
-pub mod cost;
+pub mod delivery;
 pub mod dependency;
-pub mod engine;
-pub mod exhausted;
-pub mod fence;
-pub mod handler;
-pub mod interruptions;
-pub mod listener;
-pub(crate) mod live;
-pub mod memory;
+pub mod memory_budget;
 pub mod message_values;
-pub mod model_client;
-mod notes;
-mod owned_task;
+pub mod metrics;
+pub mod model;
 pub mod policy;
 pub mod ports;
-pub mod prompt;
-pub mod reenact;
-mod repair;
+pub mod replay;
 pub mod retention;
-pub mod settings;
-pub mod signals;
-pub mod source_plan;
-pub mod stage;
 pub mod stages;
-pub mod starter;
-pub mod supervisor;
-pub mod sweeper;
-mod unreadable;
-pub mod untold;
-pub mod users;
-pub mod vitals;
-pub mod worker;
+pub mod supervision;
+pub mod workflow;

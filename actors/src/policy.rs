@@ -4,7 +4,7 @@ pub mod announced;
 pub mod breaker;
 pub mod bucket;
 pub mod fallback;
-pub mod lease;
+pub mod keywords;
 pub mod limits;
 pub mod memory;
 pub mod merge;

@@ -8,6 +8,7 @@ pub mod bus;
 pub mod clock;
 #[cfg(any(test, feature = "testing"))]
 pub mod contract;
+pub mod lease;
 pub mod log;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;

@@ -4,7 +4,7 @@
 //!
 //! Runs in each process that admits. Several do no harm, and one of them is enough (`turn.rs`).
 
-pub(crate) mod pace;
+mod pace;
 mod turn;
 
 use std::{sync::Arc, time::Duration};
@@ -14,11 +14,12 @@ use throughline_schemas::Timestamp;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
+    metrics,
     policy::{
         retention::{
             AGE_SLACK, BEGIN_PERCENT, FULL_PERCENT, Floor, Holder, JUST_FINISHED, URGENT_PERCENT,
             bodies_percent, floor, for_open_work, for_room, percent, settled, share, surplus_bodies,
-            turns_with_room,
+            turns_with_room, until,
         },
         share::LogRoom,
     },
@@ -29,10 +30,9 @@ use crate::{
         log::{Fill, Keeper, Purge},
         store::Store,
     },
-    signals,
-    users::Users,
+    workflow::users::Users,
 };
-use pace::{Pace, until};
+use pace::Pace;
 use turn::Turn;
 
 /// Longest time between two looks at the log.
@@ -190,7 +190,7 @@ impl Actor for Retention {
 impl Known {
     /// Says what went wrong, once in a while.
     fn tell_failure(&mut self, failed: Option<String>) {
-        signals::retention_failing(failed.is_some());
+        metrics::retention_failing(failed.is_some());
         let Some(why) = failed else {
             self.failed = None;
             return;
@@ -224,7 +224,7 @@ impl RetentionArgs {
         let earlier = seen.settled.replace(now);
         let open = self.store.oldest_open().await.map_err(|error| error.to_string())?;
         seen.wait = wait(&fill, growth);
-        signals::log_fill(&fill, growth, open);
+        metrics::log_fill(&fill, growth, open);
         let is_ours =
             turn.take(self.bus.as_ref(), self.entropy.as_ref()).await.map_err(|error| with_causes(&error))?;
         let Some(earlier) = earlier else {
@@ -309,7 +309,7 @@ impl RetentionArgs {
         let room = turns_with_room(fill, floor).map(|turns| LogRoom { turns, running });
         let was_short = self.users.set_room(room).is_some_and(LogRoom::is_short);
         let is_short = room.is_some_and(LogRoom::is_short);
-        signals::log_short_of_room(is_short);
+        metrics::log_short_of_room(is_short);
         if was_short == is_short {
             return Ok(());
         }
@@ -334,7 +334,7 @@ impl RetentionArgs {
         let Some(surplus) = surplus_bodies(fill) else { return Ok(None) };
         let released = self.keeper.log.release_bodies(surplus).await.map_err(|error| with_causes(&error))?;
         if released.bodies > 0 {
-            signals::released(released.bodies);
+            metrics::released(released.bodies);
             tracing::info!(
                 removed = released.bodies,
                 bytes = released.bytes,
@@ -382,7 +382,7 @@ impl RetentionArgs {
         let name = archived.as_ref().map(|archived| archived.name.clone());
         let purge = Purge { before, at: fill.now, archive: name.clone() };
         let removed = self.keeper.log.purge(&purge).await.map_err(|error| with_causes(&error))?;
-        signals::purged(removed, archived.map_or(0, |archived| archived.messages));
+        metrics::purged(removed, archived.map_or(0, |archived| archived.messages));
         tracing::info!(
             removed,
             from = fill.first,
@@ -414,7 +414,7 @@ impl RetentionArgs {
         // With what stays, which a later archive has once more: each archive is whole in itself.
         let archived = self.archived(floor.before, last + 1).await?;
         let removed = log.remove(&finished).await.map_err(|error| with_causes(&error))?;
-        signals::purged(removed, archived.as_ref().map_or(0, |archived| archived.messages));
+        metrics::purged(removed, archived.as_ref().map_or(0, |archived| archived.messages));
         tracing::warn!(
             removed,
             from = floor.before,
@@ -436,7 +436,7 @@ impl RetentionArgs {
         let Found { fill, floor, growth, .. } = found;
         let Some(wanted) = wanted.filter(|wanted| *wanted > floor.before) else {
             seen.told = None;
-            signals::log_held(None);
+            metrics::log_held(None);
             return Ok(());
         };
         // How fast bodies come is not known: a store of them that is nearly full is told at once.
@@ -445,7 +445,7 @@ impl RetentionArgs {
             None => fill.max_bytes.and_then(|max| until(fill.bytes, max, *growth)),
         };
         let age = self.keeper.log.age_at(floor.before).await.map_err(|error| with_causes(&error))?;
-        signals::log_held(age);
+        metrics::log_held(age);
         let is_known = seen.told.is_some_and(|(told, at)| told == *floor && at.elapsed() < TELL_AGAIN);
         if is_known || left.is_none_or(|left| left > SOON) {
             return Ok(());
@@ -493,7 +493,7 @@ impl RetentionArgs {
                 }
                 let forgotten = self.store.forget_ended(ended_before, FORGET_AT_ONCE).await;
                 let forgotten = forgotten.map_err(|error| error.to_string())?;
-                signals::forgotten(forgotten);
+                metrics::forgotten(forgotten);
                 if usize::try_from(forgotten).unwrap_or(usize::MAX) < FORGET_AT_ONCE {
                     break;
                 }

@@ -8,7 +8,7 @@ pub mod persistence;
 
 use throughline_schemas::{Event, FailureCode};
 
-use crate::{handler::Stopped, policy::settle::Outcome};
+use crate::{delivery::handler::Stopped, policy::settle::Outcome};
 
 /// A consumer's filter decides which events come; another type means that someone published it on this subject.
 fn wrong_event(event: &Event) -> Stopped {

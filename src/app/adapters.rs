@@ -10,8 +10,8 @@ use std::{
 
 use reqwest::header::HeaderName;
 use throughline_actors::{
-    engine::Ports,
     ports::{archive::Archive, clock::Clock, log::Keeper, trace::Tracer},
+    supervision::engine::Ports,
 };
 use throughline_schemas::{Namespace, NamespaceError, StageName};
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use throughline_actors::prompt::{Mistake, PromptError, PromptTemplate};
+use throughline_actors::model::prompt::{Mistake, PromptError, PromptTemplate};
 
 use crate::config::{self, Config, did_you_mean};
 

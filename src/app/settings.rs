@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 
 use throughline_actors::{
     dependency::{DependencyPolicy, Patience},
-    model_client::ClientSettings,
+    model::client::ClientSettings,
     policy::limits::{DeliveryLimits, HOLD_LIMIT},
-    settings::{EngineSettings, GenerationSettings, SessionSettings},
-    source_plan::SourceSpec,
-    supervisor::RestartPolicy,
-    sweeper::SweepSettings,
-    users::{Calls, UserSettings},
+    stages::external::source_selection::SourceSpec,
+    supervision::{
+        settings::{EngineSettings, GenerationSettings, SessionSettings},
+        supervisor::RestartPolicy,
+    },
+    workflow::{
+        sweeper::SweepSettings,
+        users::{Calls, UserSettings},
+    },
 };
 use throughline_schemas::{IngressLimits, StageName};
 

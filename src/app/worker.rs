@@ -3,11 +3,13 @@
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use throughline_actors::{
-    engine::{Engine, Observer, StartError},
+    delivery::stage::Drained,
+    model::prompt::PromptTemplate,
     ports::{store::Store, trace::Tracer},
-    prompt::PromptTemplate,
-    settings::EngineSettings,
-    stage::Drained,
+    supervision::{
+        engine::{Engine, Observer, StartError},
+        settings::EngineSettings,
+    },
 };
 use throughline_schemas::StageName;
 use tokio::sync::watch;

@@ -6,7 +6,6 @@
 mod archive_bucket;
 mod batch;
 mod bury;
-mod claim_check;
 mod claims;
 mod complaints;
 mod connection;
@@ -16,19 +15,18 @@ mod end_watch;
 mod ends;
 mod erase;
 mod error;
-mod exhausted;
 mod foreign;
 mod headers;
 mod import;
+mod large_bodies;
 mod live;
 mod lookup;
+mod max_deliveries;
 mod names;
 mod objects;
 mod probe;
 mod publish;
 mod pull;
-mod pulse;
-mod raw;
 mod reader;
 mod receipt;
 mod release;
@@ -36,6 +34,8 @@ mod requests;
 mod retention;
 mod roles;
 mod settings;
+mod stall_detector;
+mod stream_api;
 mod sweep;
 pub mod topology;
 
@@ -45,7 +45,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
 use throughline_actors::ports::bus::{
-    Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Inbox, Latest, Note, Position, Published,
+    AttemptLog, Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Inbox, Latest, Position, Published,
 };
 use throughline_schemas::{
     Event, EventType, Namespace, SessionId, StageName, Subject, Timestamp, WorkflowId,
@@ -77,9 +77,9 @@ struct Core {
     settings: NatsSettings,
     names: Names,
     connection: Connection,
-    bodies: claim_check::Bodies,
+    bodies: large_bodies::Bodies,
     live: live::Live,
-    pulse: pulse::Pulse,
+    stall_detector: stall_detector::StallDetector,
     /// Inboxes that were dropped and are still giving back what they hold.
     closing: tokio_count::Count,
 }
@@ -125,9 +125,9 @@ impl NatsBus {
         let names = Names::new(&settings.namespace);
         Ok(Self {
             core: Arc::new(Core {
-                bodies: claim_check::Bodies::new(names.bodies().to_owned()),
+                bodies: large_bodies::Bodies::new(names.bodies().to_owned()),
                 live: live::Live::start(connection.client.clone()),
-                pulse: pulse::Pulse::start(settings.ack_wait),
+                stall_detector: stall_detector::StallDetector::start(settings.ack_wait),
                 names,
                 connection,
                 settings,
@@ -153,7 +153,7 @@ impl NatsBus {
 
     /// What this server makes of large events, if it takes less at once than servers usually do.
     pub fn small_payload(&self) -> Option<String> {
-        claim_check::small_payload(&self.core)
+        large_bodies::small_payload(&self.core)
     }
 
     /// The client, for what is not the bus's business (live tokens, requests to the server's monitoring).
@@ -304,8 +304,8 @@ impl Bus for NatsBus {
         Ok(Some(reader::whole_body(&self.core, &event).await?))
     }
 
-    async fn open_exhausted(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
-        Ok(Box::new(exhausted::ExhaustedInbox::open(Arc::clone(&self.core), stage).await?))
+    async fn open_undeliverable(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
+        Ok(Box::new(max_deliveries::UndeliverableInbox::open(Arc::clone(&self.core), stage).await?))
     }
 
     async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claimed>, BusError> {
@@ -322,12 +322,17 @@ impl Bus for NatsBus {
         claims::write(&self.core, stage, sequence, claim, revision).await
     }
 
-    async fn note(&self, stage: StageName, sequence: u64) -> Result<Option<Note>, BusError> {
-        claims::read_note(&self.core, stage, sequence).await
+    async fn attempt_log(&self, stage: StageName, sequence: u64) -> Result<Option<AttemptLog>, BusError> {
+        claims::read_attempt_log(&self.core, stage, sequence).await
     }
 
-    async fn keep_note(&self, stage: StageName, sequence: u64, note: &Note) -> Result<(), BusError> {
-        claims::keep_note(&self.core, stage, sequence, note).await
+    async fn keep_attempt_log(
+        &self,
+        stage: StageName,
+        sequence: u64,
+        attempt_log: &AttemptLog,
+    ) -> Result<(), BusError> {
+        claims::keep_attempt_log(&self.core, stage, sequence, attempt_log).await
     }
 
     async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
@@ -342,7 +347,7 @@ impl Bus for NatsBus {
         self.core.live.send(self.namespace().live_frames(workflow), frame)
     }
 
-    async fn hear(&self, topic: &str) -> Result<BoxStream<'static, Bytes>, BusError> {
+    async fn announced_on(&self, topic: &str) -> Result<BoxStream<'static, Bytes>, BusError> {
         let subject = self.namespace().control(topic);
         let heard = self.client().subscribe(subject.clone()).await;
         let heard = heard.map_err(|error| unavailable_because(format!("listening on {subject}"), error))?;

@@ -114,12 +114,12 @@ async fn one(
             clean(workflow.as_str(), ID_CHARS)
         )));
     }
-    let past = History { workflow: workflow.clone(), events }
+    let recorded = History { workflow: workflow.clone(), events }
         .read()
         .map_err(|error| Failure::failed(clean(&with_causes(&error), ID_CHARS)))?;
     let template = load_prompt(&config.prompt).map_err(|error| with_causes(&error));
     let renderer = Renderer::new(template, config.context.max_history_chars);
-    let explanation = Explanation::new(&past, &renderer);
+    let explanation = Explanation::new(&recorded, &renderer);
     if json {
         let json = serde_json::to_string(&explanation)
             .map_err(|error| Failure::failed(format!("cannot write it as JSON: {error}")))?;

@@ -63,7 +63,7 @@ mod tests {
 
     use serde_json::{Value, json};
     use throughline_actors::{
-        announcer::BreakerMoved,
+        dependency::announcer::BreakerMoved,
         policy::breaker::BreakerState,
         ports::bus::{consumed_by, published_by},
     };

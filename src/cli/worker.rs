@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use throughline_actors::stage::Drained;
+use throughline_actors::delivery::stage::Drained;
 use throughline_schemas::StageName;
 
 use super::{Exit, Failure, WorkerArgs, signal::Signals};

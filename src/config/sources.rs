@@ -9,7 +9,7 @@ use reqwest::header;
 use throughline_actors::{
     message_values::{ALWAYS, LANGUAGE},
     ports::source::Method,
-    source_plan::{body_placeholders, is_name, is_of_message, placeholders},
+    stages::external::source_selection::{body_placeholders, is_name, is_of_message, placeholders},
 };
 
 use super::Env;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use throughline_actors::{
     policy::{breaker::BreakerPolicy, retry::RetryPolicy},
-    settings::StageSettings,
+    supervision::settings::StageSettings,
 };
 
 use super::reader::Section;

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use throughline_actors::users::RunningLimit;
+use throughline_actors::workflow::users::RunningLimit;
 
 use super::field::Field;
 use super::reader::Section;

@@ -1,7 +1,7 @@
 //! Whether a prompt on record is what follows from its template and what was fetched.
 
 use serde::Serialize;
-use throughline_actors::prompt::{PromptTemplate, Tag};
+use throughline_actors::model::prompt::{PromptTemplate, Tag};
 use throughline_schemas::{
     Meta,
     event::{

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use throughline_actors::{prompt::PromptTemplate, reenact::Message as Recorded};
+use throughline_actors::{model::prompt::PromptTemplate, replay::Message as Recorded};
 use throughline_schemas::Namespace;
 
 use super::*;
@@ -63,7 +63,7 @@ fn answered(messages: &[Value], dropped: u32) -> Value {
     })
 }
 
-fn past(events: &[(&str, Value)]) -> Past {
+fn past(events: &[(&str, Value)]) -> RecordedWorkflow {
     let messages = events.iter().zip(1..).map(|((kind, data), sequence)| Recorded {
         subject: format!("t.v1.{kind}.s.w"),
         headers: Vec::new(),
@@ -71,7 +71,7 @@ fn past(events: &[(&str, Value)]) -> Past {
         sequence,
         stored_at: Timestamp::from_unix_ms(1000),
     });
-    Past::read(WorkflowId::new("w").unwrap(), messages).unwrap()
+    RecordedWorkflow::read(WorkflowId::new("w").unwrap(), messages).unwrap()
 }
 
 fn proof(fetched: Option<Value>, answered: Value, system: &str) -> Proof {

@@ -14,10 +14,12 @@ use futures_util::{
 };
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use throughline_actors::{
-    cause::told,
-    engine::Observer,
-    memory::MemoryUse,
-    vitals::{DependencyKind, Trouble},
+    dependency::{
+        cause::told,
+        vitals::{DependencyKind, Trouble},
+    },
+    memory_budget::MemoryUse,
+    supervision::engine::Observer,
 };
 use throughline_schemas::{StageName, Timestamp};
 use tokio::time::Instant;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use throughline_actors::{
-    cause::told,
+    dependency::cause::told,
+    metrics,
     ports::{Classify, Health, bus::BusError, store::StoreError},
-    signals,
 };
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -204,7 +204,7 @@ pub async fn compare(
                 new_entry(identity, place)
             }
             Verdict::NewLog { identity } => {
-                signals::stores_differ("new_log");
+                metrics::stores_differ("new_log");
                 tracing::warn!(
                     namespace,
                     database = place,
@@ -214,7 +214,7 @@ pub async fn compare(
                 new_entry(identity, place)
             }
             Verdict::LostDatabase { identity } => {
-                signals::stores_differ("lost_database");
+                metrics::stores_differ("lost_database");
                 tracing::warn!(
                     namespace,
                     database = place,

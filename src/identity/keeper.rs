@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use throughline_actors::users::Calls;
+use throughline_actors::workflow::users::Calls;
 use tokio::{
     sync::watch,
     task::JoinHandle,

@@ -32,15 +32,16 @@ use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt, stream as streams};
 use throughline_actors::{
-    dependency::{DependencyPolicy, Surroundings},
-    model_client::{Ask, ClientSettings, Deaf, ModelClient, ProviderStatus, Unanswered},
+    dependency::{Collaborators, DependencyPolicy, vitals::Vitals},
+    model::client::{
+        ClientSettings, GenerationFailed, GenerationRequest, ModelClient, NoObserver, ProviderStatus,
+    },
     ports::{
         clock::{Clock, Entropy},
         model::Models,
         tokenizer::Tokenizer,
     },
-    settings::StageSettings,
-    vitals::Vitals,
+    supervision::settings::StageSettings,
 };
 use throughline_schemas::{TraceParent, event::generation::Route};
 
@@ -80,7 +81,7 @@ pub enum GenerateError {
     Request(String),
     /// Everything that the policies allow was tried; the record says what.
     #[error(transparent)]
-    Unanswered(#[from] Box<Unanswered>),
+    Unanswered(#[from] Box<GenerationFailed>),
 }
 
 /// Why [`Client::from_env`] has no client.
@@ -156,23 +157,23 @@ impl Client {
         // Whoever calls this library also pays: they may choose.
         settings.routing.requested_model = true;
         settings.routing.requested_complexity = true;
-        let surroundings = Surroundings {
+        let collaborators = Collaborators {
             clock: clock(),
             entropy: Arc::new(SystemEntropy),
             announcer: None,
             vitals: Vitals::default(),
-            admissions: None,
+            recorded_gates: None,
         };
-        let inner = ModelClient::new(models, tokenizer(), settings, policy, surroundings)?;
+        let inner = ModelClient::new(models, tokenizer(), settings, policy, collaborators)?;
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// One answer, whole. Dropping the future abandons the call under way, for which the provider may charge.
     pub async fn generate(&self, request: Request) -> Result<Answer, GenerateError> {
-        let ask = self.ask(request)?;
-        match self.inner.ask(&ask, &Deaf).await {
-            Ok(answered) => Ok(Answer::of(answered)),
-            Err(unanswered) => Err(Box::new(unanswered).into()),
+        let prepared = self.prepare(request)?;
+        match self.inner.generate(&prepared, &NoObserver).await {
+            Ok(generated) => Ok(Answer::of(generated)),
+            Err(failed) => Err(Box::new(failed).into()),
         }
     }
 
@@ -212,10 +213,10 @@ impl Client {
         request: Request,
     ) -> impl Stream<Item = Result<Event, GenerateError>> + Send + Unpin + 'static {
         let client = self.clone();
-        match self.ask(request) {
-            Ok(mut ask) => {
-                ask.sampling.stream = true;
-                stream::of(client.inner, ask).left_stream()
+        match self.prepare(request) {
+            Ok(mut prepared) => {
+                prepared.sampling.stream = true;
+                stream::of(client.inner, prepared).left_stream()
             }
             Err(error) => streams::iter([Err(error)]).right_stream(),
         }
@@ -264,7 +265,7 @@ impl Client {
 
     /// Which models a request would be sent to, in which order and why. Asks nobody and costs nothing.
     pub fn route(&self, request: Request) -> Result<Route, GenerateError> {
-        Ok(self.inner.route(&self.ask(request)?))
+        Ok(self.inner.route(&self.prepare(request)?))
     }
 
     /// Closes all breakers and forgets what providers asked to wait, for instance after an outage is known to be over.
@@ -277,7 +278,7 @@ impl Client {
         self.inner.status()
     }
 
-    fn ask(&self, request: Request) -> Result<Ask, GenerateError> {
+    fn prepare(&self, request: Request) -> Result<GenerationRequest, GenerateError> {
         let trace_id = u128::from(SystemEntropy.next_u64()) << 64 | u128::from(SystemEntropy.next_u64());
         let trace = TraceParent::root(trace_id, SystemEntropy.next_u64());
         if let Some(name) = request.model_name() {
@@ -287,7 +288,9 @@ impl Client {
                 return Err(GenerateError::UnknownModel { name: name.to_owned(), known });
             }
         }
-        request.into_ask(|messages| self.inner.request(messages, trace)).map_err(GenerateError::Request)
+        request
+            .into_generation(|messages| self.inner.request(messages, trace))
+            .map_err(GenerateError::Request)
     }
 }
 

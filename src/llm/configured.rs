@@ -4,8 +4,10 @@
 use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
 
 use throughline_actors::{
-    cost::Price,
-    model_client::{ClientSettings, ModelTarget, OlderTurns, RateLimits, Sampling, SettingsError},
+    model::{
+        client::{ClientSettings, ModelTarget, OlderTurns, RateLimits, Sampling, SettingsError},
+        cost::Price,
+    },
     policy::{limits::RATE_HOLD_LIMIT, routing::Routing},
     ports::{clock::Clock, model::AnswerFormat},
 };

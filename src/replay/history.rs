@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use throughline_actors::{
-    reenact::{Message, Past, PastError},
+    replay::{Message, RecordedWorkflow, RecordedWorkflowError},
     stages::input::derived_id,
 };
 use throughline_schemas::{
@@ -29,8 +29,8 @@ pub struct History {
 
 impl History {
     /// The same, read.
-    pub fn read(self) -> Result<Past, PastError> {
-        Past::read(self.workflow, self.events.into_iter().map(message))
+    pub fn read(self) -> Result<RecordedWorkflow, RecordedWorkflowError> {
+        RecordedWorkflow::read(self.workflow, self.events.into_iter().map(message))
     }
 
     /// Whether it ended as failed.

@@ -3,11 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use throughline_actors::{
-    cost,
-    engine::StartError,
-    model_client::ModelTarget,
+    model::{client::ModelTarget, cost},
     ports::{clock::Clock, model::Models, source::Sources},
-    reenact::{Budgeted, Past, RerunError, RerunPorts, Rerunner},
+    replay::{Budgeted, RecordedWorkflow, RerunError, RerunPorts, Rerunner},
+    supervision::engine::StartError,
 };
 use throughline_schemas::{
     Event, EventData, EventType, SessionId, StageName, Timestamp, Usd, WorkflowFailed, WorkflowId,
@@ -89,9 +88,9 @@ impl Reruns {
     }
 
     /// Begins with a workflow.
-    pub fn begin(&mut self, past: Past) {
+    pub fn begin(&mut self, recorded: RecordedWorkflow) {
         let (rerunner, from) = (Arc::clone(&self.rerunner), self.from);
-        self.running.spawn(async move { row(&rerunner, &past, from).await });
+        self.running.spawn(async move { row(&rerunner, &recorded, from).await });
     }
 
     /// The next workflow that is done; `None` while none runs. A panic in one is its failure.
@@ -110,14 +109,14 @@ impl Reruns {
     }
 }
 
-async fn row(rerunner: &Rerunner, past: &Past, from: StageName) -> Row {
-    let known = Known::of(past);
-    let made = rerunner.run(past, from).await;
+async fn row(rerunner: &Rerunner, recorded: &RecordedWorkflow, from: StageName) -> Row {
+    let known = Known::of(recorded);
+    let made = rerunner.run(recorded, from).await;
     Row {
-        workflow: past.workflow.clone(),
+        workflow: recorded.workflow.clone(),
         session: known.session,
         user_input: known.user_input,
-        before: before(past),
+        before: before(recorded),
         after: after(made),
     }
 }
@@ -129,8 +128,8 @@ struct Known {
 }
 
 impl Known {
-    fn of(past: &Past) -> Self {
-        let mut events = past.links().map(|(stored, _)| &stored.event);
+    fn of(recorded: &RecordedWorkflow) -> Self {
+        let mut events = recorded.links().map(|(stored, _)| &stored.event);
         let Some(first) = events.next() else {
             return Self { session: SessionId::unknown(), user_input: String::new() };
         };
@@ -140,15 +139,15 @@ impl Known {
     }
 }
 
-fn before(past: &Past) -> Side {
-    let asked_at = past.event(EventType::ExternalDataFetched).map(|stored| stored.event.meta.time);
+fn before(recorded: &RecordedWorkflow) -> Side {
+    let asked_at = recorded.event(EventType::ExternalDataFetched).map(|stored| stored.event.meta.time);
     if let Some(EventData::ResponseGenerated(generated)) =
-        past.event(EventType::ResponseGenerated).map(|stored| &stored.event.data)
+        recorded.event(EventType::ResponseGenerated).map(|stored| &stored.event.data)
     {
-        let at = past.event(EventType::ResponseGenerated).map(|stored| stored.event.meta.time);
+        let at = recorded.event(EventType::ResponseGenerated).map(|stored| stored.event.meta.time);
         return answered(generated, asked_at.zip(at).map(|(from, to)| to.ms_since(from)));
     }
-    match past.end().map(|stored| &stored.event.data) {
+    match recorded.end().map(|stored| &stored.event.data) {
         Some(EventData::WorkflowFailed(failed)) => failure(failed),
         _ => Side::NotRun { reason: "it had not ended".to_owned() },
     }
@@ -204,13 +203,13 @@ fn failure(failed: &WorkflowFailed) -> Side {
 }
 
 /// A workflow that was selected and did not get its turn.
-pub fn left_out(past: &Past, reason: &str) -> Row {
-    let known = Known::of(past);
+pub fn left_out(recorded: &RecordedWorkflow, reason: &str) -> Row {
+    let known = Known::of(recorded);
     Row {
-        workflow: WorkflowId::clone(&past.workflow),
+        workflow: WorkflowId::clone(&recorded.workflow),
         session: known.session,
         user_input: known.user_input,
-        before: before(past),
+        before: before(recorded),
         after: Side::NotRun { reason: reason.to_owned() },
     }
 }

@@ -8,10 +8,10 @@ use std::{
 
 use serde_json::Value;
 use throughline_actors::{
+    model::prompt::{PromptError, PromptTemplate},
     policy::routing::Routing,
     ports::tokenizer::Tokenizer,
-    prompt::{PromptError, PromptTemplate},
-    settings::EngineSettings,
+    supervision::settings::EngineSettings,
 };
 use throughline_schemas::{StageName, recording::Header};
 

@@ -4,10 +4,12 @@ use std::{collections::BTreeSet, sync::Arc, thread};
 
 use throughline_actors::{
     dependency::DependencyPolicy,
-    engine::StartError,
-    model_client::ClientSettings,
-    reenact::{Recorded, Simulated, Simulation, results},
-    settings::{EngineSettings, StageSettings},
+    model::client::ClientSettings,
+    replay::{Recorded, Simulated, Simulation, results},
+    supervision::{
+        engine::StartError,
+        settings::{EngineSettings, StageSettings},
+    },
 };
 use throughline_schemas::StageName;
 use tokio::sync::mpsc;

@@ -3,8 +3,8 @@
 use std::{num::NonZeroUsize, sync::Arc, thread};
 
 use throughline_actors::{
-    engine::StartError,
-    reenact::{CompareError, Difference, Enacted, NotEnacted, Past, Reenactor, Verdict},
+    replay::{CompareError, Difference, Enacted, NotEnacted, RecordedWorkflow, Reenactor, Verdict},
+    supervision::engine::StartError,
 };
 use throughline_schemas::{EventType, WorkflowId};
 use tokio::sync::mpsc;
@@ -64,7 +64,7 @@ impl Verified {
 
 /// Threads that make workflows once more.
 pub struct Verifier {
-    lanes: Vec<mpsc::Sender<Past>>,
+    lanes: Vec<mpsc::Sender<RecordedWorkflow>>,
     next: usize,
     verified: mpsc::Receiver<Verified>,
 }
@@ -76,21 +76,21 @@ impl Verifier {
         let (results, verified) = mpsc::channel(cores * AHEAD);
         let mut lanes = Vec::new();
         for _ in 0..cores {
-            let (lane, pasts) = mpsc::channel(AHEAD);
+            let (lane, recorded_workflows) = mpsc::channel(AHEAD);
             let reenactor =
                 Reenactor::new(&setup.settings, Arc::clone(&setup.template), Arc::clone(&setup.tokenizer))?;
             let results = results.clone();
-            thread::spawn(move || work(&reenactor, pasts, &results));
+            thread::spawn(move || work(&reenactor, recorded_workflows, &results));
             lanes.push(lane);
         }
         Ok(Self { lanes, next: 0, verified })
     }
 
     /// Hands a workflow to the next thread, waiting while that has enough to do. False if it has ended, by a panic.
-    pub async fn give(&mut self, past: Past) -> bool {
+    pub async fn give(&mut self, recorded: RecordedWorkflow) -> bool {
         let at = self.next;
         self.next = (at + 1) % self.lanes.len();
-        self.lanes[at].send(past).await.is_ok()
+        self.lanes[at].send(recorded).await.is_ok()
     }
 
     /// There will be no more workflows.
@@ -104,13 +104,17 @@ impl Verifier {
     }
 }
 
-fn work(reenactor: &Reenactor, mut pasts: mpsc::Receiver<Past>, results: &mpsc::Sender<Verified>) {
-    while let Some(past) = pasts.blocking_recv() {
+fn work(
+    reenactor: &Reenactor,
+    mut recorded_workflows: mpsc::Receiver<RecordedWorkflow>,
+    results: &mpsc::Sender<Verified>,
+) {
+    while let Some(recorded) = recorded_workflows.blocking_recv() {
         // A clock for each workflow: none of them sees how late it is in another.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let Ok(runtime) = runtime else { return };
-        let verified = runtime.block_on(reenactor.verify(&past));
-        if results.blocking_send(Verified { workflow: past.workflow, results: verified }).is_err() {
+        let verified = runtime.block_on(reenactor.verify(&recorded));
+        if results.blocking_send(Verified { workflow: recorded.workflow, results: verified }).is_err() {
             return;
         }
     }

@@ -1,12 +1,12 @@
 //! How turns stand after a batch of operations, as the answers to those who asked.
 
 use throughline_actors::ports::store::{
-    Admission, Admitted, Closed, Ending, Fingerprint, Holder, Opening, Standing, StoreError, TurnState,
-    Verdict, failure_code,
+    Admission, AdmissionResult, Admitted, Closed, Ending, Fingerprint, Holder, Opening, StoreError,
+    TurnState, Verdict, failure_code,
 };
 use throughline_schemas::{FailureCode, SessionId, UserId, WorkflowId};
 
-use super::{kept, known, operation::Operation};
+use super::{context_rows, kept, operation::Operation};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Failure {
@@ -66,13 +66,13 @@ impl Turn {
             input_sequence: row.input_sequence.map(kept::sequence).transpose()?,
             failure,
             superseded_by: kept::id(row.superseded_by)?,
-            session: SessionId::new(row.session).map_err(known::undecodable)?,
+            session: SessionId::new(row.session).map_err(context_rows::undecodable)?,
             user: kept::id(row.user)?,
             fingerprint: row
                 .fingerprint
                 .map(Fingerprint::try_from)
                 .transpose()
-                .map_err(known::undecodable)?,
+                .map_err(context_rows::undecodable)?,
             code: row.code.map(failure_code),
             held: row.held,
         })
@@ -93,24 +93,24 @@ impl Turn {
         self.input_sequence.is_none_or(|known| known == input_sequence)
     }
 
-    fn standing(self, verdict: &Verdict) -> Standing {
+    fn result(self, verdict: &Verdict) -> AdmissionResult {
         match (self.state, verdict, self.failure, self.superseded_by) {
-            (TurnState::Running, ..) => Standing::Running,
-            (TurnState::Waiting, ..) if self.held => Standing::Held,
-            (TurnState::Waiting, ..) => Standing::Waiting,
-            (TurnState::Failed, Verdict::Refused { .. }, ..) => Standing::Refused,
+            (TurnState::Running, ..) => AdmissionResult::Running,
+            (TurnState::Waiting, ..) if self.held => AdmissionResult::Held,
+            (TurnState::Waiting, ..) => AdmissionResult::Waiting,
+            (TurnState::Failed, Verdict::Refused { .. }, ..) => AdmissionResult::Refused,
             (TurnState::Failed, Verdict::Accepted { .. }, Some(Failure::Rejected), _) => {
                 // Three reasons for having no place in a session, of which the code tells which it was.
                 if self.code == Some(FailureCode::NotSessionOwner) {
-                    Standing::NotOwner
+                    AdmissionResult::NotOwner
                 } else if self.code == Some(FailureCode::TooManyOpen) {
-                    Standing::TooManyOpen
+                    AdmissionResult::TooManyOpen
                 } else {
-                    Standing::Rejected
+                    AdmissionResult::Rejected
                 }
             }
             (TurnState::Failed, Verdict::Accepted { .. }, Some(Failure::Merged), Some(into)) => {
-                Standing::Merged { into }
+                AdmissionResult::Merged { into }
             }
             (
                 TurnState::Failed,
@@ -118,7 +118,7 @@ impl Turn {
                 Some(Failure::Merged | Failure::Interrupted) | None,
                 _,
             )
-            | (TurnState::Saved, ..) => Standing::Ended,
+            | (TurnState::Saved, ..) => AdmissionResult::Ended,
         }
     }
 }
@@ -128,8 +128,8 @@ impl Answer {
         if let Some(of_another) = admission.against(&self.turn.holder()) {
             return of_another.into();
         }
-        let standing = self.turn.standing(&admission.verdict);
-        Admitted { standing, interrupted: self.interrupted, opening: self.opening }
+        let result = self.turn.result(&admission.verdict);
+        Admitted { result, interrupted: self.interrupted, opening: self.opening }
     }
 
     fn saved(self) -> Closed {

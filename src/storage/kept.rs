@@ -13,7 +13,7 @@ use throughline_schemas::{
     },
 };
 
-use super::known::undecodable;
+use super::context_rows::undecodable;
 
 /// What an answer has for which there is no column.
 #[derive(Default, PartialEq, Serialize, Deserialize)]

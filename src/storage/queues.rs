@@ -12,8 +12,8 @@ use tokio::{
 };
 
 use super::{
+    context_rows::READING,
     error,
-    known::READING,
     operation::{Answer, Operation, Question},
 };
 

@@ -18,7 +18,7 @@ mod reader;
 mod record;
 mod rows;
 mod turns;
-mod turnstile;
+mod write_lock;
 mod writer;
 
 use std::{sync::Arc, time::Duration};

@@ -6,7 +6,7 @@ use metrics::{KeyName, Recorder, Unit};
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
-use throughline_actors::{ports::clock::Clock, signals};
+use throughline_actors::{metrics as names, ports::clock::Clock};
 use throughline_schemas::Timestamp;
 use tokio::{runtime::Handle, task::JoinHandle};
 
@@ -34,246 +34,231 @@ enum Kind {
     Histogram,
 }
 
-/// What each metric says. Its labels are listed where it is named, in `signals`.
+/// What each metric says. Its labels are listed where it is named, in `actors/src/metrics.rs`.
 const DESCRIPTIONS: [(&str, Kind, Unit, &str); 50] = {
     use Kind::{Counter, Gauge, Histogram};
     [
-        (signals::DELIVERIES, Counter, Unit::Count, "Deliveries settled, by stage and outcome."),
-        (signals::REDELIVERIES, Counter, Unit::Count, "Deliveries that came more than once, by stage."),
+        (names::DELIVERIES, Counter, Unit::Count, "Deliveries settled, by stage and outcome."),
+        (names::REDELIVERIES, Counter, Unit::Count, "Deliveries that came more than once, by stage."),
         (
-            signals::NOT_DONE_AGAIN,
+            names::NOT_DONE_AGAIN,
             Counter,
             Unit::Count,
             "Old events that came as new ones (a consumer was made anew or rewound) and whose work was on record, by stage.",
         ),
-        (signals::IN_FLIGHT, Gauge, Unit::Count, "Deliveries in hand, by stage."),
+        (names::IN_FLIGHT, Gauge, Unit::Count, "Deliveries in hand, by stage."),
         (
-            signals::STAGE_SECONDS,
+            names::STAGE_SECONDS,
             Histogram,
             Unit::Seconds,
             "Time from the start of the work on a delivery to its end, by stage.",
         ),
         (
-            signals::WAIT_SECONDS,
+            names::WAIT_SECONDS,
             Histogram,
             Unit::Seconds,
             "Time from the storage of an event to the start of the work on it, by stage.",
         ),
         (
-            signals::CALL_SECONDS,
+            names::CALL_SECONDS,
             Histogram,
             Unit::Seconds,
             "Time in one call to a dependency, by stage, dependency and result.",
         ),
         (
-            signals::CALLS_REFUSED,
+            names::CALLS_REFUSED,
             Counter,
             Unit::Count,
             "Calls that an open breaker or a rate limit prevented, by stage and dependency.",
         ),
         (
-            signals::BREAKER_STATE,
+            names::BREAKER_STATE,
             Gauge,
             Unit::Count,
             "State of a breaker, by stage and dependency: 0 closed, 1 half-open, 2 open.",
         ),
         (
-            signals::BREAKER_CAUSE,
+            names::BREAKER_CAUSE,
             Gauge,
             Unit::Count,
             "Why a breaker is open, by stage, dependency and class of the error: 1 while it is.",
         ),
         (
-            signals::BREAKER_TRANSITIONS,
+            names::BREAKER_TRANSITIONS,
             Counter,
             Unit::Count,
             "Changes of a breaker's state, by stage, dependency and new state.",
         ),
-        (signals::WORKFLOWS_FAILED, Counter, Unit::Count, "Workflows that failed, by stage and code."),
-        (signals::WORKFLOWS_SAVED, Counter, Unit::Count, "Workflows that were completed and saved."),
+        (names::WORKFLOWS_FAILED, Counter, Unit::Count, "Workflows that failed, by stage and code."),
+        (names::WORKFLOWS_SAVED, Counter, Unit::Count, "Workflows that were completed and saved."),
         (
-            signals::DUPLICATES,
+            names::DUPLICATES,
             Counter,
             Unit::Count,
             "Inputs ignored because their workflow id had been admitted before.",
         ),
         (
-            signals::CONFLICTS,
+            names::CONFLICTS,
             Counter,
             Unit::Count,
             "Inputs refused because their workflow id belongs to another message.",
         ),
-        (signals::TOKENS, Counter, Unit::Count, "Tokens of model calls, by model and type (input, output)."),
+        (names::TOKENS, Counter, Unit::Count, "Tokens of model calls, by model and type (input, output)."),
         (
-            signals::MODEL_SECONDS,
+            names::MODEL_SECONDS,
             Histogram,
             Unit::Seconds,
             "Time of one call to a model, by operation, provider, model and error type.",
         ),
         (
-            signals::FIRST_CHUNK_SECONDS,
+            names::FIRST_CHUNK_SECONDS,
             Histogram,
             Unit::Seconds,
             "Time to the first piece of a streamed answer, by operation, provider and model.",
         ),
         (
-            signals::RATE_LIMIT_SECONDS,
+            names::RATE_LIMIT_SECONDS,
             Histogram,
             Unit::Seconds,
             "Time that rate limits held a call back, by provider and model.",
         ),
         (
-            signals::RATE_LIMIT_WAITING,
+            names::RATE_LIMIT_WAITING,
             Gauge,
             Unit::Count,
             "Calls that rate limits hold back at this moment, by provider and model.",
         ),
         (
-            signals::RATE_LIMITED,
+            names::RATE_LIMITED,
             Counter,
             Unit::Count,
             "Calls that rate limits would have held back for too long, by provider and model.",
         ),
         (
-            signals::NOTES_LOST,
+            names::ATTEMPT_LOGS_LOST,
             Counter,
             Unit::Count,
             "Notes of earlier deliveries' attempts that were lost, by stage; these are missing on record.",
         ),
         (
-            signals::FALLBACKS,
+            names::FALLBACKS,
             Counter,
             Unit::Count,
             "Requests that went on to another model, by the two models.",
         ),
         (
-            signals::TURNS_RESUMED,
+            names::TURNS_RESUMED,
             Counter,
             Unit::Count,
             "Turns on which nobody worked, by the stage that was to go on with them.",
         ),
         (
-            signals::HELD_STARTED,
+            names::HELD_STARTED,
             Counter,
             Unit::Count,
             "Turns that waited for a place in their user's share and were started.",
         ),
         (
-            signals::STORES_DIFFER,
+            names::STORES_DIFFER,
             Counter,
             Unit::Count,
             "Times that log and database were found to be of different age, by kind (new_log, lost_database, older_database).",
         ),
         (
-            signals::TURNS_RESTORED,
+            names::TURNS_RESTORED,
             Counter,
             Unit::Count,
             "Turns that were closed as the log says, because the database had forgotten their end.",
         ),
         (
-            signals::TURNS,
+            names::TURNS,
             Gauge,
             Unit::Count,
             "Open turns of the namespace, by state (waiting, running), counted in the database every 10 s by each worker that admits: take the maximum.",
         ),
         (
-            signals::OLDEST_TURN_SECONDS,
+            names::OLDEST_TURN_SECONDS,
             Gauge,
             Unit::Seconds,
             "Time since the oldest open turn was admitted, by state (waiting, running); 0 if there is none.",
         ),
-        (signals::LOG_BYTES, Gauge, Unit::Bytes, "What the event log takes."),
-        (signals::LOG_MAX_BYTES, Gauge, Unit::Bytes, "What the event log may take before it refuses input."),
+        (names::LOG_BYTES, Gauge, Unit::Bytes, "What the event log takes."),
+        (names::LOG_MAX_BYTES, Gauge, Unit::Bytes, "What the event log may take before it refuses input."),
         (
-            signals::LOG_FILL,
+            names::LOG_FILL,
             Gauge,
             Unit::Count,
             "How full a stream is, from 0 to 1, by stream (events, dead_letters, bodies, claims, advisories).",
         ),
         (
-            signals::LOG_GROWTH,
+            names::LOG_GROWTH,
             Gauge,
             Unit::Bytes,
             "What the event log grows by each second, whatever is removed meanwhile.",
         ),
         (
-            signals::LOG_SECONDS_LEFT,
+            names::LOG_SECONDS_LEFT,
             Gauge,
             Unit::Seconds,
             "Time until the event log is full if nothing is removed; -1 if it does not grow.",
         ),
         (
-            signals::FOREIGN_MESSAGES,
+            names::FOREIGN_MESSAGES,
             Counter,
             Unit::Count,
             "Messages on the subject of an event that were no event, and were taken out of the log.",
         ),
         (
-            signals::BODIES_RELEASED,
+            names::BODIES_RELEASED,
             Counter,
             Unit::Count,
             "Large bodies of finished work that were removed from their store to make room.",
         ),
+        (names::LOG_PURGED, Counter, Unit::Count, "Events of finished work that were removed from the log."),
         (
-            signals::LOG_PURGED,
-            Counter,
-            Unit::Count,
-            "Events of finished work that were removed from the log.",
-        ),
-        (
-            signals::LOG_ARCHIVED,
+            names::LOG_ARCHIVED,
             Counter,
             Unit::Count,
             "Events that were archived before they were removed from the log.",
         ),
         (
-            signals::LOG_OLDEST_OPEN,
+            names::LOG_OLDEST_OPEN,
             Gauge,
             Unit::Count,
             "Input sequence of the oldest open turn; 0 if none is open.",
         ),
         (
-            signals::LOG_HELD_SECONDS,
+            names::LOG_HELD_SECONDS,
             Gauge,
             Unit::Seconds,
             "Age of the message that keeps everything behind it in a log that is nearly full; 0 if none does.",
         ),
         (
-            signals::LOG_SHORT_OF_ROOM,
+            names::LOG_SHORT_OF_ROOM,
             Gauge,
             Unit::Count,
             "1 while new turns wait because those that run need what room the log has, else 0.",
         ),
         (
-            signals::RETENTION_FAILING,
+            names::RETENTION_FAILING,
             Gauge,
             Unit::Count,
             "1 while old events, rows or archives cannot be removed, else 0.",
         ),
-        (signals::TURNS_FORGOTTEN, Counter, Unit::Count, "Ended turns that were forgotten, with their rows."),
-        (signals::RESTARTS, Counter, Unit::Count, "Restarts of a stage actor, by stage."),
+        (names::TURNS_FORGOTTEN, Counter, Unit::Count, "Ended turns that were forgotten, with their rows."),
+        (names::RESTARTS, Counter, Unit::Count, "Restarts of a stage actor, by stage."),
+        (names::WORKER_DEATHS, Counter, Unit::Count, "Workers that died with a delivery in hand, by stage."),
+        (names::MEMORY_BUDGET, Gauge, Unit::Bytes, "Memory that messages in hand may take, in bytes."),
+        (names::MEMORY_RESERVED, Gauge, Unit::Bytes, "Memory that messages in hand have reserved, in bytes."),
+        (names::MEMORY_WAITING, Gauge, Unit::Count, "Messages that wait for memory."),
         (
-            signals::WORKER_DEATHS,
-            Counter,
-            Unit::Count,
-            "Workers that died with a delivery in hand, by stage.",
-        ),
-        (signals::MEMORY_BUDGET, Gauge, Unit::Bytes, "Memory that messages in hand may take, in bytes."),
-        (
-            signals::MEMORY_RESERVED,
-            Gauge,
-            Unit::Bytes,
-            "Memory that messages in hand have reserved, in bytes.",
-        ),
-        (signals::MEMORY_WAITING, Gauge, Unit::Count, "Messages that wait for memory."),
-        (
-            signals::MEMORY_WAIT_SECONDS,
+            names::MEMORY_WAIT_SECONDS,
             Histogram,
             Unit::Seconds,
             "Time that messages waited for memory, by stage; only of those that did.",
         ),
         (
-            signals::NATS_CONNECTION_EVENTS,
+            names::NATS_CONNECTION_EVENTS,
             Counter,
             Unit::Count,
             "What happened to the connection to NATS, by event: connected, disconnected, slow_consumer and so on.",
@@ -327,7 +312,7 @@ impl Metrics {
     /// Metrics of whatever uses the recorder; [`install`] makes that the whole process.
     pub fn recorder(runtime: &Handle) -> Result<(PrometheusRecorder, Self), MetricsError> {
         let mut builder = PrometheusBuilder::new();
-        for name in signals::HISTOGRAMS {
+        for name in names::HISTOGRAMS {
             builder = builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), &BUCKETS)?;
         }
         let recorder = builder.build_recorder();
@@ -369,7 +354,7 @@ mod tests {
 
     #[test]
     fn every_metric_is_described() {
-        let source = include_str!("../../actors/src/signals.rs");
+        let source = include_str!("../../actors/src/metrics.rs");
         let named: Vec<&str> = source
             .lines()
             .filter_map(|line| {
@@ -378,15 +363,15 @@ mod tests {
             .collect();
         assert_eq!(named, DESCRIPTIONS.map(|(name, ..)| name));
         let histograms = DESCRIPTIONS.iter().filter(|(_, kind, ..)| *kind == Kind::Histogram);
-        assert_eq!(histograms.map(|(name, ..)| *name).collect::<Vec<_>>(), signals::HISTOGRAMS);
+        assert_eq!(histograms.map(|(name, ..)| *name).collect::<Vec<_>>(), names::HISTOGRAMS);
     }
 
     #[tokio::test]
     async fn a_scrape_has_help_types_buckets_version_and_process() {
         let (recorder, metrics) = Metrics::recorder(&Handle::current()).unwrap();
         with_local_recorder(&recorder, || {
-            counter!(signals::DELIVERIES, "stage" => "input", "outcome" => "acknowledged").increment(3);
-            histogram!(signals::STAGE_SECONDS, "stage" => "input").record(0.002);
+            counter!(names::DELIVERIES, "stage" => "input", "outcome" => "acknowledged").increment(3);
+            histogram!(names::STAGE_SECONDS, "stage" => "input").record(0.002);
         });
         let text = metrics.render();
         for line in [

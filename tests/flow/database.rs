@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use throughline_actors::{
+    dependency::vitals::{DependencyKind, Trouble},
     policy::limits::STORE_PATIENCE,
-    vitals::{DependencyKind, Trouble},
 };
 use throughline_schemas::StageName;
 use tokio::time::Instant;

@@ -18,7 +18,8 @@ use std::{
 
 use serde_json::json;
 use throughline_actors::{
-    engine::{Engine, Ports, StartError},
+    delivery::stage::Drained,
+    model::prompt::PromptTemplate,
     ports::{
         archive::Archive,
         clock::{Clock, Entropy},
@@ -34,9 +35,10 @@ use throughline_actors::{
         tokenizer::FourBytes,
         trace::Tracer,
     },
-    prompt::PromptTemplate,
-    settings::EngineSettings,
-    stage::Drained,
+    supervision::{
+        engine::{Engine, Ports, StartError},
+        settings::EngineSettings,
+    },
 };
 use throughline_schemas::{
     Event, EventData, EventType, Namespace, SessionId, StageName, Timestamp, TraceParent, UserId,

@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, sync::Mutex, time::Duration};
 
 use throughline_actors::{
-    model_client::RateLimits,
+    model::client::RateLimits,
     ports::{
         memory::{
             model::{answer, failure},

@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use throughline_actors::{
-    model_client::RateLimits,
+    model::client::RateLimits,
     policy::limits::HOLD_LIMIT,
     ports::{
         memory::{

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use throughline_actors::{
-    cost::Price,
+    model::cost::Price,
     policy::retry::RetryPolicy,
     ports::{
         memory::{
@@ -212,7 +212,7 @@ async fn attempts_are_limited_over_all_deliveries_and_a_failure_tells_them_all()
 
 #[tokio::test(start_paused = true)]
 async fn a_note_that_is_lost_is_counted_and_fails_no_workflow() {
-    for op in [Op::KeepNote, Op::Note] {
+    for op in [Op::KeepAttemptLog, Op::AttemptLog] {
         let (rig, worker) = breaks_off_for_long(1).await;
         worker.gate.on(move |of, _| if of == op { Act::Lost } else { Act::Go });
         let workflow = rig.publish("w1", "s1", "hello");

@@ -8,8 +8,11 @@ use std::{
 
 use serde_json::json;
 use throughline_actors::{
-    cost::Price,
-    model_client::{OlderTurns, RateLimits},
+    model::{
+        client::{OlderTurns, RateLimits},
+        cost::Price,
+        prompt::PromptTemplate,
+    },
     policy::routing::Rule,
     ports::{
         memory::{
@@ -20,9 +23,8 @@ use throughline_actors::{
         source::FetchError,
         tokenizer::FourBytes,
     },
-    prompt::PromptTemplate,
-    reenact::{self, Past, Recorded, Simulated, Simulation},
-    settings::EngineSettings,
+    replay::{self, Recorded, RecordedWorkflow, Simulated, Simulation},
+    supervision::settings::EngineSettings,
 };
 use throughline_schemas::{EventType, StageName, event::generation::Complexity};
 
@@ -79,7 +81,7 @@ async fn stormy() -> Rig {
 #[tokio::test(start_paused = true)]
 async fn everything_comes_out_as_it_was_whatever_went_wrong() {
     let rig = stormy().await;
-    assert!(rig.pasts().len() >= 17);
+    assert!(rig.recorded_workflows().len() >= 17);
     assert_eq!(rig.verify().await, NOTHING);
 }
 
@@ -131,11 +133,14 @@ async fn a_prompt_that_had_to_be_shortened_is_shortened_again_by_whoever_did_it(
             rig.saved(&workflow).await;
         }
         drop(worker);
-        let shortened = |past: &Past| {
+        let shortened = |past: &RecordedWorkflow| {
             let stored = past.event(EventType::ResponseGenerated).unwrap();
             String::from_utf8_lossy(&stored.message.body).contains("\"dropped_turns\"")
         };
-        assert!(rig.pasts().iter().filter(|past| shortened(past)).count() > 2, "prompts were shortened");
+        assert!(
+            rig.recorded_workflows().iter().filter(|past| shortened(past)).count() > 2,
+            "prompts were shortened"
+        );
         assert_eq!(rig.verify().await, NOTHING);
     }
 }
@@ -203,7 +208,7 @@ async fn a_changed_prompt_rule_or_policy_is_found_at_its_event_and_field() {
 
 /// Everything under other settings, by workflow.
 async fn simulated(rig: &Rig, settings: &EngineSettings, anew: &[&str]) -> BTreeMap<String, Simulated> {
-    let (results, mut decided) = reenact::results();
+    let (results, mut decided) = replay::results();
     let simulation = Simulation {
         settings: settings.clone(),
         recorded_settings: rig.settings.clone(),
@@ -211,7 +216,7 @@ async fn simulated(rig: &Rig, settings: &EngineSettings, anew: &[&str]) -> BTree
         tokenizer: Arc::new(FourBytes),
         anew: anew.iter().map(|name| (*name).to_owned()).collect(),
     };
-    let workflows = rig.pasts().iter().filter_map(Recorded::of).collect();
+    let workflows = rig.recorded_workflows().iter().filter_map(Recorded::of).collect();
     let running =
         tokio::spawn(async move { simulation.run(workflows, results).await.expect("stages can be made") });
     let mut all = BTreeMap::new();

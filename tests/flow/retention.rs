@@ -14,7 +14,7 @@ use throughline_actors::{
         archive::{Archive, ArchiveError, Archived},
         memory::{model::answer, script::Reply},
     },
-    users::RunningLimit,
+    workflow::users::RunningLimit,
 };
 use throughline_schemas::{EventType, Timestamp};
 
@@ -327,7 +327,7 @@ async fn whatever_happens_nothing_open_is_removed_and_everything_ends_once() {
             let (dice, calm_from) = (Arc::clone(&dice), began + MINUTE * 5);
             worker.gate.on(move |op, _| {
                 let is_calm = tokio::time::Instant::now() > calm_from;
-                if is_calm || matches!(op, Op::Hear | Op::Chance | Op::Open | Op::Next | Op::Generate) {
+                if is_calm || matches!(op, Op::Listen | Op::Chance | Op::Open | Op::Next | Op::Generate) {
                     return Act::Go;
                 }
                 match splitmix(&dice) % 400 {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use futures_util::future::select_all;
-use throughline_actors::model_client::RateLimits;
+use throughline_actors::model::client::RateLimits;
 use throughline_actors::ports::{
     memory::{
         model::{answer, failure},
@@ -125,7 +125,7 @@ impl Schedule {
         let left = STORM.saturating_sub(Duration::from_secs_f64(self.rig.seconds()));
         gate.on(move |op, about| {
             // Those can only end a part of the engine; tested elsewhere.
-            let elsewhere = matches!(op, Op::Hear | Op::Chance);
+            let elsewhere = matches!(op, Op::Listen | Op::Chance);
             if elsewhere || started.elapsed() > left || !dice.one_in(25) {
                 return Act::Go;
             }

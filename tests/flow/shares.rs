@@ -12,7 +12,7 @@ use throughline_actors::{
         memory::{model::answer, script::Reply, store::TurnState},
         store::Store,
     },
-    users::{Calls, RunningLimit, UserSettings},
+    workflow::users::{Calls, RunningLimit, UserSettings},
 };
 use throughline_schemas::{EventType, FailureCode, LiveFrame, LiveKind, StageName, WaitReason, WorkflowId};
 

@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
+use throughline_actors::delivery::stage::Drained;
 use throughline_actors::ports::{
     bus::Bus,
     memory::{model::answer, script::Reply},
 };
-use throughline_actors::stage::Drained;
 use throughline_schemas::StageName;
 
 use crate::harness::{ACK_WAIT, Act, JOURNEY, Op, PROVIDER, Rig, reply_to};
@@ -311,7 +311,7 @@ async fn a_listener_for_interruptions_that_ends_is_noticed_and_started_again() {
     rig.settings.stages = all;
     rig.settings.stages.retain(|stage, _| *stage == StageName::Generation);
     let generates = rig.worker().await;
-    generates.gate.once(Op::Hear, "interrupt", Act::Panic);
+    generates.gate.once(Op::Listen, "interrupt", Act::Panic);
     let interrupt = |workflow: &str| {
         let body = format!(
             r#"{{"user_id":"ada","session_id":"s","workflow_id":"{workflow}","user_input":"stop","when_busy":"interrupt"}}"#
@@ -336,7 +336,7 @@ async fn a_listener_for_interruptions_that_ends_is_noticed_and_started_again() {
 #[tokio::test(start_paused = true)]
 async fn nothing_goes_on_without_a_listener_for_interruptions() {
     let (rig, mut worker) = Rig::running().await;
-    worker.gate.on(|op, _| if op == Op::Hear { Act::Panic } else { Act::Go });
+    worker.gate.on(|op, _| if op == Op::Listen { Act::Panic } else { Act::Go });
     let bus = rig.bus.clone();
     let noise = tokio::spawn(async move {
         loop {

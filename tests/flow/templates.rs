@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use throughline_actors::{prompt::PromptTemplate, vitals::DependencyKind};
+use throughline_actors::{dependency::vitals::DependencyKind, model::prompt::PromptTemplate};
 use throughline_schemas::{FailureCode, StageName, WorkflowId};
 
 use crate::harness::{PROVIDER, Rig};

@@ -1,7 +1,7 @@
 //! Prompts and windows: what is left out so that a prompt fits, for each model of the route.
 
 use throughline_actors::{
-    model_client::{ClientSettings, OlderTurns},
+    model::client::{ClientSettings, OlderTurns},
     ports::{memory::model::answer, model::ModelRequest},
 };
 use throughline_schemas::{

@@ -21,11 +21,10 @@ use throughline::{
     telemetry::Telemetry,
 };
 use throughline_actors::{
-    engine::{Engine, Ports},
     policy::retry::RetryPolicy,
     ports::{
         bus::{
-            Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Ends, Inbox, Latest, Note, Position,
+            AttemptLog, Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Ends, Inbox, Latest, Position,
             Published,
         },
         memory::{bus::MemoryBus, model::ScriptedModels, source::ScriptedSources, store::MemoryStore},
@@ -36,6 +35,7 @@ use throughline_actors::{
         },
         tokenizer::FourBytes,
     },
+    supervision::engine::{Engine, Ports},
 };
 use throughline_schemas::{
     Event, Namespace, SessionId, StageName, Subject, Timestamp, UserId, WorkflowId, event::context::Context,
@@ -97,8 +97,8 @@ impl Bus for Breakable {
     async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
         self.bus.bury(delivery, letter).await
     }
-    async fn open_exhausted(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
-        self.bus.open_exhausted(stage).await
+    async fn open_undeliverable(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
+        self.bus.open_undeliverable(stage).await
     }
     async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claimed>, BusError> {
         self.bus.claim(stage, sequence).await
@@ -112,17 +112,22 @@ impl Bus for Breakable {
     ) -> Result<Published, BusError> {
         self.bus.set_claim(stage, sequence, claim, revision).await
     }
-    async fn note(&self, stage: StageName, sequence: u64) -> Result<Option<Note>, BusError> {
-        self.bus.note(stage, sequence).await
+    async fn attempt_log(&self, stage: StageName, sequence: u64) -> Result<Option<AttemptLog>, BusError> {
+        self.bus.attempt_log(stage, sequence).await
     }
-    async fn keep_note(&self, stage: StageName, sequence: u64, note: &Note) -> Result<(), BusError> {
-        self.bus.keep_note(stage, sequence, note).await
+    async fn keep_attempt_log(
+        &self,
+        stage: StageName,
+        sequence: u64,
+        attempt_log: &AttemptLog,
+    ) -> Result<(), BusError> {
+        self.bus.keep_attempt_log(stage, sequence, attempt_log).await
     }
     async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError> {
         self.bus.announce(topic, body).await
     }
-    async fn hear(&self, topic: &str) -> Result<BoxStream<'static, Bytes>, BusError> {
-        self.bus.hear(topic).await
+    async fn announced_on(&self, topic: &str) -> Result<BoxStream<'static, Bytes>, BusError> {
+        self.bus.announced_on(topic).await
     }
     async fn position(&self) -> Result<Position, BusError> {
         self.bus.position().await

@@ -20,9 +20,9 @@ use throughline_actors::{
     ports::{
         contract::store::{self as story, UnderTest},
         store::{
-            Admission, Admitted, Closed, EndedTurn, Ending, Failing, Fingerprint, HeldQuery, HeldStarted,
-            Interaction, KnownEnd, ListedTurn, Mark, OpenTurns, Opening, RestoredTurn, RunningQuery,
-            RunningTurn, SessionOwner, Standing, Store, StoreError, StoreTrouble, TurnsQuery, UserLimits,
+            Admission, AdmissionResult, Admitted, Closed, EndedTurn, Ending, Failing, Fingerprint, HeldQuery,
+            HeldStarted, Interaction, KnownEnd, ListedTurn, Mark, OpenTurns, Opening, RestoredTurn,
+            RunningQuery, RunningTurn, SessionOwner, Store, StoreError, StoreTrouble, TurnsQuery, UserLimits,
             Verdict,
         },
     },
@@ -293,8 +293,11 @@ async fn what_was_answered_is_there_when_the_file_is_opened_again() {
     store.save(interaction("a", "s", 1)).await.unwrap();
     drop(store);
     let store = open(directory.path()).await;
-    let standing = store.admit(batch).await.unwrap();
-    assert_eq!(standing, [Standing::Ended, Standing::Running, Standing::Waiting].map(Admitted::from));
+    let result = store.admit(batch).await.unwrap();
+    assert_eq!(
+        result,
+        [AdmissionResult::Ended, AdmissionResult::Running, AdmissionResult::Waiting].map(Admitted::from)
+    );
     assert_eq!(store.save(interaction("a", "s", 1)).await.unwrap(), saved(Some("b")));
 }
 
@@ -347,7 +350,7 @@ async fn a_lock_held_elsewhere_is_busy_for_writers_only_and_over_when_it_is_rele
     let (ann, session) = (UserId::new("ann").unwrap(), SessionId::new("s").unwrap());
     assert_eq!(store.context(&ann, &session, 9).await.unwrap().recent_turns.len(), 1);
     other.execute("ROLLBACK").await.unwrap();
-    assert_eq!(store.admit(vec![admission("a", "s", 2)]).await.unwrap(), [Standing::Running.into()]);
+    assert_eq!(store.admit(vec![admission("a", "s", 2)]).await.unwrap(), [AdmissionResult::Running.into()]);
 }
 
 #[tokio::test]
@@ -380,8 +383,8 @@ async fn an_operation_that_is_refused_does_not_take_the_others_of_its_batch_alon
     assert_eq!(first.unwrap(), saved(None));
     assert!(matches!(refused, Err(StoreError::Refused { .. })), "{refused:?}");
     assert_eq!(third.unwrap(), saved(None));
-    assert_eq!(fourth.unwrap(), [Standing::Running.into()]);
-    assert_eq!(store.admit(vec![admission("b", "t", 2)]).await.unwrap(), [Standing::Running.into()]);
+    assert_eq!(fourth.unwrap(), [AdmissionResult::Running.into()]);
+    assert_eq!(store.admit(vec![admission("b", "t", 2)]).await.unwrap(), [AdmissionResult::Running.into()]);
 }
 
 #[tokio::test]

@@ -30,7 +30,6 @@ use throughline::{
     telemetry::{FLUSH_LIMIT, Telemetry},
 };
 use throughline_actors::{
-    engine::{Engine, Ports},
     ports::{
         memory::{
             bus::MemoryBus,
@@ -41,6 +40,7 @@ use throughline_actors::{
         tokenizer::FourBytes,
         trace::Tracer,
     },
+    supervision::engine::{Engine, Ports},
 };
 use throughline_schemas::{Event, EventType, Namespace, StageName, TraceParent, WorkflowId};
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
@@ -298,7 +298,7 @@ async fn a_collector_that_never_answers_holds_up_neither_work_nor_shutdown() {
     let tracer = telemetry.tracer();
     // More spans than may wait.
     for _ in 0..10_000 {
-        let span = tracing::info_span!(target: "throughline_actors::handler", "process");
+        let span = tracing::info_span!(target: "throughline_actors::delivery::handler", "process");
         tracer.adopt(&span, None);
     }
     workflow(tracer, None).await;

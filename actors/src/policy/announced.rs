@@ -33,7 +33,7 @@ impl Need {
 
 /// Proof that something was taken; give it back with the answer's headers.
 #[derive(Debug, Clone, Copy)]
-pub struct Ticket {
+pub struct QuotaTicket {
     number: u64,
     /// All that had been taken then, this included.
     taken: [u64; 4],
@@ -87,16 +87,16 @@ impl Announced {
     }
 
     /// Takes what a request needs.
-    pub fn take(&mut self, need: Need) -> Ticket {
+    pub fn take(&mut self, need: Need) -> QuotaTicket {
         self.issued += 1;
         for (taken, need) in self.taken.iter_mut().zip(need.each()) {
             *taken = taken.saturating_add(need);
         }
-        Ticket { number: self.issued, taken: self.taken }
+        QuotaTicket { number: self.issued, taken: self.taken }
     }
 
     /// Learns from the headers of an answer.
-    pub fn hear(&mut self, ticket: Ticket, allowances: &Allowances, now: Instant) {
+    pub fn update(&mut self, ticket: QuotaTicket, allowances: &Allowances, now: Instant) {
         if ticket.number < self.newest {
             return;
         }
@@ -133,7 +133,7 @@ mod tests {
         let need = Need { input: 100, output: 100 };
         assert_eq!(announced.wait(need, now), Duration::ZERO, "nothing was announced");
         let ticket = announced.take(need);
-        announced.hear(ticket, &requests(None, 0, 9 * SECOND), now);
+        announced.update(ticket, &requests(None, 0, 9 * SECOND), now);
         assert_eq!(announced.wait(need, now + SECOND), 8 * SECOND);
         assert_eq!(announced.wait(need, now + 9 * SECOND), Duration::ZERO);
     }
@@ -146,13 +146,13 @@ mod tests {
         let first = announced.take(need);
         let second = announced.take(need);
         announced.take(need);
-        announced.hear(first, &requests(None, 3, 9 * SECOND), now);
+        announced.update(first, &requests(None, 3, 9 * SECOND), now);
         assert_eq!(announced.wait(need, now), Duration::ZERO, "three were left, two have been sent since");
         announced.take(need);
         assert_eq!(announced.wait(need, now), 9 * SECOND);
-        announced.hear(second, &requests(None, 3, 9 * SECOND), now);
+        announced.update(second, &requests(None, 3, 9 * SECOND), now);
         assert_eq!(announced.wait(need, now), Duration::ZERO);
-        announced.hear(first, &requests(None, 0, 9 * SECOND), now);
+        announced.update(first, &requests(None, 0, 9 * SECOND), now);
         assert_eq!(
             announced.wait(need, now),
             Duration::ZERO,
@@ -166,7 +166,7 @@ mod tests {
         let mut announced = Announced::default();
         let ticket = announced.take(Need::default());
         let tokens = Allowance { limit: Some(1_000), remaining: Some(300), resets_in: Some(30 * SECOND) };
-        announced.hear(ticket, &Allowances { tokens, ..Allowances::default() }, now);
+        announced.update(ticket, &Allowances { tokens, ..Allowances::default() }, now);
         assert!(announced.counts_tokens());
         assert_eq!(announced.wait(Need { input: 100, output: 200 }, now), Duration::ZERO);
         assert_eq!(announced.wait(Need { input: 101, output: 200 }, now), 30 * SECOND);

@@ -69,12 +69,12 @@ const MAX_LOTS: usize = 10_000;
 
 /// Names a place in the queue, and later what was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lot(u64);
+pub struct Reservation(u64);
 
 /// A place in the queue. Times are in nanoseconds from the bucket's beginning.
 #[derive(Debug, Clone, Copy)]
 struct Waiting {
-    lot: Lot,
+    reservation: Reservation,
     since: u64,
     units: u64,
 }
@@ -82,7 +82,7 @@ struct Waiting {
 /// What was taken at one time.
 #[derive(Debug, Clone, Copy)]
 struct Taken {
-    lot: Lot,
+    reservation: Reservation,
     at: u64,
     units: u64,
     corrected: bool,
@@ -105,7 +105,7 @@ pub struct Bucket {
     after: u64,
     taken: VecDeque<Taken>,
     waiting: VecDeque<Waiting>,
-    lots: u64,
+    reservations: u64,
 }
 
 impl Bucket {
@@ -133,7 +133,7 @@ impl Bucket {
             after: 0,
             taken: VecDeque::new(),
             waiting: VecDeque::new(),
-            lots: 0,
+            reservations: 0,
         }
     }
 
@@ -143,9 +143,9 @@ impl Bucket {
     }
 
     /// A bucket for things that are taken in lots. A lot that is larger than the burst has to be waited for even when
-    /// nobody else is there, so small limits have a larger share for it: up to `lot`, at most half of the limit.
-    pub fn of_lots(limit: NonZeroU32, lot: NonZeroU32, now: Instant) -> Self {
-        Self::new(limit, share(limit, BURSTS_PER_LIMIT).max(share(limit, 2).min(lot)), now)
+    /// nobody else is there, so small limits have a larger share for it: up to `reservation`, at most half of the limit.
+    pub fn of_lots(limit: NonZeroU32, reservation: NonZeroU32, now: Instant) -> Self {
+        Self::new(limit, share(limit, BURSTS_PER_LIMIT).max(share(limit, 2).min(reservation)), now)
     }
 
     /// The most that is let through in a minute.
@@ -154,20 +154,20 @@ impl Bucket {
     }
 
     /// Takes a place at the end of the queue.
-    pub fn join(&mut self, units: u64, now: Instant) -> Lot {
-        self.lots += 1;
-        let lot = Lot(self.lots);
-        self.waiting.push_back(Waiting { lot, since: self.at(now), units });
-        lot
+    pub fn join(&mut self, units: u64, now: Instant) -> Reservation {
+        self.reservations += 1;
+        let reservation = Reservation(self.reservations);
+        self.waiting.push_back(Waiting { reservation, since: self.at(now), units });
+        reservation
     }
 
     /// How long it will be until it is this one's turn, if nothing is corrected meanwhile. Nothing, for one that does
     /// not wait.
-    pub fn wait(&self, lot: Lot, now: Instant) -> Duration {
+    pub fn wait(&self, reservation: Reservation, now: Instant) -> Duration {
         let mut arrival = self.after;
         for waiting in &self.waiting {
             let turn = self.turn(arrival, waiting);
-            if waiting.lot == lot {
+            if waiting.reservation == reservation {
                 return Duration::from_nanos(turn.saturating_sub(self.at(now)));
             }
             arrival = self.later(arrival, turn, waiting.units);
@@ -176,25 +176,29 @@ impl Bucket {
     }
 
     /// It is this one's turn: takes what it waited for.
-    pub fn take(&mut self, lot: Lot, now: Instant) {
-        let Some(place) = self.waiting.iter().position(|waiting| waiting.lot == lot) else { return };
+    pub fn take(&mut self, reservation: Reservation, now: Instant) {
+        let Some(place) = self.waiting.iter().position(|waiting| waiting.reservation == reservation) else {
+            return;
+        };
         let Some(Waiting { units, .. }) = self.waiting.remove(place) else { return };
         let at = self.at(now);
         self.after = self.later(self.after, at, units);
-        self.taken.push_back(Taken { lot, at, units, corrected: false });
+        self.taken.push_back(Taken { reservation, at, units, corrected: false });
         self.forget();
     }
 
     /// Gives up the place in the queue, or what was taken.
-    pub fn leave(&mut self, lot: Lot) {
-        self.waiting.retain(|waiting| waiting.lot != lot);
-        self.correct(lot, 0);
+    pub fn leave(&mut self, reservation: Reservation) {
+        self.waiting.retain(|waiting| waiting.reservation != reservation);
+        self.correct(reservation, 0);
     }
 
     /// Says how much of a lot was used: nothing, less than was taken, or more, which those who come next wait for.
-    pub fn correct(&mut self, lot: Lot, used: u64) {
+    pub fn correct(&mut self, reservation: Reservation, used: u64) {
         // Recent ones are near the end.
-        let Some(taken) = self.taken.iter_mut().rev().find(|taken| taken.lot == lot) else { return };
+        let Some(taken) = self.taken.iter_mut().rev().find(|taken| taken.reservation == reservation) else {
+            return;
+        };
         let changed = taken.units != used;
         (taken.units, taken.corrected) = (used, true);
         self.forget();
@@ -205,8 +209,8 @@ impl Bucket {
     }
 
     /// Says that a lot was used as it was taken, as far as anybody knows.
-    pub fn keep(&mut self, lot: Lot) {
-        if let Some(taken) = self.taken.iter_mut().rev().find(|taken| taken.lot == lot) {
+    pub fn keep(&mut self, reservation: Reservation) {
+        if let Some(taken) = self.taken.iter_mut().rev().find(|taken| taken.reservation == reservation) {
             taken.corrected = true;
         }
     }
@@ -295,8 +299,11 @@ mod tests {
     }
 
     /// A queue that is served in time, as callers do it: who is next, and when.
-    fn next_turn(bucket: &Bucket, waiting: &[(Lot, u64)], now: Instant) -> Option<(usize, Instant)> {
-        let turns = waiting.iter().enumerate().map(|(place, (lot, _))| (place, now + bucket.wait(*lot, now)));
+    fn next_turn(bucket: &Bucket, waiting: &[(Reservation, u64)], now: Instant) -> Option<(usize, Instant)> {
+        let turns = waiting
+            .iter()
+            .enumerate()
+            .map(|(place, (reservation, _))| (place, now + bucket.wait(*reservation, now)));
         turns.min_by_key(|(_, at)| *at)
     }
 
@@ -315,10 +322,10 @@ mod tests {
                     1..=5 => random(&mut state, 900),
                     _ => 0,
                 });
-                let lot = bucket.join(1, now);
-                now += bucket.wait(lot, now);
-                bucket.take(lot, now);
-                bucket.keep(lot);
+                let reservation = bucket.join(1, now);
+                now += bucket.wait(reservation, now);
+                bucket.take(reservation, now);
+                bucket.keep(reservation);
                 uses.push((now, 1));
             }
             let worst = worst_minute(uses);
@@ -336,9 +343,9 @@ mod tests {
             let begun = Instant::now();
             let mut bucket = Bucket::of_lots(some(u32::try_from(limit).unwrap()), some(8_000), begun);
             let (mut now, mut spent) = (begun, Vec::new());
-            let mut waiting: Vec<(Lot, u64)> = Vec::new();
+            let mut waiting: Vec<(Reservation, u64)> = Vec::new();
             // To be corrected at a time.
-            let mut open: Vec<(Instant, Lot, u64)> = Vec::new();
+            let mut open: Vec<(Instant, Reservation, u64)> = Vec::new();
             for _ in 0..800 {
                 let until = now
                     + Duration::from_millis(match random(&mut state, 50) {
@@ -359,15 +366,19 @@ mod tests {
                             if at <= until && turn.is_none_or(|(_, turn)| at <= turn) =>
                         {
                             now = now.max(at);
-                            let (_, lot, used) = open.swap_remove(place);
-                            bucket.correct(lot, used);
+                            let (_, reservation, used) = open.swap_remove(place);
+                            bucket.correct(reservation, used);
                         }
                         (_, Some((place, at))) if at <= until => {
                             now = at;
-                            let (lot, reserved) = waiting.remove(place);
-                            bucket.take(lot, now);
+                            let (reservation, reserved) = waiting.remove(place);
+                            bucket.take(reservation, now);
                             let used = random(&mut state, reserved + 1);
-                            open.push((now + Duration::from_millis(random(&mut state, 5_000)), lot, used));
+                            open.push((
+                                now + Duration::from_millis(random(&mut state, 5_000)),
+                                reservation,
+                                used,
+                            ));
                             spent.push((now, used));
                         }
                         _ => break,
@@ -395,15 +406,19 @@ mod tests {
         let now = Instant::now();
         // A burst of 6, then one every 60/55 s.
         let mut bucket = Bucket::of_requests(some(60), now);
-        let lots: Vec<_> = (0..9).map(|_| bucket.join(1, now)).collect();
-        let waits =
-            |bucket: &Bucket| lots.iter().map(|lot| bucket.wait(*lot, now).as_millis()).collect::<Vec<_>>();
+        let reservations: Vec<_> = (0..9).map(|_| bucket.join(1, now)).collect();
+        let waits = |bucket: &Bucket| {
+            reservations
+                .iter()
+                .map(|reservation| bucket.wait(*reservation, now).as_millis())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(waits(&bucket), [0, 0, 0, 0, 0, 0, 1090, 2181, 3272]);
-        bucket.take(lots[0], now);
+        bucket.take(reservations[0], now);
         assert_eq!(waits(&bucket), [0, 0, 0, 0, 0, 0, 1090, 2181, 3272]);
-        bucket.leave(lots[6]);
+        bucket.leave(reservations[6]);
         assert_eq!(waits(&bucket)[6..], [0, 1090, 2181], "one that does not wait has no wait");
-        bucket.leave(lots[0]);
+        bucket.leave(reservations[0]);
         assert_eq!(waits(&bucket)[7..], [0, 1090], "what was taken and not used is there for the next one");
         let nothing = bucket.join(0, now);
         assert_eq!(bucket.wait(nothing, now), Duration::ZERO);

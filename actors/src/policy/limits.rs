@@ -56,10 +56,10 @@ pub const RATE_HOLD_LIMIT: Duration = Duration::from_mins(5);
 
 /// Longest note on what earlier deliveries of a message did, in bytes: about two hundred attempts. They share a small
 /// bucket with the claims.
-pub const NOTE_BYTES: usize = 64 * 1024;
+pub const ATTEMPT_LOG_BYTES: usize = 64 * 1024;
 
 /// How often a note is tried to be kept or read, before its attempts are given up. The delivery is held meanwhile.
-pub const NOTE_TRIES: u32 = 3;
+pub const ATTEMPT_LOG_TRIES: u32 = 3;
 
 /// How long a worker waits for the database before it hands its delivery back. While the database is away nothing
 /// else could be done with the slot, and a hand-back would use up one of the server's deliveries.

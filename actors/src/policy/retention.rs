@@ -137,6 +137,19 @@ pub(crate) fn share(part: u64, of: u64, whole: u64) -> u64 {
     u64::try_from(share).unwrap_or(u64::MAX)
 }
 
+/// How long it takes from `bytes` to `limit` at this growth; `None`: it does not grow.
+pub(crate) fn until(bytes: u64, limit: u64, per_second: f64) -> Option<Duration> {
+    if per_second <= 0.0 {
+        return None;
+    }
+    Duration::try_from_secs_f64(float(limit.saturating_sub(bytes)) / per_second).ok()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a forecast needs no more than 52 bits")]
+pub(crate) fn float(number: u64) -> f64 {
+    number as f64
+}
+
 #[cfg(test)]
 mod tests {
     use throughline_schemas::Timestamp;
@@ -154,6 +167,12 @@ mod tests {
             needed: None,
             others: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_log_is_full_when_its_growth_has_taken_what_is_left() {
+        assert_eq!(until(500_000, 1_000_000, 10_000.0), Some(Duration::from_secs(50)));
+        assert_eq!(until(1, 2, 0.0), None, "it does not grow");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use regex::Regex;
 use throughline_schemas::event::generation::{ChosenBy, Complexity, Route};
 
-use crate::source_plan::mentions;
+use crate::policy::keywords::mentions;
 
 /// Which models are asked, in which order.
 #[derive(Debug, Clone, Default)]

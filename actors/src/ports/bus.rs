@@ -21,7 +21,7 @@ use throughline_schemas::{
 use tokio::time::Instant;
 
 use super::{Classify, Fault, Health};
-use crate::policy::lease::Lease;
+use crate::ports::lease::Lease;
 
 /// Why the bus could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -228,7 +228,7 @@ pub struct Claimed {
 /// what these cost are on record in the end.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Note {
+pub struct AttemptLog {
     /// The delivery that left it.
     pub delivery: u32,
     /// Deliveries up to that one of whose attempts nothing is known.
@@ -315,7 +315,7 @@ pub trait Bus: Send + Sync + 'static {
     /// Opens the messages of a stage that the server has given up on: delivered as often as it allows, and never
     /// settled. Their deliveries have the original's bytes, headers, subject, sequence and count; settling one is
     /// about its burial, and does not bring the original back.
-    async fn open_exhausted(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError>;
+    async fn open_undeliverable(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError>;
     /// The claim on a message of a stage's consumer, by the message's sequence. It may be an older one than the last.
     async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claimed>, BusError>;
     /// Replaces the claim on a message, if it is still that of `revision` (zero: if there is none). `Already` if it is
@@ -328,16 +328,21 @@ pub trait Bus: Send + Sync + 'static {
         revision: u64,
     ) -> Result<Published, BusError>;
     /// The note on a message of a stage's consumer, by the message's sequence.
-    async fn note(&self, stage: StageName, sequence: u64) -> Result<Option<Note>, BusError>;
+    async fn attempt_log(&self, stage: StageName, sequence: u64) -> Result<Option<AttemptLog>, BusError>;
     /// Replaces the note on a message. A note is a convenience: it may be gone later.
-    async fn keep_note(&self, stage: StageName, sequence: u64, note: &Note) -> Result<(), BusError>;
+    async fn keep_attempt_log(
+        &self,
+        stage: StageName,
+        sequence: u64,
+        attempt_log: &AttemptLog,
+    ) -> Result<(), BusError>;
     /// Tells listeners on `{ns}.control.{topic}`; not durable, and not an error if nobody hears it.
     async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError>;
     /// Tells listeners on `{ns}.live.{workflow}`; not durable, never waits, and keeps the order of one caller. Whether
     /// the frame was taken: while the connection is down or slow, frames are dropped.
     fn live(&self, workflow: &WorkflowId, frame: Bytes) -> bool;
     /// Hears what is announced on a topic from now on, as far as the connection is up.
-    async fn hear(&self, topic: &str) -> Result<BoxStream<'static, Bytes>, BusError>;
+    async fn announced_on(&self, topic: &str) -> Result<BoxStream<'static, Bytes>, BusError>;
     /// The end of the log, and how far the stages behind the input stage are.
     async fn position(&self) -> Result<Position, BusError>;
     /// The latest event of a workflow, other than what its publisher said. Never older than what [`Bus::position`] told before.

@@ -69,9 +69,9 @@ pub trait DeltaSink: Send + Sync {
 
 /// Hears nothing.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Unheard;
+pub struct NoSink;
 
-impl DeltaSink for Unheard {
+impl DeltaSink for NoSink {
     fn delta(&self, _: Delta<'_>) {}
 }
 

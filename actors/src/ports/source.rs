@@ -7,7 +7,7 @@ use throughline_schemas::{Document, TraceParent};
 
 use super::{Classify, Fault, Health};
 use crate::{
-    memory::{Room, WeakRoom},
+    memory_budget::{Room, WeakRoom},
     policy::memory::{FREE_ANSWER_BYTES, answers_weight},
 };
 

@@ -28,7 +28,7 @@ use throughline_schemas::{
 };
 
 pub use self::{
-    admission::{Admission, Admitted, Holder, Opening, SessionOwner, Standing, Verdict},
+    admission::{Admission, AdmissionResult, Admitted, Holder, Opening, SessionOwner, Verdict},
     end::{FailedTurn, KnownEnd, RestoredTurn},
     failure::{FAILURE_RECORD_BYTES, FailureRecord, failure_code},
     fingerprint::Fingerprint,

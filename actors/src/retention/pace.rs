@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::ports::log::Fill;
+use crate::{policy::retention::float, ports::log::Fill};
 
 /// What is older than this counts little.
 const MEMORY: Duration = Duration::from_mins(2);
@@ -37,19 +37,6 @@ impl Pace {
     }
 }
 
-/// How long it takes from `bytes` to `limit` at this growth; `None`: it does not grow.
-pub(crate) fn until(bytes: u64, limit: u64, per_second: f64) -> Option<Duration> {
-    if per_second <= 0.0 {
-        return None;
-    }
-    Duration::try_from_secs_f64(float(limit.saturating_sub(bytes)) / per_second).ok()
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a forecast needs no more than 52 bits")]
-pub(crate) fn float(number: u64) -> f64 {
-    number as f64
-}
-
 #[cfg(test)]
 mod tests {
     use throughline_schemas::Timestamp;
@@ -78,7 +65,5 @@ mod tests {
         tokio::time::advance(Duration::from_secs(10)).await;
         let removed = Fill { first: 150, messages: 51, bytes: 51_000, ..fill(200) };
         assert!((pace.look(&removed) - 10_000.0).abs() < 1.0);
-        assert_eq!(until(500_000, 1_000_000, 10_000.0), Some(Duration::from_secs(50)));
-        assert_eq!(until(1, 2, 0.0), None);
     }
 }

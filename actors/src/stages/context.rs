@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use throughline_schemas::{Event, EventData, StageName, event::ContextRetrieved};
 
 use crate::{
-    closing::store_away,
+    delivery::handler::{Next, Run, Step, Stopped},
     dependency::Dependency,
-    handler::{Next, Run, Step, Stopped},
     ports::store::Store,
     stages::wrong_event,
+    workflow::stage_context::store_away,
 };
 
 /// See the module's documentation.

@@ -2,6 +2,7 @@
 //! degrades the answer and fails no workflow, unless the configuration says that nothing is answered without it.
 
 mod required;
+pub mod source_selection;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -20,11 +21,9 @@ use throughline_schemas::{
 use tokio::time::Instant;
 
 use crate::{
-    cause::told,
-    dependency::{CallError, Dependency, Missed, Refused, WhenRefused},
-    handler::{Next, Run, Step, Stopped},
-    live,
-    memory::Room,
+    delivery::handler::{Next, Run, Step, Stopped},
+    dependency::{CallError, Dependency, FailedAttempt, Refused, cause::told},
+    memory_budget::Room,
     message_values::MessageValues,
     policy::{
         limits::{LARGE_BODY_BYTES, NOTICEABLE_WAIT},
@@ -35,8 +34,11 @@ use crate::{
         bus::Bus,
         source::{AnswerRoom, FetchCall, FetchError, Sources},
     },
-    source_plan::{Plan, Planned, SourceSpec},
-    stages::wrong_event,
+    stages::{
+        external::source_selection::{Plan, Planned, SourceSpec},
+        wrong_event,
+    },
+    workflow::live,
 };
 
 /// The member of an answer that is used as preferences of the user.
@@ -158,16 +160,16 @@ impl ExternalStep {
             self.sources.fetch(&call)
         };
         let mut failed = Vec::new();
-        let tell = |missed: Missed<'_, FetchError>| {
-            let call = failed_call(&spec.name, index, &missed);
-            if let Some(wait) = missed.again_in.filter(|wait| *wait >= NOTICEABLE_WAIT) {
-                let why = waits_for(missed.error);
+        let report = |failed_attempt: FailedAttempt<'_, FetchError>| {
+            let call = failed_call(&spec.name, index, &failed_attempt);
+            if let Some(wait) = failed_attempt.again_in.filter(|wait| *wait >= NOTICEABLE_WAIT) {
+                let why = waits_for(failed_attempt.error);
                 let reason = call.error.message.clone();
                 live::waits_for_source(self.bus.as_ref(), workflow, &spec.name, why, reason, wait);
             }
             failed.push(call);
         };
-        let result = dependency.call_telling(WhenRefused::Wait, 0, fetch, tell).await;
+        let result = dependency.call_reporting(0, fetch, report).await;
         let result = result.map_err(|gave_up| {
             let error = source_error(&spec.name, &gave_up.last);
             let (source, code, attempts) = (&spec.name, &error.code, gave_up.made);
@@ -225,8 +227,8 @@ fn waits_for(error: &CallError<FetchError>) -> WaitReason {
     }
 }
 
-fn failed_call(source: &str, url: u32, missed: &Missed<'_, FetchError>) -> FailedCall {
-    let asked = match missed.error {
+fn failed_call(source: &str, url: u32, failed_attempt: &FailedAttempt<'_, FetchError>) -> FailedCall {
+    let asked = match failed_attempt.error {
         CallError::Refused(_) => None,
         CallError::Failed(error) => match error.fault() {
             Fault::Transient { wait_at_least } => wait_at_least,
@@ -235,10 +237,10 @@ fn failed_call(source: &str, url: u32, missed: &Missed<'_, FetchError>) -> Faile
     };
     FailedCall {
         url,
-        duration_ms: missed.took.into(),
-        error: source_error(source, missed.error),
+        duration_ms: failed_attempt.took.into(),
+        error: source_error(source, failed_attempt.error),
         retry_after_ms: asked.map(whole_millis),
-        retry_in_ms: missed.again_in.map(whole_millis),
+        retry_in_ms: failed_attempt.again_in.map(whole_millis),
     }
 }
 

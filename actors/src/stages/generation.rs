@@ -20,13 +20,17 @@ use throughline_schemas::{
 };
 
 use crate::{
-    cost,
-    handler::{Next, Run, Step, Stopped},
-    model_client::{Answered, Ask, AskError, ModelClient, Sampling, Unanswered},
-    notes,
+    delivery::{
+        attempt_log,
+        handler::{Next, Run, Step, Stopped},
+    },
+    model::{
+        client::{Generated, GenerationError, GenerationFailed, GenerationRequest, ModelClient, Sampling},
+        cost,
+    },
     policy::{routing::RouteRequest, settle::Outcome},
     ports::{
-        bus::{Bus, Note},
+        bus::{AttemptLog, Bus},
         model::AnswerFormat,
     },
     stages::wrong_event,
@@ -56,21 +60,21 @@ impl Step for GenerationStep {
     async fn run(&self, event: &Event, run: Run<'_>) -> Result<Next, Stopped> {
         let EventData::ExternalDataFetched(fetched) = &event.data else { return Err(wrong_event(event)) };
         let (bus, stage) = (self.bus.as_ref(), self.stage());
-        let earlier = notes::earlier(bus, stage, run.sequence, run.made).await;
-        let (ask, left_out) = self.ask(event, fetched, &earlier, run)?;
+        let earlier = attempt_log::earlier(bus, stage, run.sequence, run.made).await;
+        let (request, left_out) = self.request(event, fetched, &earlier, run)?;
         let live = Live::new(self.bus.as_ref(), &event.meta.workflow_id, run.made.saturating_add(1));
-        match self.client.ask(&ask, &live).await {
-            Ok(answered) => {
-                live.completed(answered.answer.finish_reason);
-                Ok(self.done(fetched, ask, left_out, answered))
+        match self.client.generate(&request, &live).await {
+            Ok(generated) => {
+                live.completed(generated.answer.finish_reason);
+                Ok(self.done(fetched, request, left_out, generated))
             }
-            Err(unanswered) => {
-                live.failed(&unanswered.error.to_string(), unanswered.again_in);
-                if unanswered.again_in.is_some() {
-                    let note = earlier.and(unanswered.record.attempts.clone());
-                    notes::keep(bus, stage, run.sequence, &note).await;
+            Err(failed) => {
+                live.failed(&failed.error.to_string(), failed.again_in);
+                if failed.again_in.is_some() {
+                    let attempt_log = earlier.and(failed.record.attempts.clone());
+                    attempt_log::keep(bus, stage, run.sequence, &attempt_log).await;
                 }
-                Err(stopped(unanswered, earlier.unknown))
+                Err(stopped(failed, earlier.unknown))
             }
         }
     }
@@ -78,13 +82,13 @@ impl Step for GenerationStep {
 
 impl GenerationStep {
     /// The request, and how many earlier turns it does not contain.
-    fn ask(
+    fn request(
         &self,
         event: &Event,
         fetched: &ExternalDataFetched,
-        earlier: &Note,
+        earlier: &AttemptLog,
         run: Run<'_>,
-    ) -> Result<(Ask, usize), Stopped> {
+    ) -> Result<(GenerationRequest, usize), Stopped> {
         let rendered = self.prompts.render(event, fetched);
         let Rendered { messages, left_out, tag } = rendered.map_err(|no_prompt| match no_prompt {
             NoPrompt::Template(reason) => Stopped::Otherwise(Outcome::Later { after: TEMPLATE_WAIT, reason }),
@@ -100,7 +104,7 @@ impl GenerationStep {
         })?;
         let answered = |result: &&SourceResult| result.status == SourceStatus::Ok && result.data.is_some();
         let sources = fetched.external.values().filter(answered).count();
-        let ask = Ask {
+        let request = GenerationRequest {
             sources: sources as u64,
             route: requested(fetched),
             made: earlier.unknown,
@@ -109,14 +113,20 @@ impl GenerationStep {
             tag,
             ..self.client.request(messages, run.traceparent)
         };
-        Ok((ask, left_out))
+        Ok((request, left_out))
     }
 
-    fn done(&self, fetched: &ExternalDataFetched, ask: Ask, left_out: usize, answered: Answered) -> Next {
-        let Answered { answer, target, sent, record } = answered;
+    fn done(
+        &self,
+        fetched: &ExternalDataFetched,
+        request: GenerationRequest,
+        left_out: usize,
+        generated: Generated,
+    ) -> Next {
+        let Generated { answer, target, sent, record } = generated;
         let total = cost::total(&record.attempts);
         let attempts = u32::try_from(record.attempts.len()).unwrap_or(u32::MAX);
-        let Ask { messages, sampling, made, tag, .. } = ask;
+        let GenerationRequest { messages, sampling, made, tag, .. } = request;
         // What was sent is the same as a rule, and then nobody else has it any more.
         drop(messages);
         let Sampling { temperature_milli, top_p_milli, stop, format, stream, max_tokens: _ } = sampling;
@@ -196,8 +206,8 @@ fn window(window: Option<Window>, left_out: usize) -> Option<Window> {
     Some(Window { dropped_turns: window.dropped_turns.saturating_add(left_out), ..window })
 }
 
-fn stopped(unanswered: Unanswered, earlier_deliveries: u32) -> Stopped {
-    let Unanswered { error, made, again_in, record } = unanswered;
+fn stopped(failed: GenerationFailed, earlier_deliveries: u32) -> Stopped {
+    let GenerationFailed { error, made, again_in, record } = failed;
     if let Some(after) = again_in {
         return Stopped::Otherwise(Outcome::Later { after, reason: error.to_string() });
     }
@@ -207,8 +217,8 @@ fn stopped(unanswered: Unanswered, earlier_deliveries: u32) -> Stopped {
     Stopped::Failed(WorkflowFailed { earlier_deliveries, retryable, ..failed })
 }
 
-fn code_of(error: &AskError) -> FailureCode {
-    if *error == AskError::NoModel {
+fn code_of(error: &GenerationError) -> FailureCode {
+    if *error == GenerationError::NoModel {
         return FailureCode::ModelUnavailable;
     }
     match error.code() {

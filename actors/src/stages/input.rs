@@ -20,28 +20,25 @@ use throughline_schemas::{
     },
 };
 
-pub(crate) mod again;
-pub(crate) mod superseded;
-
 use crate::{
-    another,
-    closing::{Closer, PublishFailed, caused, store_away},
-    live,
+    delivery::stage::Stage,
+    metrics,
     policy::{limits::BUS_RETRY_DELAY, settle::Outcome},
     ports::{
         bus::{DeadLetter, Delivery, Published},
         store::{
-            Admission, Admitted, EndedTurn, FailureRecord, Fingerprint, SessionOwner, Standing, UserLimits,
-            Verdict,
+            Admission, AdmissionResult, Admitted, EndedTurn, FailureRecord, Fingerprint, SessionOwner,
+            UserLimits, Verdict,
         },
         trace::Tracer,
     },
-    signals,
-    stage::Stage,
-    untold,
-    users::Users,
+    workflow::{
+        id_conflict, live, missing_end, repetition,
+        stage_context::{PublishFailed, StageContext, caused, store_away},
+        superseded::{interrupted, merged, not_owner, rejected, too_many_open},
+        users::Users,
+    },
 };
-use superseded::{interrupted, merged, not_owner, rejected, too_many_open};
 
 /// Most inputs admitted in one transaction.
 pub const ADMISSION_BATCH: usize = 256;
@@ -49,7 +46,7 @@ pub const ADMISSION_BATCH: usize = 256;
 /// See the module's documentation.
 pub struct InputStage {
     /// Ends what is invalid, publishes what is valid.
-    pub closer: Closer,
+    pub context: StageContext,
     /// Limits on what publishers send.
     pub limits: IngressLimits,
     /// What to do in a busy session with a message that does not say so itself.
@@ -81,15 +78,15 @@ impl Stage for InputStage {
     async fn handle(&self, batch: &[Delivery]) -> Vec<Outcome> {
         let started = tokio::time::Instant::now();
         for _ in batch.iter().filter(|delivery| delivery.delivered > 1) {
-            signals::redelivered(StageName::Input);
+            metrics::redelivered(StageName::Input);
         }
         let read: Vec<Result<Read, Outcome>> = batch.iter().map(|delivery| self.read(delivery)).collect();
         let questions: Vec<Admission> = read.iter().flatten().map(|read| read.admission.clone()).collect();
-        let database = &self.closer.database;
+        let database = &self.context.database;
         let answers = if questions.is_empty() {
             Ok(Vec::new())
         } else {
-            database.call(0, |_| self.closer.store.admit(questions.clone())).await
+            database.call(0, |_| self.context.store.admit(questions.clone())).await
         };
         let answers = match answers {
             Ok(answers) => answers,
@@ -98,7 +95,7 @@ impl Stage for InputStage {
                 return read.into_iter().map(|read| read.err().unwrap_or_else(|| away.clone())).collect();
             }
         };
-        if answers.iter().any(|admitted| admitted.standing == Standing::Held) {
+        if answers.iter().any(|admitted| admitted.result == AdmissionResult::Held) {
             self.users.held();
         }
         let places: Vec<_> = questions
@@ -107,7 +104,7 @@ impl Stage for InputStage {
             .filter(|(_, admitted)| begins_now(admitted))
             .map(|(admission, _)| (admission.session_id.clone(), admission.input_sequence))
             .collect();
-        let untold = untold::before(&self.closer, &places).await;
+        let untold = missing_end::before(&self.context, &places).await;
         let mut answers = answers.into_iter();
         let outcomes = join_all(read.into_iter().zip(batch).map(|(read, delivery)| {
             let answered = read.map(|read| (read, answers.next()));
@@ -132,10 +129,10 @@ impl Stage for InputStage {
         }))
         .await;
         let worked = started.elapsed();
-        let now = self.closer.clock.now();
+        let now = self.context.clock.now();
         for delivery in batch {
             let waited = std::time::Duration::from_millis(now.ms_since(delivery.published_at));
-            signals::stage_time(StageName::Input, waited.saturating_sub(worked), worked);
+            metrics::stage_time(StageName::Input, waited.saturating_sub(worked), worked);
         }
         outcomes
     }
@@ -149,15 +146,15 @@ impl Stage for InputStage {
             stage: StageName::Input,
             code,
             error: error.to_owned(),
-            at: self.closer.clock.now(),
+            at: self.context.clock.now(),
         };
-        self.closer.bury(delivery, &letter).await?;
+        self.context.bury(delivery, &letter).await?;
         // A workflow that can be named ends as failed: it may have been admitted, and its session goes on then. One that has
         // begun is with the stages behind this one, which end it: its model may be at work, and the next turn must not be.
         let Ok(read) = self.read(delivery) else { return Ok(()) };
         let cause = caused(read.event.meta);
         let beginning = Subject::new(EventType::InputValidated, &cause.session_id, &cause.workflow_id);
-        if self.closer.exists(&beginning).await.map_err(PublishFailed::outcome)? {
+        if self.context.exists(&beginning).await.map_err(PublishFailed::outcome)? {
             return Ok(());
         }
         let failed = WorkflowFailed {
@@ -172,7 +169,7 @@ impl Stage for InputStage {
             attempt_log: Vec::new(),
             external: BTreeMap::new(),
         };
-        match self.closer.fail(&cause, delivery.sequence, failed, cause.traceparent).await {
+        match self.context.fail(&cause, delivery.sequence, failed, cause.traceparent).await {
             Outcome::Done => Ok(()),
             outcome @ (Outcome::Later { .. }
             | Outcome::Unusable { .. }
@@ -287,7 +284,7 @@ impl InputStage {
         let meta = Meta {
             id: format!("{}.{}", workflow_id.token(), data.event_type()),
             source: format!("throughline/{}", StageName::Input),
-            time: self.closer.clock.now(),
+            time: self.context.clock.now(),
             causation_id: Some(cause),
             workflow_id,
             session_id,
@@ -309,9 +306,9 @@ impl InputStage {
         let Some(ended) = untold.as_ref().map_err(Clone::clone)?.get(&read.admission.input_sequence) else {
             return Ok(());
         };
-        match untold::wait(ended, delivery.delivered) {
+        match missing_end::wait(ended, delivery.delivered) {
             Some(wait) => Err(wait),
-            None => untold::tell(&self.closer, &read.admission.session_id, ended).await,
+            None => missing_end::tell(&self.context, &read.admission.session_id, ended).await,
         }
     }
 
@@ -322,45 +319,49 @@ impl InputStage {
         {
             return outcome;
         }
-        let failed = match admitted.standing {
-            Standing::Running | Standing::Waiting | Standing::Held if admitted.opening.is_some() => {
-                return self.closer.release(admitted.opening).await;
+        let failed = match admitted.result {
+            AdmissionResult::Running | AdmissionResult::Waiting | AdmissionResult::Held
+                if admitted.opening.is_some() =>
+            {
+                return self.context.release(admitted.opening).await;
             }
-            Standing::Running | Standing::Refused => return self.publish_own(event, sequence).await,
-            Standing::Waiting => {
-                live::waits_for_turn(self.closer.bus.as_ref(), &event.meta.workflow_id);
+            AdmissionResult::Running | AdmissionResult::Refused => {
+                return self.publish_own(event, sequence).await;
+            }
+            AdmissionResult::Waiting => {
+                live::waits_for_turn(self.context.bus.as_ref(), &event.meta.workflow_id);
                 return Outcome::Done;
             }
-            Standing::Held => {
-                live::waits_for_share(self.closer.bus.as_ref(), &event.meta.workflow_id);
+            AdmissionResult::Held => {
+                live::waits_for_share(self.context.bus.as_ref(), &event.meta.workflow_id);
                 return Outcome::Done;
             }
             // A log that was made anew counts from one again, so that a message can come in the place of itself.
-            Standing::Ended => return again::repeated(&self.closer, event, sequence).await,
-            Standing::Repeated { ended } => {
-                signals::duplicate();
+            AdmissionResult::Ended => return repetition::repeated(&self.context, event, sequence).await,
+            AdmissionResult::Repeated { ended } => {
+                metrics::duplicate();
                 if ended {
-                    return again::repeated(&self.closer, event, sequence).await;
+                    return repetition::repeated(&self.context, event, sequence).await;
                 }
                 return Outcome::Done;
             }
-            Standing::Conflict { session_id } => {
-                return again::conflict(&self.closer, event, sequence, &session_id).await;
+            AdmissionResult::Conflict { session_id } => {
+                return repetition::conflict(&self.context, event, sequence, &session_id).await;
             }
-            Standing::Rejected => rejected(),
-            Standing::NotOwner => not_owner(),
-            Standing::TooManyOpen => too_many_open(self.users.limits().open),
-            Standing::Merged { into } => merged(into),
+            AdmissionResult::Rejected => rejected(),
+            AdmissionResult::NotOwner => not_owner(),
+            AdmissionResult::TooManyOpen => too_many_open(self.users.limits().open),
+            AdmissionResult::Merged { into } => merged(into),
         };
         let cause = caused(event.meta.clone());
-        match self.closer.tell(&cause, failed, cause.traceparent).await {
+        match self.context.tell(&cause, failed, cause.traceparent).await {
             Ok(()) => Outcome::Done,
             Err(failed) => failed.outcome(),
         }
     }
 
     async fn publish_own(&self, event: &Event, sequence: u64) -> Outcome {
-        match self.closer.publish(event).await {
+        match self.context.publish(event).await {
             Ok(Published::New) => {
                 if event.event_type() == EventType::WorkflowFailed {
                     // The reason may quote what the publisher wrote; it is in the event.
@@ -369,26 +370,26 @@ impl InputStage {
                         trace_id = %format_args!("{:032x}", event.meta.traceparent.trace_id()),
                         "input refused"
                     );
-                    signals::failed(StageName::Input, FailureCode::InvalidInput);
+                    metrics::failed(StageName::Input, FailureCode::InvalidInput);
                 }
                 Outcome::Done
             }
-            Ok(Published::Already) => match another::refused(&self.closer, event).await {
-                Ok(next) => self.closer.release(next).await,
+            Ok(Published::Already) => match id_conflict::refused(&self.context, event).await {
+                Ok(next) => self.context.release(next).await,
                 Err(outcome) => outcome,
             },
             Err(failed @ PublishFailed::Now(_)) => failed.outcome(),
             Err(PublishFailed::Never(error)) => {
                 let cause = caused(event.meta.clone());
-                let failed = self.closer.unpublishable(&error, 1);
-                self.closer.fail(&cause, sequence, failed, cause.traceparent).await
+                let failed = self.context.unpublishable(&error, 1);
+                self.context.fail(&cause, sequence, failed, cause.traceparent).await
             }
         }
     }
 
     /// Tells the end of a turn that was interrupted.
     async fn interrupted(&self, opening: &[u8], by: &WorkflowId) -> Result<(), Outcome> {
-        let closer = &self.closer;
+        let context = &self.context;
         let meta = match decode(opening) {
             Ok(event) => event.meta,
             Err(error) => {
@@ -396,15 +397,15 @@ impl InputStage {
                 return Err(Outcome::Later { after: BUS_RETRY_DELAY, reason });
             }
         };
-        closer.interruptions.announce(closer.bus.as_ref(), &meta.workflow_id).await;
-        let told = closer.tell(&meta, interrupted(by), meta.traceparent).await;
+        context.interruptions.announce(context.bus.as_ref(), &meta.workflow_id).await;
+        let told = context.tell(&meta, interrupted(by), meta.traceparent).await;
         told.map_err(PublishFailed::outcome)
     }
 }
 
 /// Whether a turn that stands so is begun by whoever admitted it. What it interrupted is told just before.
 fn begins_now(admitted: &Admitted) -> bool {
-    admitted.standing == Standing::Running && admitted.interrupted.is_none()
+    admitted.result == AdmissionResult::Running && admitted.interrupted.is_none()
 }
 
 fn admission(

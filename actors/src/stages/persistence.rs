@@ -3,21 +3,20 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sha2::{Digest, Sha256};
-use throughline_schemas::{
-    Event, EventData, StageName, Timestamp, WorkflowId,
-    event::{InteractionSaved, ResponseGenerated},
-};
+use throughline_schemas::{Event, EventData, StageName};
 
 use crate::{
-    closing::{reason_on_record, store_away},
+    delivery::handler::{Next, Run, Step, Stopped},
     dependency::Dependency,
-    handler::{Next, Run, Step, Stopped},
     ports::{
         clock::Clock,
         store::{Ending, Interaction, Store},
     },
     stages::wrong_event,
+    workflow::{
+        saved,
+        stage_context::{reason_on_record, store_away},
+    },
 };
 
 /// See the module's documentation.
@@ -41,7 +40,7 @@ impl Step for PersistenceStep {
         let saved_at = self.clock.now();
         let interaction = Interaction {
             workflow_id: event.meta.workflow_id.clone(),
-            interaction_id: interaction_id(&event.meta.workflow_id, generated.request.received_at),
+            interaction_id: saved::interaction_id(&event.meta.workflow_id, generated.request.received_at),
             session_id: event.meta.session_id.clone(),
             user_id: event.meta.user_id.clone(),
             request: generated.request.clone(),
@@ -64,32 +63,13 @@ impl Step for PersistenceStep {
                 let reason = reason_on_record(store, &self.database, workflow, now).await;
                 EventData::WorkflowFailed(reason.map_err(|gave_up| Stopped::Otherwise(store_away(&gave_up)))?)
             }
-            Ending::AsAsked => saved(&event.meta.workflow_id, generated, saved_at),
+            Ending::AsAsked => saved::event(&event.meta.workflow_id, generated, saved_at),
         };
         Ok(Next { data, attempt: run.made + 1, release: closed.next })
     }
 
     fn saved(&self, event: &Event) -> Option<EventData> {
         let EventData::ResponseGenerated(generated) = &event.data else { return None };
-        Some(saved(&event.meta.workflow_id, generated, self.clock.now()))
+        Some(saved::event(&event.meta.workflow_id, generated, self.clock.now()))
     }
-}
-
-/// What tells that a workflow was saved.
-pub(crate) fn saved(workflow: &WorkflowId, generated: &ResponseGenerated, saved_at: Timestamp) -> EventData {
-    EventData::InteractionSaved(InteractionSaved {
-        interaction_id: interaction_id(workflow, generated.request.received_at),
-        response: generated.response.clone(),
-        usage: generated.usage,
-        cost_usd: generated.cost_usd,
-        degraded: generated.degraded.clone(),
-        received_at: generated.request.received_at,
-        saved_at,
-    })
-}
-
-/// A time-ordered id that is the same for every attempt to save the same workflow.
-fn interaction_id(workflow: &WorkflowId, received_at: Timestamp) -> String {
-    let digest = Sha256::digest(workflow.as_str());
-    WorkflowId::derive(received_at, &digest).to_string()
 }

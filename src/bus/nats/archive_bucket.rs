@@ -11,8 +11,9 @@ use throughline_schemas::Timestamp;
 use tokio::{fs::File, io::BufReader};
 
 use super::{
-    NatsBus, claim_check, erase,
+    NatsBus, erase,
     error::unavailable_because,
+    large_bodies,
     objects::{Object, Objects, stream_of},
     requests,
 };
@@ -98,7 +99,7 @@ impl ArchiveBucket {
     pub async fn put(&self, name: &str, file: &Path) -> Result<(), BusError> {
         within(TRANSFER_LIMIT, "storing an archive", async {
             let mut reader = BufReader::new(File::open(file).await.map_err(Box::new)?);
-            let chunk_size = Some(claim_check::piece_bytes(&self.bus.core));
+            let chunk_size = Some(large_bodies::piece_bytes(&self.bus.core));
             let metadata = ObjectMetadata { name: name.to_owned(), chunk_size, ..ObjectMetadata::default() };
             self.store.put(metadata, &mut reader).await?;
             Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())

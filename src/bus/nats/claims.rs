@@ -3,7 +3,7 @@
 use async_nats::header;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use throughline_actors::ports::bus::{BusError, Claim, Claimed, Note, Published};
+use throughline_actors::ports::bus::{AttemptLog, BusError, Claim, Claimed, Published};
 use throughline_schemas::StageName;
 
 use super::{
@@ -18,12 +18,12 @@ pub(super) async fn read(core: &Core, stage: StageName, sequence: u64) -> Result
     Ok(found.map(|(claim, revision)| Claimed { claim, revision }))
 }
 
-pub(super) async fn read_note(
+pub(super) async fn read_attempt_log(
     core: &Core,
     stage: StageName,
     sequence: u64,
-) -> Result<Option<Note>, BusError> {
-    Ok(last(core, note_key(core, stage, sequence)).await?.map(|(note, _)| note))
+) -> Result<Option<AttemptLog>, BusError> {
+    Ok(last(core, attempt_log_key(core, stage, sequence)).await?.map(|(attempt_log, _)| attempt_log))
 }
 
 /// The last entry of a key, and its sequence.
@@ -37,18 +37,19 @@ async fn last<T: DeserializeOwned>(core: &Core, key: String) -> Result<Option<(T
     Ok(Some((entry, sequence.ok_or_else(|| unavailable(key))?)))
 }
 
-pub(super) async fn keep_note(
+pub(super) async fn keep_attempt_log(
     core: &Core,
     stage: StageName,
     sequence: u64,
-    note: &Note,
+    attempt_log: &AttemptLog,
 ) -> Result<(), BusError> {
-    let (stream, subject) = (core.names.claims_stream(), note_key(core, stage, sequence));
-    let body = serde_json::to_vec(note).map_err(|error| unavailable_because(subject.clone(), error))?;
+    let (stream, subject) = (core.names.claims_stream(), attempt_log_key(core, stage, sequence));
+    let body =
+        serde_json::to_vec(attempt_log).map_err(|error| unavailable_because(subject.clone(), error))?;
     let message = Outgoing {
         stream: &stream,
         // A delivery leaves one note.
-        message_id: &format!("{subject}.{}", note.delivery),
+        message_id: &format!("{subject}.{}", attempt_log.delivery),
         subject,
         expected: Expected::Anything,
         body: Bytes::from(body),
@@ -80,6 +81,6 @@ fn key(core: &Core, stage: StageName, sequence: u64) -> String {
     format!("$KV.{}.{}.{sequence}", core.names.claims(), Names::consumer(stage))
 }
 
-fn note_key(core: &Core, stage: StageName, sequence: u64) -> String {
+fn attempt_log_key(core: &Core, stage: StageName, sequence: u64) -> String {
     format!("{}.note", key(core, stage, sequence))
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, connection::State, jetstream};
-use throughline_actors::signals::NATS_CONNECTION_EVENTS;
+use throughline_actors::metrics::NATS_CONNECTION_EVENTS;
 use tokio::{
     sync::{broadcast, watch},
     time::Instant,

@@ -4,10 +4,10 @@ use futures_util::future::try_join;
 use throughline_actors::ports::bus::{BusError, Ends};
 use throughline_schemas::EventType;
 
-use super::{Core, batch::messages_from, claim_check, reader, sweep};
+use super::{Core, batch::messages_from, large_bodies, reader, sweep};
 
 /// Bytes behind which no other end is read for a page.
-const MOST_BYTES: usize = claim_check::MAX_BODY_BYTES;
+const MOST_BYTES: usize = large_bodies::MAX_BODY_BYTES;
 
 /// At most `most` of each kind, from a sequence on.
 pub(super) async fn from(core: &Core, sequence: u64, most: u64) -> Result<Ends, BusError> {

@@ -13,7 +13,7 @@ use super::{
     error::{unavailable, unavailable_because},
     headers,
     objects::{Description, encoded, stream_of},
-    raw, reader, release, requests,
+    reader, release, requests, stream_api,
 };
 
 /// Messages that are removed at the same time.
@@ -94,7 +94,7 @@ async fn read(core: &Core, stream: &str, first: u64) -> Result<Vec<StoredEvent>,
     let batch = batch::messages_of(core, stream, first, batch::ALL, READ_AT_ONCE).await?;
     if batch.messages.is_empty() {
         // A replica that is behind does not know the latest ones.
-        return match raw::any_from(core, stream, first).await? {
+        return match stream_api::any_from(core, stream, first).await? {
             Some(_) => Err(unavailable("reading stored messages: a replica does not have all of them")),
             None => Ok(Vec::new()),
         };
@@ -179,7 +179,7 @@ async fn delete(core: &Core, stream: &str, sequence: u64, overwrites: bool) -> R
     }
     let address = format!("$JS.API.STREAM.MSG.DELETE.{stream}");
     let request = format!(r#"{{"seq":{sequence},"no_erase":{}}}"#, !overwrites);
-    match raw::answer::<Done>(core, address, request.into()).await? {
+    match stream_api::answer::<Done>(core, address, request.into()).await? {
         Ok(_) => Ok(true),
         Err(error) if NOT_THERE.contains(&error.err_code) => Ok(false),
         Err(error) => Err(unavailable_because(format!("deleting message {sequence} of {stream}"), error)),

@@ -3,10 +3,10 @@
 //! Who may publish to a server may make it publish, too: it sends the acknowledgement of a message to whatever subject the
 //! message names, past all permissions. So what stands on a subject is read before it is taken for our event.
 
-use throughline_actors::{ports::bus::BusError, signals};
+use throughline_actors::{metrics, ports::bus::BusError};
 use throughline_schemas::Subject;
 
-use super::{Core, StoredEvent, raw, reader, requests};
+use super::{Core, StoredEvent, reader, requests, stream_api};
 
 /// Messages of one subject that are looked at for the event.
 const MOST_LOOKED_AT: usize = 16;
@@ -43,8 +43,8 @@ pub(super) async fn is_among(core: &Core, subject: &str) -> Result<bool, BusErro
     let Some(address) = Subject::parse(&core.settings.namespace, subject) else { return Ok(false) };
     let mut next = 1;
     for _ in 0..MOST_LOOKED_AT {
-        let Some(message) = raw::message_from(core, next, subject).await? else { return Ok(false) };
-        if raw::decode_base64(&message.data).is_some_and(|body| address.is_of(&body)) {
+        let Some(message) = stream_api::message_from(core, next, subject).await? else { return Ok(false) };
+        if stream_api::decode_base64(&message.data).is_some_and(|body| address.is_of(&body)) {
             return Ok(true);
         }
         next = message.seq + 1;
@@ -54,8 +54,8 @@ pub(super) async fn is_among(core: &Core, subject: &str) -> Result<bool, BusErro
 
 /// Takes a foreign message out of the log, so that the event finds its place.
 pub(super) async fn take_out(core: &Core, subject: &str, sequence: u64) -> Result<(), BusError> {
-    raw::delete(core, sequence).await?;
-    signals::foreign_message();
+    stream_api::delete(core, sequence).await?;
+    metrics::foreign_message();
     tracing::warn!(
         subject,
         sequence,

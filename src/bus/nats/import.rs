@@ -22,9 +22,9 @@ use throughline_schemas::{
 };
 
 use super::{
-    Core, NatsBus, StoredEvent, claim_check,
+    Core, NatsBus, StoredEvent,
     error::{unavailable, unavailable_because},
-    headers,
+    headers, large_bodies,
     publish::{Expected, MESSAGE_ID, Outgoing, publish},
     reader::STALL_LIMIT,
     topology::{self, Limits},
@@ -123,7 +123,7 @@ impl Importer {
 
     /// The body to publish, and the object that holds the whole one, if it is large.
     async fn outgoing(&self, body: Bytes) -> Result<(Bytes, Option<String>), BusError> {
-        if body.len() <= claim_check::INLINE_BYTES {
+        if body.len() <= large_bodies::INLINE_BYTES {
             return Ok((body, None));
         }
         // Inputs are large without being events of ours, and are never stored apart.

@@ -5,7 +5,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use throughline_actors::ports::bus::BusError;
 use throughline_schemas::Timestamp;
 
-use super::{Core, batch, raw};
+use super::{Core, batch, stream_api};
 
 /// Descriptions that are read at once.
 const READ_AT_ONCE: u64 = 256;
@@ -73,7 +73,7 @@ impl<'a> Objects<'a> {
         for subject in [format!("$O.{bucket}.M.{description}"), format!("$O.{bucket}.C.{pieces}")] {
             let address = format!("$JS.API.STREAM.PURGE.{}", stream_of(bucket));
             let request = serde_json::json!({ "filter": subject }).to_string();
-            raw::ask::<IgnoredAny>(core, address, request.into()).await?;
+            stream_api::ask::<IgnoredAny>(core, address, request.into()).await?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use throughline_actors::ports::bus::BusError;
 
-use super::{Core, claim_check::INLINE_BYTES, requests};
+use super::{Core, large_bodies::INLINE_BYTES, requests};
 
 /// How long the server may take to tell of one stream.
 const LIMIT: Duration = Duration::from_secs(2);

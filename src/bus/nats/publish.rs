@@ -11,10 +11,10 @@ use throughline_schemas::{Event, encode, encode_reference};
 use tokio::time::Instant;
 
 use super::{
-    Core, claim_check,
+    Core,
     error::{unavailable, unavailable_because},
     foreign::{self, Standing},
-    headers,
+    headers, large_bodies,
     requests::{self, ApiError, NoAnswer},
 };
 
@@ -41,9 +41,9 @@ pub(super) async fn event(core: &Core, event: &Event) -> Result<Published, BusEr
     let body = Bytes::from(encode(event)?);
     let whole_bytes = body.len();
     let traceparent = event.meta.traceparent.to_string();
-    let is_large = body.len() > claim_check::SMALL_BYTES && {
+    let is_large = body.len() > large_bodies::SMALL_BYTES && {
         let max_payload = core.connection.client.server_info().max_payload;
-        body.len() > claim_check::inline_bytes(event.event_type(), max_payload)
+        body.len() > large_bodies::inline_bytes(event.event_type(), max_payload)
     };
     let stored = Instant::now();
     let whole = body.clone();
@@ -68,7 +68,7 @@ pub(super) async fn event(core: &Core, event: &Event) -> Result<Published, BusEr
         }
     })
     .await?;
-    if is_large && claim_check::may_be_gone(stored) {
+    if is_large && large_bodies::may_be_gone(stored) {
         core.bodies.put(core, whole).await?;
     }
     Ok(published)

@@ -173,7 +173,7 @@ impl NatsInbox {
         if let Some(mut old) = self.subscriber.replace(subscriber) {
             while let Some(Some(message)) = old.next().now_or_never() {
                 if arrived::is_delivery(&message) && !stood_still {
-                    self.arrived.push_back((message, self.core.pulse.came()));
+                    self.arrived.push_back((message, self.core.stall_detector.came()));
                 }
             }
         }
@@ -205,7 +205,7 @@ impl NatsInbox {
             {
                 self.take_over(first);
             }
-            self.arrived.push_back((message, self.core.pulse.came()));
+            self.arrived.push_back((message, self.core.stall_detector.came()));
             return Ok(());
         };
         match status::meaning(status, &message) {

@@ -15,9 +15,9 @@ use throughline_actors::ports::bus::{BusError, KeptBody};
 use throughline_schemas::{EventType, MAJOR, Namespace, Subject, Timestamp, Tokens};
 
 use super::{
-    Core, claim_check,
+    Core,
     error::{unavailable, unavailable_because},
-    foreign, headers, import, requests,
+    foreign, headers, import, large_bodies, requests,
 };
 
 /// How long reading stored messages may stall before it is given up.
@@ -307,7 +307,7 @@ fn sorted(mut pairs: Vec<(String, String)>) -> Vec<(String, String)> {
 pub(super) fn kept(core: &Core, event: &StoredEvent) -> Option<KeptBody> {
     let ns = &core.settings.namespace;
     let input = format!("{ns}.v{MAJOR}.{}", EventType::UserInputReceived);
-    if event.subject.starts_with(&input) { None } else { claim_check::kept(&event.headers) }
+    if event.subject.starts_with(&input) { None } else { large_bodies::kept(&event.headers) }
 }
 
 /// The body, fetched if it is kept elsewhere.

@@ -1,6 +1,6 @@
 //! Removing large bodies that nothing names any more.
 //!
-//! A body is stored before the event that names it, and again whenever it is older than a moment (`claim_check.rs`). So what
+//! A body is stored before the event that names it, and again whenever it is older than a moment (`large_bodies.rs`). So what
 //! was stored well before the log begins is named by nothing in the log, and what was stored just before can only be named
 //! by the log's beginning, which is read. Besides that only dead letters may name a body.
 
@@ -12,12 +12,12 @@ use throughline_schemas::Timestamp;
 
 use super::{
     Core, StoredEvent, batch,
-    claim_check::{self, STORED_BEFORE},
     error::unavailable,
     headers,
+    large_bodies::{self, STORED_BEFORE},
     objects::{Object, Objects},
-    raw,
     retention::{StreamInfo, instant},
+    stream_api,
 };
 
 /// Bodies that are removed by one call.
@@ -62,7 +62,7 @@ async fn walk(core: &Core, log: &Beginning, kept: &HashSet<String>, bytes: u64) 
     let (mut free, mut seen) = (Vec::new(), 0);
     while let Some(page) = objects.page().await? {
         for body in page {
-            if kept.contains(&body.name) || !claim_check::is_name(&body.name) {
+            if kept.contains(&body.name) || !large_bodies::is_name(&body.name) {
                 continue;
             }
             seen += body.bytes + DESCRIPTION_BYTES;
@@ -93,7 +93,7 @@ impl Beginning {
     async fn read(core: &Core) -> Result<Self, BusError> {
         // Before the message: what is stored meanwhile is later.
         let now = StreamInfo::ask(core, core.names.events()).await?.now()?;
-        let Some(first) = raw::message_from(core, 1, batch::ALL).await? else {
+        let Some(first) = stream_api::message_from(core, 1, batch::ALL).await? else {
             return Ok(Self { now, stored_at: now, names: Some(HashSet::new()) });
         };
         let stored_at = instant(&first.time)?;
@@ -132,7 +132,7 @@ async fn named_by_dead_letters(core: &Core) -> Result<HashSet<String>, BusError>
         named.extend(batch.messages.iter().flat_map(names_of));
     }
     // A replica that is behind does not know the latest letters. Their bodies are young, but that is its clock's word.
-    if next <= last && raw::any_from(core, dead, next).await?.is_some() {
+    if next <= last && stream_api::any_from(core, dead, next).await?.is_some() {
         return Err(unavailable("reading dead letters: a replica does not have all of them"));
     }
     Ok(named)
@@ -145,7 +145,7 @@ pub(super) fn names_of(letter: &StoredEvent) -> impl Iterator<Item = String> + '
     letter
         .headers
         .iter()
-        .filter(move |(name, value)| is_name(name) && claim_check::is_name(value))
+        .filter(move |(name, value)| is_name(name) && large_bodies::is_name(value))
         .map(|(_, value)| value.clone())
 }
 

@@ -18,12 +18,12 @@ use throughline_schemas::{EventType, StageName, Subject, Timestamp};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
-    Core, Names, NatsBus, StoredEvent, batch, claim_check, erase,
+    Core, Names, NatsBus, StoredEvent, batch, erase,
     error::{unavailable, unavailable_because},
-    headers,
+    headers, large_bodies,
     publish::{Expected, Outgoing, publish},
-    raw::{self, ConsumerState},
     reader, release, requests,
+    stream_api::{self, ConsumerState},
 };
 
 /// Advisories that are looked through for the messages that they are about; while there are more nothing is removed.
@@ -54,7 +54,7 @@ pub(super) struct StreamState {
 
 impl StreamInfo {
     pub(super) async fn ask(core: &Core, stream: &str) -> Result<Self, BusError> {
-        raw::ask(core, format!("$JS.API.STREAM.INFO.{stream}"), Bytes::new()).await
+        stream_api::ask(core, format!("$JS.API.STREAM.INFO.{stream}"), Bytes::new()).await
     }
 
     /// When the server said so, by its clock.
@@ -84,7 +84,7 @@ impl Log for NatsBus {
 
     async fn age_at(&self, sequence: u64) -> Result<Option<Duration>, BusError> {
         let core = &self.core;
-        let Some(message) = raw::message_from(core, sequence, batch::ALL).await? else {
+        let Some(message) = stream_api::message_from(core, sequence, batch::ALL).await? else {
             return Ok(None);
         };
         let info = StreamInfo::ask(core, core.names.events()).await?;
@@ -104,7 +104,7 @@ impl Log for NatsBus {
         let core = &self.core;
         let address = format!("$JS.API.STREAM.PURGE.{}", core.names.events());
         let body = format!(r#"{{"seq":{}}}"#, purge.before);
-        let done: Purged = raw::ask(core, address, body.into()).await?;
+        let done: Purged = stream_api::ask(core, address, body.into()).await?;
         // A reader that does not find it sees where the log begins, and no more.
         if let Err(error) = keep_record(core, purge).await {
             tracing::debug!(%error, "that old events were removed is not on record");
@@ -169,7 +169,7 @@ fn stored_bytes(message: &StoredEvent) -> u64 {
 /// Messages read at once for an archive.
 const ARCHIVE_BATCH: u64 = 256;
 /// Bytes of bodies behind which no other is fetched for it, so that there are at most twice as many in memory.
-const ARCHIVE_BYTES: usize = claim_check::MAX_BODY_BYTES;
+const ARCHIVE_BYTES: usize = large_bodies::MAX_BODY_BYTES;
 
 impl NatsBus {
     /// Some of the next stored messages from a sequence on, before another, with their bodies; empty if there are none (any more).
@@ -182,7 +182,7 @@ impl NatsBus {
         let (mut next, mut messages, mut bytes) = (first, Vec::with_capacity(batch.messages.len()), 0);
         for message in batch.messages.into_iter().take_while(|message| message.sequence < before) {
             if message.sequence != next {
-                let known = raw::message_from(core, next, batch::ALL).await?;
+                let known = stream_api::message_from(core, next, batch::ALL).await?;
                 if known.is_none_or(|known| known.seq != message.sequence) {
                     return Err(unavailable("reading stored messages: a replica does not have all of them"));
                 }
@@ -196,7 +196,9 @@ impl NatsBus {
             }
         }
         if messages.is_empty()
-            && raw::message_from(core, first, batch::ALL).await?.is_some_and(|known| known.seq < before)
+            && stream_api::message_from(core, first, batch::ALL)
+                .await?
+                .is_some_and(|known| known.seq < before)
         {
             return Err(unavailable("reading stored messages: a replica does not have them"));
         }
@@ -271,7 +273,8 @@ async fn outstanding(core: &Core, stage: StageName) -> Result<Option<u64>, BusEr
         filters.push(ns.bare_input());
     }
     let found =
-        try_join_all(filters.iter().map(async |filter| raw::message_from(core, from, filter).await)).await?;
+        try_join_all(filters.iter().map(async |filter| stream_api::message_from(core, from, filter).await))
+            .await?;
     let first = found.into_iter().flatten().map(|message| message.seq).min();
     // Acknowledged since.
     Ok(first)
@@ -295,8 +298,8 @@ async fn burials(core: &Core) -> Result<Option<(u64, StageName)>, BusError> {
     let mut first: Option<(u64, StageName)> = None;
     let mut next = info.state.first_seq;
     while next <= info.state.last_seq {
-        let Some(message) = raw::any_from(core, stream, next).await? else { break };
-        let body = raw::decode_base64(&message.data).unwrap_or_default();
+        let Some(message) = stream_api::any_from(core, stream, next).await? else { break };
+        let body = stream_api::decode_base64(&message.data).unwrap_or_default();
         next = message.seq + 1;
         // What cannot be read is about no message; whoever buries drops it.
         let Ok(advisory) = serde_json::from_slice::<Advisory>(&body) else { continue };
@@ -321,7 +324,7 @@ pub(super) async fn first_within(core: &Core, age: Duration) -> Result<u64, BusE
     let (mut low, mut high) = (info.first(), info.state.last_seq + 1);
     while low < high {
         let middle = low + (high - low) / 2;
-        match raw::message_from(core, middle, batch::ALL).await? {
+        match stream_api::message_from(core, middle, batch::ALL).await? {
             Some(message) if u128::from(now.ms_since(instant(&message.time)?)) > age.as_millis() => {
                 low = message.seq + 1;
             }

@@ -15,7 +15,7 @@ use super::{
     error::unavailable,
     foreign, headers,
     publish::{Expected, MESSAGE_ID, Outgoing, publish},
-    raw::{self, ConsumerState},
+    stream_api::{self, ConsumerState},
 };
 
 /// Messages of strangers that are taken out of the log in one look at a subject.
@@ -47,7 +47,7 @@ pub(super) async fn end(core: &Core) -> Result<(u64, Option<Timestamp>), BusErro
         last_seq: u64,
     }
     let info: Info =
-        raw::ask(core, format!("$JS.API.STREAM.INFO.{}", core.names.events()), Bytes::new()).await?;
+        stream_api::ask(core, format!("$JS.API.STREAM.INFO.{}", core.names.events()), Bytes::new()).await?;
     Ok((info.state.last_seq, instant(&info.ts)))
 }
 
@@ -58,7 +58,7 @@ fn instant(text: &str) -> Option<Timestamp> {
 /// When the event of an address was stored.
 pub(super) async fn stored_at(core: &Core, subject: &Subject) -> Result<Option<Timestamp>, BusError> {
     let subject = subject.live(&core.settings.namespace);
-    let found = raw::message(core, format!(r#"{{"last_by_subj":"{subject}"}}"#)).await?;
+    let found = stream_api::message(core, format!(r#"{{"last_by_subj":"{subject}"}}"#)).await?;
     Ok(found.and_then(|message| instant(&message.time)))
 }
 
@@ -84,12 +84,12 @@ pub(super) async fn latest(
 
 async fn last_of(core: &Core, subject: &str) -> Result<Option<Latest>, BusError> {
     for _ in 0..MOST_FOREIGN {
-        let found = raw::message(core, format!(r#"{{"last_by_subj":"{subject}"}}"#)).await?;
+        let found = stream_api::message(core, format!(r#"{{"last_by_subj":"{subject}"}}"#)).await?;
         let Some(message) = found else { return Ok(None) };
         let Some(address) = Subject::parse(&core.settings.namespace, &message.subject) else {
             return Ok(None);
         };
-        if raw::decode_base64(&message.data).is_some_and(|body| address.is_of(&body)) {
+        if stream_api::decode_base64(&message.data).is_some_and(|body| address.is_of(&body)) {
             let stored_at = instant(&message.time);
             let latest =
                 |stored_at| Latest { event_type: address.event_type(), sequence: message.seq, stored_at };
@@ -107,12 +107,12 @@ pub(super) async fn publish_again(
     subject: &Subject,
     sequence: u64,
 ) -> Result<Published, BusError> {
-    let Some(stored) = raw::message(core, format!(r#"{{"seq":{sequence}}}"#)).await? else {
+    let Some(stored) = stream_api::message(core, format!(r#"{{"seq":{sequence}}}"#)).await? else {
         return Ok(Published::Already);
     };
     let odd = || unavailable("reading an event that is to be published again");
-    let kept = raw::headers_of(&stored).ok_or_else(odd)?;
-    let body = raw::decode_base64(&stored.data).ok_or_else(odd)?;
+    let kept = stream_api::headers_of(&stored).ok_or_else(odd)?;
+    let body = stream_api::decode_base64(&stored.data).ok_or_else(odd)?;
     let id = kept.iter().find(|(name, _)| name == MESSAGE_ID).map_or("", |(_, id)| id.as_str());
     let message_id = format!("{id}.again.{sequence}");
     let message = Outgoing {
@@ -130,7 +130,7 @@ pub(super) async fn publish_again(
     .await?;
     // Whoever comes too late has nothing to delete; a copy that stays is read as the same event.
     if published == Published::New
-        && let Err(error) = raw::delete(core, sequence).await
+        && let Err(error) = stream_api::delete(core, sequence).await
     {
         tracing::debug!(%error, sequence, "the first copy of an event stays in the log");
     }

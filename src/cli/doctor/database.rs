@@ -5,7 +5,7 @@ use std::{error::Error, path::Path, str::FromStr, time::Duration};
 use rustix::fs::{Access, access};
 use sqlx::sqlite::SqliteConnectOptions;
 use throughline_actors::{
-    cause::told,
+    dependency::cause::told,
     ports::store::{StoreError, StoreTrouble},
 };
 

@@ -75,7 +75,7 @@ impl Moved {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use throughline_actors::{announcer::BreakerMoved, policy::breaker::BreakerState};
+    use throughline_actors::{dependency::announcer::BreakerMoved, policy::breaker::BreakerState};
     use throughline_schemas::{StageName, Timestamp};
 
     use super::*;

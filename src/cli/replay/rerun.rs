@@ -11,7 +11,7 @@ use rust_decimal::Decimal;
 use serde_json::json;
 use throughline_actors::{
     ports::{clock::Clock, source::Sources},
-    reenact::STAGES,
+    replay::STAGES,
 };
 use throughline_schemas::{StageName, Usd};
 use tokio::time::Instant;
@@ -175,12 +175,12 @@ pub(super) async fn run(args: &RunArgs, layers: &Layers, config: &Config, env: &
             history = source.next(), if room => match history.map_err(|error| unreadable(&error, &args.selection))? {
                 Some(history) => {
                     let workflow = history.workflow.clone();
-                    let past = history.read().map_err(|error| {
+                    let recorded = history.read().map_err(|error| {
                         Failure::failed(format!("{workflow}: {}", with_causes(&error)))
                     })?;
                     match reruns.refused() {
-                        Some(reason) => rows.push(left_out(&past, &reason)),
-                        None => reruns.begin(past),
+                        Some(reason) => rows.push(left_out(&recorded, &reason)),
+                        None => reruns.begin(recorded),
                     }
                 }
                 None => reading = false,

@@ -6,7 +6,7 @@ use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use rust_decimal::Decimal;
 use serde_json::json;
-use throughline_actors::reenact::{Decided, Decisions, Recorded, Simulated};
+use throughline_actors::replay::{Decided, Decisions, Recorded, Simulated};
 use throughline_schemas::{Usd, event::generation::AttemptError};
 
 use super::{ChangeArgs, close, nothing, open_whole, progress::Progress, setups, unreadable};

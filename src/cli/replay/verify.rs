@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use clap::Args;
 use serde_json::json;
-use throughline_actors::reenact::NotEnacted;
+use throughline_actors::replay::NotEnacted;
 use throughline_schemas::Timestamp;
 use tokio::time::Instant;
 

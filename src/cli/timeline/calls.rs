@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
-use throughline_actors::{cost::differs, model_client::counts};
+use throughline_actors::model::{client::counts, cost::differs};
 use throughline_schemas::{
     Usage, Usd, WorkflowFailed,
     event::{

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use throughline_actors::{cost::total, ports::bus::published_by};
+use throughline_actors::{model::cost::total, ports::bus::published_by};
 use throughline_schemas::{
     Event, EventData, EventType, Ingress, IngressLimits, StageName, Timestamp, Tokens, WorkflowFailed,
     WorkflowId, decode,

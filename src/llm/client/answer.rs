@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 use throughline_actors::{
-    cost::{self, Total},
-    model_client::{Answered, Record},
+    model::{
+        client::{Generated, Record},
+        cost::{self, Total},
+    },
     ports::model::ToolCall,
 };
 use throughline_schemas::{
@@ -45,8 +47,8 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub(super) fn of(answered: Answered) -> Self {
-        let Answered { answer, target, sent, record: Record { route, attempts } } = answered;
+    pub(super) fn of(generated: Generated) -> Self {
+        let Generated { answer, target, sent, record: Record { route, attempts } } = generated;
         let Total { known, is_partial } = cost::total(&attempts);
         Self {
             text: answer.text,

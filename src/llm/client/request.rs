@@ -1,7 +1,7 @@
 //! What is asked.
 
 use serde_json::Value;
-use throughline_actors::{model_client::Ask, ports::model::AnswerFormat};
+use throughline_actors::{model::client::GenerationRequest, ports::model::AnswerFormat};
 use throughline_schemas::event::generation::{Complexity, Message, Role};
 
 /// A request. What it does not say is as configured.
@@ -100,7 +100,10 @@ impl Request {
     }
 
     /// The request, completed by what `configured` makes of its messages. The error says what is wrong with it.
-    pub(super) fn into_ask(self, configured: impl FnOnce(Vec<Message>) -> Ask) -> Result<Ask, String> {
+    pub(super) fn into_generation(
+        self,
+        configured: impl FnOnce(Vec<Message>) -> GenerationRequest,
+    ) -> Result<GenerationRequest, String> {
         if !self.messages.iter().any(|message| message.role == Role::User) {
             return Err("a request needs at least one message of the user".to_owned());
         }
@@ -109,17 +112,17 @@ impl Request {
         }
         let temperature = thousandths("temperature", self.temperature, 2.0)?;
         let top_p = thousandths("top_p", self.top_p, 1.0)?;
-        let mut ask = configured(self.messages);
-        ask.route.model = self.model;
-        ask.route.complexity = self.complexity;
-        ask.takes_tool_calls = true;
-        let sampling = &mut ask.sampling;
+        let mut request = configured(self.messages);
+        request.route.model = self.model;
+        request.route.complexity = self.complexity;
+        request.takes_tool_calls = true;
+        let sampling = &mut request.sampling;
         sampling.max_tokens = self.max_tokens.unwrap_or(sampling.max_tokens);
         sampling.temperature_milli = temperature.or(sampling.temperature_milli);
         sampling.top_p_milli = top_p.or(sampling.top_p_milli);
         sampling.stop = self.stop.unwrap_or_else(|| std::mem::take(&mut sampling.stop));
         sampling.format = self.format.unwrap_or_else(|| std::mem::take(&mut sampling.format));
-        Ok(ask)
+        Ok(request)
     }
 }
 

@@ -9,7 +9,9 @@ use std::{
 };
 
 use futures_util::Stream;
-use throughline_actors::model_client::{Answered, Ask, Heard, Hearing, ModelClient, Unanswered};
+use throughline_actors::model::client::{
+    Generated, GenerationFailed, GenerationRequest, ModelClient, StreamEvent, StreamObserver,
+};
 
 use super::{Answer, GenerateError};
 
@@ -49,31 +51,31 @@ impl Queue {
     }
 }
 
-impl Hearing for Queue {
-    fn hear(&self, heard: Heard<'_>) {
-        let event = match heard {
-            Heard::Started { attempt: _, model, provider } => {
+impl StreamObserver for Queue {
+    fn observe(&self, event: StreamEvent<'_>) {
+        let event = match event {
+            StreamEvent::Started { attempt: _, model, provider } => {
                 Event::Started { model: model.to_owned(), provider: provider.to_owned() }
             }
-            Heard::Text(text) => Event::Text(text.to_owned()),
-            Heard::Reasoning(text) => Event::Reasoning(text.to_owned()),
-            Heard::Restarted { reason, .. } => Event::Restarted { reason: reason.to_owned() },
+            StreamEvent::Text(text) => Event::Text(text.to_owned()),
+            StreamEvent::Reasoning(text) => Event::Reasoning(text.to_owned()),
+            StreamEvent::Restarted { reason, .. } => Event::Restarted { reason: reason.to_owned() },
             // They are on record in the end, as attempts.
-            Heard::HeldBack { .. }
-            | Heard::AttemptFailed { .. }
-            | Heard::FellBack { .. }
-            | Heard::Waiting { .. } => return,
+            StreamEvent::HeldBack { .. }
+            | StreamEvent::AttemptFailed { .. }
+            | StreamEvent::FellBack { .. }
+            | StreamEvent::Waiting { .. } => return,
         };
         self.push(event);
     }
 }
 
-type Asking = Pin<Box<dyn Future<Output = Result<Answered, Unanswered>> + Send>>;
+type Generation = Pin<Box<dyn Future<Output = Result<Generated, GenerationFailed>> + Send>>;
 
 struct Events {
     queue: Queue,
     /// Gone once it has ended.
-    asking: Option<Asking>,
+    generation: Option<Generation>,
     /// How it ended; told after what is in the queue.
     end: Option<Result<Event, GenerateError>>,
 }
@@ -85,15 +87,15 @@ impl Stream for Events {
         if let Some(event) = self.queue.pop() {
             return Poll::Ready(Some(Ok(event)));
         }
-        let Some(asking) = &mut self.asking else { return Poll::Ready(self.end.take()) };
-        if let Poll::Ready(result) = asking.as_mut().poll(cx) {
-            self.asking = None;
+        let Some(generation) = &mut self.generation else { return Poll::Ready(self.end.take()) };
+        if let Poll::Ready(result) = generation.as_mut().poll(cx) {
+            self.generation = None;
             self.end = Some(match result {
-                Ok(answered) => Ok(Event::Completed(Box::new(Answer::of(answered)))),
-                Err(unanswered) => Err(Box::new(unanswered).into()),
+                Ok(generated) => Ok(Event::Completed(Box::new(Answer::of(generated)))),
+                Err(failed) => Err(Box::new(failed).into()),
             });
         }
-        match (self.queue.pop(), &self.asking) {
+        match (self.queue.pop(), &self.generation) {
             (Some(event), _) => Poll::Ready(Some(Ok(event))),
             (None, Some(_)) => Poll::Pending,
             (None, None) => Poll::Ready(self.end.take()),
@@ -103,10 +105,10 @@ impl Stream for Events {
 
 pub(super) fn of(
     client: Arc<ModelClient>,
-    ask: Ask,
+    request: GenerationRequest,
 ) -> impl Stream<Item = Result<Event, GenerateError>> + Send + Unpin + 'static {
     let queue = Queue::default();
-    let hearing = queue.clone();
-    let asking: Asking = Box::pin(async move { client.ask(&ask, &hearing).await });
-    Events { queue, asking: Some(asking), end: None }
+    let observer = queue.clone();
+    let generation: Generation = Box::pin(async move { client.generate(&request, &observer).await });
+    Events { queue, generation: Some(generation), end: None }
 }

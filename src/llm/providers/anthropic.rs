@@ -11,7 +11,7 @@ use throughline_actors::ports::model::ModelRequest;
 use throughline_schemas::Usage;
 
 use super::dialect::{Assembly, Dialect};
-use super::draft::{Draft, Unusable};
+use super::parsed_answer::{ParsedAnswer, Unusable};
 use super::{BaseUrlError, ModelOptions};
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -65,7 +65,7 @@ impl Dialect for Anthropic {
         request::body(request, options)
     }
 
-    fn read(&self, raw: &Value) -> Result<Draft, Unusable> {
+    fn read(&self, raw: &Value) -> Result<ParsedAnswer, Unusable> {
         answer::read(raw)
     }
 

@@ -17,11 +17,11 @@ use throughline_schemas::Usage;
 use tokio::time::{Instant, timeout_at};
 
 use super::dialect::Dialect;
-use super::draft::Draft;
 use super::keys::{KeyRing, Picked, Rest};
 use super::options::OptionsByModel;
+use super::parsed_answer::ParsedAnswer;
 use super::redact::{recordable, redacted};
-use super::{CallLimits, ModelProvidersError, ProviderSpec, refusal};
+use super::{CallLimits, ModelProvidersError, ProviderSpec, error_body};
 use crate::fetch::{TRACEPARENT, traceparent};
 use crate::http_client::{self, coding, url_secrets};
 
@@ -81,7 +81,7 @@ impl Provider {
             .proxies
             .check()
             .map_err(|source| ModelProvidersError::Proxy { provider: name.clone(), source })?;
-        refusal::prepare();
+        error_body::prepare();
         // A tenth earlier than the others: they say that a request may have been sent, which while connecting is wrong.
         let connect = limits.connect.min(limits.first_token.min(limits.total).saturating_mul(9) / 10);
         let client = http_client::client(connect, https, &settings.proxies)
@@ -123,10 +123,10 @@ impl Provider {
             let answer = self.call(request, &url, body.clone(), &picked, deadlines, sink, &mut known).await;
             let Known { facts, usage } = known;
             let error = match answer {
-                Ok((draft, raw)) => {
+                Ok((parsed, raw)) => {
                     let raw = recordable(raw, &picked.redactor);
-                    let draft = draft.redacted(&picked.redactor);
-                    return Ok(draft.answer(&request.model, usage, raw, facts));
+                    let parsed = parsed.redacted(&picked.redactor);
+                    return Ok(parsed.answer(&request.model, usage, raw, facts));
                 }
                 Err(error) => redacted(error, &picked.redactor),
             };
@@ -151,7 +151,7 @@ impl Provider {
         deadlines: Deadlines,
         sink: &dyn DeltaSink,
         known: &mut Known,
-    ) -> Result<(Draft, Value), ModelError> {
+    ) -> Result<(ParsedAnswer, Value), ModelError> {
         let mut http = self
             .client
             .post(url.clone())
@@ -222,7 +222,7 @@ impl Provider {
         let result = self.receive(request, &url, response, &picked, deadlines, sink, &mut known).await;
         let Known { facts, usage } = known;
         match result {
-            Ok((draft, raw)) => Ok(draft.answer(&request.model, usage, raw, facts)),
+            Ok((parsed, raw)) => Ok(parsed.answer(&request.model, usage, raw, facts)),
             Err(error) => Err(ModelFailure { error, usage, facts }),
         }
     }

@@ -7,9 +7,9 @@ use throughline_actors::ports::model::ModelRequest;
 use throughline_schemas::Usage;
 
 use super::ModelOptions;
-use super::draft::{Draft, Unusable};
-use super::hearer::Hearer;
-use super::refusal::Refusal;
+use super::error_body::ProviderError;
+use super::forwarder::Forwarder;
+use super::parsed_answer::{ParsedAnswer, Unusable};
 use super::sse::TooLarge;
 
 /// One provider's way of saying things. Knows no limits, no sockets and no keys.
@@ -32,7 +32,7 @@ pub(super) trait Dialect: Send + Sync {
     fn body(&self, request: &ModelRequest, options: ModelOptions) -> Value;
 
     /// Reads a whole answer without an error in it. Whether there is anything in it is not its business.
-    fn read(&self, raw: &Value) -> Result<Draft, Unusable>;
+    fn read(&self, raw: &Value) -> Result<ParsedAnswer, Unusable>;
 
     /// The tokens that a whole answer, or what there is of one, reports; `None` if that makes no sense.
     fn usage(&self, raw: &Value) -> Option<Usage>;
@@ -48,7 +48,7 @@ pub(super) trait Dialect: Send + Sync {
 /// the same code.
 pub(super) trait Assembly: Send {
     /// Takes the next event, whose data is JSON and no error. The hearer hears what is in it of text and reasoning.
-    fn json(&mut self, event: Value, hearer: &mut Hearer<'_>) -> Result<Progress, Fault>;
+    fn json(&mut self, event: Value, forwarder: &mut Forwarder<'_>) -> Result<Progress, Fault>;
 
     /// What there is of the answer.
     fn raw(&mut self) -> &mut Value;
@@ -70,7 +70,7 @@ pub(super) enum Progress {
 #[derive(Debug)]
 pub(super) enum Fault {
     /// The provider says that it failed.
-    Said(Refusal),
+    Said(ProviderError),
     /// It is not what the protocol promises.
     Malformed(String),
     /// It is larger than allowed.

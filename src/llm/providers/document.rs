@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::draft::{Unusable, fields, preview};
+use super::error_body::failure_in;
 use super::halves;
 use super::json;
-use super::refusal::failure_in;
+use super::parsed_answer::{Unusable, fields, preview};
 use crate::http_client::credential::Redactor;
 use crate::http_client::without_bom;
 

@@ -14,14 +14,14 @@ use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{StatusCode, Url};
 use serde_json::{Map, Value, json};
 use throughline_actors::policy::announced::{Announced, Need};
-use throughline_actors::ports::model::Unheard;
+use throughline_actors::ports::model::NoSink;
 use throughline_schemas::Timestamp;
 use tokio::time::Instant;
 
-use super::hearer::Hearer;
-use super::refusal::{Refusal, failure_in};
+use super::error_body::{ProviderError, failure_in};
+use super::forwarder::Forwarder;
 use super::stream::Reader;
-use super::{ProviderKind, dialect, document, facts, usage};
+use super::{ProviderKind, dialect, document, response_headers, usage};
 use crate::http_client::coding::Unpacker;
 use crate::http_client::credential::Redactor;
 
@@ -126,16 +126,16 @@ fn documents() -> impl Strategy<Value = Value> {
 fn read_stream(kind: ProviderKind, body: &[u8], size: usize) -> usize {
     let dialect = dialect(kind, Url::parse("http://h").unwrap()).unwrap();
     let redactor = Arc::new(Redactor::default());
-    let mut hearer = Hearer::new(&Unheard, &redactor, Instant::now());
+    let mut forwarder = Forwarder::new(&NoSink, &redactor, Instant::now());
     let mut assembly = dialect.assembly(MAX_BYTES);
-    let mut reader = Reader::new(assembly.as_mut(), &mut hearer, &redactor, MAX_BYTES, false);
+    let mut reader = Reader::new(assembly.as_mut(), &mut forwarder, &redactor, MAX_BYTES, false);
     let pushed = body.chunks(size.max(1)).try_for_each(|piece| reader.push(piece).map(drop));
     let _any = pushed.and_then(|()| reader.end());
-    let (text, reasoning) = hearer.finish();
+    let (text, reasoning) = forwarder.finish();
     let raw = std::mem::take(assembly.raw());
     let _any = (dialect.usage(&raw), usage::stated_cost(&raw));
-    if let Ok(draft) = dialect.read(&raw) {
-        let _any = draft.without_thinking().text.len();
+    if let Ok(parsed) = dialect.read(&raw) {
+        let _any = parsed.without_thinking().text.len();
     }
     text.len() + reasoning.len()
 }
@@ -150,7 +150,7 @@ fn arbitrary_bytes_are_read_as_streams_documents_and_errors() {
         let redactor = Redactor::default();
         let _any = document::read(&body, &redactor, |_| true);
         if let Ok(status) = StatusCode::from_u16(status) {
-            assert!(Refusal::read(&body, &redactor).classify(status).to_string().len() < 2_000);
+            assert!(ProviderError::read(&body, &redactor).classify(status).to_string().len() < 2_000);
         }
         let mut unpacker = Unpacker::new(&HeaderMap::new());
         for piece in body.chunks(size) {
@@ -168,14 +168,14 @@ fn arbitrary_documents_are_read_as_answers_events_and_errors() {
         let redactor = Redactor::default();
         let status = StatusCode::from_u16(status).unwrap();
         let mut stream = String::new();
-        assert!(Refusal::of(&documents[0], &redactor).classify(status).to_string().len() < 2_000);
+        assert!(ProviderError::of(&documents[0], &redactor).classify(status).to_string().len() < 2_000);
         for value in &documents {
             let _any = failure_in(value, &redactor);
             write!(stream, "data: {value}\n\n").unwrap();
             for kind in KINDS {
                 let dialect = dialect(kind, Url::parse("http://h").unwrap()).unwrap();
                 let _any = (dialect.usage(value), usage::stated_cost(value), dialect.is_piece(value, true));
-                let _any = dialect.read(value).map(super::draft::Draft::without_thinking);
+                let _any = dialect.read(value).map(super::parsed_answer::ParsedAnswer::without_thinking);
             }
         }
         for kind in KINDS {
@@ -225,11 +225,11 @@ fn no_header_makes_anybody_wait_beyond_the_cap() {
         }
         let status = if is_paced { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::OK };
         let now = Timestamp::from_unix_ms(now.clamp(-60_000_000_000_000, 250_000_000_000_000));
-        let facts = facts::of(&headers, status, &Redactor::default(), now);
+        let facts = response_headers::of(&headers, status, &Redactor::default(), now);
         let Some(allowances) = facts.allowances else { return };
         let (mut announced, instant) = (Announced::default(), Instant::now());
         let ticket = announced.take(Need::default());
-        announced.hear(ticket, &allowances, instant);
+        announced.update(ticket, &allowances, instant);
         for _ in 0..3 {
             let need = Need { input: 1_000, output: 1_000 };
             assert!(announced.wait(need, instant) <= DAY, "{headers:?}");

@@ -11,7 +11,7 @@ use throughline_actors::ports::model::ModelRequest;
 use throughline_schemas::Usage;
 
 use super::dialect::{Assembly, Dialect};
-use super::draft::{Draft, Unusable};
+use super::parsed_answer::{ParsedAnswer, Unusable};
 use super::{BaseUrlError, ModelOptions};
 
 const API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
@@ -67,7 +67,7 @@ impl Dialect for Gemini {
         request::body(request, options)
     }
 
-    fn read(&self, raw: &Value) -> Result<Draft, Unusable> {
+    fn read(&self, raw: &Value) -> Result<ParsedAnswer, Unusable> {
         answer::read(raw)
     }
 

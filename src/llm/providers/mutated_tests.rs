@@ -15,7 +15,7 @@ use reqwest::{Body, Response, Url};
 use serde_json::{Value, json};
 use throughline_actors::ports::clock::Clock;
 use throughline_actors::ports::contract::model::request;
-use throughline_actors::ports::model::{ModelAnswer, ModelError, ModelFailure, ModelRequest, Unheard};
+use throughline_actors::ports::model::{ModelAnswer, ModelError, ModelFailure, ModelRequest, NoSink};
 use throughline_actors::ports::{Classify, Fault};
 use throughline_schemas::FinishReason;
 
@@ -315,7 +315,7 @@ fn asked(stream: bool) -> ModelRequest {
 }
 
 async fn outcome(provider: &Provider, wire: Wire, stream: bool) -> Result<ModelAnswer, ModelFailure> {
-    provider.receive_for_test(&asked(stream), response(wire), &Unheard).await
+    provider.receive_for_test(&asked(stream), response(wire), &NoSink).await
 }
 
 #[tokio::test]

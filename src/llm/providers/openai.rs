@@ -12,7 +12,7 @@ use throughline_actors::ports::model::ModelRequest;
 use throughline_schemas::Usage;
 
 use super::dialect::{Assembly, Dialect};
-use super::draft::{Draft, Unusable};
+use super::parsed_answer::{ParsedAnswer, Unusable};
 use super::{BaseUrlError, ModelOptions};
 
 /// Azure takes its keys in a header of its own.
@@ -58,7 +58,7 @@ impl Dialect for OpenAi {
         request::body(request, options)
     }
 
-    fn read(&self, raw: &Value) -> Result<Draft, Unusable> {
+    fn read(&self, raw: &Value) -> Result<ParsedAnswer, Unusable> {
         answer::read(raw)
     }
 

@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use base64::Engine as _;
 use reqwest::Url;
 use serde_json::{Value, json};
-use throughline_actors::ports::model::{Delta, DeltaSink, Unheard};
+use throughline_actors::ports::model::{Delta, DeltaSink, NoSink};
 use tokio::time::Instant;
 
 use super::dialect::Dialect;
-use super::hearer::Hearer;
+use super::forwarder::Forwarder;
 use super::stream::Reader;
 use super::{ProviderKind, dialect};
 use crate::http_client::credential::Redactor;
@@ -22,9 +22,9 @@ const MAX_BYTES: usize = 8 << 20;
 
 /// Hears everything.
 #[derive(Default)]
-struct Ear(Mutex<(String, String)>);
+struct Collector(Mutex<(String, String)>);
 
-impl DeltaSink for Ear {
+impl DeltaSink for Collector {
     fn delta(&self, delta: Delta<'_>) {
         let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match delta {
@@ -66,20 +66,20 @@ fn body(case: &Value) -> Vec<u8> {
 /// All that comes of a stream in pieces of this size.
 fn read(dialect: &dyn Dialect, body: &[u8], size: usize) -> String {
     let redactor = Arc::new(Redactor::default());
-    let ear = Ear::default();
-    let mut hearer = Hearer::new(&ear, &redactor, Instant::now());
+    let collector = Collector::default();
+    let mut forwarder = Forwarder::new(&collector, &redactor, Instant::now());
     let mut assembly = dialect.assembly(MAX_BYTES);
-    let mut reader = Reader::new(assembly.as_mut(), &mut hearer, &redactor, MAX_BYTES, false);
+    let mut reader = Reader::new(assembly.as_mut(), &mut forwarder, &redactor, MAX_BYTES, false);
     let pushed = body.chunks(size).try_for_each(|piece| reader.push(piece).map(drop));
     let ended = pushed.and_then(|()| reader.end());
-    hearer.finish();
+    forwarder.finish();
     let raw = std::mem::take(assembly.raw());
-    let heard = ear.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let heard = collector.0.into_inner().unwrap_or_else(PoisonError::into_inner);
     if ended.is_ok() {
         // What was heard is what the whole form says.
-        let draft = dialect.read(&raw).unwrap();
-        let text = if draft.text.is_empty() { draft.refusal.unwrap_or_default() } else { draft.text };
-        assert_eq!(heard, (text, draft.reasoning));
+        let parsed = dialect.read(&raw).unwrap();
+        let text = if parsed.text.is_empty() { parsed.refusal.unwrap_or_default() } else { parsed.text };
+        assert_eq!(heard, (text, parsed.reasoning));
     }
     format!("{ended:?} {heard:?} {raw}")
 }
@@ -183,7 +183,7 @@ fn nothing_that_a_stream_or_an_answer_may_hold_is_a_panic() {
         for seed in 0..20_000 {
             let mut random = Random(seed);
             let redactor = Arc::new(Redactor::default());
-            let mut hearer = Hearer::new(&Unheard, &redactor, Instant::now());
+            let mut forwarder = Forwarder::new(&NoSink, &redactor, Instant::now());
             let mut assembly = dialect.assembly(MAX_BYTES);
             let mut events = events.to_vec();
             for _ in 0..=random.below(3) {
@@ -192,7 +192,7 @@ fn nothing_that_a_stream_or_an_answer_may_hold_is_a_panic() {
             }
             // What is no object is refused before it comes here.
             for event in events.into_iter().filter(Value::is_object) {
-                if assembly.json(event, &mut hearer).is_err() {
+                if assembly.json(event, &mut forwarder).is_err() {
                     break;
                 }
             }

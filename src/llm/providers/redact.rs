@@ -4,13 +4,13 @@ use serde_json::Value;
 use throughline_actors::ports::model::ModelError;
 use throughline_schemas::{MAX_DEPTH, event::generation::ToolCall};
 
-use super::draft::Draft;
+use super::parsed_answer::ParsedAnswer;
 use crate::http_client::credential::Redactor;
 
 /// What stands for an inner part of a raw answer that is nested too deep.
 const TOO_DEEP: &str = "[left out: nested too deep]";
 
-impl Draft {
+impl ParsedAnswer {
     /// Without the provider's keys.
     pub(super) fn redacted(mut self, redactor: &Redactor) -> Self {
         let finish = self.finish.raw.iter_mut();

@@ -7,11 +7,11 @@ use throughline_actors::ports::model::{ModelError, Phase};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::dialect::{Assembly, Fault, Progress};
-use super::draft::preview;
-use super::hearer::Hearer;
+use super::error_body::{ProviderError, failure_in};
+use super::forwarder::Forwarder;
 use super::incoming::{Incoming, Limits};
 use super::json;
-use super::refusal::{Refusal, failure_in};
+use super::parsed_answer::preview;
 use super::sse::{Event, Parser};
 use crate::http_client::credential::Redactor;
 use crate::http_client::{self, text, without_bom};
@@ -33,7 +33,7 @@ pub(super) async fn read(
 ) -> Result<(), ModelError> {
     let mut settled_by: Option<Instant> = None;
     while reader.state.progress == Progress::Goes {
-        let (pause_ends, phase) = match reader.hearer.first() {
+        let (pause_ends, phase) = match reader.forwarder.first() {
             Some(_) => (http_client::after(limits.read), Phase::Read),
             None => (limits.begins_by, Phase::FirstToken),
         };
@@ -66,7 +66,7 @@ pub(super) async fn read(
 pub(super) struct Reader<'r, 'h> {
     parser: Parser,
     state: State<'r>,
-    hearer: &'r mut Hearer<'h>,
+    forwarder: &'r mut Forwarder<'h>,
     max_bytes: usize,
     /// How much of what is not of the format has been looked at.
     stray: usize,
@@ -89,19 +89,19 @@ impl<'r, 'h> Reader<'r, 'h> {
     /// `max_bytes` is for one event. `marker_is_enough`: the provider never says why its answers end.
     pub(super) fn new(
         assembly: &'r mut dyn Assembly,
-        hearer: &'r mut Hearer<'h>,
+        forwarder: &'r mut Forwarder<'h>,
         redactor: &'r Redactor,
         max_bytes: usize,
         marker_is_enough: bool,
     ) -> Self {
         let state =
             State { assembly, redactor, events: 0, progress: Progress::Goes, goes_on: false, aside: None };
-        Self { parser: Parser::new(max_bytes), state, hearer, max_bytes, stray: 0, marker_is_enough }
+        Self { parser: Parser::new(max_bytes), state, forwarder, max_bytes, stray: 0, marker_is_enough }
     }
 
     pub(super) fn push(&mut self, piece: &[u8]) -> Result<Progress, ModelError> {
-        let Self { parser, state, hearer, .. } = self;
-        parser.push(piece, |event| state.take(event, hearer)).map_err(|fault| self.error(fault))?;
+        let Self { parser, state, forwarder, .. } = self;
+        parser.push(piece, |event| state.take(event, forwarder)).map_err(|fault| self.error(fault))?;
         let stray = self.parser.stray();
         if stray.len() > self.stray {
             self.stray = stray.len();
@@ -114,20 +114,20 @@ impl<'r, 'h> Reader<'r, 'h> {
 
     /// From here on there may be stand-ins for halves of surrogate pairs.
     pub(super) fn expect_halves(&mut self) {
-        self.hearer.expect_halves();
+        self.forwarder.expect_halves();
     }
 
     /// An event that came as a document of its own.
     pub(super) fn document(&mut self, value: Value) -> Result<(), ModelError> {
         self.state.events += 1;
-        let Self { state, hearer, .. } = self;
-        state.value(value, hearer).map_err(|fault| self.error(fault))
+        let Self { state, forwarder, .. } = self;
+        state.value(value, forwarder).map_err(|fault| self.error(fault))
     }
 
     /// The connection has nothing more. An event without its end that makes no sense was cut off.
     pub(super) fn end(&mut self) -> Result<(), ModelError> {
-        let Self { parser, state, hearer, .. } = self;
-        match parser.finish(|event| state.take(event, hearer)) {
+        let Self { parser, state, forwarder, .. } = self;
+        match parser.finish(|event| state.take(event, forwarder)) {
             Err(Fault::Said(refusal)) => return Err(refusal.classify_success()),
             Ok(()) | Err(Fault::Malformed(_) | Fault::TooLarge) => {}
         }
@@ -136,7 +136,7 @@ impl<'r, 'h> Reader<'r, 'h> {
         if assembly.is_finished() || (self.marker_is_enough && *progress == Progress::Ended) {
             return Ok(());
         }
-        let said = aside.as_deref().map(Refusal::in_words);
+        let said = aside.as_deref().map(ProviderError::in_words);
         if let Some(refusal) = said.as_ref().filter(|refusal| refusal.is_telling()) {
             return Err(refusal.classify_success());
         }
@@ -165,7 +165,7 @@ impl<'r, 'h> Reader<'r, 'h> {
 }
 
 impl State<'_> {
-    fn take(&mut self, event: Event<'_>, hearer: &mut Hearer<'_>) -> Result<(), Fault> {
+    fn take(&mut self, event: Event<'_>, forwarder: &mut Forwarder<'_>) -> Result<(), Fault> {
         let data = event.data.trim_ascii();
         if self.progress == Progress::Ended || data.is_empty() {
             return Ok(());
@@ -177,7 +177,7 @@ impl State<'_> {
         let is_error = event.name.eq_ignore_ascii_case(b"error");
         let read = match json::read(data) {
             Ok(read) => read,
-            Err(_) if is_error => return Err(Fault::Said(Refusal::read(data, self.redactor))),
+            Err(_) if is_error => return Err(Fault::Said(ProviderError::read(data, self.redactor))),
             // A sign of life, whatever its name. Only what begins like JSON or like a page is something broken.
             Err(_) if !begins_broken(data) => {
                 self.remember(&String::from_utf8_lossy(data));
@@ -188,15 +188,15 @@ impl State<'_> {
             }
         };
         if read.has_halves {
-            hearer.expect_halves();
+            forwarder.expect_halves();
         }
         if is_error {
-            return Err(Fault::Said(Refusal::of(&read.value, self.redactor)));
+            return Err(Fault::Said(ProviderError::of(&read.value, self.redactor)));
         }
         match read.value {
-            value @ Value::Object(_) => self.event(value, hearer),
+            value @ Value::Object(_) => self.event(value, forwarder),
             Value::Array(items) => {
-                items.into_iter().filter(Value::is_object).try_for_each(|item| self.event(item, hearer))
+                items.into_iter().filter(Value::is_object).try_for_each(|item| self.event(item, forwarder))
             }
             Value::String(words) => {
                 self.remember(&words);
@@ -206,20 +206,20 @@ impl State<'_> {
         }
     }
 
-    fn event(&mut self, value: Value, hearer: &mut Hearer<'_>) -> Result<(), Fault> {
+    fn event(&mut self, value: Value, forwarder: &mut Forwarder<'_>) -> Result<(), Fault> {
         self.events += 1;
-        self.value(value, hearer)
+        self.value(value, forwarder)
     }
 
-    fn value(&mut self, value: Value, hearer: &mut Hearer<'_>) -> Result<(), Fault> {
+    fn value(&mut self, value: Value, forwarder: &mut Forwarder<'_>) -> Result<(), Fault> {
         if let Some(refusal) = failure_in(&value, self.redactor) {
             return Err(Fault::Said(refusal));
         }
-        let (finished, before) = (self.assembly.is_finished(), hearer.bytes());
-        if self.assembly.json(value, hearer)? == Progress::Ended {
+        let (finished, before) = (self.assembly.is_finished(), forwarder.bytes());
+        if self.assembly.json(value, forwarder)? == Progress::Ended {
             self.progress = Progress::Ended;
         }
-        self.goes_on |= finished && hearer.bytes() > before;
+        self.goes_on |= finished && forwarder.bytes() > before;
         Ok(())
     }
 
@@ -251,7 +251,7 @@ fn is_done(data: &[u8]) -> bool {
 }
 
 /// Gemini can end a stream with an error that stands there as plain JSON.
-fn stray_error(stray: &[u8], redactor: &Redactor) -> Option<Refusal> {
+fn stray_error(stray: &[u8], redactor: &Redactor) -> Option<ProviderError> {
     if !matches!(stray.trim_ascii_end().last(), Some(b'}' | b']')) {
         return None;
     }

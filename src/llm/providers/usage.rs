@@ -5,7 +5,7 @@ use rust_decimal::prelude::FromPrimitive;
 use serde_json::{Map, Value};
 use throughline_schemas::{Usage, Usd};
 
-use super::room::Room;
+use super::size_limit::SizeLimit;
 use super::sse::TooLarge;
 
 /// Tokens, both sides as [`Usage`] has them. The parts of a side are never more than the side: whoever subtracts them
@@ -56,7 +56,7 @@ pub(super) fn first_count(fields: &Value, names: &[&str]) -> Option<u64> {
 
 /// Takes what a later event says into what earlier ones said. Counts only grow: a zero, a null or nothing at all does not
 /// take away what was counted.
-pub(super) fn merge(kept: &mut Value, later: Value, room: &mut Room) -> Result<(), TooLarge> {
+pub(super) fn merge(kept: &mut Value, later: Value, limit: &mut SizeLimit) -> Result<(), TooLarge> {
     let Value::Object(later) = later else { return Ok(()) };
     if !kept.is_object() {
         *kept = Value::Object(Map::new());
@@ -64,10 +64,10 @@ pub(super) fn merge(kept: &mut Value, later: Value, room: &mut Room) -> Result<(
     let Value::Object(fields) = kept else { return Ok(()) };
     for (name, value) in later {
         match fields.get_mut(&name) {
-            Some(known) if known.is_object() && value.is_object() => merge(known, value, room)?,
+            Some(known) if known.is_object() && value.is_object() => merge(known, value, limit)?,
             Some(known) if !is_nothing(known) && is_nothing(&value) => {}
             Some(_) | None if value.is_null() => {}
-            Some(_) | None => room.set(fields, &name, value)?,
+            Some(_) | None => limit.set(fields, &name, value)?,
         }
     }
     Ok(())
@@ -149,13 +149,13 @@ mod tests {
             json!({"output": 7.0, "details": null, "new": 0}),
         ];
         let mut kept = json!({"input": 100, "output": 1, "details": {"cached": 90}});
-        let mut room = Room::new(1_000);
+        let mut limit = SizeLimit::new(1_000);
         for value in later {
-            merge(&mut kept, value, &mut room).unwrap();
+            merge(&mut kept, value, &mut limit).unwrap();
         }
         assert_eq!(kept, json!({"input": 100, "output": 7.0, "details": {"cached": 90}, "new": 0}));
         let mut first = Value::Null;
-        merge(&mut first, json!({"input": 3}), &mut room).unwrap();
+        merge(&mut first, json!({"input": 3}), &mut limit).unwrap();
         assert_eq!(first, json!({"input": 3}));
     }
 

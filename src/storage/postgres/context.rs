@@ -9,7 +9,7 @@ use super::{
     nul::{from_stored, json_from_stored},
 };
 use crate::storage::{
-    known::{self, Contexts, Known, undecodable},
+    context_rows::{self, Contexts, Known, undecodable},
     operation::Question,
 };
 
@@ -31,7 +31,7 @@ impl Statement for Ask<'_> {
             .bind(self.namespace)
             .bind(users)
             .bind(sessions)
-            .bind(known::most_turns(self.questions))
+            .bind(context_rows::most_turns(self.questions))
             .fetch_all(connection)
             .await?;
         let mut contexts = Contexts::of(self.questions.len());

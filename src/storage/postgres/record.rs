@@ -14,8 +14,8 @@ use super::{
     nul::{from_stored, json_from_stored},
 };
 use crate::storage::{
+    context_rows::undecodable,
     kept::{self, EndRow, ListRow, Row, superseded},
-    known::undecodable,
     text::integer,
 };
 

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::storage::{
     answers::Answers,
+    context_rows::{self, MAX_QUESTIONS},
     error,
-    known::{self, MAX_QUESTIONS},
     operation::{Operation, Question},
 };
 
@@ -134,10 +134,10 @@ pub(super) async fn read(connections: Connections, namespace: Arc<str>, mut queu
                 tokio::spawn(async move {
                     let contexts =
                         connections.run(lease, &Ask { namespace: &namespace, questions: &questions }).await;
-                    known::answer(questions, contexts);
+                    context_rows::answer(questions, contexts);
                 });
             }
-            Err(error) => known::answer(questions, Err(error)),
+            Err(error) => context_rows::answer(questions, Err(error)),
         }
     }
 }

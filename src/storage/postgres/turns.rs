@@ -6,7 +6,7 @@ use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId};
 use time::OffsetDateTime;
 
 use super::connection::Statement;
-use crate::storage::{known::undecodable, text::integer};
+use crate::storage::{context_rows::undecodable, text::integer};
 
 const RUNNING: &str = "SELECT workflow_id, session_id, user_id, input_sequence, updated_at
     FROM turns

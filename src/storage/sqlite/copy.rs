@@ -5,9 +5,9 @@ use throughline_actors::ports::store::StoreError;
 
 use super::SqliteStore;
 use crate::storage::{
+    context_rows::undecodable,
     copy::table::{Column, Kind, Only, PageQuery, Row, Table, Value},
     kept::sequence,
-    known::undecodable,
     text::{instant, parse_instant},
 };
 

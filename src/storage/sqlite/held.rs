@@ -6,7 +6,7 @@ use throughline_schemas::UserId;
 
 use super::{batch::json, turns::Reading};
 use crate::storage::{
-    known::undecodable,
+    context_rows::undecodable,
     text::{instant, integer},
 };
 

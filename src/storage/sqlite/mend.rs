@@ -10,7 +10,7 @@ use super::{
     file::DatabaseFile,
     rows::{Texts, interaction_row},
     turns::{OPENING, as_opening},
-    turnstile::Turnstile,
+    write_lock::WriteLock,
 };
 use crate::storage::{
     kept::superseded,
@@ -29,8 +29,8 @@ const RUNNING: &str =
 
 /// Deletes turns that ended before an instant, and what they said.
 pub(super) async fn forget(file: &DatabaseFile, before: Timestamp, most: usize) -> Result<u64, sqlx::Error> {
-    let mut turnstile = Turnstile::of(file.path());
-    let _turn = turnstile.enter().await;
+    let mut write_lock = WriteLock::of(file.path());
+    let _turn = write_lock.enter().await;
     let mut connection = file.connect().await?;
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     let old: Vec<String> = sqlx::query_scalar(include_str!("forget.sql"))
@@ -51,8 +51,8 @@ pub(super) async fn forget(file: &DatabaseFile, before: Timestamp, most: usize) 
 
 /// Records an end as it was told.
 pub(super) async fn restore(file: &DatabaseFile, restored: &RestoredTurn) -> Result<Closed, sqlx::Error> {
-    let mut turnstile = Turnstile::of(file.path());
-    let _turn = turnstile.enter().await;
+    let mut write_lock = WriteLock::of(file.path());
+    let _turn = write_lock.enter().await;
     let mut connection = file.connect().await?;
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     let closed = End::of(restored).record(file.namespace(), &mut transaction).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::Connection;
 use throughline_actors::ports::store::StoreError;
 
-use super::{file::DatabaseFile, turnstile::Turnstile};
+use super::{file::DatabaseFile, write_lock::WriteLock};
 use crate::storage::error;
 
 /// How long the probe waits for the lock of another process: less than whoever asks whether this process is ready waits.
@@ -18,7 +18,7 @@ pub(super) const PROBING: &str = "trying to write";
 /// processes that write, so that it waits for the lock of strangers only.
 pub(super) async fn write(file: &DatabaseFile) -> Result<(), StoreError> {
     let refuse = |e| error::from_sqlx(PROBING, e);
-    let _turn = Turnstile::of(file.path()).enter().await;
+    let _turn = WriteLock::of(file.path()).enter().await;
     let mut connection = file.connect_briefly(LOCK_LIMIT).await.map_err(refuse)?;
     let version: i64 =
         sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut connection).await.map_err(refuse)?;

@@ -7,7 +7,7 @@ use throughline_schemas::{WorkflowId, event::context::Turn};
 use tokio::sync::mpsc;
 
 use crate::storage::{
-    known::{self, Contexts, Known, MAX_QUESTIONS, undecodable},
+    context_rows::{self, Contexts, Known, MAX_QUESTIONS, undecodable},
     operation::Question,
     text,
 };
@@ -30,10 +30,10 @@ pub(super) async fn run(readers: SqlitePool, namespace: Arc<str>, mut queue: mps
                 let namespace = Arc::clone(&namespace);
                 tokio::spawn(async move {
                     let contexts = ask(&mut connection, &namespace, &questions).await;
-                    known::answer(questions, contexts);
+                    context_rows::answer(questions, contexts);
                 });
             }
-            Err(error) => known::answer(questions, Err(error)),
+            Err(error) => context_rows::answer(questions, Err(error)),
         }
     }
 }
@@ -47,7 +47,7 @@ async fn ask(
     let pairs = serde_json::to_string(&pairs).map_err(|error| sqlx::Error::Encode(error.into()))?;
     let rows = sqlx::query(CONTEXT)
         .bind(pairs)
-        .bind(known::most_turns(questions))
+        .bind(context_rows::most_turns(questions))
         .bind(namespace)
         .fetch_all(connection)
         .await?;

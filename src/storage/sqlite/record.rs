@@ -7,8 +7,8 @@ use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId};
 
 use super::turns::Reading;
 use crate::storage::{
+    context_rows::undecodable,
     kept::{self, EndRow, ListRow, Row},
-    known::undecodable,
     text::{instant, integer, parse_instant},
 };
 

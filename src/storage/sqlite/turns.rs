@@ -5,7 +5,7 @@ use throughline_actors::ports::store::{EndedTurn, Opening, RunningQuery, Running
 use throughline_schemas::{SessionId, UserId, WorkflowId};
 
 use crate::storage::{
-    known::undecodable,
+    context_rows::undecodable,
     text::{instant, integer, parse_instant},
 };
 

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     batch::{Applied, Batch},
     file::DatabaseFile,
-    turnstile::Turnstile,
+    write_lock::WriteLock,
 };
 use crate::storage::{error, operation::Operation};
 
@@ -27,12 +27,12 @@ pub(super) async fn run(
     connection: SqliteConnection,
     mut queue: mpsc::Receiver<Operation>,
 ) {
-    let mut turnstile = Turnstile::of(file.path());
+    let mut write_lock = WriteLock::of(file.path());
     let mut writer = Writer { file, connection: Some(connection) };
     let mut closing: Option<oneshot::Sender<()>> = None;
     while let Some(first) = queue.recv().await {
         // Whatever is queued by the time that it is our turn shares the commit.
-        let turn = turnstile.enter().await;
+        let turn = write_lock.enter().await;
         let mut operations = Vec::new();
         let mut bytes = 0;
         let mut next = Some(first);

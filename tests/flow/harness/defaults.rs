@@ -4,17 +4,21 @@ use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
 use regex::Regex;
 use throughline_actors::{
-    cost::Price,
     dependency::{DependencyPolicy, Patience},
-    model_client::{ClientSettings, ModelTarget, Sampling},
+    model::{
+        client::{ClientSettings, ModelTarget, Sampling},
+        cost::Price,
+        prompt::PromptTemplate,
+    },
     policy::{breaker::BreakerPolicy, limits::DeliveryLimits, retry::RetryPolicy},
     ports::source::Method,
-    prompt::PromptTemplate,
     retention::RetentionSettings,
-    settings::{EngineSettings, GenerationSettings, SessionSettings, StageSettings},
-    source_plan::SourceSpec,
-    supervisor::RestartPolicy,
-    users::UserSettings,
+    stages::external::source_selection::SourceSpec,
+    supervision::{
+        settings::{EngineSettings, GenerationSettings, SessionSettings, StageSettings},
+        supervisor::RestartPolicy,
+    },
+    workflow::users::UserSettings,
 };
 use throughline_schemas::{IngressLimits, StageName};
 

@@ -13,8 +13,8 @@ use futures_util::{StreamExt, stream::BoxStream};
 use serde_json::Value;
 use throughline_actors::ports::{
     bus::{
-        Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Ends, Inbox, Latest, Note, Position, Published,
-        Receipt, Settlement,
+        AttemptLog, Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Ends, Inbox, Latest, Position,
+        Published, Receipt, Settlement,
     },
     clock::Entropy,
     log::{Fill, Log, Purge, Released},
@@ -49,8 +49,8 @@ pub enum Op {
     Announce,
     Claim,
     SetClaim,
-    Note,
-    KeepNote,
+    AttemptLog,
+    KeepAttemptLog,
     Settle,
     Progress,
     Admit,
@@ -72,7 +72,7 @@ pub enum Op {
     Generate,
     Fetch,
     /// An announcement is heard; only a panic means anything there.
-    Hear,
+    Listen,
     /// The dice are asked; only a panic means anything there.
     Chance,
 }
@@ -240,8 +240,8 @@ impl Bus for Gate {
         let inbox = self.pass(Op::Open, stage.to_string(), no_bus, self.bus.open(stage)).await?;
         Ok(Box::new(GatedInbox { inbox, label: stage.to_string(), gate: self.clone() }))
     }
-    async fn open_exhausted(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
-        let inbox = self.bus.open_exhausted(stage).await?;
+    async fn open_undeliverable(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
+        let inbox = self.bus.open_undeliverable(stage).await?;
         Ok(Box::new(GatedInbox { inbox, label: "exhausted".to_owned(), gate: self.clone() }))
     }
     async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claimed>, BusError> {
@@ -257,12 +257,23 @@ impl Bus for Gate {
         let call = self.bus.set_claim(stage, sequence, claim, revision);
         self.pass(Op::SetClaim, format!("{stage} {sequence} {claim:?}"), no_bus, call).await
     }
-    async fn note(&self, stage: StageName, sequence: u64) -> Result<Option<Note>, BusError> {
-        self.pass(Op::Note, format!("{stage} {sequence}"), no_bus, self.bus.note(stage, sequence)).await
+    async fn attempt_log(&self, stage: StageName, sequence: u64) -> Result<Option<AttemptLog>, BusError> {
+        self.pass(
+            Op::AttemptLog,
+            format!("{stage} {sequence}"),
+            no_bus,
+            self.bus.attempt_log(stage, sequence),
+        )
+        .await
     }
-    async fn keep_note(&self, stage: StageName, sequence: u64, note: &Note) -> Result<(), BusError> {
-        let call = self.bus.keep_note(stage, sequence, note);
-        self.pass(Op::KeepNote, format!("{stage} {sequence}"), no_bus, call).await
+    async fn keep_attempt_log(
+        &self,
+        stage: StageName,
+        sequence: u64,
+        attempt_log: &AttemptLog,
+    ) -> Result<(), BusError> {
+        let call = self.bus.keep_attempt_log(stage, sequence, attempt_log);
+        self.pass(Op::KeepAttemptLog, format!("{stage} {sequence}"), no_bus, call).await
     }
     async fn publish(&self, event: &Event) -> Result<Published, BusError> {
         let said = match &event.data {
@@ -303,10 +314,10 @@ impl Bus for Gate {
     fn live(&self, workflow: &WorkflowId, frame: Bytes) -> bool {
         !self.is_dead() && self.bus.live(workflow, frame)
     }
-    async fn hear(&self, topic: &str) -> Result<BoxStream<'static, Bytes>, BusError> {
+    async fn announced_on(&self, topic: &str) -> Result<BoxStream<'static, Bytes>, BusError> {
         // A dead process hears on, and does nothing about it.
         let (gate, about) = (self.clone(), topic.to_owned());
-        Ok(self.bus.hear(topic).await?.inspect(move |_| gate.glance(Op::Hear, &about)).boxed())
+        Ok(self.bus.announced_on(topic).await?.inspect(move |_| gate.glance(Op::Listen, &about)).boxed())
     }
     async fn position(&self) -> Result<Position, BusError> {
         self.pass(Op::Position, String::new(), no_bus, self.bus.position()).await

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use throughline_actors::{
+    model::prompt::PromptTemplate,
     ports::{memory::bus::MemoryBus, tokenizer::FourBytes},
-    prompt::PromptTemplate,
-    reenact::{Enacted, Message, Past, Reenactor, Verdict},
-    settings::EngineSettings,
+    replay::{Enacted, Message, RecordedWorkflow, Reenactor, Verdict},
+    supervision::settings::EngineSettings,
 };
 use throughline_schemas::{Ingress, IngressLimits, WorkflowId, decode};
 
@@ -17,7 +17,7 @@ const NO_LIMITS: IngressLimits =
 
 impl Rig {
     /// Every workflow of the log.
-    pub fn pasts(&self) -> Vec<Past> {
+    pub fn recorded_workflows(&self) -> Vec<RecordedWorkflow> {
         let mut workflows: Vec<(WorkflowId, Vec<Message>)> = Vec::new();
         for (workflow, message) in messages(&self.bus) {
             match workflows.iter_mut().find(|(known, _)| *known == workflow) {
@@ -25,8 +25,9 @@ impl Rig {
                 None => workflows.push((workflow, vec![message])),
             }
         }
-        let read =
-            |(workflow, messages)| Past::read(workflow, messages).expect("what stages publish can be read");
+        let read = |(workflow, messages)| {
+            RecordedWorkflow::read(workflow, messages).expect("what stages publish can be read")
+        };
         workflows.into_iter().map(read).collect()
     }
 
@@ -40,9 +41,9 @@ impl Rig {
         let reenactor =
             Reenactor::new(settings, Arc::new(template), Arc::new(FourBytes)).expect("stages can be made");
         let mut different = Vec::new();
-        for past in self.pasts() {
-            for Enacted { event_type, verdict, .. } in reenactor.verify(&past).await.expect("JSON") {
-                let workflow = &past.workflow;
+        for recorded in self.recorded_workflows() {
+            for Enacted { event_type, verdict, .. } in reenactor.verify(&recorded).await.expect("JSON") {
+                let workflow = &recorded.workflow;
                 match verdict {
                     Verdict::Identical | Verdict::NotEnacted(_) => {}
                     Verdict::Differs(found) => different.push(format!("{workflow} {event_type} {found}")),

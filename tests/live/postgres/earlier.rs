@@ -6,7 +6,7 @@ use sqlx::{
 };
 use throughline::storage::postgres::PostgresStore;
 use throughline_actors::ports::store::{
-    Admission, HeldQuery, KnownEnd, Share, Standing, Store, TurnsQuery, UserLimits,
+    Admission, AdmissionResult, HeldQuery, KnownEnd, Share, Store, TurnsQuery, UserLimits,
 };
 use throughline_schemas::FailureCode;
 
@@ -90,8 +90,8 @@ async fn workers_of_the_version_before_go_on_and_start_nothing_that_is_held() {
     let limits = UserLimits { share, open: None };
     let batch = [admission("a", "s", 1), admission("b", "t", 2)].map(|asked| Admission { limits, ..asked });
     let answers = store.admit(batch.to_vec()).await.unwrap();
-    let standing: Vec<_> = answers.into_iter().map(|answer| answer.standing).collect();
-    assert_eq!(standing, [Standing::Running, Standing::Held]);
+    let result: Vec<_> = answers.into_iter().map(|answer| answer.result).collect();
+    assert_eq!(result, [AdmissionResult::Running, AdmissionResult::Held]);
     let rows = look.fetch_all(APPLY_3).await.unwrap();
     assert_eq!(rows.iter().map(|row| row.get::<&str, _>(1)).collect::<Vec<_>>(), ["waiting", "failed"]);
     assert_eq!(store.opening(&workflow("b")).await.unwrap(), None, "it is held");

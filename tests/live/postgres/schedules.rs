@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use sqlx::{Executor, PgConnection, Row};
 use throughline_actors::ports::store::{
-    Admission, Closed, Ending, HeldQuery, Opening, RunningQuery, Share, Standing, Store, StoreError,
+    Admission, AdmissionResult, Closed, Ending, HeldQuery, Opening, RunningQuery, Share, Store, StoreError,
     UserLimits,
 };
 use throughline_schemas::Timestamp;
@@ -122,13 +122,18 @@ impl Story {
             if let Some(opening) = answer.opening {
                 self.published(&opening);
             }
-            match answer.standing {
-                Standing::Running => self.runs(input),
-                Standing::Rejected | Standing::NotOwner | Standing::TooManyOpen | Standing::Merged { .. } => {
+            match answer.result {
+                AdmissionResult::Running => self.runs(input),
+                AdmissionResult::Rejected
+                | AdmissionResult::NotOwner
+                | AdmissionResult::TooManyOpen
+                | AdmissionResult::Merged { .. } => {
                     self.ended(input, End::Failed);
                 }
-                Standing::Waiting | Standing::Held | Standing::Ended => {}
-                Standing::Refused | Standing::Repeated { .. } | Standing::Conflict { .. } => {
+                AdmissionResult::Waiting | AdmissionResult::Held | AdmissionResult::Ended => {}
+                AdmissionResult::Refused
+                | AdmissionResult::Repeated { .. }
+                | AdmissionResult::Conflict { .. } => {
                     panic!("{input}, seed {}", self.seed)
                 }
             }
@@ -354,7 +359,10 @@ async fn one_workflow_id_in_two_sessions_at_once_is_admitted_once() {
                     answers
                         .into_iter()
                         .filter(|answer| {
-                            !matches!(answer.standing, Standing::Repeated { .. } | Standing::Conflict { .. })
+                            !matches!(
+                                answer.result,
+                                AdmissionResult::Repeated { .. } | AdmissionResult::Conflict { .. }
+                            )
                         })
                         .count()
                 } else {

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use serde_json::Map;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row, raw_sql};
 use throughline::storage::postgres::{Limits, PostgresStore};
-use throughline_actors::ports::store::{Interaction, Standing, Store, StoreError, StoreTrouble};
+use throughline_actors::ports::store::{AdmissionResult, Interaction, Store, StoreError, StoreTrouble};
 use tokio::time::Instant;
 
 use super::{CONNECTIONS, NAMESPACE, Stores, material::*, open};
@@ -61,8 +61,11 @@ async fn what_was_answered_is_there_when_the_database_is_opened_again() {
     assert!(matches!(stores.ping().await, Err(StoreError::Unavailable { .. })));
     assert!(matches!(stores.save(interaction("w", "s", 1)).await, Err(StoreError::Unavailable { .. })));
     let store = open(&stores.url).await;
-    let standings = store.admit(batch).await.unwrap().into_iter().map(|answer| answer.standing);
-    assert_eq!(standings.collect::<Vec<_>>(), [Standing::Ended, Standing::Running, Standing::Waiting]);
+    let results = store.admit(batch).await.unwrap().into_iter().map(|answer| answer.result);
+    assert_eq!(
+        results.collect::<Vec<_>>(),
+        [AdmissionResult::Ended, AdmissionResult::Running, AdmissionResult::Waiting]
+    );
     assert_eq!(store.save(interaction("a", "s", 1)).await.unwrap(), saved(Some("b")));
 }
 
@@ -104,7 +107,7 @@ async fn tables_that_are_up_to_date_need_no_right_to_create_any() {
     );
     look.execute(raw_sql(AssertSqlSafe(grants))).await.unwrap();
     let store = open(&stores.url.replace("//postgres:", &format!("//{role}:"))).await;
-    assert_eq!(store.admit(vec![admission("a", "s", 1)]).await.unwrap(), [Standing::Running.into()]);
+    assert_eq!(store.admit(vec![admission("a", "s", 1)]).await.unwrap(), [AdmissionResult::Running.into()]);
     assert_eq!(store.save(interaction("a", "s", 1)).await.unwrap(), saved(None));
     store.set_preferences(&user("ann"), &Map::new()).await.unwrap();
 }
@@ -121,7 +124,7 @@ async fn a_table_that_is_locked_is_busy_and_over_when_it_is_released() {
     assert!(matches!(refused, Err(StoreError::Busy { .. })), "{refused:?}");
     assert_eq!(stores.context(&user("ann"), &session("s"), 9).await.unwrap().recent_turns.len(), 1);
     transaction.rollback().await.unwrap();
-    assert_eq!(stores.admit(vec![admission("a", "s", 2)]).await.unwrap(), [Standing::Running.into()]);
+    assert_eq!(stores.admit(vec![admission("a", "s", 2)]).await.unwrap(), [AdmissionResult::Running.into()]);
 }
 
 /// A session that somebody else holds, for whatever reason, holds up nobody else.
@@ -136,9 +139,9 @@ async fn a_session_that_is_locked_is_busy_alone() {
     let held = store.admit(vec![admission("a", "s", 1)]).await;
     assert!(matches!(held, Err(StoreError::Busy { .. })), "{held:?}");
     let free = stores.admit(vec![admission("b", "t", 2)]).await;
-    assert_eq!(free.unwrap(), [Standing::Running.into()]);
+    assert_eq!(free.unwrap(), [AdmissionResult::Running.into()]);
     transaction.rollback().await.unwrap();
-    assert_eq!(stores.admit(vec![admission("a", "s", 1)]).await.unwrap(), [Standing::Running.into()]);
+    assert_eq!(stores.admit(vec![admission("a", "s", 1)]).await.unwrap(), [AdmissionResult::Running.into()]);
 }
 
 #[tokio::test]
@@ -154,8 +157,8 @@ async fn an_operation_that_is_refused_does_not_take_the_others_of_its_batch_alon
     );
     assert!(matches!(refused, Err(StoreError::Refused { .. })), "{refused:?}");
     assert_eq!(third.unwrap(), saved(None));
-    assert_eq!(fourth.unwrap(), [Standing::Running.into()]);
-    assert_eq!(store.admit(vec![admission("b", "t", 2)]).await.unwrap(), [Standing::Running.into()]);
+    assert_eq!(fourth.unwrap(), [AdmissionResult::Running.into()]);
+    assert_eq!(store.admit(vec![admission("b", "t", 2)]).await.unwrap(), [AdmissionResult::Running.into()]);
 }
 
 /// More sessions than the server has locks for one connection: the batch runs alone, and nobody waits for ever.
@@ -169,7 +172,8 @@ async fn batches_of_many_sessions_are_admitted_next_to_small_ones() {
     let (first, second, small) =
         tokio::join!(one.admit(large(0).collect()), two.admit(large(1).collect()), small);
     assert!(small.iter().all(Result::is_ok), "{small:?}");
-    let runs = |answer: &throughline_actors::ports::store::Admitted| answer.standing == Standing::Running;
+    let runs =
+        |answer: &throughline_actors::ports::store::Admitted| answer.result == AdmissionResult::Running;
     let (first, second) = (first.unwrap(), second.unwrap());
     assert_eq!(first.iter().filter(|a| runs(a)).count() + second.iter().filter(|a| runs(a)).count(), 256);
 }

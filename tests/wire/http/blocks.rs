@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use throughline_actors::model::prompt::{PromptTemplate, Tag};
 use throughline_actors::ports::contract::model::request;
-use throughline_actors::ports::model::{ModelRequest, Models, Unheard};
-use throughline_actors::prompt::{PromptTemplate, Tag};
+use throughline_actors::ports::model::{ModelRequest, Models, NoSink};
 use throughline_schemas::{
     Meta, Metadata, Millis, SessionId, Timestamp, TraceParent, UserId, WorkflowId,
     event::{
@@ -96,7 +96,7 @@ async fn only_the_engine_writes_blocks_of_data_in_any_dialect() {
         server.script([send_whole(kind, &Answer::text("Hi"))]);
         let models = provider(kind, &server, &["a-key-of-a-test"], limits());
         let asked = ModelRequest { messages: messages.clone().into(), ..request("provider") };
-        models.generate(&asked, &Unheard).await.unwrap();
+        models.generate(&asked, &NoSink).await.unwrap();
         let body: Value = serde_json::from_slice(&server.seen()[0].body).unwrap();
         let mut found = Vec::new();
         texts(&body, &mut found);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use throughline_actors::ports::contract::model::request;
-use throughline_actors::ports::model::{ModelAnswer, ModelError, ModelFailure, Models, Unheard};
+use throughline_actors::ports::model::{ModelAnswer, ModelError, ModelFailure, Models, NoSink};
 
 use super::models::{limits, models_at};
 use super::server::{Server, answer};
@@ -24,7 +24,7 @@ fn records(file: &str) -> Option<Vec<Value>> {
 async fn replay(status: u16, headers: &[(&str, &str)], body: &str) -> Result<ModelAnswer, ModelFailure> {
     let server = Server::start().await;
     server.script([answer(status, headers, body)]);
-    models_at(&server.url("/v1"), limits()).generate(&request("provider"), &Unheard).await
+    models_at(&server.url("/v1"), limits()).generate(&request("provider"), &NoSink).await
 }
 
 /// The class, in the words of the recorded behaviour.

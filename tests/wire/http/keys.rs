@@ -6,7 +6,7 @@ use throughline::llm::{
     KeySource, ModelProviders, ModelProvidersError, ProviderKind, ProviderSettings, ProviderSpec,
 };
 use throughline_actors::ports::contract::model::request;
-use throughline_actors::ports::model::{ModelError, Models, Unheard};
+use throughline_actors::ports::model::{ModelError, Models, NoSink};
 
 use super::clock;
 use super::dialects::{Answer, KINDS, Refusal, base_path, refuse, send_whole};
@@ -34,7 +34,7 @@ async fn a_refused_key_is_followed_by_the_next_and_left_alone() {
             server.script([refuse(kind, refusal)]);
             for _ in 0..3 {
                 server.script([send_whole(kind, &Answer::text("Hi"))]);
-                models.generate(&request("provider"), &Unheard).await.unwrap();
+                models.generate(&request("provider"), &NoSink).await.unwrap();
             }
             assert_eq!(sent(kind, &server), ["key-a", "key-b", "key-b", "key-b"], "{kind:?}");
         }
@@ -49,12 +49,12 @@ async fn the_call_fails_when_all_keys_are_refused() {
         for _ in 0..3 {
             server.script([refuse(kind, Refusal::BadKey)]);
         }
-        let failure = models.generate(&request("provider"), &Unheard).await.unwrap_err();
+        let failure = models.generate(&request("provider"), &NoSink).await.unwrap_err();
         assert!(matches!(failure.error, ModelError::Credentials(_)), "{failure:?}");
         assert_eq!(sent(kind, &server), ["key-a", "key-b", "key-c"], "{kind:?}");
         // Anything else is not a matter of the key.
         server.script([refuse(kind, Refusal::Overloaded)]);
-        let failure = models.generate(&request("provider"), &Unheard).await.unwrap_err();
+        let failure = models.generate(&request("provider"), &NoSink).await.unwrap_err();
         assert!(matches!(failure.error, ModelError::Server(_)));
         assert_eq!(server.seen().len(), 4);
     }
@@ -68,7 +68,7 @@ async fn keys_take_turns_and_no_key_sends_no_header() {
             (provider(kind, &server, &["key-a", "key-b"], limits()), provider(kind, &server, &[], limits()));
         for models in [&two, &two, &two, &none] {
             server.script([send_whole(kind, &Answer::text("Hi"))]);
-            models.generate(&request("provider"), &Unheard).await.unwrap();
+            models.generate(&request("provider"), &NoSink).await.unwrap();
         }
         assert_eq!(sent(kind, &server), ["key-a", "key-b", "key-a", "none"], "{kind:?}");
     }
@@ -96,6 +96,6 @@ async fn a_key_file_that_changes_is_read_again_when_the_old_key_is_refused() {
     std::fs::write(&path, "the-new-key\n").unwrap();
     server.script([refuse(kind, Refusal::BadKey)]);
     server.script([send_whole(kind, &Answer::text("Hi"))]);
-    models.generate(&request("provider"), &Unheard).await.unwrap();
+    models.generate(&request("provider"), &NoSink).await.unwrap();
     assert_eq!(sent(kind, &server), ["old-key", "the-new-key"]);
 }

@@ -8,7 +8,7 @@ use throughline::llm::{
     CallLimits, Credential, KeySource, ModelProviders, ProviderKind, ProviderSettings, ProviderSpec,
 };
 use throughline_actors::ports::contract::model::request;
-use throughline_actors::ports::model::{ModelError, ModelFailure, Models, Unheard};
+use throughline_actors::ports::model::{ModelError, ModelFailure, Models, NoSink};
 use throughline_actors::ports::{Classify, Fault};
 
 use super::clock;
@@ -44,7 +44,7 @@ pub(super) fn models_at(base_url: &str, limits: CallLimits) -> ModelProviders {
 pub(super) async fn failure_of(steps: impl Into<Vec<Step>>) -> ModelFailure {
     let server = Server::start().await;
     server.script(steps);
-    models_at(&server.url("/v1"), limits()).generate(&request("provider"), &Unheard).await.unwrap_err()
+    models_at(&server.url("/v1"), limits()).generate(&request("provider"), &NoSink).await.unwrap_err()
 }
 
 pub(super) fn completion(text: &str, finish_reason: &str, usage: &Value) -> Value {
@@ -59,12 +59,12 @@ async fn an_answer_keeps_what_the_provider_said() {
     let sent = completion("Hi", "stop", &json!({"prompt_tokens": 3, "completion_tokens": 1}));
     server.script([answer(200, &[("x-request-id", "req_1")], sent.to_string())]);
     let models = models_at(&server.url("/v1"), limits());
-    let answer = models.generate(&request("provider"), &Unheard).await.unwrap();
+    let answer = models.generate(&request("provider"), &NoSink).await.unwrap();
     assert_eq!((answer.model.as_str(), &answer.raw), ("model-2026", &sent));
     assert_eq!((answer.facts.http_status, answer.facts.request_id.as_deref()), (Some(200), Some("req_1")));
     // Where it does not name the model, the answer has the name that was asked for.
     server.script([json(r#"{"choices":[{"message":{"content":"Hi"}}]}"#)]);
-    assert_eq!(models.generate(&request("provider"), &Unheard).await.unwrap().model, "model");
+    assert_eq!(models.generate(&request("provider"), &NoSink).await.unwrap().model, "model");
     assert_eq!(server.connections(), 1);
 }
 
@@ -105,7 +105,7 @@ async fn a_redirect_leads_nowhere_with_the_key() {
     let (server, canary) = (Server::start().await, Server::start().await);
     server.script([answer(307, &[("location", &canary.url("/"))], "")]);
     let models = models_at(&server.url("/v1"), limits());
-    let failure = models.generate(&request("provider"), &Unheard).await.unwrap_err();
+    let failure = models.generate(&request("provider"), &NoSink).await.unwrap_err();
     assert!(matches!(&failure.error, ModelError::BadRequest(words) if words.contains("307")), "{failure:?}");
     assert_eq!(canary.connections(), 0);
 }
@@ -129,7 +129,7 @@ async fn a_key_that_the_provider_echoes_is_in_nothing_that_leaves() {
     let server = Server::start().await;
     server.script([json(completion(&format!("Your key is {KEY}."), "stop", &json!({KEY: KEY})).to_string())]);
     let answer =
-        models_at(&server.url("/v1"), limits()).generate(&request("provider"), &Unheard).await.unwrap();
+        models_at(&server.url("/v1"), limits()).generate(&request("provider"), &NoSink).await.unwrap();
     assert_eq!(answer.text, "Your key is ***.");
     assert!(!format!("{answer:?}").contains("canary"));
 }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use serde_json::Value;
 use throughline::llm::CallLimits;
 use throughline_actors::ports::contract::model::request;
-use throughline_actors::ports::model::{ModelError, ModelFailure, Models, Phase, Unheard};
+use throughline_actors::ports::model::{ModelError, ModelFailure, Models, NoSink, Phase};
 
 use super::models::{completion, failure_of, limits, models_at};
 use super::server::{Server, Step, answer, chunked, json, partial};
@@ -20,7 +20,7 @@ async fn timed(limits: CallLimits, steps: Vec<Step>) -> (ModelFailure, Duration)
     server.script(steps);
     let models = models_at(&server.url("/v1"), limits);
     let start = Instant::now();
-    let failure = models.generate(&request("provider"), &Unheard).await.unwrap_err();
+    let failure = models.generate(&request("provider"), &NoSink).await.unwrap_err();
     (failure, start.elapsed())
 }
 
@@ -71,8 +71,7 @@ async fn a_connection_that_is_never_made_is_told_from_an_answer_that_never_comes
         CallLimits { first_token: SHORT, ..limits() },
         CallLimits { total: SHORT, ..limits() },
     ] {
-        let failure =
-            models_at(&base_url, limits).generate(&request("provider"), &Unheard).await.unwrap_err();
+        let failure = models_at(&base_url, limits).generate(&request("provider"), &NoSink).await.unwrap_err();
         assert_eq!(failure.error, ModelError::TimedOut(Phase::Connect));
     }
 }
@@ -101,7 +100,7 @@ async fn an_answer_in_pieces_is_put_together() {
     steps.push(Step::Send(b"0\r\n\r\n".to_vec()));
     server.script(steps);
     let answer =
-        models_at(&server.url("/v1"), limits()).generate(&request("provider"), &Unheard).await.unwrap();
+        models_at(&server.url("/v1"), limits()).generate(&request("provider"), &NoSink).await.unwrap();
     assert_eq!(answer.text, "ä".repeat(5000));
 }
 
@@ -167,7 +166,7 @@ async fn an_abandoned_call_closes_its_connection() {
     server.script([Step::Hang]);
     let models = models_at(&server.url("/v1"), limits());
     let request = request("provider");
-    let mut generate = models.generate(&request, &Unheard);
+    let mut generate = models.generate(&request, &NoSink);
     while server.seen().is_empty() {
         tokio::select! {
             biased;

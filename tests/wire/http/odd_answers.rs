@@ -6,9 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use throughline::llm::{CallLimits, ModelProviders, ProviderKind, ProviderSettings, ProviderSpec};
 use throughline_actors::ports::contract::model::request;
-use throughline_actors::ports::model::{
-    ModelAnswer, ModelError, ModelFailure, ModelRequest, Models, Unheard,
-};
+use throughline_actors::ports::model::{ModelAnswer, ModelError, ModelFailure, ModelRequest, Models, NoSink};
 use throughline_schemas::FinishReason;
 use tokio::time::Instant;
 
@@ -39,7 +37,7 @@ pub(super) async fn outcome(
         settings,
     };
     let models = ModelProviders::new(vec![spec], &clock()).unwrap();
-    models.generate(&ModelRequest { stream, ..request("provider") }, &Unheard).await
+    models.generate(&ModelRequest { stream, ..request("provider") }, &NoSink).await
 }
 
 async fn of_stream(events: &[Value]) -> Outcome {

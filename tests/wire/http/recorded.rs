@@ -18,7 +18,7 @@ use throughline_schemas::FinishReason;
 use super::dialects::{chunk, end};
 use super::models::limits;
 use super::server::{Server, Step, answer, head};
-use super::streams::{Ear, provider};
+use super::streams::{Collector, provider};
 use throughline::llm::CallLimits;
 
 fn cases() -> Option<Vec<Value>> {
@@ -243,13 +243,13 @@ async fn check(case: &Value, kind: ProviderKind, server: &Server, size: usize) -
     let limits = CallLimits { max_response_bytes: 1 << 20, ..limits() };
     server.script(steps(case, size));
     let stream = case["body_kind"] == "sse";
-    let ear = Ear::default();
+    let collector = Collector::default();
     let request = ModelRequest { stream, ..request("provider") };
-    let outcome = provider(kind, server, &[], limits).generate(&request, &ear).await;
+    let outcome = provider(kind, server, &[], limits).generate(&request, &collector).await;
     if let (true, Ok(answer)) = (stream, &outcome)
-        && answer.text != ear.text()
+        && answer.text != collector.text()
     {
-        return Some(format!("heard {:?}, not {:?}", ear.text(), answer.text));
+        return Some(format!("heard {:?}, not {:?}", collector.text(), answer.text));
     }
     difference(case, &outcome)
 }

@@ -8,7 +8,7 @@ use throughline::llm::{
     ProviderSpec,
 };
 use throughline_actors::ports::contract::model::request;
-use throughline_actors::ports::model::{AnswerFormat, ModelError, ModelRequest, Models, Unheard};
+use throughline_actors::ports::model::{AnswerFormat, ModelError, ModelRequest, Models, NoSink};
 use throughline_schemas::event::generation::{Message, Role};
 
 use super::clock;
@@ -63,7 +63,7 @@ async fn sent(
         server.script([send_whole(kind, &answer)]);
     }
     let models = ModelProviders::new(vec![spec], &clock()).unwrap();
-    let result = models.generate(request, &Unheard).await;
+    let result = models.generate(request, &NoSink).await;
     let result = result.map(|answer| answer.text).map_err(|failure| failure.error);
     (server.seen().remove(0), result)
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use throughline::fetch::{Credential, HeaderText, HttpSource, HttpSources};
 use throughline::llm::{ModelProviders, ProviderKind, ProviderSettings, ProviderSpec};
 use throughline_actors::ports::contract::model::request;
-use throughline_actors::ports::model::{Models, Unheard};
+use throughline_actors::ports::model::{Models, NoSink};
 use throughline_actors::ports::source::{FetchError, Sources};
 
 use super::clock;
@@ -15,7 +15,7 @@ use super::dialects::{Answer, KINDS, events, send_stream, whole};
 use super::models::limits;
 use super::server::{Server, Step, answer, json};
 use super::sources::call;
-use super::streams::{Ear, provider, streaming};
+use super::streams::{Collector, provider, streaming};
 
 const CANARIES: [&str; 4] = ["abc+DEF/ghi123==", "can\"ary\\key/1", "schlüssel-canary", "50%25-off%2Bkey"];
 
@@ -108,7 +108,7 @@ async fn no_error_of_a_provider_has_its_key() {
                 ];
                 for step in stories {
                     server.script([step]);
-                    let heard = Ear::default();
+                    let heard = Collector::default();
                     let failure = models.generate(&streaming(), &heard).await.unwrap_err();
                     assert_no_key(&format!("{} {:?} {}", failure, failure.facts, heard.text()), key, 3);
                 }
@@ -127,12 +127,12 @@ async fn no_answer_of_a_model_has_its_key() {
                 let text =
                     format!("Your key is {key}, and as JSON {} or {}.", write(key), write(&write(key)));
                 server.script([json(whole(kind, &Answer::text(&text)).to_string())]);
-                let answer = models.generate(&request("provider"), &Unheard).await.unwrap();
+                let answer = models.generate(&request("provider"), &NoSink).await.unwrap();
                 assert!(answer.text.starts_with("Your key is ***, and"), "{}", answer.text);
                 assert_no_key(&format!("{} {} {:?}", answer.text, answer.raw, answer.reasoning), key, 3);
 
                 server.script(send_stream(&events(kind, &Answer::text(&text))));
-                let heard = Ear::default();
+                let heard = Collector::default();
                 let streamed = models.generate(&streaming(), &heard).await.unwrap();
                 assert_eq!((heard.text(), &streamed.text), (answer.text.clone(), &answer.text), "{kind:?}");
             }
@@ -224,7 +224,7 @@ async fn a_password_in_the_address_of_a_provider_is_removed_from_its_answers() {
     let basic = "YW5uOmNhbmFyeStwYXNzd29yZA==";
     let text = format!("canary+password is {basic}");
     server.script([json(whole(ProviderKind::OpenAi, &Answer::text(&text)).to_string())]);
-    let answer = models.generate(&request("provider"), &Unheard).await.unwrap();
+    let answer = models.generate(&request("provider"), &NoSink).await.unwrap();
     assert_eq!(answer.text, "*** is ***");
     assert_eq!(server.seen()[0].header("authorization"), Some(format!("Basic {basic}").as_str()));
 }

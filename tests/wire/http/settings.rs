@@ -7,7 +7,7 @@ use throughline::llm::{
     Proxies, SettingValue,
 };
 use throughline_actors::ports::contract::model::request;
-use throughline_actors::ports::model::{Models, Unheard};
+use throughline_actors::ports::model::{Models, NoSink};
 
 use super::clock;
 use super::dialects::{Answer, base_path, send_whole};
@@ -30,7 +30,7 @@ fn spec(kind: ProviderKind, base_url: String, settings: ProviderSettings) -> Pro
 async fn seen(server: &Server, spec: ProviderSpec, text: &str) -> (Seen, String) {
     server.script([send_whole(spec.kind, &Answer::text(text))]);
     let models = ModelProviders::new(vec![spec], &clock()).unwrap();
-    let answer = models.generate(&request("provider"), &Unheard).await.unwrap();
+    let answer = models.generate(&request("provider"), &NoSink).await.unwrap();
     (server.seen().pop().unwrap(), answer.text)
 }
 
@@ -114,7 +114,7 @@ async fn calls_go_through_the_proxy_that_is_set_but_for_those_that_are_excepted(
     let settings = ProviderSettings { proxies: excepted, ..ProviderSettings::default() };
     let base = "http://no-such-host.example.test/v1".to_owned();
     let models = ModelProviders::new(vec![spec(ProviderKind::OpenAi, base, settings)], &clock()).unwrap();
-    assert!(models.generate(&request("provider"), &Unheard).await.is_err());
+    assert!(models.generate(&request("provider"), &NoSink).await.is_err());
     assert_eq!(proxy.seen().len(), before);
 }
 

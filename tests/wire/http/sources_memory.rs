@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use throughline_actors::memory::{Budget, StageMemory};
+use throughline_actors::memory_budget::{Budget, StageMemory};
 use throughline_actors::ports::source::{AnswerRoom, FetchCall, Sources};
 use throughline_schemas::StageName;
 

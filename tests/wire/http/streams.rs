@@ -22,18 +22,18 @@ use super::server::{Server, Step, answer, json};
 
 /// Keeps what it hears, and counts it.
 #[derive(Default)]
-pub(super) struct Ear {
+pub(super) struct Collector {
     text: Mutex<String>,
     pieces: Option<Arc<Semaphore>>,
 }
 
-impl Ear {
+impl Collector {
     pub(super) fn text(&self) -> String {
         self.text.lock().unwrap().clone()
     }
 }
 
-impl DeltaSink for Ear {
+impl DeltaSink for Collector {
     fn delta(&self, delta: Delta<'_>) {
         if let Delta::Text(text) = delta {
             self.text.lock().unwrap().push_str(text);
@@ -74,9 +74,9 @@ async fn stream(
 ) -> (Result<ModelAnswer, ModelFailure>, String) {
     let server = Server::start().await;
     server.script(steps);
-    let ear = Ear::default();
-    let result = provider(kind, &server, &[KEY], limits).generate(&streaming(), &ear).await;
-    (result, ear.text())
+    let collector = Collector::default();
+    let result = provider(kind, &server, &[KEY], limits).generate(&streaming(), &collector).await;
+    (result, collector.text())
 }
 
 #[tokio::test]
@@ -95,10 +95,10 @@ async fn every_piece_is_heard_before_the_next_is_sent() {
         steps.push(end());
         let server = Server::start().await;
         server.script(steps);
-        let ear = Ear { pieces: Some(heard), ..Ear::default() };
-        let answer = provider(kind, &server, &[], limits()).generate(&streaming(), &ear).await.unwrap();
+        let collector = Collector { pieces: Some(heard), ..Collector::default() };
+        let answer = provider(kind, &server, &[], limits()).generate(&streaming(), &collector).await.unwrap();
         assert_eq!(
-            (answer.text, ear.text()),
+            (answer.text, collector.text()),
             ("It ships tomorrow.".to_owned(), "It ships tomorrow.".to_owned())
         );
     }
@@ -274,7 +274,7 @@ async fn a_connection_is_used_again_after_a_stream() {
         let models = provider(kind, &server, &[], limits());
         for _ in 0..3 {
             server.script(send_stream(&events(kind, &Answer::text("It ships tomorrow."))));
-            models.generate(&streaming(), &Ear::default()).await.unwrap();
+            models.generate(&streaming(), &Collector::default()).await.unwrap();
         }
         assert_eq!(server.connections(), 1, "{kind:?}");
     }

@@ -7,7 +7,7 @@ use sqlx::{
     sqlite::SqliteConnectOptions,
 };
 use throughline::storage::sqlite::SqliteStore;
-use throughline_actors::ports::store::{FailedTurn, KnownEnd, Standing, Store, TurnsQuery};
+use throughline_actors::ports::store::{AdmissionResult, FailedTurn, KnownEnd, Store, TurnsQuery};
 use throughline_schemas::{FailureCode, SessionId, UserId, WorkflowId};
 
 use super::{READERS, admission, interaction, look, saved, url};
@@ -74,10 +74,10 @@ async fn a_database_of_an_earlier_version_is_adopted_by_the_first_namespace() {
     assert_eq!((early.code, early.user_id), (None, None));
 
     let again = vec![admission("a", "s", 3), admission("b", "s", 9), admission("old", "t", 10)];
-    let standing = first.admit(again).await.unwrap().into_iter().map(|admitted| admitted.standing);
-    let conflict = Standing::Conflict { session_id: session };
-    let expected = [Standing::Running, Standing::Repeated { ended: false }, conflict];
-    assert_eq!(standing.collect::<Vec<_>>(), expected, "by user and session");
+    let result = first.admit(again).await.unwrap().into_iter().map(|admitted| admitted.result);
+    let conflict = AdmissionResult::Conflict { session_id: session };
+    let expected = [AdmissionResult::Running, AdmissionResult::Repeated { ended: false }, conflict];
+    assert_eq!(result.collect::<Vec<_>>(), expected, "by user and session");
     assert_eq!(first.save(interaction("a", "s", 3)).await.unwrap(), saved(Some("b")));
 }
 

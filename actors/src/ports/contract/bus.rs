@@ -12,7 +12,7 @@ use throughline_schemas::{
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::ports::{
-    bus::{Bus, Claim, DeadLetter, Delivery, Inbox, Note, Published, Settlement},
+    bus::{AttemptLog, Bus, Claim, DeadLetter, Delivery, Inbox, Published, Settlement},
     log::Log,
     memory::bus::Stored,
 };
@@ -380,7 +380,7 @@ pub async fn a_claim_is_what_was_last_said(bench: &dyn Bench) {
 pub async fn a_note_is_what_was_last_left(bench: &dyn Bench) {
     let bus = bench.bus();
     let (stage, other) = (StageName::Generation, StageName::Context);
-    assert!(matches!(bus.note(stage, 41).await, Ok(None)));
+    assert!(matches!(bus.attempt_log(stage, 41).await, Ok(None)));
     let attempt = serde_json::from_value::<Attempt>(serde_json::json!({
         "provider": "openai", "model": "small", "started_at": "2026-01-01T00:00:00Z", "duration_ms": 7, "sent": true,
         "cost_usd": "0.00012", "error": "\u{3b1}: cut short",
@@ -388,16 +388,20 @@ pub async fn a_note_is_what_was_last_left(bench: &dyn Bench) {
     assert!(attempt.is_ok(), "{attempt:?}");
     for delivery in 1..3 {
         let attempts = attempt.iter().flat_map(|one| vec![one.clone(); delivery as usize * 30]).collect();
-        let note = Note { delivery, unknown: 1, attempts };
-        assert!(bus.keep_note(stage, 41, &note).await.is_ok());
-        assert_eq!(bus.note(stage, 41).await.ok().flatten().as_ref(), Some(&note));
+        let attempt_log = AttemptLog { delivery, unknown: 1, attempts };
+        assert!(bus.keep_attempt_log(stage, 41, &attempt_log).await.is_ok());
+        assert_eq!(bus.attempt_log(stage, 41).await.ok().flatten().as_ref(), Some(&attempt_log));
     }
     assert!(matches!(bus.claim(stage, 41).await, Ok(None)));
     let claim = Claim { delivery: 3, open: true, ..Claim::default() };
     assert!(bus.set_claim(stage, 41, &claim, 0).await.is_ok());
-    assert!(bus.note(stage, 41).await.is_ok_and(|note| note.is_some_and(|note| note.delivery == 2)));
+    assert!(
+        bus.attempt_log(stage, 41)
+            .await
+            .is_ok_and(|attempt_log| attempt_log.is_some_and(|attempt_log| attempt_log.delivery == 2))
+    );
     for (stage, sequence) in [(stage, 42), (stage, 4), (other, 41)] {
-        assert!(matches!(bus.note(stage, sequence).await, Ok(None)), "{stage} {sequence}");
+        assert!(matches!(bus.attempt_log(stage, sequence).await, Ok(None)), "{stage} {sequence}");
     }
 }
 
@@ -413,7 +417,7 @@ pub async fn what_is_given_up_on_is_handed_over_for_burial(bench: &dyn Bench) {
         assert_eq!(delivery.delivered, n);
         settle(&delivery, Settlement::Retried { after: Duration::ZERO }).await;
     }
-    let opened = bench.bus().open_exhausted(StageName::Input).await;
+    let opened = bench.bus().open_undeliverable(StageName::Input).await;
     let mut exhausted = opened.unwrap_or_else(|error| unreachable!("open_exhausted: {error}"));
     granted_more(exhausted.as_mut(), 4).await;
     // Somebody has to ask for more, or the server does not notice.
@@ -431,7 +435,7 @@ pub async fn what_is_given_up_on_is_handed_over_for_burial(bench: &dyn Bench) {
     settle(&again, Settlement::Terminated { reason: "buried".to_owned() }).await;
     nothing(exhausted.as_mut(), bench.ack_wait() * 2, "it is buried").await;
     nothing(inbox.as_mut(), bench.ack_wait() / 4, "it is buried").await;
-    let other = bench.bus().open_exhausted(StageName::Context).await;
+    let other = bench.bus().open_undeliverable(StageName::Context).await;
     let mut other = other.unwrap_or_else(|error| unreachable!("open_exhausted: {error}"));
     granted_more(other.as_mut(), 4).await;
     nothing(other.as_mut(), bench.ack_wait() / 4, "another stage's messages are its own").await;

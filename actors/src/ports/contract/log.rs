@@ -154,7 +154,7 @@ pub async fn what_waits_to_be_buried_is_needed(bench: &dyn Bench) {
             settle(&delivery, Settlement::Acknowledged).await;
         }
     }
-    let opened = bench.bus().open_exhausted(StageName::Input).await;
+    let opened = bench.bus().open_undeliverable(StageName::Input).await;
     let mut exhausted = opened.unwrap_or_else(|error| unreachable!("open_exhausted: {error}"));
     granted_more(exhausted.as_mut(), 4).await;
     let given_up = tokio::select! {

@@ -9,7 +9,7 @@ use throughline_schemas::{FinishReason, TraceParent, Usage};
 use tokio::time::Duration;
 
 use crate::ports::model::{
-    AnswerFormat, Delta, DeltaSink, ModelAnswer, ModelError, ModelRequest, Models, Phase, Unheard,
+    AnswerFormat, Delta, DeltaSink, ModelAnswer, ModelError, ModelRequest, Models, NoSink, Phase,
 };
 use crate::ports::{Classify, Fault, Health};
 
@@ -101,31 +101,31 @@ pub fn request(provider: &str) -> ModelRequest {
 
 /// Remembers what it hears.
 #[derive(Debug, Default)]
-struct Ear(Mutex<Heard>);
+struct Collector(Mutex<Collected>);
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-struct Heard {
+struct Collected {
     text: String,
     reasoning: String,
     pieces: usize,
 }
 
-impl Ear {
-    fn heard(&self) -> Heard {
+impl Collector {
+    fn collected(&self) -> Collected {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-impl DeltaSink for Ear {
+impl DeltaSink for Collector {
     fn delta(&self, delta: Delta<'_>) {
-        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.pieces += 1;
+        let mut collected = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        collected.pieces += 1;
         match delta {
-            Delta::Text(text) => heard.text.push_str(text),
-            Delta::Reasoning(text) => heard.reasoning.push_str(text),
+            Delta::Text(text) => collected.text.push_str(text),
+            Delta::Reasoning(text) => collected.reasoning.push_str(text),
             Delta::Void => {
-                let text = std::mem::take(&mut heard.text);
-                heard.reasoning.push_str(&text);
+                let text = std::mem::take(&mut collected.text);
+                collected.reasoning.push_str(&text);
             }
         }
         assert!(!matches!(delta, Delta::Text("") | Delta::Reasoning("")), "an empty piece");
@@ -144,7 +144,7 @@ pub async fn models_keep_their_contract(rig: &dyn ModelRig) {
         // A name that nobody configured is not called.
         let (models, calls) = (rig.models(), rig.seen().len());
         let error =
-            models.generate(&request("no-such-provider"), &Unheard).await.map_err(|failure| failure.error);
+            models.generate(&request("no-such-provider"), &NoSink).await.map_err(|failure| failure.error);
         assert!(matches!(error, Err(ModelError::UnknownModel(_))), "{error:?}");
         assert_eq!(rig.seen().len(), calls);
 
@@ -185,21 +185,21 @@ async fn answer(
     text: &str,
     reasoning: &str,
 ) -> Option<ModelAnswer> {
-    let ear = Ear::default();
+    let collector = Collector::default();
     let request = rig.stage(scene, stream).await;
-    let answer = rig.models().generate(&request, &ear).await;
+    let answer = rig.models().generate(&request, &collector).await;
     assert!(answer.is_ok(), "{answer:?}");
     let answer = answer.ok()?;
     assert_eq!((answer.text.as_str(), answer.reasoning.as_deref().unwrap_or_default()), (text, reasoning));
     assert!(!answer.model.is_empty() && answer.raw.is_object());
     assert!(answer.raw.to_string().contains("tomorrow"), "{}", answer.raw);
     assert_eq!(rig.seen().last(), Some(&request.traceparent));
-    let heard = ear.heard();
+    let collected = collector.collected();
     if stream {
-        assert_eq!((heard.text.as_str(), heard.reasoning.as_str()), (text, reasoning));
-        assert!(heard.pieces > 1, "{heard:?}");
+        assert_eq!((collected.text.as_str(), collected.reasoning.as_str()), (text, reasoning));
+        assert!(collected.pieces > 1, "{collected:?}");
     } else {
-        assert_eq!(heard, Heard::default(), "nothing is heard of a whole answer");
+        assert_eq!(collected, Collected::default(), "nothing is heard of a whole answer");
     }
     assert_eq!(answer.facts.first_token.is_some(), stream);
     Some(answer)
@@ -237,9 +237,9 @@ async fn failures_say_what_happened(rig: &dyn ModelRig, stream: bool) {
         cases.push((Scene::FailsMidway, ModelError::Server(words()), transient, Health::Failed));
     }
     for (scene, expected, fault, health) in cases {
-        let ear = Ear::default();
+        let collector = Collector::default();
         let request = rig.stage(scene.clone(), stream).await;
-        let result = models.generate(&request, &ear).await;
+        let result = models.generate(&request, &collector).await;
         assert!(result.is_err(), "{scene:?}: {result:?}");
         let Err(failure) = result else { continue };
         assert_eq!(discriminant(&failure.error), discriminant(&expected), "{scene:?}: {failure:?}");
@@ -253,10 +253,13 @@ async fn failures_say_what_happened(rig: &dyn ModelRig, stream: bool) {
             Scene::CutShort | Scene::Unfinished | Scene::FailsMidway | Scene::Stalls | Scene::Huge
         );
         if stream && begins {
-            assert!(ear.heard().pieces > 0 && failure.facts.first_token.is_some(), "{scene:?}: {failure:?}");
+            assert!(
+                collector.collected().pieces > 0 && failure.facts.first_token.is_some(),
+                "{scene:?}: {failure:?}"
+            );
             assert!(failure.may_have_been_billed(), "{scene:?}: {failure:?}");
         } else {
-            assert_eq!(ear.heard(), Heard::default(), "{scene:?}");
+            assert_eq!(collector.collected(), Collected::default(), "{scene:?}");
         }
     }
 }

@@ -29,8 +29,8 @@ use tokio::{
 };
 
 use crate::ports::bus::{
-    Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Ends, Inbox, Latest, Note, Position, Published,
-    consumed_by,
+    AttemptLog, Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Ends, Inbox, Latest, Position,
+    Published, consumed_by,
 };
 use crate::ports::log::Purge;
 use inbox::MemoryInbox;
@@ -68,7 +68,7 @@ struct State {
     dead: Vec<Stored>,
     buried: Vec<(StageName, u64)>,
     claims: HashMap<(StageName, u64), Claimed>,
-    notes: HashMap<(StageName, u64), Note>,
+    attempt_logs: HashMap<(StageName, u64), AttemptLog>,
     announcements: Vec<(String, Bytes)>,
     live: Vec<(WorkflowId, Bytes)>,
     listeners: Vec<(String, mpsc::UnboundedSender<Bytes>)>,
@@ -271,7 +271,7 @@ impl Bus for MemoryBus {
         Ok(Box::new(MemoryInbox::new(Arc::clone(&self.shared), stage, false)))
     }
 
-    async fn open_exhausted(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
+    async fn open_undeliverable(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
         if self.shared.lock().offline {
             return Err(unavailable("opening an inbox"));
         }
@@ -305,20 +305,25 @@ impl Bus for MemoryBus {
         Ok(Published::New)
     }
 
-    async fn note(&self, of: StageName, sequence: u64) -> Result<Option<Note>, BusError> {
+    async fn attempt_log(&self, of: StageName, sequence: u64) -> Result<Option<AttemptLog>, BusError> {
         let state = self.shared.lock();
         if state.offline {
             return Err(unavailable("reading a note"));
         }
-        Ok(state.notes.get(&(of, sequence)).cloned())
+        Ok(state.attempt_logs.get(&(of, sequence)).cloned())
     }
 
-    async fn keep_note(&self, of: StageName, sequence: u64, note: &Note) -> Result<(), BusError> {
+    async fn keep_attempt_log(
+        &self,
+        of: StageName,
+        sequence: u64,
+        attempt_log: &AttemptLog,
+    ) -> Result<(), BusError> {
         let mut state = self.shared.lock();
         if state.offline {
             return Err(unavailable("keeping a note"));
         }
-        state.notes.insert((of, sequence), note.clone());
+        state.attempt_logs.insert((of, sequence), attempt_log.clone());
         Ok(())
     }
 
@@ -450,7 +455,7 @@ impl Bus for MemoryBus {
         taken
     }
 
-    async fn hear(&self, topic: &str) -> Result<BoxStream<'static, Bytes>, BusError> {
+    async fn announced_on(&self, topic: &str) -> Result<BoxStream<'static, Bytes>, BusError> {
         let heard = self.listen(topic);
         Ok(stream::unfold(heard, async |mut heard| Some((heard.recv().await?, heard))).boxed())
     }

@@ -72,7 +72,7 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admitted {
     /// How its turn stands.
-    pub standing: Standing,
+    pub result: AdmissionResult,
     /// The encoded `input_validated` of the turn that it interrupted: publish the `workflow_failed` of that one, which
     /// may have been published before.
     pub interrupted: Option<Vec<u8>>,
@@ -81,15 +81,15 @@ pub struct Admitted {
     pub opening: Option<Opening>,
 }
 
-impl From<Standing> for Admitted {
-    fn from(standing: Standing) -> Self {
-        Self { standing, interrupted: None, opening: None }
+impl From<AdmissionResult> for Admitted {
+    fn from(result: AdmissionResult) -> Self {
+        Self { result, interrupted: None, opening: None }
     }
 }
 
 /// How the turn of an admission stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub enum AdmissionResult {
     /// It is (still) its turn: publish `input_validated`.
     Running,
     /// An earlier turn of the session is open; whoever ends that one publishes.
@@ -155,7 +155,7 @@ impl Admission {
     /// Messages are one if they have one place in the stream and say the same. A place alone does not make them one: a
     /// stream may have been made anew. But whether an input is acceptable may change with the limits, and what is not
     /// acceptable has no text to compare.
-    pub fn against(&self, holder: &Holder<'_>) -> Option<Standing> {
+    pub fn against(&self, holder: &Holder<'_>) -> Option<AdmissionResult> {
         let says_the_same = match holder.fingerprint {
             Some(fingerprint) => fingerprint.says_the_same(&self.fingerprint),
             None => {
@@ -171,9 +171,9 @@ impl Admission {
         if in_its_place && (says_the_same || !is_comparable) {
             None
         } else if says_the_same {
-            Some(Standing::Repeated { ended: holder.state.is_end() })
+            Some(AdmissionResult::Repeated { ended: holder.state.is_end() })
         } else {
-            Some(Standing::Conflict { session_id: holder.session_id.clone() })
+            Some(AdmissionResult::Conflict { session_id: holder.session_id.clone() })
         }
     }
 }

@@ -7,7 +7,7 @@ use throughline_schemas::{
     event::external::{SourceResult, SourceStatus},
 };
 
-use crate::source_plan::SourceSpec;
+use crate::stages::external::source_selection::SourceSpec;
 
 /// The failure of a workflow whose required sources did not all give data. Each source comes with whether asking it again
 /// later is hopeless.

@@ -8,9 +8,9 @@ use std::{
 use throughline_schemas::{FinishReason, LiveFrame, LiveKind, StageName, WorkflowId};
 
 use crate::{
-    live,
-    model_client::{Failure, Heard, Hearing},
+    model::client::{Failure, StreamEvent, StreamObserver},
     ports::bus::Bus,
+    workflow::live,
 };
 
 /// Longest text of one frame, in bytes: escaped as JSON in the worst way it is still far below the server's limit on
@@ -64,42 +64,42 @@ impl<'a> Live<'a> {
     }
 }
 
-impl Hearing for Live<'_> {
-    fn hear(&self, heard: Heard<'_>) {
-        match heard {
-            Heard::Started { attempt, model, provider } => {
+impl StreamObserver for Live<'_> {
+    fn observe(&self, event: StreamEvent<'_>) {
+        match event {
+            StreamEvent::Started { attempt, model, provider } => {
                 self.attempt.store(attempt, Ordering::Relaxed);
                 self.tell(LiveKind::Started, |frame| {
                     frame.model = Some(model.to_owned());
                     frame.provider = Some(provider.to_owned());
                 });
             }
-            Heard::Text(text) => self.text(LiveKind::Text, text),
-            Heard::Reasoning(text) => self.text(LiveKind::Reasoning, text),
-            Heard::Restarted { attempt: _, reason, model, provider, again_in } => {
+            StreamEvent::Text(text) => self.text(LiveKind::Text, text),
+            StreamEvent::Reasoning(text) => self.text(LiveKind::Reasoning, text),
+            StreamEvent::Restarted { attempt: _, reason, model, provider, again_in } => {
                 self.tell(LiveKind::Restarted, |frame| {
                     frame.reason = Some(reason.to_owned());
                     next(frame, model, provider, again_in);
                 });
             }
-            Heard::HeldBack { why, model, provider, expected } => {
+            StreamEvent::HeldBack { why, model, provider, expected } => {
                 self.tell(LiveKind::HeldBack, |frame| {
                     frame.why = Some(why);
                     next(frame, model, provider, expected);
                 });
             }
-            Heard::AttemptFailed { failure, model, provider, again_in } => {
+            StreamEvent::AttemptFailed { failure, model, provider, again_in } => {
                 self.tell(LiveKind::AttemptFailed, |frame| {
                     failed(frame, failure);
                     frame.error_class = failure.class;
                     next(frame, model, provider, again_in);
                 });
             }
-            Heard::FellBack { model, provider } => self.tell(LiveKind::FellBack, |frame| {
+            StreamEvent::FellBack { model, provider } => self.tell(LiveKind::FellBack, |frame| {
                 frame.model = Some(model.to_owned());
                 frame.provider = Some(provider.to_owned());
             }),
-            Heard::Waiting { why, failure, model, provider, wait } => {
+            StreamEvent::Waiting { why, failure, model, provider, wait } => {
                 self.tell(LiveKind::Waiting, |frame| {
                     (frame.stage, frame.why) = (Some(StageName::Generation), Some(why));
                     failed(frame, failure);

@@ -1,6 +1,6 @@
 //! Making the prompt of one message. A template that is broken is no fault of the message: messages wait until somebody
 //! starts a worker with a better one, instead of failing one after another. A worker refuses to start with a template
-//! whose samples break (see [`crate::prompt`]), so this is the way out for what the samples cannot tell for certain.
+//! whose samples break (see [`crate::model::prompt`]), so this is the way out for what the samples cannot tell for certain.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,10 +8,12 @@ use throughline_schemas::{Event, StageName, event::ExternalDataFetched, event::g
 use tokio::time::Instant;
 
 use crate::{
-    cause::{Cause, told},
+    dependency::{
+        cause::{Cause, told},
+        vitals::{DependencyKind, Trouble, Vitals},
+    },
+    model::prompt::{PromptTemplate, Tag},
     ports::clock::{Clock, Entropy},
-    prompt::{PromptTemplate, Tag},
-    vitals::{DependencyKind, Trouble, Vitals},
 };
 
 /// How long a message waits for a better template before it is tried again. Work goes on this long after one is there,

@@ -7,7 +7,7 @@ use throughline_actors::ports::bus::{Delivery, Settlement, consumed_by};
 use throughline_schemas::{EventType, MAJOR, Namespace, StageName, Timestamp};
 use tokio::time::Instant;
 
-use crate::bus::nats::{Core, claim_check, headers, receipt::NatsReceipt};
+use crate::bus::nats::{Core, headers, large_bodies, receipt::NatsReceipt};
 
 /// What the reply subject of every delivery begins with.
 const ACK_PREFIX: &str = "$JS.ACK.";
@@ -49,7 +49,7 @@ pub(super) fn read(
     };
     let headers = headers::pairs(message.headers.as_ref());
     let event_type = consumed_by(stage);
-    let kept = if super::is_ours(event_type) { claim_check::kept(&headers) } else { None };
+    let kept = if super::is_ours(event_type) { large_bodies::kept(&headers) } else { None };
     let delivery = Delivery {
         subject: message.subject.into_string(),
         headers,

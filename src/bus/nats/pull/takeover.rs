@@ -21,7 +21,7 @@ use crate::bus::nats::{
     Core, StoredEvent,
     batch::{self, Batch},
     error::unavailable,
-    raw::{self, ConsumerState, RawMessage},
+    stream_api::{self, ConsumerState, RawMessage},
 };
 
 /// Most messages that are kept of each kind of subject; of more, the latest. As many as all slots of a large stage.
@@ -161,7 +161,7 @@ impl Kind<'_> {
 
     /// The next one that does not come by itself, as the leader has it.
     async fn next(&self, sequence: u64) -> Result<Option<RawMessage>, BusError> {
-        let next = raw::message_from(self.core, sequence, &self.filter).await?;
+        let next = stream_api::message_from(self.core, sequence, &self.filter).await?;
         Ok(next.filter(|message| message.seq < self.end))
     }
 }
@@ -203,12 +203,12 @@ fn of_batch(message: StoredEvent) -> Delivery {
 /// `None` if its headers are none; the server brings it back to be buried.
 fn of_leader(message: &RawMessage) -> Result<Option<Delivery>, BusError> {
     let odd = || unavailable("reading what another process left");
-    let Some(headers) = raw::headers_of(message) else { return Ok(None) };
+    let Some(headers) = stream_api::headers_of(message) else { return Ok(None) };
     let published_at: Timestamp = OffsetDateTime::parse(&message.time, &Rfc3339).map_err(|_| odd())?.into();
     Ok(Some(Delivery {
         subject: message.subject.clone(),
         headers,
-        body: raw::decode_base64(&message.data).ok_or_else(odd)?.into(),
+        body: stream_api::decode_base64(&message.data).ok_or_else(odd)?.into(),
         kept: None,
         sequence: message.seq,
         delivered: 1,

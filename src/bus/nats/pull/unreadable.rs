@@ -10,7 +10,7 @@ use std::time::Duration;
 use throughline_actors::ports::bus::{BusError, consumed_by};
 use throughline_schemas::{FailureCode, StageName, dead_letter};
 
-use crate::bus::nats::{Core, bury, error::unavailable, headers, raw};
+use crate::bus::nats::{Core, bury, error::unavailable, headers, stream_api};
 
 /// How many messages are looked at after one reconnect.
 const LOOK_AT_MOST: usize = 2_000;
@@ -33,7 +33,7 @@ pub(super) async fn bury_all(core: &Core, stage: StageName) {
 }
 
 async fn look(core: &Core, stage: StageName) -> Result<usize, BusError> {
-    let consumer_state = raw::ConsumerState::ask(core, stage).await?;
+    let consumer_state = stream_api::ConsumerState::ask(core, stage).await?;
     if consumer_state.num_ack_pending == 0 {
         return Ok(0);
     }
@@ -43,11 +43,11 @@ async fn look(core: &Core, stage: StageName) -> Result<usize, BusError> {
     for filter in [bare, all] {
         let mut sequence = consumer_state.ack_floor.stream_seq + 1;
         for _ in 0..LOOK_AT_MOST {
-            let Some(message) = raw::message_from(core, sequence, &filter).await? else { break };
+            let Some(message) = stream_api::message_from(core, sequence, &filter).await? else { break };
             if message.seq > consumer_state.delivered.stream_seq {
                 break;
             }
-            if raw::headers_of(&message).is_none() {
+            if stream_api::headers_of(&message).is_none() {
                 bury_one(core, stage, &message).await?;
                 buried += 1;
             }
@@ -57,8 +57,9 @@ async fn look(core: &Core, stage: StageName) -> Result<usize, BusError> {
     Ok(buried)
 }
 
-async fn bury_one(core: &Core, stage: StageName, message: &raw::RawMessage) -> Result<(), BusError> {
-    let body = raw::decode_base64(&message.data).ok_or_else(|| unavailable("reading a stored message"))?;
+async fn bury_one(core: &Core, stage: StageName, message: &stream_api::RawMessage) -> Result<(), BusError> {
+    let body =
+        stream_api::decode_base64(&message.data).ok_or_else(|| unavailable("reading a stored message"))?;
     let sequence = message.seq;
     let values = [
         (dead_letter::STAGE, stage.to_string()),
@@ -79,5 +80,5 @@ async fn bury_one(core: &Core, stage: StageName, message: &raw::RawMessage) -> R
         }
     })
     .await?;
-    raw::delete(core, sequence).await
+    stream_api::delete(core, sequence).await
 }

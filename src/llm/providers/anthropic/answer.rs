@@ -5,14 +5,14 @@ use throughline_actors::ports::model::ToolCall;
 use throughline_schemas::{FinishReason, Usage};
 
 use crate::http_client::text;
-use crate::llm::providers::draft::{Draft, Unusable, fields, is_blank, word};
 use crate::llm::providers::finish::Finish;
+use crate::llm::providers::parsed_answer::{ParsedAnswer, Unusable, fields, is_blank, word};
 use crate::llm::providers::usage::{Tokens, count};
 
 /// Longest explanation of a refusal that is passed on, in characters.
 const MAX_EXPLANATION_CHARS: usize = 300;
 
-pub(super) fn read(raw: &Value) -> Result<Draft, Unusable> {
+pub(super) fn read(raw: &Value) -> Result<ParsedAnswer, Unusable> {
     let Some(blocks) = raw["content"].as_array() else {
         return Err(Unusable::Broken(format!("it has no content; {}", fields(raw))));
     };
@@ -25,7 +25,7 @@ pub(super) fn read(raw: &Value) -> Result<Draft, Unusable> {
             raw["stop_details"]["explanation"].as_str().unwrap_or("the model refused to answer");
         return Err(Unusable::Withheld(text::one_line(explanation, MAX_EXPLANATION_CHARS)));
     }
-    Ok(Draft {
+    Ok(ParsedAnswer {
         text,
         reasoning: joined("thinking", "thinking"),
         refusal: None,

@@ -3,9 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::llm::providers::dialect::{Assembly, Fault, Progress};
-use crate::llm::providers::draft::word;
-use crate::llm::providers::hearer::Hearer;
-use crate::llm::providers::room::Room;
+use crate::llm::providers::forwarder::Forwarder;
+use crate::llm::providers::parsed_answer::word;
+use crate::llm::providers::size_limit::SizeLimit;
 use crate::llm::providers::usage;
 
 /// Where a block's input is while it comes in pieces of JSON.
@@ -14,19 +14,19 @@ const PARTIAL: &str = "partial_json";
 /// What has come so far: the message, with the blocks under way in it.
 pub(super) struct Events {
     raw: Value,
-    room: Room,
+    limit: SizeLimit,
     /// The number of each block, as the server counts them: some begin at 1, or again at 0, or do not number them.
     numbers: Vec<Option<u64>>,
 }
 
 impl Events {
     pub(super) fn new(max_bytes: usize) -> Self {
-        Self { raw: Value::Null, room: Room::new(max_bytes), numbers: Vec::new() }
+        Self { raw: Value::Null, limit: SizeLimit::new(max_bytes), numbers: Vec::new() }
     }
 }
 
 impl Assembly for Events {
-    fn json(&mut self, mut event: Value, hearer: &mut Hearer<'_>) -> Result<Progress, Fault> {
+    fn json(&mut self, mut event: Value, forwarder: &mut Forwarder<'_>) -> Result<Progress, Fault> {
         // Only the type counts: a name of the event would say the same.
         match event["type"].as_str().unwrap_or_default() {
             "message_start" => {
@@ -38,16 +38,16 @@ impl Assembly for Events {
                     return Err(Fault::Malformed("message_start has no message".to_owned()));
                 };
                 let mut raw = Map::new();
-                message.into_iter().try_for_each(|(name, value)| self.room.set(&mut raw, &name, value))?;
+                message.into_iter().try_for_each(|(name, value)| self.limit.set(&mut raw, &name, value))?;
                 raw.insert("content".to_owned(), json!([]));
                 self.raw = Value::Object(raw);
             }
             "content_block_start" => {
                 let block = event["content_block"].take();
-                self.start(&event["index"], block, hearer)?;
+                self.start(&event["index"], block, forwarder)?;
             }
             "content_block_delta" => {
-                self.delta(&event["index"], &event["delta"], hearer)?;
+                self.delta(&event["index"], &event["delta"], forwarder)?;
             }
             "content_block_stop" => self.stop(&event["index"]),
             "message_delta" => self.message_delta(&mut event)?,
@@ -78,54 +78,59 @@ impl Events {
         self.raw.get_mut("content")?.as_array_mut()?.get_mut(place)
     }
 
-    fn start(&mut self, index: &Value, block: Value, hearer: &mut Hearer<'_>) -> Result<(), Fault> {
+    fn start(&mut self, index: &Value, block: Value, forwarder: &mut Forwarder<'_>) -> Result<(), Fault> {
         if !block.is_object() || !self.raw["content"].is_array() {
             return Err(Fault::Malformed("a content block begins outside of a message".to_owned()));
         }
         match block["type"].as_str() {
-            Some("text") => hearer.text(block["text"].as_str().unwrap_or_default()),
-            Some("thinking") => hearer.reasoning(block["thinking"].as_str().unwrap_or_default()),
-            Some(_) | None => hearer.begun(),
+            Some("text") => forwarder.text(block["text"].as_str().unwrap_or_default()),
+            Some("thinking") => forwarder.reasoning(block["thinking"].as_str().unwrap_or_default()),
+            Some(_) | None => forwarder.begun(),
         }
         self.numbers.push(index.as_u64());
-        Ok(self.room.push(&mut self.raw["content"], block)?)
+        Ok(self.limit.push(&mut self.raw["content"], block)?)
     }
 
     /// A block whose beginning was never sent.
-    fn start_for(&mut self, index: &Value, delta: &Value, hearer: &mut Hearer<'_>) -> Result<(), Fault> {
+    fn start_for(
+        &mut self,
+        index: &Value,
+        delta: &Value,
+        forwarder: &mut Forwarder<'_>,
+    ) -> Result<(), Fault> {
         let block = match delta["type"].as_str() {
             Some("text_delta") => json!({"type": "text", "text": ""}),
             Some("thinking_delta") => json!({"type": "thinking", "thinking": ""}),
             Some(_) | None => return Err(Fault::Malformed("a delta belongs to no content block".to_owned())),
         };
-        self.start(index, block, hearer)
+        self.start(index, block, forwarder)
     }
 
-    fn delta(&mut self, index: &Value, delta: &Value, hearer: &mut Hearer<'_>) -> Result<(), Fault> {
+    fn delta(&mut self, index: &Value, delta: &Value, forwarder: &mut Forwarder<'_>) -> Result<(), Fault> {
         if self.block(index).is_none() {
-            self.start_for(index, delta, hearer)?;
+            self.start_for(index, delta, forwarder)?;
         }
-        let mut room = self.room;
+        let mut limit = self.limit;
         let Some(block) = self.block(index) else {
             return Err(Fault::Malformed("a delta belongs to no content block".to_owned()));
         };
         let piece = |name: &str| delta[name].as_str().unwrap_or_default();
         match delta["type"].as_str().unwrap_or_default() {
             "text_delta" => {
-                hearer.text(piece("text"));
-                room.append(&mut block["text"], piece("text"))?;
+                forwarder.text(piece("text"));
+                limit.append(&mut block["text"], piece("text"))?;
             }
             "thinking_delta" => {
-                hearer.reasoning(piece("thinking"));
-                room.append(&mut block["thinking"], piece("thinking"))?;
+                forwarder.reasoning(piece("thinking"));
+                limit.append(&mut block["thinking"], piece("thinking"))?;
             }
-            "input_json_delta" => room.append(&mut block[PARTIAL], piece(PARTIAL))?,
-            "signature_delta" => room.append(&mut block["signature"], piece("signature"))?,
-            "compaction_delta" => room.append(&mut block["content"], piece("content"))?,
-            "citations_delta" => room.push(&mut block["citations"], delta["citation"].clone())?,
+            "input_json_delta" => limit.append(&mut block[PARTIAL], piece(PARTIAL))?,
+            "signature_delta" => limit.append(&mut block["signature"], piece("signature"))?,
+            "compaction_delta" => limit.append(&mut block["content"], piece("content"))?,
+            "citations_delta" => limit.push(&mut block["citations"], delta["citation"].clone())?,
             _ => {}
         }
-        self.room = room;
+        self.limit = limit;
         Ok(())
     }
 
@@ -150,7 +155,7 @@ impl Events {
             for (name, value) in delta {
                 // Some say null of what was said before.
                 if !value.is_null() || !raw.contains_key(&name) {
-                    self.room.set(raw, &name, value)?;
+                    self.limit.set(raw, &name, value)?;
                 }
             }
         }
@@ -166,7 +171,7 @@ impl Events {
                 }
             }
         }
-        usage::merge(kept, usage, &mut self.room)?;
+        usage::merge(kept, usage, &mut self.limit)?;
         Ok(())
     }
 }

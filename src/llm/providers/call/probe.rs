@@ -9,7 +9,7 @@ use tokio::time::timeout_at;
 
 use super::{Picked, Provider, accept};
 use crate::http_client;
-use crate::llm::providers::refusal::Refusal;
+use crate::llm::providers::error_body::ProviderError;
 
 /// How long the list may take to be there.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -53,7 +53,7 @@ impl Provider {
         if status.is_success() || status == StatusCode::NOT_FOUND {
             return KeyVerdict::Untold(format!("it has no list of models (HTTP {})", status.as_u16()));
         }
-        let refusal = Refusal::read(&self.error_body(response, &url, ends_by).await, &picked.redactor);
+        let refusal = ProviderError::read(&self.error_body(response, &url, ends_by).await, &picked.redactor);
         let mut said = format!("{} (HTTP {})", refusal.text(), status.as_u16());
         picked.redactor.text(&mut said);
         // What is forbidden may be the list alone, to a key that is made for answers.

@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use reqwest::{Response, Url};
 use serde_json::Value;
-use throughline_actors::ports::model::{Delta, DeltaSink, ModelError, ModelRequest, Unheard};
+use throughline_actors::ports::model::{Delta, DeltaSink, ModelError, ModelRequest, NoSink};
 use throughline_schemas::FinishReason;
 use tokio::time::Instant;
 
 use super::{Deadlines, Known, Provider};
 use crate::http_client;
 use crate::llm::providers::document::{self, Documents};
-use crate::llm::providers::draft::{Draft, Unusable, is_blank};
-use crate::llm::providers::hearer::Hearer;
+use crate::llm::providers::error_body::ProviderError;
+use crate::llm::providers::forwarder::Forwarder;
 use crate::llm::providers::incoming::{Form, Incoming, Limits};
 use crate::llm::providers::keys::Picked;
-use crate::llm::providers::refusal::Refusal;
+use crate::llm::providers::parsed_answer::{ParsedAnswer, Unusable, is_blank};
 use crate::llm::providers::stream::{self, Reader};
-use crate::llm::providers::{facts, halves, usage};
+use crate::llm::providers::{halves, response_headers, usage};
 
 /// The status of an error is known before its body, which may therefore take only this long.
 const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,13 +43,13 @@ impl Provider {
         deadlines: Deadlines,
         sink: &dyn DeltaSink,
         known: &mut Known,
-    ) -> Result<(Draft, Value), ModelError> {
+    ) -> Result<(ParsedAnswer, Value), ModelError> {
         let Deadlines { begins_by, ends_by, .. } = deadlines;
-        known.facts = facts::read(&response, &picked.redactor, self.clock.now());
+        known.facts = response_headers::read(&response, &picked.redactor, self.clock.now());
         let status = response.status();
         if !status.is_success() {
             let body = self.error_body(response, url, ends_by).await;
-            let refusal = Refusal::read(&body, &picked.redactor);
+            let refusal = ProviderError::read(&body, &picked.redactor);
             known.facts.retry_after = known.facts.retry_after.or_else(|| refusal.wait());
             return Err(refusal.classify(status));
         }
@@ -75,7 +75,7 @@ impl Provider {
         arriving: &Arriving<'_>,
         sink: &dyn DeltaSink,
         known: &mut Known,
-    ) -> Result<(Draft, Value), ModelError> {
+    ) -> Result<(ParsedAnswer, Value), ModelError> {
         let Arriving { request, picked, content_type, .. } = arriving;
         let body = incoming.document().await?;
         let received = format!("{content_type}, {} bytes", body.len());
@@ -96,27 +96,27 @@ impl Provider {
             }
         };
         self.count(&raw, known);
-        let draft = match self.dialect.read(&raw) {
+        let parsed = match self.dialect.read(&raw) {
             // Nothing of an answer, but words: what it says of itself.
             Err(unusable @ Unusable::Broken(_)) => {
-                let refusal = Refusal::of(&raw, &picked.redactor);
+                let refusal = ProviderError::of(&raw, &picked.redactor);
                 Err(if refusal.has_words() { Unusable::Said(refusal) } else { unusable })
             }
             read => read,
         };
-        let draft = draft.and_then(|draft| draft.without_thinking().check(request));
-        let draft = draft.map_err(|unusable| unusable.error(&received))?;
-        check_count(&draft, known);
+        let parsed = parsed.and_then(|parsed| parsed.without_thinking().check(request));
+        let parsed = parsed.map_err(|unusable| unusable.error(&received))?;
+        check_count(&parsed, known);
         if request.stream {
             known.facts.first_token = Some(arriving.started.elapsed());
-            if !draft.reasoning.is_empty() {
-                sink.delta(Delta::Reasoning(&draft.reasoning));
+            if !parsed.reasoning.is_empty() {
+                sink.delta(Delta::Reasoning(&parsed.reasoning));
             }
-            if !draft.text.is_empty() {
-                sink.delta(Delta::Text(&draft.text));
+            if !parsed.text.is_empty() {
+                sink.delta(Delta::Text(&parsed.text));
             }
         }
-        Ok((draft, raw))
+        Ok((parsed, raw))
     }
 
     async fn stream(
@@ -125,7 +125,7 @@ impl Provider {
         arriving: &Arriving<'_>,
         sink: &dyn DeltaSink,
         known: &mut Known,
-    ) -> Result<(Draft, Value), ModelError> {
+    ) -> Result<(ParsedAnswer, Value), ModelError> {
         let limits = arriving.limits;
         self.pieces(arriving, sink, known, async |reader| stream::read(&mut incoming, reader, limits).await)
             .await
@@ -138,41 +138,41 @@ impl Provider {
         sink: &dyn DeltaSink,
         known: &mut Known,
         read: impl AsyncFnOnce(&mut Reader<'_, '_>) -> Result<(), ModelError>,
-    ) -> Result<(Draft, Value), ModelError> {
+    ) -> Result<(ParsedAnswer, Value), ModelError> {
         let Arriving { request, picked, content_type, limits, started } = arriving;
-        let sink: &dyn DeltaSink = if request.stream { sink } else { &Unheard };
-        let mut hearer = Hearer::new(sink, &picked.redactor, *started);
+        let sink: &dyn DeltaSink = if request.stream { sink } else { &NoSink };
+        let mut forwarder = Forwarder::new(sink, &picked.redactor, *started);
         let mut assembly = self.dialect.assembly(limits.max_bytes);
         let mut reader = Reader::new(
             assembly.as_mut(),
-            &mut hearer,
+            &mut forwarder,
             &picked.redactor,
             limits.max_bytes,
             self.marker_is_enough,
         );
         let result = read(&mut reader).await;
-        let (text, reasoning) = hearer.finish();
-        known.facts.first_token = hearer.first();
+        let (text, reasoning) = forwarder.finish();
+        known.facts.first_token = forwarder.first();
         let mut raw = std::mem::take(assembly.raw());
-        if hearer.has_halves() {
+        if forwarder.has_halves() {
             halves::join_all(&mut raw);
         }
         self.count(&raw, known);
         result?;
         picked.redactor.json(&mut raw);
-        let draft = self.dialect.read(&raw).and_then(|draft| {
+        let parsed = self.dialect.read(&raw).and_then(|parsed| {
             let is_refusal =
-                is_blank(&draft.text) && draft.refusal.as_deref().is_some_and(|words| !is_blank(words));
+                is_blank(&parsed.text) && parsed.refusal.as_deref().is_some_and(|words| !is_blank(words));
             // What was heard is what was said; the words of a refusal, too.
-            let mut draft = Draft { text, reasoning, refusal: None, ..draft };
-            if is_refusal && !draft.finish.failed {
-                draft.finish.reason = FinishReason::ContentFilter;
+            let mut parsed = ParsedAnswer { text, reasoning, refusal: None, ..parsed };
+            if is_refusal && !parsed.finish.failed {
+                parsed.finish.reason = FinishReason::ContentFilter;
             }
-            draft.check(request)
+            parsed.check(request)
         });
-        let draft = draft.map_err(|unusable| unusable.error(content_type))?;
-        check_count(&draft, known);
-        Ok((draft, raw))
+        let parsed = parsed.map_err(|unusable| unusable.error(content_type))?;
+        check_count(&parsed, known);
+        Ok((parsed, raw))
     }
 
     /// What an answer, or what there is of one, says of tokens and money.
@@ -195,8 +195,8 @@ impl Provider {
 }
 
 /// Tokens that do not fit an answer with something in it were not counted.
-fn check_count(draft: &Draft, known: &mut Known) {
-    let is_answer = !is_blank(&draft.text) || !draft.tool_calls.is_empty();
+fn check_count(parsed: &ParsedAnswer, known: &mut Known) {
+    let is_answer = !is_blank(&parsed.text) || !parsed.tool_calls.is_empty();
     if is_answer && known.usage.is_some_and(|usage| !usage::is_credible(&usage)) {
         known.usage = None;
         known.facts.counted_nothing = true;

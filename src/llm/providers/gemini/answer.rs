@@ -5,14 +5,14 @@ use throughline_actors::ports::model::ToolCall;
 use throughline_schemas::{FinishReason, Usage};
 
 use crate::http_client::text;
-use crate::llm::providers::draft::{Draft, Unusable, fields, word};
 use crate::llm::providers::finish::Finish;
+use crate::llm::providers::parsed_answer::{ParsedAnswer, Unusable, fields, word};
 use crate::llm::providers::usage::{Tokens, count};
 
 /// Longest foreign word in a message, in characters.
 const MAX_WORD_CHARS: usize = 200;
 
-pub(super) fn read(raw: &Value) -> Result<Draft, Unusable> {
+pub(super) fn read(raw: &Value) -> Result<ParsedAnswer, Unusable> {
     let candidate = &raw["candidates"][0];
     if !candidate.is_object() {
         return Err(match raw["promptFeedback"]["blockReason"].as_str() {
@@ -38,7 +38,7 @@ pub(super) fn read(raw: &Value) -> Result<Draft, Unusable> {
     if finish.reason == FinishReason::Stop && !tool_calls.is_empty() {
         finish.reason = FinishReason::ToolCalls;
     }
-    Ok(Draft {
+    Ok(ParsedAnswer {
         text: texts(false).collect(),
         reasoning: texts(true).collect(),
         refusal: None,

@@ -4,17 +4,17 @@ use serde_json::Value;
 use throughline_actors::ports::model::ToolCall;
 use throughline_schemas::Usage;
 
-use crate::llm::providers::draft::{Draft, Unusable, fields, word};
 use crate::llm::providers::finish::Finish;
+use crate::llm::providers::parsed_answer::{ParsedAnswer, Unusable, fields, word};
 use crate::llm::providers::usage::{Tokens, first_count};
 
-pub(super) fn read(raw: &Value) -> Result<Draft, Unusable> {
+pub(super) fn read(raw: &Value) -> Result<ParsedAnswer, Unusable> {
     let choice = &raw["choices"][0];
     if !choice.is_object() {
         return Err(Unusable::Broken(format!("it has no choices; {}", fields(raw))));
     }
     let message = &choice["message"];
-    Ok(Draft {
+    Ok(ParsedAnswer {
         text: word(&choice["text"])
             .filter(|_| message.is_null())
             .unwrap_or_else(|| text(&message["content"])),

@@ -9,16 +9,16 @@ use throughline_actors::ports::contract::model::request;
 use throughline_actors::ports::model::ModelError;
 use throughline_schemas::FinishReason;
 
-fn read_bytes(body: &[u8], redactor: &Redactor) -> Result<(Draft, Value), Unusable> {
+fn read_bytes(body: &[u8], redactor: &Redactor) -> Result<(ParsedAnswer, Value), Unusable> {
     let Documents::Answer(raw) = document::read(body, redactor, |_| false)? else { panic!("it is a stream") };
     Ok((super::read(&raw)?.without_thinking().check(&request("p"))?, raw))
 }
 
-fn read(answer: &Value) -> Result<Draft, Unusable> {
+fn read(answer: &Value) -> Result<ParsedAnswer, Unusable> {
     Ok(read_bytes(answer.to_string().as_bytes(), &Redactor::default())?.0)
 }
 
-fn read_choice(choice: &Value) -> Result<Draft, Unusable> {
+fn read_choice(choice: &Value) -> Result<ParsedAnswer, Unusable> {
     read(&json!({"model": "m", "choices": [choice]}))
 }
 

@@ -6,16 +6,16 @@ use serde_json::{Map, Value, json};
 
 use super::answer;
 use crate::llm::providers::dialect::{Assembly, Fault, Progress};
-use crate::llm::providers::draft::{is_blank, word};
-use crate::llm::providers::hearer::Hearer;
-use crate::llm::providers::room::Room;
+use crate::llm::providers::forwarder::Forwarder;
+use crate::llm::providers::parsed_answer::{is_blank, word};
+use crate::llm::providers::size_limit::SizeLimit;
 use crate::llm::providers::sse::TooLarge;
 use crate::llm::providers::usage;
 
 /// What has come so far: the whole form, with one choice.
 pub(super) struct Chunks {
     raw: Value,
-    room: Room,
+    limit: SizeLimit,
     /// Whether any text has come that is not a refusal.
     has_content: bool,
 }
@@ -23,12 +23,12 @@ pub(super) struct Chunks {
 impl Chunks {
     pub(super) fn new(max_bytes: usize) -> Self {
         let raw = json!({"object": "chat.completion", "choices": []});
-        Self { raw, room: Room::new(max_bytes), has_content: false }
+        Self { raw, limit: SizeLimit::new(max_bytes), has_content: false }
     }
 }
 
 impl Assembly for Chunks {
-    fn json(&mut self, mut event: Value, hearer: &mut Hearer<'_>) -> Result<Progress, Fault> {
+    fn json(&mut self, mut event: Value, forwarder: &mut Forwarder<'_>) -> Result<Progress, Fault> {
         let choices = event["choices"].take();
         let Value::Object(raw) = &mut self.raw else { return Ok(Progress::Goes) };
         if let Value::Object(fields) = event {
@@ -36,11 +36,11 @@ impl Assembly for Chunks {
                 match name.as_str() {
                     "object" => {}
                     "usage" if value.is_object() => {
-                        usage::merge(raw.entry(name).or_insert(Value::Null), value, &mut self.room)?;
+                        usage::merge(raw.entry(name).or_insert(Value::Null), value, &mut self.limit)?;
                     }
                     // A message beside the choices says what the model said of a failure.
                     _ if value.is_null() => {}
-                    _ => self.room.set(raw, &name, value)?,
+                    _ => self.limit.set(raw, &name, value)?,
                 }
             }
         }
@@ -55,7 +55,7 @@ impl Assembly for Chunks {
             self.raw["choices"] = json!([{"index": 0, "message": {"role": "assistant", "content": null},
                 "finish_reason": null}]);
         }
-        self.choice(choice, hearer)?;
+        self.choice(choice, forwarder)?;
         Ok(Progress::Goes)
     }
 
@@ -69,7 +69,7 @@ impl Assembly for Chunks {
 }
 
 impl Chunks {
-    fn choice(&mut self, choice: Map<String, Value>, hearer: &mut Hearer<'_>) -> Result<(), TooLarge> {
+    fn choice(&mut self, choice: Map<String, Value>, forwarder: &mut Forwarder<'_>) -> Result<(), TooLarge> {
         let (mut delta, mut whole) = (Value::Null, Value::Null);
         if let Some(kept) = self.raw["choices"][0].as_object_mut() {
             for (name, value) in choice {
@@ -82,17 +82,17 @@ impl Chunks {
                     // As large as the text many times over, and nobody asks for them.
                     "logprobs" => {}
                     "usage" if value.is_object() => {
-                        usage::merge(kept.entry(name).or_insert(Value::Null), value, &mut self.room)?;
+                        usage::merge(kept.entry(name).or_insert(Value::Null), value, &mut self.limit)?;
                     }
                     _ if value.is_null() || value == "" || value == "null" => {}
-                    _ => self.room.set(kept, &name, value)?,
+                    _ => self.limit.set(kept, &name, value)?,
                 }
             }
         }
         let is_text = |whole: &Value| whole.as_object().is_some_and(|fields| fields.len() == 1);
         let delta = match delta {
             Value::Object(fields) if !fields.is_empty() => Value::Object(fields),
-            _ if hearer.first().is_none() || is_text(&whole) => whole,
+            _ if forwarder.first().is_none() || is_text(&whole) => whole,
             Value::Object(_)
             | Value::Null
             | Value::Bool(_)
@@ -102,7 +102,7 @@ impl Chunks {
                 return Ok(());
             }
         };
-        hearer.reasoning(&answer::reasoning(&delta));
+        forwarder.reasoning(&answer::reasoning(&delta));
         let text = match &delta["content"] {
             Value::String(text) => Cow::Borrowed(text.as_str()),
             content @ (Value::Null
@@ -112,35 +112,35 @@ impl Chunks {
             | Value::Object(_)) => Cow::Owned(answer::text(content)),
         };
         self.has_content |= !is_blank(&text);
-        hearer.text(&text);
+        forwarder.text(&text);
         // The words of a refusal are what there is to read where there is nothing else.
         if !self.has_content
             && let Some(refusal) = delta["refusal"].as_str()
         {
-            hearer.text(refusal);
+            forwarder.text(refusal);
         }
         if let Value::Object(delta) = delta {
-            self.delta(delta, hearer)?;
+            self.delta(delta, forwarder)?;
         }
         Ok(())
     }
 
-    fn delta(&mut self, delta: Map<String, Value>, hearer: &mut Hearer<'_>) -> Result<(), TooLarge> {
-        let room = &mut self.room;
+    fn delta(&mut self, delta: Map<String, Value>, forwarder: &mut Forwarder<'_>) -> Result<(), TooLarge> {
+        let limit = &mut self.limit;
         let Some(message) = self.raw["choices"][0]["message"].as_object_mut() else { return Ok(()) };
         for (name, value) in delta {
             match (name.as_str(), value) {
                 (_, Value::Null) => {}
-                ("role", value) => room.set(message, "role", value)?,
+                ("role", value) => limit.set(message, "role", value)?,
                 ("tool_calls", Value::Array(calls)) => {
-                    hearer.begun();
+                    forwarder.begun();
                     let kept = message.entry("tool_calls").or_insert(json!([]));
-                    calls.into_iter().try_for_each(|call| tool_call(kept, &call, room))?;
+                    calls.into_iter().try_for_each(|call| tool_call(kept, &call, limit))?;
                 }
                 ("function_call", Value::Object(call)) => {
-                    hearer.begun();
+                    forwarder.begun();
                     let kept = message.entry("function_call").or_insert(json!({"name": "", "arguments": ""}));
-                    function(kept, &Value::Object(call), room)?;
+                    function(kept, &Value::Object(call), limit)?;
                 }
                 ("content", Value::Array(parts)) => {
                     let content = message.entry("content").or_insert(Value::Null);
@@ -148,24 +148,24 @@ impl Chunks {
                         let text = content.take();
                         *content = json!([{"type": "text", "text": text}]);
                     }
-                    parts.into_iter().try_for_each(|part| content_part(content, part, room))?;
+                    parts.into_iter().try_for_each(|part| content_part(content, part, limit))?;
                 }
                 ("content", Value::String(piece)) => {
                     let content = message.entry("content").or_insert(Value::Null);
                     if content.is_array() {
-                        content_part(content, json!({"type": "text", "text": piece}), room)?;
+                        content_part(content, json!({"type": "text", "text": piece}), limit)?;
                     } else {
-                        room.append(content, &piece)?;
+                        limit.append(content, &piece)?;
                     }
                 }
                 (_, Value::String(piece)) => {
-                    room.append(message.entry(name).or_insert(Value::Null), &piece)?;
+                    limit.append(message.entry(name).or_insert(Value::Null), &piece)?;
                 }
                 (_, Value::Array(items)) => {
                     let kept = message.entry(name).or_insert(json!([]));
-                    items.into_iter().try_for_each(|item| room.push(kept, item))?;
+                    items.into_iter().try_for_each(|item| limit.push(kept, item))?;
                 }
-                (_, value) => room.set(message, &name, value)?,
+                (_, value) => limit.set(message, &name, value)?,
             }
         }
         Ok(())
@@ -173,19 +173,19 @@ impl Chunks {
 }
 
 /// Text goes on where text was before.
-fn content_part(content: &mut Value, part: Value, room: &mut Room) -> Result<(), TooLarge> {
+fn content_part(content: &mut Value, part: Value, limit: &mut SizeLimit) -> Result<(), TooLarge> {
     let last = content.as_array_mut().and_then(|parts| parts.last_mut());
     if let (Some(last), Some(piece)) = (last, part["text"].as_str())
         && last["type"] == part["type"]
         && last["text"].is_string()
     {
-        return room.append(&mut last["text"], piece);
+        return limit.append(&mut last["text"], piece);
     }
-    room.push(content, part)
+    limit.push(content, part)
 }
 
 /// Pieces of one call have its `index`; some servers leave it out and send whole calls, or repeat the id.
-fn tool_call(kept: &mut Value, call: &Value, room: &mut Room) -> Result<(), TooLarge> {
+fn tool_call(kept: &mut Value, call: &Value, limit: &mut SizeLimit) -> Result<(), TooLarge> {
     let (Value::Array(calls), Value::Object(fields)) = (&mut *kept, call) else { return Ok(()) };
     let id = word(&call["id"]);
     let same = |other: &Value| match (call["index"].as_u64(), &id) {
@@ -199,16 +199,16 @@ fn tool_call(kept: &mut Value, call: &Value, room: &mut Room) -> Result<(), TooL
         // With an empty name and arguments, so that both are appended to.
         let mut new = fields.clone();
         new.insert("function".to_owned(), json!({"name": "", "arguments": ""}));
-        room.push(kept, new.into())?;
+        limit.push(kept, new.into())?;
         let Some(new) = kept.as_array_mut().and_then(|calls| calls.last_mut()) else { return Ok(()) };
-        return function(&mut new["function"], &call["function"], room);
+        return function(&mut new["function"], &call["function"], limit);
     };
     if let (Some(id), Some(known)) = (id, known.as_object_mut())
         && word(known.get("id").unwrap_or(&Value::Null)).is_none()
     {
-        room.set(known, "id", id.into())?;
+        limit.set(known, "id", id.into())?;
     }
-    function(&mut known["function"], &call["function"], room)
+    function(&mut known["function"], &call["function"], limit)
 }
 
 /// Whether a piece with the number of a call that is known begins another one: it has another id, or it has a name where the
@@ -226,10 +226,10 @@ fn is_another(known: &Value, piece: &Value) -> bool {
 }
 
 /// The name comes once, or again and again; the arguments come in pieces.
-fn function(kept: &mut Value, piece: &Value, room: &mut Room) -> Result<(), TooLarge> {
+fn function(kept: &mut Value, piece: &Value, limit: &mut SizeLimit) -> Result<(), TooLarge> {
     let Value::Object(kept) = kept else { return Ok(()) };
     let is_named = kept.get("name").and_then(word).is_some();
-    let mut field = |name: &str, piece: &str| room.append(kept.entry(name).or_insert(Value::Null), piece);
+    let mut field = |name: &str, piece: &str| limit.append(kept.entry(name).or_insert(Value::Null), piece);
     if !is_named {
         field("name", piece["name"].as_str().unwrap_or_default())?;
     }

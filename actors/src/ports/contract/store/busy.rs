@@ -7,17 +7,17 @@ use throughline_schemas::{
 
 use super::{UnderTest, material::*};
 use crate::ports::store::{
-    Admission, Admitted, Fingerprint, KnownEnd, MERGE_LIMIT_BYTES, SessionOwner,
-    Standing::{self, Ended, Merged, NotOwner, Refused, Rejected, Running, Waiting},
-    Verdict,
+    Admission,
+    AdmissionResult::{self, Ended, Merged, NotOwner, Refused, Rejected, Running, Waiting},
+    Admitted, Fingerprint, KnownEnd, MERGE_LIMIT_BYTES, SessionOwner, Verdict,
 };
 
 /// The answer to a message that asked to be merged or to interrupt.
-fn stands(standing: Standing, running: Option<&str>) -> Admitted {
-    Admitted { standing, interrupted: None, opening: running.map(|id| opening(id, &[])) }
+fn stands(result: AdmissionResult, running: Option<&str>) -> Admitted {
+    Admitted { result, interrupted: None, opening: running.map(|id| opening(id, &[])) }
 }
 
-fn merged_into(id: &str) -> Standing {
+fn merged_into(id: &str) -> AdmissionResult {
     Merged { into: workflow(id) }
 }
 
@@ -98,7 +98,7 @@ pub async fn waiting_messages_may_become_one_turn<S: UnderTest>(store: &S) {
     assert_eq!(store.opening(&workflow("b")).await.expect("the store answers"), next);
     assert_eq!(
         ask(store, &batch[..1]).await,
-        [Admitted { standing: Running, interrupted: None, opening: next }]
+        [Admitted { result: Running, interrupted: None, opening: next }]
     );
     // Once it runs, nothing joins it.
     assert_eq!(admit(store, &[asking(Merge, "e", "s", 5)]).await, [Waiting]);

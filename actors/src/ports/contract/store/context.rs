@@ -11,7 +11,8 @@ use throughline_schemas::{
 
 use super::{UnderTest, material::*};
 use crate::ports::store::{
-    Admission, Fingerprint, Interaction, KnownEnd, SessionOwner, Standing, TurnsQuery, UserLimits, Verdict,
+    Admission, AdmissionResult, Fingerprint, Interaction, KnownEnd, SessionOwner, TurnsQuery, UserLimits,
+    Verdict,
 };
 
 /// As many as were asked for, by the order of their inputs, not of their endings.
@@ -127,7 +128,11 @@ pub async fn hostile_ids_and_texts_come_back_as_they_were<S: UnderTest>(store: &
             },
             limits: UserLimits::default(),
         };
-        assert_eq!(admit(store, std::slice::from_ref(&admission)).await, [Standing::Running], "{id:?}");
+        assert_eq!(
+            admit(store, std::slice::from_ref(&admission)).await,
+            [AdmissionResult::Running],
+            "{id:?}"
+        );
         assert_eq!(save(store, saved.clone()).await, ended(None), "{id:?}");
         let context = store.context(&saved.user_id, &saved.session_id, 9).await.expect("the store answers");
         let end = store.end(&saved.workflow_id).await.expect("the store answers");

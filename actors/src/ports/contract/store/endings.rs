@@ -2,8 +2,8 @@
 
 use super::{UnderTest, material::*};
 use crate::ports::store::{
+    AdmissionResult::{Ended, Repeated, Running, Waiting},
     Closed, Ending,
-    Standing::{Ended, Repeated, Running, Waiting},
 };
 
 /// Whoever asks to save it again hears the same; whoever asks to fail it hears that it is too late.

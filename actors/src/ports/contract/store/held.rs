@@ -6,9 +6,9 @@ use throughline_schemas::{FailureCode, event::input::WhenBusy};
 
 use super::{UnderTest, material::*};
 use crate::ports::store::{
-    Admission, Fingerprint, HELD_USERS, HeldQuery, HeldStarted, Interaction, KnownEnd, Share,
-    Standing::{self, Ended, Held, Merged, Rejected, Running, TooManyOpen, Waiting},
-    UserLimits,
+    Admission,
+    AdmissionResult::{self, Ended, Held, Merged, Rejected, Running, TooManyOpen, Waiting},
+    Fingerprint, HELD_USERS, HeldQuery, HeldStarted, Interaction, KnownEnd, Share, UserLimits,
 };
 
 /// So many for each user.
@@ -169,7 +169,7 @@ pub async fn a_session_whose_turn_is_held_is_busy<S: UnderTest>(store: &S) {
     assert_eq!(admit(store, &[ann(WhenBusy::Merge, "e", "t", 5)]).await, [merged]);
     let interrupting = [ann(WhenBusy::Interrupt, "f", "u", 6)];
     let answers = ask(store, &interrupting).await;
-    assert_eq!((&answers[0].standing, &answers[0].interrupted), (&Waiting, &None));
+    assert_eq!((&answers[0].result, &answers[0].interrupted), (&Waiting, &None));
     // What is held may end like what waits; its user has less than the least, so the one behind it starts.
     assert_eq!(fail(store, "c", "u", 3).await, ended(Some("f")));
     assert_eq!(admit(store, &[enqueued("g", "v", 7)]).await, [Held]);
@@ -240,11 +240,11 @@ pub async fn a_user_has_no_more_open_turns_than_it_may<S: UnderTest>(store: &S) 
 /// Nothing is held while nobody has a share, however many turns run.
 pub async fn without_a_share_nothing_is_held<S: UnderTest>(store: &S) {
     let batch: Vec<Admission> = (1..=20).map(|n| accepted(&format!("w{n}"), &format!("s{n}"), n)).collect();
-    let standing: BTreeMap<String, usize> = BTreeMap::new();
-    let standing = admit(store, &batch).await.into_iter().fold(standing, |mut sum, standing: Standing| {
-        *sum.entry(format!("{standing:?}")).or_default() += 1;
+    let result: BTreeMap<String, usize> = BTreeMap::new();
+    let result = admit(store, &batch).await.into_iter().fold(result, |mut sum, result: AdmissionResult| {
+        *sum.entry(format!("{result:?}")).or_default() += 1;
         sum
     });
-    assert_eq!(standing, BTreeMap::from([("Running".to_owned(), 20)]));
+    assert_eq!(result, BTreeMap::from([("Running".to_owned(), 20)]));
     assert_eq!(start(store, asking_for(fixed(1))).await, HeldStarted::default());
 }

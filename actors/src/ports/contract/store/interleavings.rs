@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 
 use super::{UnderTest, material::*};
 use crate::ports::store::{
-    Admission, Closed, Ending, HeldQuery, HeldStarted, Interaction, Share, Standing, UserLimits,
+    Admission, AdmissionResult, Closed, Ending, HeldQuery, HeldStarted, Interaction, Share, UserLimits,
 };
 
 const USERS: [&str; 3] = ["ann", "ben", "cid"];
@@ -98,7 +98,8 @@ impl<S: UnderTest> World<'_, S> {
                 let batch: Vec<Admission> = inputs.iter().map(admission).collect();
                 let answers = admit(self.store, &batch).await;
                 assert_eq!(answers.len(), batch.len(), "seed {}", self.seed);
-                let run = inputs.iter().zip(answers).filter(|(_, answer)| *answer == Standing::Running);
+                let run =
+                    inputs.iter().zip(answers).filter(|(_, answer)| *answer == AdmissionResult::Running);
                 Outcome { publish: run.map(|(input, _)| *input).collect(), ended: None }
             }
             Step::Save(input) => {

@@ -4,8 +4,8 @@ use throughline_schemas::{FailureCode, Usd, event::input::WhenBusy::Reject};
 
 use super::{UnderTest, material::*};
 use crate::ports::store::{
-    Admission, Interaction, ListedTurn, OpenTurns, Tally, TurnState,
-    TurnState::{Failed, Running, Saved, Waiting},
+    Admission, Interaction, ListedTurn, OpenTurns, Tally,
+    TurnState::{self, Failed, Running, Saved, Waiting},
     TurnsQuery,
 };
 

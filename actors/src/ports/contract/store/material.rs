@@ -13,8 +13,8 @@ use throughline_schemas::{
 };
 
 use crate::ports::store::{
-    Admission, Admitted, Closed, Ending, Failing, FailureRecord, Fingerprint, Interaction, Opening,
-    SessionOwner, Standing, Store, UserLimits, Verdict,
+    Admission, AdmissionResult, Admitted, Closed, Ending, Failing, FailureRecord, Fingerprint, Interaction,
+    Opening, SessionOwner, Store, UserLimits, Verdict,
 };
 
 pub(super) fn at(ms: u64) -> Timestamp {
@@ -64,8 +64,8 @@ pub(super) fn asking(when_busy: WhenBusy, id: &str, of: &str, input_sequence: u6
 }
 
 /// The answer to a message whose workflow id belongs to another one, of this session.
-pub(super) fn conflict(of: &str) -> Standing {
-    Standing::Conflict { session_id: session(of) }
+pub(super) fn conflict(of: &str) -> AdmissionResult {
+    AdmissionResult::Conflict { session_id: session(of) }
 }
 
 /// What the message of a workflow says.
@@ -163,8 +163,8 @@ pub(super) async fn ask<S: Store + ?Sized>(store: &S, batch: &[Admission]) -> Ve
     store.admit(batch.to_vec()).await.expect("the store answers")
 }
 
-pub(super) async fn admit<S: Store + ?Sized>(store: &S, batch: &[Admission]) -> Vec<Standing> {
-    ask(store, batch).await.into_iter().map(|admitted| admitted.standing).collect()
+pub(super) async fn admit<S: Store + ?Sized>(store: &S, batch: &[Admission]) -> Vec<AdmissionResult> {
+    ask(store, batch).await.into_iter().map(|admitted| admitted.result).collect()
 }
 
 pub(super) async fn save<S: Store + ?Sized>(store: &S, interaction: Interaction) -> Closed {

@@ -10,8 +10,8 @@ use throughline_schemas::{
 
 use super::{UnderTest, material::*};
 use crate::ports::store::{
+    AdmissionResult::{Ended, Merged, Refused, Running, Waiting},
     FailedTurn, Failing, FailureRecord, Interaction, KnownEnd, RestoredTurn,
-    Standing::{Ended, Merged, Refused, Running, Waiting},
 };
 
 async fn end<S: UnderTest>(store: &S, id: &str) -> Option<KnownEnd> {

@@ -1,7 +1,7 @@
 //! Admission, and who runs when.
 
 use super::{UnderTest, material::*};
-use crate::ports::store::Standing::{Ended, Refused, Repeated, Running, Waiting};
+use crate::ports::store::AdmissionResult::{Ended, Refused, Repeated, Running, Waiting};
 
 /// Asked again at any time, the same message gets the answer of that time; another message never runs.
 pub async fn a_workflow_id_is_admitted_once<S: UnderTest>(store: &S) {

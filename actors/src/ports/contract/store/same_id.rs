@@ -5,9 +5,9 @@ use throughline_schemas::event::input::WhenBusy::{Interrupt, Merge};
 
 use super::{UnderTest, material::*};
 use crate::ports::store::{
-    Admission, RunningQuery,
-    Standing::{Ended, Refused, Repeated, Running, Waiting},
-    TurnsQuery,
+    Admission,
+    AdmissionResult::{Ended, Refused, Repeated, Running, Waiting},
+    RunningQuery, TurnsQuery,
 };
 
 /// Published again it is a repetition, whatever it asks for and however its turn stands; nothing is changed by it.

@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 use throughline_schemas::{FailureCode, SessionId, Timestamp, UserId, WorkflowId, event::input::WhenBusy};
 
 use crate::ports::store::{
-    Admission, Admitted, Closed, EndedTurn, Ending, FailureRecord, Fingerprint, Holder, Interaction,
-    MERGE_LIMIT_BYTES, Opening, SessionOwner, Standing, StoreError, TurnState, Verdict,
+    Admission, AdmissionResult, Admitted, Closed, EndedTurn, Ending, FailureRecord, Fingerprint, Holder,
+    Interaction, MERGE_LIMIT_BYTES, Opening, SessionOwner, StoreError, TurnState, Verdict,
 };
 
 #[derive(Debug, Default, Clone)]
@@ -196,7 +196,9 @@ impl State {
 
     pub(super) fn admitted(&self, admission: &Admission) -> Admitted {
         // It was opened just before.
-        let Some(entry) = self.turns.get(&admission.workflow_id) else { return Standing::Ended.into() };
+        let Some(entry) = self.turns.get(&admission.workflow_id) else {
+            return AdmissionResult::Ended.into();
+        };
         let holder = Holder {
             input_sequence: Some(entry.input_sequence),
             session_id: &entry.session,
@@ -208,21 +210,25 @@ impl State {
         if let Some(of_another) = admission.against(&holder) {
             return of_another.into();
         }
-        let standing = match (entry.state, &admission.verdict, &entry.failure) {
-            (TurnState::Running, _, _) => Standing::Running,
-            (TurnState::Waiting, _, _) if entry.held => Standing::Held,
-            (TurnState::Waiting, _, _) => Standing::Waiting,
-            (TurnState::Failed, Verdict::Refused { .. }, _) => Standing::Refused,
-            (TurnState::Failed, Verdict::Accepted { .. }, Some(Failure::Rejected)) => Standing::Rejected,
-            (TurnState::Failed, Verdict::Accepted { .. }, Some(Failure::NotOwner)) => Standing::NotOwner,
+        let result = match (entry.state, &admission.verdict, &entry.failure) {
+            (TurnState::Running, _, _) => AdmissionResult::Running,
+            (TurnState::Waiting, _, _) if entry.held => AdmissionResult::Held,
+            (TurnState::Waiting, _, _) => AdmissionResult::Waiting,
+            (TurnState::Failed, Verdict::Refused { .. }, _) => AdmissionResult::Refused,
+            (TurnState::Failed, Verdict::Accepted { .. }, Some(Failure::Rejected)) => {
+                AdmissionResult::Rejected
+            }
+            (TurnState::Failed, Verdict::Accepted { .. }, Some(Failure::NotOwner)) => {
+                AdmissionResult::NotOwner
+            }
             (TurnState::Failed, Verdict::Accepted { .. }, Some(Failure::TooManyOpen)) => {
-                Standing::TooManyOpen
+                AdmissionResult::TooManyOpen
             }
             (TurnState::Failed, Verdict::Accepted { .. }, Some(Failure::MergedInto(into))) => {
-                Standing::Merged { into: into.clone() }
+                AdmissionResult::Merged { into: into.clone() }
             }
             (TurnState::Failed, Verdict::Accepted { .. }, Some(Failure::InterruptedBy(_)) | None)
-            | (TurnState::Saved, _, _) => Standing::Ended,
+            | (TurnState::Saved, _, _) => AdmissionResult::Ended,
         };
         let (interrupted, opening) = match &admission.verdict {
             Verdict::Accepted { when_busy: WhenBusy::Interrupt | WhenBusy::Merge, .. } => {
@@ -231,7 +237,7 @@ impl State {
             Verdict::Accepted { when_busy: WhenBusy::Enqueue | WhenBusy::Reject, .. }
             | Verdict::Refused { .. } => (None, None),
         };
-        Admitted { standing, interrupted, opening }
+        Admitted { result, interrupted, opening }
     }
 
     fn interrupted_by(&self, workflow: &WorkflowId) -> Option<Vec<u8>> {

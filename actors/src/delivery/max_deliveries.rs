@@ -1,0 +1,40 @@
+//! Messages that no worker lived to answer for.
+//!
+//! The server stops delivering a message that was delivered as often as it allows. Whatever it did to those who tried
+//! to handle it, it is not handled here: it is buried, its workflow ends as failed, and its session goes on.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use throughline_schemas::{FailureCode, StageName};
+
+use crate::{delivery::stage::Stage, policy::settle::Outcome, ports::bus::Delivery};
+
+/// Buries what a stage's consumer has given up on.
+pub struct UndeliverableHandler(pub Arc<dyn Stage>);
+
+#[async_trait]
+impl Stage for UndeliverableHandler {
+    fn name(&self) -> StageName {
+        self.0.name()
+    }
+
+    fn batch_limit(&self) -> usize {
+        1
+    }
+
+    async fn handle(&self, batch: &[Delivery]) -> Vec<Outcome> {
+        let outcomes = batch.iter().map(|delivery| Outcome::Unusable {
+            code: FailureCode::Poison,
+            error: format!(
+                "it was delivered {} times and nobody answered for it, so it is not delivered again",
+                delivery.delivered
+            ),
+        });
+        outcomes.collect()
+    }
+
+    async fn bury(&self, delivery: &Delivery, code: FailureCode, error: &str) -> Result<(), Outcome> {
+        self.0.bury(delivery, code, error).await
+    }
+}
