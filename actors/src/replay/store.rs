@@ -88,7 +88,7 @@ impl StoreScript {
     }
 
     /// Knows this context.
-    pub(super) fn telling(context: Context) -> Self {
+    pub(super) fn with_context(context: Context) -> Self {
         Self { context, ..Self::default() }
     }
 }
