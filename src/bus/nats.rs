@@ -53,6 +53,7 @@ use throughline_schemas::{
 
 pub use archive_bucket::{ArchiveBucket, InBucket};
 pub use connection::{MIN_SERVER, ServerFacts};
+pub use dead::Repeat;
 pub use deployment::Deployment;
 pub use end_watch::EndWatch;
 pub use erase::bodies_of;
