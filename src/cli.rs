@@ -27,7 +27,6 @@ mod sandbox;
 mod schema;
 mod setup;
 mod signal;
-pub(crate) mod since;
 mod standing;
 pub mod timeline;
 mod together;

@@ -9,4 +9,4 @@ mod repeat;
 
 pub use action::{Action, ActionError, Outcome, Record, act_on, record_of};
 pub use letter::{Letter, failure_code};
-pub use repeat::{Repeat, repeat};
+pub use repeat::repeat;

@@ -23,10 +23,6 @@ use proof::Fetched;
 pub use proof::{Proof, Renderer};
 pub use uses::{Use, UseOf, UseOfError, Uses};
 
-/// A judgement on size is the input stage's, not ours.
-const NO_LIMITS: IngressLimits =
-    IngressLimits { max_input_bytes: usize::MAX, max_metadata_bytes: usize::MAX };
-
 /// How far a workflow has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -264,7 +260,7 @@ fn input(recorded: &RecordedWorkflow) -> Option<Input<'_>> {
         &published.body,
         header,
         recorded.workflow.clone(),
-        &NO_LIMITS,
+        &IngressLimits::UNLIMITED,
     ) {
         Ok(Ok(input)) => input.user_input,
         // What was refused may be anything.

@@ -15,7 +15,7 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use throughline_actors::policy::memory::FREE_ANSWER_BYTES;
 use throughline_actors::ports::clock::Clock;
 use throughline_actors::ports::source::{FetchCall, FetchError, Method, Sources};
-use throughline_schemas::{Document, JsonProblem, MAX_DEPTH, TraceParent};
+use throughline_schemas::{Document, JsonProblem, MAX_DEPTH};
 use tokio::time::timeout_at;
 
 pub use crate::http_client::credential::Credential;
@@ -24,6 +24,7 @@ use crate::http_client::{
     credential::Redactor,
     proxy::{Proxies, ProxyError},
     retry_after,
+    traceparent::{TRACEPARENT, traceparent},
 };
 
 /// Longest time for resolving a name, connecting and TLS; the call's own limit is usually shorter.
@@ -31,7 +32,6 @@ const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 /// Headers that the adapter or the protocol decides.
 const RESERVED: [HeaderName; 6] =
     [ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE];
-pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Headers of requests that say how to answer and never who asks. All others of the configuration are taken for secrets.
 const TELL_NOTHING: [HeaderName; 9] = [
@@ -376,10 +376,4 @@ fn in_words(problem: &JsonProblem) -> String {
         | JsonProblem::ByteOrderMark(_)
         | JsonProblem::Syntax(_) => problem.to_string(),
     }
-}
-
-/// The trace context as a header.
-pub(crate) fn traceparent(parent: TraceParent) -> HeaderValue {
-    // Hexadecimal digits and hyphens are always a valid value.
-    HeaderValue::try_from(parent.to_string()).unwrap_or(HeaderValue::from_static(""))
 }

@@ -6,6 +6,7 @@ pub(crate) mod credential;
 pub(crate) mod proxy;
 pub(crate) mod retry_after;
 pub(crate) mod text;
+pub(crate) mod traceparent;
 pub(crate) mod url_secrets;
 
 use std::error::Error;

@@ -22,6 +22,7 @@ mod leash;
 pub mod llm;
 pub mod machine;
 pub mod nats_server;
+mod period;
 pub mod personal;
 pub mod prices;
 pub mod replay;

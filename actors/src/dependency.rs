@@ -334,7 +334,7 @@ impl Dependency {
         let after = shared.breaker.state();
         drop(shared);
         self.collaborators.vitals.answered(self.stage, &self.name);
-        self.tell((before, after), was.as_ref(), None);
+        self.announce((before, after), was.as_ref(), None);
     }
 
     /// Completes when the breaker closes next.
@@ -364,7 +364,7 @@ impl Dependency {
         let after = shared.breaker.state();
         let cause = shared.cause.clone();
         drop(shared);
-        self.tell((before, after), cause.as_ref(), cause.as_ref());
+        self.announce((before, after), cause.as_ref(), cause.as_ref());
         match admitted {
             Ok(permit) => Ok(CallPermit { dependency: self, permit: Some(permit), started: now }),
             Err(refusal) => Err(Refused::BreakerOpen(refusal.retry_at - now, cause.map(|cause| cause.text))),
@@ -395,7 +395,7 @@ impl Dependency {
             CallOutcome::Success if after == BreakerState::Closed => self.forget(),
             CallOutcome::Success | CallOutcome::Neutral => {}
         }
-        self.tell((before, after), was.as_ref(), cause.as_ref());
+        self.announce((before, after), was.as_ref(), cause.as_ref());
     }
 
     /// Keeps a failure for whoever asks how this process is. Of what a worker cannot do without, the first one after a
@@ -434,7 +434,7 @@ impl Dependency {
     }
 
     /// Tells of a transition; `was` is why the breaker was open before, `cause` why it is now.
-    fn tell(&self, (from, to): (BreakerState, BreakerState), was: Option<&Cause>, cause: Option<&Cause>) {
+    fn announce(&self, (from, to): (BreakerState, BreakerState), was: Option<&Cause>, cause: Option<&Cause>) {
         if from == to {
             return;
         }
@@ -444,14 +444,14 @@ impl Dependency {
         let dependency = self.name.to_string();
         let text = cause.map(|cause| cause.text.to_string());
         // What is probed every second is told once, until something about it changes.
-        let is_told = self.kind.is_vital()
+        let is_known = self.kind.is_vital()
             && match to {
                 BreakerState::HalfOpen => true,
                 BreakerState::Open => from == BreakerState::HalfOpen && was.map(|was| was.class) == class,
                 BreakerState::Closed => false,
             };
         match to {
-            BreakerState::Open | BreakerState::HalfOpen if is_told => {
+            BreakerState::Open | BreakerState::HalfOpen if is_known => {
                 tracing::debug!(stage = %self.stage, dependency, to = to.as_str(), "breaker moved");
             }
             BreakerState::Open => {
@@ -463,7 +463,7 @@ impl Dependency {
                 self.recovered.notify_waiters();
             }
         }
-        if let Some(announcer) = self.collaborators.announcer.as_ref().filter(|_| !is_told) {
+        if let Some(announcer) = self.collaborators.announcer.as_ref().filter(|_| !is_known) {
             let at = self.collaborators.clock.now();
             let (class, cause) = match to {
                 BreakerState::Open => (class, text),

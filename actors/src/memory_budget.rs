@@ -62,7 +62,7 @@ struct Waiting {
     since: BTreeMap<u64, Instant>,
     next: u64,
     /// It has been told that somebody has waited for long.
-    told: bool,
+    is_reported: bool,
 }
 
 /// How a budget stands.
@@ -122,7 +122,7 @@ impl Budget {
         let large = u32::try_from(largest_share(units.into())).unwrap_or(units);
         let (small, large) = (Part::new(units - large), Part::new(large));
         let budget = Self(Arc::new(Shared { small, large, waiting: Mutex::default() }));
-        budget.tell_signals();
+        budget.report_metrics();
         budget
     }
 
@@ -176,7 +176,7 @@ impl Budget {
         let begun = Instant::now();
         let waiting = Wait::begin(self);
         let free = Arc::clone(&part.free).acquire_many_owned(units.min(part.units));
-        let taken = timeout(MEMORY_PATIENCE, waiting.telling(free)).await;
+        let taken = timeout(MEMORY_PATIENCE, waiting.reporting(free)).await;
         drop(waiting);
         metrics::waited_for_memory(stage, begun.elapsed());
         match taken {
@@ -187,11 +187,11 @@ impl Budget {
     }
 
     fn share(&self, permit: OwnedSemaphorePermit) -> Share {
-        self.tell_signals();
+        self.report_metrics();
         Share { budget: self.clone(), permit: Mutex::new(Some(permit)) }
     }
 
-    fn tell_signals(&self) {
+    fn report_metrics(&self) {
         let MemoryUse { budget, reserved, waiting, .. } = self.usage();
         metrics::memory(budget, reserved, waiting);
     }
@@ -223,17 +223,17 @@ impl<'a> Wait<'a> {
         waiting.next += 1;
         waiting.since.insert(number, Instant::now());
         drop(waiting);
-        budget.tell_signals();
+        budget.report_metrics();
         Self { budget, number }
     }
 
     /// Waits, and tells it once for all waits when it takes long.
-    async fn telling<T>(&self, done: impl Future<Output = T>) -> T {
+    async fn reporting<T>(&self, done: impl Future<Output = T>) -> T {
         let mut done = pin!(done);
         if let Ok(done) = timeout(MEMORY_LONG_WAIT, done.as_mut()).await {
             return done;
         }
-        let is_first = !std::mem::replace(&mut self.budget.waiting().told, true);
+        let is_first = !std::mem::replace(&mut self.budget.waiting().is_reported, true);
         if is_first {
             let MemoryUse { budget, reserved, waiting, .. } = self.budget.usage();
             tracing::warn!(
@@ -251,12 +251,12 @@ impl Drop for Wait<'_> {
     fn drop(&mut self) {
         let mut waiting = self.budget.waiting();
         waiting.since.remove(&self.number);
-        let over = waiting.since.is_empty() && std::mem::take(&mut waiting.told);
+        let over = waiting.since.is_empty() && std::mem::take(&mut waiting.is_reported);
         drop(waiting);
         if over {
             tracing::info!("no message waits for memory any more");
         }
-        self.budget.tell_signals();
+        self.budget.report_metrics();
     }
 }
 
@@ -275,14 +275,14 @@ impl Share {
             drop(permit.split(left_over));
         }
         drop(permit);
-        self.budget.tell_signals();
+        self.budget.report_metrics();
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
         drop(lock(&self.permit).take());
-        self.budget.tell_signals();
+        self.budget.report_metrics();
     }
 }
 

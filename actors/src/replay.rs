@@ -2,7 +2,7 @@
 //! answering from the record, and with every decision made anew by the code of here and now.
 //!
 //! A [`RecordedWorkflow`] is one workflow as it was stored. Each of its events is the result of a stage on an earlier one, so each
-//! is re-enacted on its own ([`Reenactor::enact`]): the stage of production gets the recorded cause, every port
+//! is re-enacted on its own ([`Replayer::replay`]): the stage of production gets the recorded cause, every port
 //! answers what was recorded with the result ([`tape`]), and what the stage publishes is compared with what it
 //! published then ([`difference`]). If every result follows from its cause, the whole follows from its input; if one
 //! does not, it is the first event, and the field, in which the code, the prompt or the configuration differ.
@@ -17,11 +17,11 @@ mod budget;
 mod bus;
 mod collaborators;
 mod compare;
-mod enact;
 mod errors;
 mod models;
 mod recorded_gates;
 mod recorded_workflow;
+mod replayer;
 mod rerun;
 mod simulate;
 mod sources;
@@ -30,7 +30,7 @@ pub mod tape;
 
 pub use budget::Budgeted;
 pub use compare::{CompareError, Difference, difference};
-pub use enact::{Enacted, Reenactor, Verdict};
-pub use recorded_workflow::{Link, Message, NotEnacted, RecordedWorkflow, RecordedWorkflowError, Stored};
+pub use recorded_workflow::{Link, Message, NotReplayed, RecordedWorkflow, RecordedWorkflowError, Stored};
+pub use replayer::{Replayed, Replayer, Verdict};
 pub use rerun::{RerunError, RerunPorts, Rerunner, STAGES};
 pub use simulate::{Decided, Decisions, Recorded, Simulated, Simulation, results};

@@ -176,7 +176,7 @@ impl Actor for Retention {
             Some(Ok((looked, known))) => {
                 wait = known.seen.wait;
                 state.known = known;
-                state.known.tell_failure(looked.err());
+                state.known.log_failure(looked.err());
             }
             Some(Err(error)) => tracing::error!(%error, "keeping room in the event log panicked"),
             None => {}
@@ -189,7 +189,7 @@ impl Actor for Retention {
 
 impl Known {
     /// Says what went wrong, once in a while.
-    fn tell_failure(&mut self, failed: Option<String>) {
+    fn log_failure(&mut self, failed: Option<String>) {
         metrics::retention_failing(failed.is_some());
         let Some(why) = failed else {
             self.failed = None;
@@ -235,7 +235,7 @@ impl RetentionArgs {
         let is_roomy = for_room(&fill).is_none() && surplus_bodies(&fill).is_none();
         let quiet = is_roomy.then(|| (fill.last, Instant::now()));
         let floor = floor(earlier, now, open);
-        self.tell_room(&fill, floor).await?;
+        self.report_room(&fill, floor).await?;
         let found = Found { fill, growth, floor, is_ours };
         let work = async {
             self.act(found, seen).await?;
@@ -292,18 +292,18 @@ impl RetentionArgs {
                 self.thin_out(&found.fill, found.floor, surplus).await?;
             }
         }
-        self.tell_what_holds(&found, wanted, seen).await?;
+        self.report_what_holds(&found, wanted, seen).await?;
         if found.is_ours { self.keep_house(&found.fill, seen).await } else { Ok(()) }
     }
 
     /// Looks how full the log is while something is being done about it.
     async fn look_at_room(&self, floor: Floor) -> Result<(), String> {
         let fill = self.keeper.log.fill().await.map_err(|error| with_causes(&error))?;
-        self.tell_room(&fill, floor).await
+        self.report_room(&fill, floor).await
     }
 
     /// Tells those who begin turns how many the log has room for.
-    async fn tell_room(&self, fill: &Fill, floor: Floor) -> Result<(), String> {
+    async fn report_room(&self, fill: &Fill, floor: Floor) -> Result<(), String> {
         let open = self.store.open_turns().await.map_err(|error| error.to_string())?;
         let running = u32::try_from(open.running.turns).unwrap_or(u32::MAX);
         let room = turns_with_room(fill, floor).map(|turns| LogRoom { turns, running });
@@ -427,7 +427,7 @@ impl RetentionArgs {
     }
 
     /// Says what keeps a log full, or the store of large bodies, that has nothing to give.
-    async fn tell_what_holds(
+    async fn report_what_holds(
         &self,
         found: &Found,
         wanted: Option<u64>,

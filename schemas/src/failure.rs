@@ -153,7 +153,7 @@ pub enum EndedBy {
     /// That stage, as the result of its work.
     Stage,
     /// Nobody worked: the message that was that stage's to handle was buried.
-    Burial,
+    DeadLetter,
     /// Something beside the journey, wherever the workflow stood: only its events tell where.
     Outside,
 }
@@ -183,7 +183,7 @@ impl FailureCode {
             | Self::Poison
             | Self::ResultTooLarge
             | Self::Internal
-            | Self::Unrecognised => EndedBy::Burial,
+            | Self::Unrecognised => EndedBy::DeadLetter,
             Self::Interrupted | Self::Stalled => EndedBy::Outside,
         }
     }

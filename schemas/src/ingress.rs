@@ -25,6 +25,11 @@ pub struct IngressLimits {
     pub max_metadata_bytes: usize,
 }
 
+impl IngressLimits {
+    /// For reading what is stored, however large it is.
+    pub const UNLIMITED: Self = Self { max_input_bytes: usize::MAX, max_metadata_bytes: usize::MAX };
+}
+
 /// The message cannot be read and names no workflow; it becomes a dead letter.
 #[derive(Debug, thiserror::Error)]
 pub enum IngressError {

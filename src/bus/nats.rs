@@ -5,11 +5,11 @@
 
 mod archive_bucket;
 mod batch;
-mod bury;
 mod claims;
 mod complaints;
 mod connection;
 mod dead;
+mod dead_lettering;
 mod deployment;
 mod end_watch;
 mod ends;
@@ -53,6 +53,7 @@ use throughline_schemas::{
 
 pub use archive_bucket::{ArchiveBucket, InBucket};
 pub use connection::{MIN_SERVER, ServerFacts};
+pub use dead::Repeat;
 pub use deployment::Deployment;
 pub use end_watch::EndWatch;
 pub use erase::bodies_of;
@@ -335,8 +336,8 @@ impl Bus for NatsBus {
         claims::keep_attempt_log(&self.core, stage, sequence, attempt_log).await
     }
 
-    async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
-        bury::bury(&self.core, delivery, letter).await
+    async fn dead_letter(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
+        dead_lettering::dead_letter(&self.core, delivery, letter).await
     }
 
     async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError> {

@@ -1,7 +1,7 @@
 //! Answers as they come: the live frames of one workflow, told so that nobody reads two attempts as one answer.
 
 mod screen;
-mod story;
+mod transcript;
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use throughline_actors::ports::bus::BusError;
 use throughline_schemas::{LiveFrame, WorkflowId};
 
 pub(super) use screen::Screen;
-pub(super) use story::{Ending, Story, Tell, Who, Whom, Words};
+pub(super) use transcript::{Ending, Notice, Transcript, Who, Whom, Words};
 
 use super::Failure;
 use crate::bus::nats::{NatsBus, StoredEvent};
@@ -24,7 +24,7 @@ pub(super) struct Frames {
 }
 
 /// A frame, and the JSON that it came as.
-pub(super) struct Heard {
+pub(super) struct Received {
     pub(super) frame: LiveFrame,
     pub(super) json: Bytes,
 }
@@ -48,45 +48,45 @@ impl Frames {
 
     /// The next frame; never ready once the connection is closed. What is no frame of this workflow is passed over.
     /// Cancel-safe.
-    async fn next(&mut self) -> Heard {
+    async fn next(&mut self) -> Received {
         loop {
             let Some(message) = self.subscriber.next().await else { return std::future::pending().await };
-            if let Some(heard) = self.read(message.payload) {
-                return heard;
+            if let Some(received) = self.read(message.payload) {
+                return received;
             }
         }
     }
 
     /// The next of the frames that have arrived.
-    fn arrived(&mut self) -> Option<Heard> {
+    fn arrived(&mut self) -> Option<Received> {
         self.next().now_or_never()
     }
 
-    fn read(&self, json: Bytes) -> Option<Heard> {
+    fn read(&self, json: Bytes) -> Option<Received> {
         // Anyone may publish on the subject.
         let frame: LiveFrame = serde_json::from_slice(&json).ok()?;
-        (frame.workflow_id == self.workflow).then_some(Heard { frame, json })
+        (frame.workflow_id == self.workflow).then_some(Received { frame, json })
     }
 }
 
-/// Hands every frame to `hear` until the workflow ends, and returns the event that is its end, which `end` waits for.
+/// Hands every frame to `observe` until the workflow ends, and returns the event that is its end, which `end` waits for.
 ///
 /// Frames are sent before the end is stored and come over the same connection; those that have arrived with the end are
 /// heard first.
 pub(super) async fn follow(
     frames: &mut Frames,
     end: impl Future<Output = Result<StoredEvent, Failure>>,
-    mut hear: impl FnMut(Heard) -> Result<(), Failure>,
+    mut observe: impl FnMut(Received) -> Result<(), Failure>,
 ) -> Result<StoredEvent, Failure> {
     tokio::pin!(end);
     let end = loop {
         tokio::select! {
-            heard = frames.next() => hear(heard)?,
+            received = frames.next() => observe(received)?,
             end = &mut end => break end?,
         }
     };
-    while let Some(heard) = frames.arrived() {
-        hear(heard)?;
+    while let Some(received) = frames.arrived() {
+        observe(received)?;
     }
     Ok(end)
 }

@@ -14,10 +14,6 @@ const KEPT_AS: &str = "original-";
 const OWN_PREFIX: &str = "throughline-";
 /// Headers that the server reads or writes.
 const SERVER_PREFIX: &str = "nats-";
-/// No input that was ever accepted is refused for its size when it is read again.
-const NO_LIMITS: IngressLimits =
-    IngressLimits { max_input_bytes: usize::MAX, max_metadata_bytes: usize::MAX };
-
 /// A message that no stage could handle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {
@@ -88,7 +84,7 @@ impl Letter {
 
     fn ingress(&self, fallback: WorkflowId) -> Result<Result<Ingress, Box<Refused>>, IngressError> {
         let subject = self.subject.as_deref().unwrap_or_default();
-        Ingress::read(subject, &self.body, |name| self.header(name), fallback, &NO_LIMITS)
+        Ingress::read(subject, &self.body, |name| self.header(name), fallback, &IngressLimits::UNLIMITED)
     }
 
     /// Why no stage can read it, if none can: it is neither an event nor anything that could be an input.

@@ -4,7 +4,6 @@
 //! the user said, as a new workflow at the end of the same session, admitted like any other. Its id is made of the old
 //! one and of the letter's, so that retrying a letter twice makes one workflow.
 
-use bytes::Bytes;
 use throughline_actors::ports::clock::{Clock, Entropy};
 use throughline_schemas::{
     EncodeError, Event, EventData, EventType, Meta, Metadata, Namespace, SessionId, Subject, TraceParent,
@@ -14,7 +13,10 @@ use throughline_schemas::{
 };
 
 use super::Letter;
-use crate::system::{SystemClock, SystemEntropy};
+use crate::{
+    bus::nats::Repeat,
+    system::{SystemClock, SystemEntropy},
+};
 
 /// Between the old workflow's id and the letter's.
 const MARK: &str = "-retry-";
@@ -22,25 +24,6 @@ const MARK: &str = "-retry-";
 const MAX_ID_BYTES: usize = 256;
 /// What the server, or the input stage, would act on in a message that is published again as it is.
 const NOT_REPEATED: [&str; 2] = ["nats-", "throughline-"];
-
-/// A message that is to be published.
-#[derive(Debug, Clone)]
-pub struct Repeat {
-    /// The workflow that it begins; `None` if that is for the input stage to say.
-    pub workflow: Option<WorkflowId>,
-    /// The address of the workflow that failed, if it is known.
-    pub failed: Option<(SessionId, WorkflowId)>,
-    /// On which subject.
-    pub subject: String,
-    /// De-duplicates.
-    pub message_id: String,
-    /// Whether the subject is the message's own, so that one message there is enough.
-    pub create_only: bool,
-    /// Headers to go with it.
-    pub headers: Vec<(String, String)>,
-    /// The body.
-    pub body: Bytes,
-}
 
 /// The message that tries a letter again.
 pub fn repeat(letter: &Letter, ns: &Namespace) -> Result<Repeat, EncodeError> {

@@ -15,7 +15,7 @@ use futures_util::{
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use throughline_actors::{
     dependency::{
-        cause::told,
+        cause::error_chain,
         vitals::{DependencyKind, Trouble},
     },
     memory_budget::MemoryUse,
@@ -196,7 +196,7 @@ async fn stages(observer: Option<&Observer>) -> Found {
 
 async fn database(state: &HttpState, probes: &Probes) -> Found {
     let store = Arc::clone(&state.store);
-    let probe = async move { store.probe().await.map_err(|error| told(&error).into()) };
+    let probe = async move { store.probe().await.map_err(|error| error_chain(&error).into()) };
     probes.database.answer(|| probe.boxed()).await
 }
 
@@ -205,7 +205,7 @@ async fn bus(state: &HttpState, probes: &Probes) -> Found {
         return Err("not connected".into());
     }
     let bus = Arc::clone(&state.bus);
-    let probe = async move { bus.probe().await.map_err(|error| told(&error).into()) };
+    let probe = async move { bus.probe().await.map_err(|error| error_chain(&error).into()) };
     probes.bus.answer(|| probe.boxed()).await
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use throughline_actors::{
-    dependency::cause::told,
+    dependency::cause::error_chain,
     metrics,
     ports::{Classify, Health, bus::BusError, store::StoreError},
 };
@@ -107,7 +107,7 @@ pub async fn check_in(
         match check_in_now(bus, store, place, calls).await {
             Err(error) if error.is_outage() && Instant::now() < give_up_at => {
                 if !is_told {
-                    tracing::warn!(within = ?OUTAGE, error = told(&error), "log and database cannot be compared now; trying again for a moment");
+                    tracing::warn!(within = ?OUTAGE, error = error_chain(&error), "log and database cannot be compared now; trying again for a moment");
                     is_told = true;
                 }
                 tokio::time::sleep(LOOK_AGAIN).await;

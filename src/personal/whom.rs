@@ -14,10 +14,6 @@ use throughline_schemas::{
 
 use crate::{bus::nats::StoredEvent, dead::Letter};
 
-/// A judgement on size is the input stage's, not ours.
-const NO_LIMITS: IngressLimits =
-    IngressLimits { max_input_bytes: usize::MAX, max_metadata_bytes: usize::MAX };
-
 /// A user, or a session with everybody who spoke in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Whom {
@@ -169,7 +165,7 @@ fn says(event: &StoredEvent) -> Says {
     }
     let subject = event.header(RECORDED_SUBJECT).unwrap_or(&event.subject);
     let derived = derived_id(subject, event.sequence, event.stored_at);
-    match Ingress::read(subject, &event.body, |name| event.header(name), derived, &NO_LIMITS) {
+    match Ingress::read(subject, &event.body, |name| event.header(name), derived, &IngressLimits::UNLIMITED) {
         Ok(Ok(input)) => {
             Says::Of { user: input.user_id, session: input.session_id, workflow: input.workflow_id }
         }

@@ -14,10 +14,6 @@ use crate::bus::nats::StoredEvent;
 
 /// Workflows that may be open at once; beyond it the oldest is given out as it is. Bounds memory.
 const MAX_OPEN: usize = 50_000;
-/// A judgement on size is the input stage's, not ours.
-const NO_LIMITS: IngressLimits =
-    IngressLimits { max_input_bytes: usize::MAX, max_metadata_bytes: usize::MAX };
-
 /// Everything that is stored of one workflow, in the order of the log.
 #[derive(Debug, Clone)]
 pub struct History {
@@ -63,7 +59,7 @@ pub fn workflow_of(event: &StoredEvent) -> Option<WorkflowId> {
     }
     let header = |name: &str| event.header(name);
     let derived = derived_id(subject_of(event), event.sequence, event.stored_at);
-    match Ingress::read(subject_of(event), &event.body, header, derived, &NO_LIMITS).ok()? {
+    match Ingress::read(subject_of(event), &event.body, header, derived, &IngressLimits::UNLIMITED).ok()? {
         Ok(input) => Some(input.workflow_id),
         Err(refused) => Some(refused.workflow_id),
     }

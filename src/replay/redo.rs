@@ -98,7 +98,7 @@ fn place(failed: &WorkflowFailed, events: &[Event]) -> StageName {
     let reached =
         events.iter().filter_map(|event| next_of(event.event_type())).max().unwrap_or(StageName::Context);
     match failed.code.ended_by() {
-        EndedBy::Stage | EndedBy::Burial => failed.stage.max(StageName::Context),
+        EndedBy::Stage | EndedBy::DeadLetter => failed.stage.max(StageName::Context),
         EndedBy::Outside => reached,
     }
 }

@@ -8,7 +8,7 @@ use throughline_schemas::{IdError, Namespace, SessionId, Timestamp, Tokens, Work
 use super::history::{History, workflow_of};
 use crate::{
     bus::nats::{ReadRequest, StoredEvent},
-    cli::since::{Period, WhenError},
+    period::{Period, WhenError},
 };
 
 /// What people type.

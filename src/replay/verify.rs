@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, sync::Arc, thread};
 
 use throughline_actors::{
-    replay::{CompareError, Difference, Enacted, NotEnacted, RecordedWorkflow, Reenactor, Verdict},
+    replay::{CompareError, Difference, NotReplayed, RecordedWorkflow, Replayed, Replayer, Verdict},
     supervision::engine::StartError,
 };
 use throughline_schemas::{EventType, WorkflowId};
@@ -20,7 +20,7 @@ pub struct Verified {
     /// The workflow.
     pub workflow: WorkflowId,
     /// Each of its results.
-    pub results: Result<Vec<Enacted>, CompareError>,
+    pub results: Result<Vec<Replayed>, CompareError>,
 }
 
 /// The first thing in which a workflow came out otherwise.
@@ -40,9 +40,9 @@ impl Verified {
     /// The first deviation, in the order of the journey.
     pub fn deviation(&self) -> Option<Deviation> {
         let results = self.results.as_ref().ok()?;
-        results.iter().find_map(|Enacted { event_type, sequence, verdict }| {
+        results.iter().find_map(|Replayed { event_type, sequence, verdict }| {
             let (difference, instead) = match verdict {
-                Verdict::Identical | Verdict::NotEnacted(_) => return None,
+                Verdict::Identical | Verdict::NotReplayed(_) => return None,
                 Verdict::Differs(difference) => (Some(difference.clone()), None),
                 Verdict::Instead(instead) => (None, Some(instead.clone())),
             };
@@ -51,11 +51,11 @@ impl Verified {
     }
 
     /// Results that were made once more and are identical, and those that were taken as they are.
-    pub fn counts(&self) -> (usize, Vec<NotEnacted>) {
+    pub fn counts(&self) -> (usize, Vec<NotReplayed>) {
         let results = self.results.as_deref().unwrap_or_default();
         let identical = results.iter().filter(|one| one.verdict == Verdict::Identical).count();
         let taken = results.iter().filter_map(|one| match one.verdict {
-            Verdict::NotEnacted(why) => Some(why),
+            Verdict::NotReplayed(why) => Some(why),
             Verdict::Identical | Verdict::Differs(_) | Verdict::Instead(_) => None,
         });
         (identical, taken.collect())
@@ -77,10 +77,10 @@ impl Verifier {
         let mut lanes = Vec::new();
         for _ in 0..cores {
             let (lane, recorded_workflows) = mpsc::channel(AHEAD);
-            let reenactor =
-                Reenactor::new(&setup.settings, Arc::clone(&setup.template), Arc::clone(&setup.tokenizer))?;
+            let replayer =
+                Replayer::new(&setup.settings, Arc::clone(&setup.template), Arc::clone(&setup.tokenizer))?;
             let results = results.clone();
-            thread::spawn(move || work(&reenactor, recorded_workflows, &results));
+            thread::spawn(move || work(&replayer, recorded_workflows, &results));
             lanes.push(lane);
         }
         Ok(Self { lanes, next: 0, verified })
@@ -105,7 +105,7 @@ impl Verifier {
 }
 
 fn work(
-    reenactor: &Reenactor,
+    replayer: &Replayer,
     mut recorded_workflows: mpsc::Receiver<RecordedWorkflow>,
     results: &mpsc::Sender<Verified>,
 ) {
@@ -113,7 +113,7 @@ fn work(
         // A clock for each workflow: none of them sees how late it is in another.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let Ok(runtime) = runtime else { return };
-        let verified = runtime.block_on(reenactor.verify(&recorded));
+        let verified = runtime.block_on(replayer.verify(&recorded));
         if results.blocking_send(Verified { workflow: recorded.workflow, results: verified }).is_err() {
             return;
         }

@@ -158,9 +158,9 @@ async fn a_header_or_the_subject_names_the_workflow_of_what_is_nothing() {
     assert!(refused(&rig, "s3", "by-subject").await.message.contains("session_id is missing"));
     let nobody = format!("{bare}.{}.{}", token("a b"), token("c d"));
     rig.bus.publish_raw(&nobody, &[], "Where is my order?");
-    assert_eq!(rig.bus.buried(1).await.len(), 1, "a hash names nobody");
+    assert_eq!(rig.bus.until_dead_letters(1).await.len(), 1, "a hash names nobody");
     rig.bus.publish_raw(&bare, &[("Nats-Msg-Id", "letter-retry-2"), ("Throughline-Retry-Of", "2")], "hello");
-    assert_eq!(rig.bus.buried(2).await.len(), 2, "what is tried again is kept again");
+    assert_eq!(rig.bus.until_dead_letters(2).await.len(), 2, "what is tried again is kept again");
     rig.pass(ACK_WAIT).await;
     rig.assert_idle();
 }

@@ -169,7 +169,7 @@ async fn invalid_input_is_told_everything_that_is_wrong_and_the_next_is_served()
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_read_is_buried_as_it_came_and_the_next_is_served() {
+async fn what_cannot_be_read_is_dead_lettered_as_it_came_and_the_next_is_served() {
     let (rig, _worker) = Rig::running().await;
     let bodies: [&[u8]; 5] = [b"", b"{\"user_id\":", b"[1,2]", b"\xff\xfe\x00", b"just text"];
     for body in bodies {
@@ -177,7 +177,7 @@ async fn what_cannot_be_read_is_buried_as_it_came_and_the_next_is_served() {
         rig.bus.publish_raw(&subject, &[("X-Trace", "abc")], body);
     }
     rig.saved(&rig.publish("good", "s1", "hello")).await;
-    let dead = rig.bus.buried(bodies.len()).await;
+    let dead = rig.bus.until_dead_letters(bodies.len()).await;
     for (letter, body) in dead.iter().zip(bodies) {
         assert_eq!(letter.body, body, "the original bytes");
         assert_eq!(letter.header("X-Trace"), Some("abc"), "the original headers");
@@ -225,7 +225,7 @@ async fn an_id_that_was_refused_stays_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_of_a_version_to_come_is_buried_and_others_pass() {
+async fn an_event_of_a_version_to_come_is_dead_lettered_and_others_pass() {
     let (rig, _worker) = Rig::running().await;
     let subject = "throughline.v1.context_retrieved.s9.w9";
     rig.bus.publish_raw(
@@ -233,7 +233,7 @@ async fn an_event_of_a_version_to_come_is_buried_and_others_pass() {
         &[],
         r#"{"specversion":"1.0","dataschema":"urn:throughline:event:context_retrieved:v9"}"#,
     );
-    let dead = rig.bus.buried(1).await;
+    let dead = rig.bus.until_dead_letters(1).await;
     assert_eq!(dead[0].header(dead_letter::CODE), Some("unreadable_event"));
     rig.saved(&rig.publish("w1", "s1", "hello")).await;
 }

@@ -27,7 +27,7 @@ mod owners;
 mod pages;
 mod poison;
 mod redo;
-mod reenact;
+mod replay;
 mod restored;
 mod retention;
 mod room;

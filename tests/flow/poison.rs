@@ -27,7 +27,7 @@ async fn isolates(at: Op, stage: StageName) {
     let failed = rig.failed(&poison).await;
     assert_eq!((failed.code, failed.stage, failed.attempts), (FailureCode::Poison, stage, 3), "{failed:?}");
     assert!(failed.message.contains("injected into"), "{stage}: the reason: {}", failed.message);
-    let dead = rig.bus.buried(1).await;
+    let dead = rig.bus.until_dead_letters(1).await;
     assert_eq!(dead[0].header(dead_letter::CODE), Some("poison"));
     assert_eq!(dead[0].header(dead_letter::STAGE), Some(stage.as_str()));
     assert_eq!(dead[0].header(dead_letter::ATTEMPTS), Some("3"));
@@ -139,19 +139,23 @@ async fn a_panic_that_does_not_come_again_is_forgiven() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_panics_even_while_it_is_buried_comes_again_at_its_pace_and_holds_nobody_up() {
+async fn what_panics_even_while_it_is_dead_lettered_comes_again_at_its_pace_and_holds_nobody_up() {
     let (rig, worker) = Rig::running().await;
-    let buried = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let counted = std::sync::Arc::clone(&buried);
+    let dead_lettered = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = std::sync::Arc::clone(&dead_lettered);
     worker.gate.on(move |op, about| {
-        if op == Op::Bury {
+        if op == Op::DeadLetter {
             counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
-        if matches!(op, Op::Generate | Op::Bury) && about.contains("poison") { Act::Panic } else { Act::Go }
+        if matches!(op, Op::Generate | Op::DeadLetter) && about.contains("poison") {
+            Act::Panic
+        } else {
+            Act::Go
+        }
     });
     rig.publish("w1", "s1", "poison");
     rig.pass(Duration::from_mins(1)).await;
-    let tries = buried.load(std::sync::atomic::Ordering::Relaxed);
+    let tries = dead_lettered.load(std::sync::atomic::Ordering::Relaxed);
     assert!((2..=70).contains(&tries), "about once a second, not {tries} times a minute");
     rig.saved(&rig.publish("w2", "s2", "hello")).await;
     // And when burying works again, it ends.
@@ -174,12 +178,12 @@ async fn panics_of_ours_say_nothing_about_the_provider() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_burial_that_the_bus_refuses_is_repeated() {
+async fn a_dead_letter_that_the_bus_refuses_is_repeated() {
     let (rig, worker) = Rig::running().await;
     let start = tokio::time::Instant::now();
     worker.gate.on(move |op, about| match op {
         Op::Generate if about.contains("poison") => Act::Panic,
-        Op::Bury if start.elapsed() < Duration::from_secs(30) => Act::Lost,
+        Op::DeadLetter if start.elapsed() < Duration::from_secs(30) => Act::Lost,
         _ => Act::Go,
     });
     let poison = rig.publish("w1", "s1", "poison");

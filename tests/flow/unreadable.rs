@@ -93,7 +93,7 @@ async fn what_is_no_event_of_ours_ends_nothing() {
         rig.bus.publish_raw(&subject, &[], body);
         rig.saved(&workflow).await;
         assert_eq!(rig.types(&workflow), JOURNEY, "{body}");
-        assert_eq!(rig.bus.buried(1).await.len(), 1, "{body}: buried once");
+        assert_eq!(rig.bus.until_dead_letters(1).await.len(), 1, "{body}: buried once");
         rig.pass(ACK_WAIT * 10).await;
         rig.assert_idle();
     }
@@ -111,12 +111,12 @@ async fn an_unreadable_event_of_another_session_or_of_nobody_ends_nothing() {
     ] {
         rig.bus.publish_raw(&subject, &[], of_later("w1"));
     }
-    assert_eq!(rig.bus.buried(3).await.len(), 3);
+    assert_eq!(rig.bus.until_dead_letters(3).await.len(), 3);
     rig.bus.wait_until(|_| (rig.store.turn(&workflow) == Some(TurnState::Saved)).then_some(())).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_another_version_buried_without_ending_its_workflow_is_not_published_again() {
+async fn what_another_version_dead_lettered_without_ending_its_workflow_is_not_published_again() {
     let (rig, worker) = with_slow_context().await;
     // It buries, and neither ends the workflow nor comes to it again: as versions before this one did.
     worker.gate.on(|op, about| match op {
@@ -127,7 +127,7 @@ async fn what_another_version_buried_without_ending_its_workflow_is_not_publishe
     let first = rig.publish("w1", "slow", "hello");
     rig.pass(Duration::from_secs(1)).await;
     rig.bus.publish_raw("throughline.v1.context_retrieved.slow.w1", &[], of_later("w1"));
-    rig.bus.buried(1).await;
+    rig.bus.until_dead_letters(1).await;
     worker.crash();
     let _other = rig.worker().await;
     assert_eq!(failed(&rig, &first).await.code, FailureCode::UnreadableEvent);

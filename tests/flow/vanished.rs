@@ -29,7 +29,7 @@ async fn die_of_it(rig: &Rig, op: Op) -> (usize, crate::harness::Worker) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_kills_its_process_is_buried_and_takes_nobody_along() {
+async fn a_message_that_kills_its_process_is_dead_lettered_and_takes_nobody_along() {
     let rig = Rig::new();
     // Slower than the poison, so that they are always in hand when it strikes.
     rig.models.otherwise(PROVIDER, |request| Reply::After(SECOND * 5, Ok(answer(&reply_to(request)))));
@@ -103,7 +103,7 @@ async fn workers_that_are_killed_for_other_reasons_make_no_poison() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_server_gives_up_on_is_buried_once_however_many_workers_run() {
+async fn what_the_server_gives_up_on_is_dead_lettered_once_however_many_workers_run() {
     const MAX_DELIVER: u32 = 3;
     for stage in [StageName::Input, StageName::Context, StageName::Persistence] {
         let mut rig = Rig::new();

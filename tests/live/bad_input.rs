@@ -248,7 +248,7 @@ async fn what_is_too_large_to_be_sent_is_refused_where_it_is_sent() {
 
 /// Other stages' subjects are open to anybody with access to the server, too.
 #[tokio::test]
-async fn rubbish_on_the_inner_subjects_is_buried() {
+async fn rubbish_on_the_inner_subjects_is_dead_lettered() {
     let Some(mut cluster) = Cluster::start(1, &Settings::new("")).await else { return };
     let mut log = cluster.log().await;
     let kinds = ["input_validated", "context_retrieved", "external_data_fetched", "response_generated"];

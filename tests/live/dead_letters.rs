@@ -129,7 +129,7 @@ async fn dead_letters_are_listed_shown_retried_and_dropped() {
 }
 
 /// Letters of one session as the input stage buries them, the first one first.
-async fn bury(cluster: &Cluster, session: &str, names: &[String]) {
+async fn dead_letter(cluster: &Cluster, session: &str, names: &[String]) {
     for name in names {
         let body = json!({"user_id": "demo", "session_id": session, "workflow_id": name, "user_input": name});
         let headers =
@@ -152,7 +152,7 @@ async fn a_session_s_letters_are_retried_in_their_order() {
     let mut log = cluster.log().await;
     // Events that say they belong to a stage and that no stage can read keep their session's order when retried.
     let names: Vec<_> = (0..5).map(|n| format!("lost-{n}")).collect();
-    bury(&cluster, "s", &names).await;
+    dead_letter(&cluster, "s", &names).await;
     let retries = retry_all(&cluster).await;
     assert_eq!(retries.len(), names.len());
     log.until_ended(&retries).await;
@@ -179,7 +179,7 @@ async fn retries_wait_for_each_other_whatever_else_a_busy_session_does() {
         let Some(cluster) = Cluster::start_with(1, &settings, &slow).await else { return };
         let mut log = cluster.log().await;
         let names: Vec<_> = (0..4).map(|n| format!("lost-{n}")).collect();
-        bury(&cluster, "s", &names).await;
+        dead_letter(&cluster, "s", &names).await;
         let retries = retry_all(&cluster).await;
         log.until_ended(&retries).await;
         let mut ended = 0;

@@ -17,7 +17,7 @@ async fn kill_whoever_asks(cluster: &mut Cluster, kills: u64) {
 }
 
 /// The poison is answered by nobody, the message behind it in its session is, and there is one dead letter.
-async fn assert_buried(cluster: &mut Cluster, deaths: u64) {
+async fn assert_dead_lettered(cluster: &mut Cluster, deaths: u64) {
     let mut log = cluster.log().await;
     log.until_ended(&["poison"]).await;
     let failed = log.failure("poison");
@@ -45,7 +45,7 @@ async fn assert_buried(cluster: &mut Cluster, deaths: u64) {
 }
 
 #[tokio::test]
-async fn what_kills_every_process_that_handles_it_is_buried_before_the_next() {
+async fn what_kills_every_process_that_handles_it_is_dead_lettered_before_the_next() {
     // One death before anything is on record, and the five that are allowed.
     const DEATHS: u64 = 6;
     let settings = Settings::new("[worker]\nack_wait_ms = 1000");
@@ -56,11 +56,11 @@ async fn what_kills_every_process_that_handles_it_is_buried_before_the_next() {
     kill_whoever_asks(&mut cluster, DEATHS).await;
     cluster.add_worker();
     cluster.add_worker();
-    assert_buried(&mut cluster, DEATHS).await;
+    assert_dead_lettered(&mut cluster, DEATHS).await;
 }
 
 #[tokio::test]
-async fn what_the_server_gives_up_on_is_buried_once_by_several_workers() {
+async fn what_the_server_gives_up_on_is_dead_lettered_once_by_several_workers() {
     const DELIVERIES: u64 = 2;
     let settings = Settings::new("[worker]\nack_wait_ms = 1000\nmax_deliver = 2");
     let Some(mut cluster) = Cluster::start_with(0, &settings, &["--model-latency-ms", "5000"]).await else {
@@ -73,5 +73,5 @@ async fn what_the_server_gives_up_on_is_buried_once_by_several_workers() {
     for _ in 0..3 {
         cluster.add_worker();
     }
-    assert_buried(&mut cluster, DELIVERIES).await;
+    assert_dead_lettered(&mut cluster, DELIVERIES).await;
 }

@@ -94,8 +94,8 @@ impl Bus for Breakable {
     async fn recorded(&self, subject: &Subject) -> Result<Option<Bytes>, BusError> {
         self.bus.recorded(subject).await
     }
-    async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
-        self.bus.bury(delivery, letter).await
+    async fn dead_letter(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
+        self.bus.dead_letter(delivery, letter).await
     }
     async fn open_undeliverable(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
         self.bus.open_undeliverable(stage).await

@@ -16,12 +16,13 @@ use crate::{
         fence::{TakenOver, fenced},
         stage::Stage,
     },
-    dependency::cause::told,
+    dependency::cause::error_chain,
     memory_budget::{Room, StageMemory},
     metrics,
     policy::{
         limits::{
-            BODY_RETRY_DELAY, BODY_RETRY_DELAY_AT_MOST, BURIED_BODY_TRIES, BUS_RETRY_DELAY, LARGE_BODY_BYTES,
+            BODY_RETRY_DELAY, BODY_RETRY_DELAY_AT_MOST, BUS_RETRY_DELAY, DEAD_LETTER_BODY_TRIES,
+            LARGE_BODY_BYTES,
         },
         memory::{LARGEST_BODY_BYTES, weight},
         settle::Outcome,
@@ -150,7 +151,7 @@ impl<S: Step> EventHandler<S> {
         self.step.make_room(room, delivery.body_bytes()).await;
         let body = self.context.bus.body(delivery).await.map_err(|error| {
             let after = BODY_RETRY_DELAY.saturating_mul(delivery.delivered).min(BODY_RETRY_DELAY_AT_MOST);
-            Outcome::Later { after, reason: format!("its body cannot be fetched: {}", told(&error)) }
+            Outcome::Later { after, reason: format!("its body cannot be fetched: {}", error_chain(&error)) }
         })?;
         decode(&body).map_err(|error| not_readable(&error))
     }
@@ -273,7 +274,7 @@ impl<S: Step> EventHandler<S> {
             error: failed.message.clone(),
             at: self.context.clock.now(),
         };
-        match self.context.bury(delivery, &letter).await {
+        match self.context.dead_letter(delivery, &letter).await {
             Ok(()) => self.context.fail(&event.meta, input_sequence(event), failed, traceparent).await,
             Err(outcome) => outcome,
         }
@@ -370,7 +371,7 @@ impl<S: Step> EventHandler<S> {
                 Err(outcome) => outcome,
             },
             Earlier::Saved(interaction) => {
-                match repetition::tell_saved(&self.context, &event.meta, *interaction).await {
+                match repetition::publish_saved(&self.context, &event.meta, *interaction).await {
                     Ok(()) => self.context.finish(&event.meta, input_sequence(event)).await,
                     Err(failed) => failed.outcome(),
                 }
@@ -422,12 +423,12 @@ impl<S: Step> Stage for EventHandler<S> {
         outcomes
     }
 
-    async fn bury(&self, delivery: &Delivery, code: FailureCode, error: &str) -> Result<(), Outcome> {
+    async fn dead_letter(&self, delivery: &Delivery, code: FailureCode, error: &str) -> Result<(), Outcome> {
         let room = self.memory.room();
         tokio::select! {
             biased;
             no_room = room.refused() => Err(no_room.outcome()),
-            buried = self.buried(delivery, &room, code, error) => buried,
+            dead_lettered = self.dead_lettered(delivery, &room, code, error) => dead_lettered,
         }
     }
 }
@@ -435,21 +436,21 @@ impl<S: Step> Stage for EventHandler<S> {
 impl<S: Step> EventHandler<S> {
     /// The delivery with its body, for its dead letter. One that is gone is left as its reference.
     async fn whole(&self, delivery: &Delivery) -> Delivery {
-        for tried in 1..=BURIED_BODY_TRIES {
+        for tried in 1..=DEAD_LETTER_BODY_TRIES {
             match self.context.bus.body(delivery).await {
                 Ok(body) => return Delivery { body, kept: None, ..delivery.clone() },
                 Err(error) => {
                     tracing::warn!(sequence = delivery.sequence, %error, "a message's body cannot be fetched");
                 }
             }
-            if tried < BURIED_BODY_TRIES {
+            if tried < DEAD_LETTER_BODY_TRIES {
                 tokio::time::sleep(BUS_RETRY_DELAY).await;
             }
         }
         delivery.clone()
     }
 
-    async fn buried(
+    async fn dead_lettered(
         &self,
         delivery: &Delivery,
         room: &Room,
@@ -466,7 +467,7 @@ impl<S: Step> EventHandler<S> {
             error: error.to_owned(),
             at: self.context.clock.now(),
         };
-        self.context.bury(delivery, &letter).await?;
+        self.context.dead_letter(delivery, &letter).await?;
         // Its workflow ends as failed, so that its session goes on.
         let Some(event) = event else {
             return unreadable::end(&self.context, delivery, code, error).await;

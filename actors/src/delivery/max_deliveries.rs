@@ -34,7 +34,7 @@ impl Stage for UndeliverableHandler {
         outcomes.collect()
     }
 
-    async fn bury(&self, delivery: &Delivery, code: FailureCode, error: &str) -> Result<(), Outcome> {
-        self.0.bury(delivery, code, error).await
+    async fn dead_letter(&self, delivery: &Delivery, code: FailureCode, error: &str) -> Result<(), Outcome> {
+        self.0.dead_letter(delivery, code, error).await
     }
 }

@@ -60,7 +60,7 @@ pub trait Stage: Send + Sync + 'static {
     /// Handles a batch: one outcome for each delivery, in their order.
     async fn handle(&self, batch: &[Delivery]) -> Vec<Outcome>;
     /// Stores a dead letter and ends its workflow. `Err` if that is not possible now.
-    async fn bury(&self, delivery: &Delivery, code: FailureCode, error: &str) -> Result<(), Outcome>;
+    async fn dead_letter(&self, delivery: &Delivery, code: FailureCode, error: &str) -> Result<(), Outcome>;
 }
 
 /// What a stage actor needs.

@@ -122,18 +122,20 @@ impl WorkerArgs {
                 metrics::settled(stage, "taken_over");
                 return;
             }
-            Decision::Bury { code, error } => match self.stage.bury(delivery, code, &error).await {
-                Ok(()) => {
-                    // What was wrong may quote what a user wrote; it is in the dead letter.
-                    tracing::warn!(%stage, %code, sequence = delivery.sequence, "message buried");
-                    (Settlement::Terminated { reason: format!("{code}: {error}") }, "buried")
+            Decision::DeadLetter { code, error } => {
+                match self.stage.dead_letter(delivery, code, &error).await {
+                    Ok(()) => {
+                        // What was wrong may quote what a user wrote; it is in the dead letter.
+                        tracing::warn!(%stage, %code, sequence = delivery.sequence, "message buried");
+                        (Settlement::Terminated { reason: format!("{code}: {error}") }, "buried")
+                    }
+                    Err(outcome) => {
+                        // Not even a dead letter can be stored now; the message must stay where it is.
+                        tracing::error!(%stage, ?outcome, sequence = delivery.sequence, "message not buried yet");
+                        (Settlement::Retried { after: BUS_RETRY_DELAY }, "handed_back")
+                    }
                 }
-                Err(outcome) => {
-                    // Not even a dead letter can be stored now; the message must stay where it is.
-                    tracing::error!(%stage, ?outcome, sequence = delivery.sequence, "message not buried yet");
-                    (Settlement::Retried { after: BUS_RETRY_DELAY }, "handed_back")
-                }
-            },
+            }
         };
         metrics::settled(stage, label);
         if let Err(error) = delivery.receipt.settle(settlement).await {

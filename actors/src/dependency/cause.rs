@@ -23,13 +23,13 @@ pub struct Cause {
 impl Cause {
     /// Of an error.
     pub fn of<E: Classify>(error: &E) -> Self {
-        Self { class: error.class(), text: told(error).into() }
+        Self { class: error.class(), text: error_chain(error).into() }
     }
 }
 
 /// An error and its sources on one line, cut to [`CAUSE_BYTES`], without control characters and without what looks like
 /// a secret. A source that an earlier text contains is not repeated.
-pub fn told(error: &dyn Error) -> String {
+pub fn error_chain(error: &dyn Error) -> String {
     let mut text = String::new();
     for error in successors(Some(error), |error| (*error).source()) {
         let said = error.to_string();
@@ -105,13 +105,13 @@ mod tests {
         let inner = Outer("database or disk is full (code 13)", None);
         let middle = Outer("the driver says: database or disk is full (code 13)", Some(Box::new(inner)));
         let outer = Outer("saving", Some(Box::new(middle)));
-        assert_eq!(told(&outer), "saving: the driver says: database or disk is full (code 13)");
+        assert_eq!(error_chain(&outer), "saving: the driver says: database or disk is full (code 13)");
     }
 
     #[test]
     fn a_cause_is_one_short_line_without_secrets() {
         let long = Outer("one\ntwo\u{1b}[31m\tthree", Some("ü".repeat(600).into()));
-        let text = told(&long);
+        let text = error_chain(&long);
         assert!(text.len() <= CAUSE_BYTES && text.ends_with("..."), "{text}");
         assert!(text.starts_with("one two [31m three: ü"), "{text}");
         for (text, expected) in [
@@ -120,7 +120,7 @@ mod tests {
             ("https://h/p?x=1&api_key=hunter2&y=2", "https://h/p?x=1&api_key=***&y=2"),
             ("PGPASSWORD=hunter2", "PGPASSWORD=***"),
         ] {
-            assert_eq!(told(&Outer(text, None)), expected);
+            assert_eq!(error_chain(&Outer(text, None)), expected);
         }
     }
 }

@@ -134,7 +134,7 @@ struct Model {
     provider: Dependency,
     limits: Limits,
     /// It has been told that what its calls cost is not what our prices say.
-    told_of_costs: AtomicBool,
+    warned_of_costs: AtomicBool,
 }
 
 /// See the module's documentation. Meant to be shared: breakers, paces and rate limits are common to all requests.
@@ -167,8 +167,8 @@ impl ModelClient {
                 (provider, Arc::new(ProviderLimits::new(rates, now)))
             });
             let limits = Limits::new(Arc::clone(shared), target.rates, now);
-            let told_of_costs = AtomicBool::new(false);
-            let model = Model { target: target.clone(), provider: provider.clone(), limits, told_of_costs };
+            let warned_of_costs = AtomicBool::new(false);
+            let model = Model { target: target.clone(), provider: provider.clone(), limits, warned_of_costs };
             known.insert(target.name.clone(), model);
         }
         let summariser = match &settings.older_turns {

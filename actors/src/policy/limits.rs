@@ -107,7 +107,7 @@ pub const BODY_RETRY_DELAY: Duration = Duration::from_secs(2);
 pub const BODY_RETRY_DELAY_AT_MOST: Duration = Duration::from_mins(1);
 
 /// How often a body that is kept elsewhere is asked for before its message is buried without it.
-pub const BURIED_BODY_TRIES: u32 = 3;
+pub const DEAD_LETTER_BODY_TRIES: u32 = 3;
 
 /// How long a delivery waits in its slot for memory before it is handed back: well below [`WORK_LIMIT`].
 pub const MEMORY_PATIENCE: Duration = Duration::from_mins(10);

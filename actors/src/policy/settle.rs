@@ -47,7 +47,7 @@ pub enum Decision {
         after: Duration,
     },
     /// Store a dead letter, end the workflow, terminate.
-    Bury {
+    DeadLetter {
         /// Why, for a machine.
         code: FailureCode,
         /// Why, for a person.
@@ -61,14 +61,14 @@ pub enum Decision {
 pub fn settle(outcome: Outcome, delivered: u32, limits: &DeliveryLimits) -> Decision {
     match outcome {
         Outcome::Done => Decision::Acknowledge,
-        Outcome::Unusable { code, error } => Decision::Bury { code, error },
-        Outcome::Later { reason, .. } if delivered >= limits.max_deliveries => Decision::Bury {
+        Outcome::Unusable { code, error } => Decision::DeadLetter { code, error },
+        Outcome::Later { reason, .. } if delivered >= limits.max_deliveries => Decision::DeadLetter {
             code: FailureCode::Internal,
             error: format!("handed back {delivered} times, the last time because {reason}"),
         },
         Outcome::Later { after, .. } => Decision::HandBack { after },
         Outcome::Died { reason, deaths } if deaths >= limits.max_deaths => {
-            Decision::Bury { code: FailureCode::Poison, error: reason }
+            Decision::DeadLetter { code: FailureCode::Poison, error: reason }
         }
         Outcome::Died { .. } => Decision::HandBack { after: limits.delay_after_death },
         Outcome::TakenOver => Decision::Leave,
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_that_kills_its_worker_is_retried_then_buried() {
+    fn a_message_that_kills_its_worker_is_retried_then_dead_lettered() {
         let limits = DeliveryLimits::default();
         let died = |deaths| Outcome::Died { reason: "index out of bounds".to_owned(), deaths };
         for deaths in 1..limits.max_deaths {
@@ -94,7 +94,7 @@ mod tests {
         }
         assert_eq!(
             settle(died(limits.max_deaths), limits.max_deaths, &limits),
-            Decision::Bury { code: FailureCode::Poison, error: "index out of bounds".to_owned() }
+            Decision::DeadLetter { code: FailureCode::Poison, error: "index out of bounds".to_owned() }
         );
     }
 
@@ -112,6 +112,6 @@ mod tests {
         let later =
             || Outcome::Later { after: Duration::from_secs(5), reason: "the database is away".to_owned() };
         assert_eq!(settle(later(), 1, &limits), Decision::HandBack { after: Duration::from_secs(5) });
-        assert!(matches!(settle(later(), limits.max_deliveries, &limits), Decision::Bury { .. }));
+        assert!(matches!(settle(later(), limits.max_deliveries, &limits), Decision::DeadLetter { .. }));
     }
 }

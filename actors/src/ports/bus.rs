@@ -311,7 +311,7 @@ pub trait Bus: Send + Sync + 'static {
     /// The event that is stored at an address, encoded.
     async fn recorded(&self, subject: &Subject) -> Result<Option<Bytes>, BusError>;
     /// Stores a dead letter: the original bytes and headers, and what was wrong. Idempotent by stage and sequence.
-    async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError>;
+    async fn dead_letter(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError>;
     /// Opens the messages of a stage that the server has given up on: delivered as often as it allows, and never
     /// settled. Their deliveries have the original's bytes, headers, subject, sequence and count; settling one is
     /// about its burial, and does not bring the original back.

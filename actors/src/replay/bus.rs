@@ -73,8 +73,8 @@ impl Bus for Recording {
         Ok(with(|tape| tape.on_record.clone()))
     }
 
-    async fn bury(&self, _: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
-        with(|tape| tape.buried.push(letter.clone()));
+    async fn dead_letter(&self, _: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
+        with(|tape| tape.dead_letters.push(letter.clone()));
         Ok(())
     }
 

@@ -64,7 +64,7 @@ pub(super) struct ModelScript {
 impl ModelScript {
     pub(super) fn of(data: &EventData, retry: RetryPolicy) -> Self {
         let deliveries = Deliveries::of(data);
-        let mut script = Self::telling(deliveries.last, retry, deliveries.unknown);
+        let mut script = Self::from_attempts(deliveries.last, retry, deliveries.unknown);
         for attempt in deliveries.noted.iter().filter(|attempt| counts(attempt)) {
             *script.made(attempt) += 1;
         }
@@ -83,7 +83,7 @@ impl ModelScript {
     pub(super) fn assuming(data: &EventData, retry: RetryPolicy, anew: &BTreeSet<String>) -> Self {
         let deliveries = Deliveries::of(data);
         let all = [deliveries.noted, deliveries.last].concat();
-        let Self { takes, .. } = Self::telling(&all, retry, deliveries.unknown);
+        let Self { takes, .. } = Self::from_attempts(&all, retry, deliveries.unknown);
         let mut script = Self { assumes: true, takes, made: BTreeMap::new(), ..Self::of(data, retry) };
         script.takes.retain(|take| match take.failed_attempt {
             Some(FailedAttempt::Refused(_) | FailedAttempt::NoRoom(_)) => {
@@ -95,7 +95,7 @@ impl ModelScript {
         script
     }
 
-    fn telling(attempts: &[Attempt], retry: RetryPolicy, made_before: u32) -> Self {
+    fn from_attempts(attempts: &[Attempt], retry: RetryPolicy, made_before: u32) -> Self {
         let take = |attempt: &Attempt| Take {
             failed_attempt: failed_attempt(attempt),
             attempt: attempt.clone(),

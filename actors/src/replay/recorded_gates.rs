@@ -16,13 +16,13 @@ impl RecordedGates for Recording {
             // The database is a recording, which never fails.
             StageName::Input | StageName::Context | StageName::Persistence => (Ok(()), None),
         };
-        tell(random);
+        use_random(random);
         Some(admitted)
     }
 
     fn enter(&self, provider: &str, model: &str) -> Option<HeldBack> {
         let (entered, random) = with(|tape| Some(tape.models.enter(provider, model)))?;
-        tell(random);
+        use_random(random);
         Some(entered)
     }
 
@@ -31,7 +31,7 @@ impl RecordedGates for Recording {
     }
 }
 
-fn tell(random: Option<u64>) {
+fn use_random(random: Option<u64>) {
     if let Some(random) = random {
         with(|tape| tape.random = random);
     }

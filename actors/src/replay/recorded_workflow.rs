@@ -69,7 +69,7 @@ pub struct Link<'a> {
 
 /// Why a result is taken as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotEnacted {
+pub enum NotReplayed {
     /// The workflow was ended from outside its stages: its message was buried, it stalled, or a later message
     /// interrupted it.
     FromOutside(FailureCode),
@@ -135,21 +135,21 @@ impl RecordedWorkflow {
     }
 
     /// Every result with its cause, in the order of the journey.
-    pub fn links(&self) -> impl Iterator<Item = (&Stored, Result<Link<'_>, NotEnacted>)> {
+    pub fn links(&self) -> impl Iterator<Item = (&Stored, Result<Link<'_>, NotReplayed>)> {
         self.events.values().map(|result| (result, self.link(result)))
     }
 
-    fn link<'a>(&'a self, result: &'a Stored) -> Result<Link<'a>, NotEnacted> {
+    fn link<'a>(&'a self, result: &'a Stored) -> Result<Link<'a>, NotReplayed> {
         let stage = made_by(result)?;
         let Some((cause, cause_event)) = self.given_to(stage) else {
-            return Err(NotEnacted::CauseMissing(consumed_by(stage)));
+            return Err(NotReplayed::CauseMissing(consumed_by(stage)));
         };
         Ok(Link { stage, cause, cause_event, result })
     }
 }
 
 /// Which stage made an event, if one did.
-pub(super) fn made_by(result: &Stored) -> Result<StageName, NotEnacted> {
+pub(super) fn made_by(result: &Stored) -> Result<StageName, NotReplayed> {
     if let EventData::WorkflowFailed(failed) = &result.event.data {
         // A failing stage that makes recorded calls has made one, or its failure says why it was prevented.
         let lacks_calls = match failed.stage {
@@ -161,14 +161,14 @@ pub(super) fn made_by(result: &Stored) -> Result<StageName, NotEnacted> {
             StageName::Input | StageName::Context | StageName::Persistence => false,
         };
         return match failed.code.ended_by() {
-            EndedBy::Stage if lacks_calls => Err(NotEnacted::CallsMissing(failed.code)),
+            EndedBy::Stage if lacks_calls => Err(NotReplayed::CallsMissing(failed.code)),
             EndedBy::Stage => Ok(failed.stage),
-            EndedBy::Burial | EndedBy::Outside => Err(NotEnacted::FromOutside(failed.code)),
+            EndedBy::DeadLetter | EndedBy::Outside => Err(NotReplayed::FromOutside(failed.code)),
         };
     }
     let made = result.event.event_type();
     let maker = StageName::ALL.into_iter().find(|stage| published_by(*stage) == made);
-    maker.ok_or(NotEnacted::CauseMissing(made))
+    maker.ok_or(NotReplayed::CauseMissing(made))
 }
 
 /// Whether a message is an input; subjects of imported messages have another namespace, and no more parts.

@@ -7,7 +7,7 @@ use throughline_schemas::{EncodeError, Event, EventData, EventType, StageName, e
 
 use super::{
     Message, RecordedWorkflow,
-    enact::Stages,
+    replayer::Stages,
     tape::{Recording, Rules, Tape},
 };
 use crate::{

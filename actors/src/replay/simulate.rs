@@ -22,8 +22,8 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use super::{
     Message, RecordedWorkflow,
-    enact::Stages,
     recorded_workflow::made_by,
+    replayer::Stages,
     tape::{Recording, Rules, Tape},
 };
 use crate::{

@@ -61,7 +61,28 @@ impl StoreScript {
                     (FailureCode::NotSessionOwner, _) => AdmissionResult::NotOwner,
                     (FailureCode::TooManyOpen, _) => AdmissionResult::TooManyOpen,
                     (FailureCode::Merged, Some(into)) => AdmissionResult::Merged { into: into.clone() },
-                    _ => AdmissionResult::Refused,
+                    (
+                        FailureCode::Merged
+                        | FailureCode::InvalidInput
+                        | FailureCode::ModelRejected
+                        | FailureCode::ModelUnavailable
+                        | FailureCode::RateLimited
+                        | FailureCode::TimedOut
+                        | FailureCode::BadResponse
+                        | FailureCode::SourceUnavailable
+                        | FailureCode::StoreUnavailable
+                        | FailureCode::UnreadableEvent
+                        | FailureCode::Poison
+                        | FailureCode::Interrupted
+                        | FailureCode::Stalled
+                        | FailureCode::ResultTooLarge
+                        | FailureCode::PromptFailed
+                        | FailureCode::Conflict
+                        | FailureCode::Gone
+                        | FailureCode::Internal
+                        | FailureCode::Unrecognised,
+                        _,
+                    ) => AdmissionResult::Refused,
                 };
                 let ending = match link.stage {
                     StageName::Persistence => Ending::Otherwise,
@@ -88,7 +109,7 @@ impl StoreScript {
     }
 
     /// Knows this context.
-    pub(super) fn telling(context: Context) -> Self {
+    pub(super) fn with_context(context: Context) -> Self {
         Self { context, ..Self::default() }
     }
 }

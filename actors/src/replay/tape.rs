@@ -65,7 +65,7 @@ pub(super) struct Content {
     /// Why a call was not made, for lack of money.
     pub(super) refused: Option<String>,
     /// What was buried.
-    pub(super) buried: Vec<DeadLetter>,
+    pub(super) dead_letters: Vec<DeadLetter>,
 }
 
 /// What has to be known of the policies of here and now to read a record: chance is made to come out as recorded, as
@@ -142,7 +142,7 @@ impl Tape {
         Self(Mutex::new(Content {
             store: match context {
                 Some(EventData::ContextRetrieved(retrieved)) => {
-                    StoreScript::telling(retrieved.context.clone())
+                    StoreScript::with_context(retrieved.context.clone())
                 }
                 _ => StoreScript::default(),
             },
@@ -185,8 +185,8 @@ impl Tape {
     }
 
     /// What was buried, taken from the tape.
-    pub fn buried(&self) -> Vec<DeadLetter> {
-        std::mem::take(&mut self.lock().buried)
+    pub fn dead_letters(&self) -> Vec<DeadLetter> {
+        std::mem::take(&mut self.lock().dead_letters)
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Content> {

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::{
     delivery::handler::{Next, Run, Step, Stopped},
-    dependency::{CallError, Dependency, FailedAttempt, Refused, cause::told},
+    dependency::{CallError, Dependency, FailedAttempt, Refused, cause::error_chain},
     memory_budget::Room,
     message_values::MessageValues,
     policy::{
@@ -173,7 +173,7 @@ impl ExternalStep {
         let result = result.map_err(|gave_up| {
             let error = source_error(&spec.name, &gave_up.last);
             let (source, code, attempts) = (&spec.name, &error.code, gave_up.made);
-            let cause = told(&gave_up.last);
+            let cause = error_chain(&gave_up.last);
             if spec.required {
                 tracing::warn!(source, code, cause, attempts, "a required source failed");
             } else {

@@ -104,17 +104,17 @@ impl Stage for InputStage {
             .filter(|(_, admitted)| begins_now(admitted))
             .map(|(admission, _)| (admission.session_id.clone(), admission.input_sequence))
             .collect();
-        let untold = missing_end::before(&self.context, &places).await;
+        let missing_ends = missing_end::before(&self.context, &places).await;
         let mut answers = answers.into_iter();
         let outcomes = join_all(read.into_iter().zip(batch).map(|(read, delivery)| {
             let answered = read.map(|read| (read, answers.next()));
-            let untold = &untold;
+            let missing_ends = &missing_ends;
             async move {
                 match answered {
                     Err(unreadable) => unreadable,
                     Ok((read, Some(admitted))) => {
                         if begins_now(&admitted)
-                            && let Err(outcome) = self.after_the_last(untold, &read, delivery).await
+                            && let Err(outcome) = self.after_the_last(missing_ends, &read, delivery).await
                         {
                             return outcome;
                         }
@@ -137,7 +137,7 @@ impl Stage for InputStage {
         outcomes
     }
 
-    async fn bury(&self, delivery: &Delivery, code: FailureCode, error: &str) -> Result<(), Outcome> {
+    async fn dead_letter(&self, delivery: &Delivery, code: FailureCode, error: &str) -> Result<(), Outcome> {
         let letter = DeadLetter {
             subject: delivery
                 .header("nats-msg-id")
@@ -148,7 +148,7 @@ impl Stage for InputStage {
             error: error.to_owned(),
             at: self.context.clock.now(),
         };
-        self.context.bury(delivery, &letter).await?;
+        self.context.dead_letter(delivery, &letter).await?;
         // A workflow that can be named ends as failed: it may have been admitted, and its session goes on then. One that has
         // begun is with the stages behind this one, which end it: its model may be at work, and the next turn must not be.
         let Ok(read) = self.read(delivery) else { return Ok(()) };
@@ -295,20 +295,21 @@ impl InputStage {
         Event { meta, data }
     }
 
-    /// Makes sure that the log has the end of the turn before one that begins; `Err` if it must wait for that. `untold`
+    /// Makes sure that the log has the end of the turn before one that begins; `Err` if it must wait for that. `missing_ends`
     /// has ends that are missing, by the sequence of the input that would be next.
     async fn after_the_last(
         &self,
-        untold: &Result<HashMap<u64, EndedTurn>, Outcome>,
+        missing_ends: &Result<HashMap<u64, EndedTurn>, Outcome>,
         read: &Read,
         delivery: &Delivery,
     ) -> Result<(), Outcome> {
-        let Some(ended) = untold.as_ref().map_err(Clone::clone)?.get(&read.admission.input_sequence) else {
+        let Some(ended) = missing_ends.as_ref().map_err(Clone::clone)?.get(&read.admission.input_sequence)
+        else {
             return Ok(());
         };
         match missing_end::wait(ended, delivery.delivered) {
             Some(wait) => Err(wait),
-            None => missing_end::tell(&self.context, &read.admission.session_id, ended).await,
+            None => missing_end::publish_end(&self.context, &read.admission.session_id, ended).await,
         }
     }
 
@@ -354,7 +355,7 @@ impl InputStage {
             AdmissionResult::Merged { into } => merged(into),
         };
         let cause = caused(event.meta.clone());
-        match self.context.tell(&cause, failed, cause.traceparent).await {
+        match self.context.publish_failure(&cause, failed, cause.traceparent).await {
             Ok(()) => Outcome::Done,
             Err(failed) => failed.outcome(),
         }
@@ -398,7 +399,7 @@ impl InputStage {
             }
         };
         context.interruptions.announce(context.bus.as_ref(), &meta.workflow_id).await;
-        let told = context.tell(&meta, interrupted(by), meta.traceparent).await;
+        let told = context.publish_failure(&meta, interrupted(by), meta.traceparent).await;
         told.map_err(PublishFailed::outcome)
     }
 }

@@ -51,7 +51,7 @@ pub(crate) async fn close_along(
             reason: format!("next turn unreadable: {error}"),
         })?;
         place = (event.meta.workflow_id, sequence);
-        if !is_told(context, session, &place.0).await.map_err(PublishFailed::outcome)? {
+        if !is_published(context, session, &place.0).await.map_err(PublishFailed::outcome)? {
             return released(context, next, count).await;
         }
     }
@@ -83,7 +83,7 @@ pub(crate) async fn close(
     Ok(Some(recorded))
 }
 
-async fn is_told(
+async fn is_published(
     context: &StageContext,
     session: &SessionId,
     workflow: &WorkflowId,

@@ -37,7 +37,7 @@ pub async fn before(
     }
     let ended = context.database.call(0, |_| context.store.ended_before(places)).await;
     let ended = ended.map_err(|gave_up| store_away(&gave_up))?;
-    let untold = places.iter().zip(ended).map(async |((session, sequence), ended)| {
+    let missing = places.iter().zip(ended).map(async |((session, sequence), ended)| {
         let Some(ended) = ended else { return Ok(None) };
         for end in [EventType::InteractionSaved, EventType::WorkflowFailed] {
             if context.exists(&Subject::new(end, session, &ended.workflow_id)).await? {
@@ -51,19 +51,23 @@ pub async fn before(
         }
         Ok(Some((*sequence, ended)))
     });
-    let untold = try_join_all(untold).await.map_err(PublishFailed::outcome)?;
-    Ok(untold.into_iter().flatten().collect())
+    let missing = try_join_all(missing).await.map_err(PublishFailed::outcome)?;
+    Ok(missing.into_iter().flatten().collect())
 }
 
 /// Tells an end, as whoever committed it would; nothing if what it is made of has vanished from the log.
-pub async fn tell(context: &StageContext, session: &SessionId, ended: &EndedTurn) -> Result<(), Outcome> {
+pub async fn publish_end(
+    context: &StageContext,
+    session: &SessionId,
+    ended: &EndedTurn,
+) -> Result<(), Outcome> {
     let context = StageContext { stage: StageName::Persistence, ..context.clone() };
     let reason = if ended.saved { None } else { Some(context.reason(&ended.workflow_id, 1).await?) };
-    tell_from_log(&context, session, ended, reason).await.map_err(PublishFailed::outcome)
+    publish_from_log(&context, session, ended, reason).await.map_err(PublishFailed::outcome)
 }
 
 /// `reason` is that of a turn that failed.
-async fn tell_from_log(
+async fn publish_from_log(
     context: &StageContext,
     session: &SessionId,
     ended: &EndedTurn,
@@ -81,7 +85,7 @@ async fn tell_from_log(
         return Ok(());
     }
     match reason {
-        Some(reason) => context.tell(&event.meta, reason, event.meta.traceparent).await,
+        Some(reason) => context.publish_failure(&event.meta, reason, event.meta.traceparent).await,
         None => Ok(()),
     }
 }

@@ -64,7 +64,7 @@ pub(crate) async fn conflict(
         ),
     };
     let traceparent = meta.traceparent;
-    told(context.tell(&Meta { workflow_id, ..meta }, failed, traceparent).await)
+    settled(context.publish_failure(&Meta { workflow_id, ..meta }, failed, traceparent).await)
 }
 
 /// A message was published once more after its workflow had ended: tells the end again if the log does not have it any
@@ -96,9 +96,9 @@ pub(crate) async fn repeated(context: &StageContext, event: &Event, sequence: u6
         Some(KnownEnd::Saved(interaction)) if is_anothers(&interaction, event) => {
             conflict(context, event, sequence, &meta.session_id).await
         }
-        Some(KnownEnd::Saved(interaction)) => told(tell_saved(context, &meta, *interaction).await),
+        Some(KnownEnd::Saved(interaction)) => settled(publish_saved(context, &meta, *interaction).await),
         Some(KnownEnd::Failed(_)) => match context.reason(&meta.workflow_id, 1).await {
-            Ok(reason) => told(context.tell(&meta, reason, meta.traceparent).await),
+            Ok(reason) => settled(context.publish_failure(&meta, reason, meta.traceparent).await),
             Err(outcome) => outcome,
         },
         Some(KnownEnd::Forgotten { .. }) => {
@@ -108,7 +108,7 @@ pub(crate) async fn repeated(context: &StageContext, event: &Event, sequence: u6
                  id to have it answered again"
                     .to_owned(),
             );
-            told(context.tell(&meta, gone, meta.traceparent).await)
+            settled(context.publish_failure(&meta, gone, meta.traceparent).await)
         }
     }
 }
@@ -123,14 +123,14 @@ fn is_anothers(interaction: &Interaction, event: &Event) -> bool {
             .is_some_and(|said| !id_conflict::begins_with(&interaction.request.user_input, said))
 }
 
-fn told(result: Result<(), PublishFailed>) -> Outcome {
+fn settled(result: Result<(), PublishFailed>) -> Outcome {
     result.map_or_else(PublishFailed::outcome, |()| Outcome::Done)
 }
 
 /// Publishes that a workflow was saved, from what the database has of it; nothing if the log has it.
 ///
 /// The event is the one that the last stage publishes: whoever saved it may be about to, and a replay finds no difference.
-pub(crate) async fn tell_saved(
+pub(crate) async fn publish_saved(
     context: &StageContext,
     meta: &Meta,
     interaction: Interaction,

@@ -15,7 +15,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use crate::{
     dependency::{
         Dependency, RetriesExhausted,
-        cause::{Cause, told},
+        cause::{Cause, error_chain},
         vitals::DependencyKind,
     },
     metrics,
@@ -131,8 +131,8 @@ impl StageContext {
     }
 
     /// Stores a dead letter; as patient as [`StageContext::publish`].
-    pub async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), Outcome> {
-        patiently(self.stage, Some(&self.database), || self.bus.bury(delivery, letter))
+    pub async fn dead_letter(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), Outcome> {
+        patiently(self.stage, Some(&self.database), || self.bus.dead_letter(delivery, letter))
             .await
             .map_err(PublishFailed::outcome)
     }
@@ -154,11 +154,11 @@ impl StageContext {
     /// Completes what an earlier delivery began: it published `workflow_failed`, and may not have got further.
     pub async fn finish(&self, cause: &Meta, input_sequence: u64) -> Outcome {
         let subject = Subject::new(EventType::WorkflowFailed, &cause.session_id, &cause.workflow_id);
-        let told = match self.recorded(&subject).await {
-            Ok(told) => told.and_then(|body| decode(&body).ok()).map(|event| event.data),
+        let published = match self.recorded(&subject).await {
+            Ok(body) => body.and_then(|body| decode(&body).ok()).map(|event| event.data),
             Err(failed) => return failed.outcome(),
         };
-        let failed = match told {
+        let failed = match published {
             Some(EventData::WorkflowFailed(failed)) => failed,
             Some(_) | None => recorded_as_failed(self.stage, 1),
         };
@@ -214,7 +214,7 @@ impl StageContext {
         WorkflowFailed {
             code,
             stage: self.stage,
-            message: told(error),
+            message: error_chain(error),
             attempts,
             retryable: false,
             may_have_happened: true,
@@ -236,7 +236,9 @@ impl StageContext {
     ) -> Result<Closed, Outcome> {
         let closed = self.close(cause, input_sequence, &failed).await?;
         match closed.ending {
-            Ending::AsAsked => self.tell(cause, failed, traceparent).await.map_err(PublishFailed::outcome)?,
+            Ending::AsAsked => {
+                self.publish_failure(cause, failed, traceparent).await.map_err(PublishFailed::outcome)?
+            }
             Ending::Otherwise | Ending::Duplicate => {}
         }
         Ok(closed)
@@ -255,7 +257,7 @@ impl StageContext {
     }
 
     /// Publishes the end of a workflow that is recorded as failed.
-    pub async fn tell(
+    pub async fn publish_failure(
         &self,
         cause: &Meta,
         failed: WorkflowFailed,
@@ -355,7 +357,7 @@ pub(crate) async fn reason_on_record(
 ) -> Result<WorkflowFailed, RetriesExhausted<StoreError>> {
     let known = database.call(0, |_| store.end(workflow)).await?;
     Ok(match known {
-        Some(KnownEnd::Failed(turn)) => told_reason(*turn, now),
+        Some(KnownEnd::Failed(turn)) => reason_of(*turn, now),
         // It is about to end, or nothing is known: an earlier version deleted its turn.
         Some(KnownEnd::Open | KnownEnd::Saved(_) | KnownEnd::Forgotten { .. }) | None => {
             recorded_as_failed(now.0, now.1)
@@ -363,7 +365,7 @@ pub(crate) async fn reason_on_record(
     })
 }
 
-fn told_reason(turn: FailedTurn, (stage, attempts): (StageName, u32)) -> WorkflowFailed {
+fn reason_of(turn: FailedTurn, (stage, attempts): (StageName, u32)) -> WorkflowFailed {
     match (turn.record, turn.code, turn.superseded_by) {
         (Some(record), _, _) => record,
         (None, Some(FailureCode::SessionBusy), _) => superseded::rejected(),
@@ -415,12 +417,12 @@ impl PublishFailed {
     pub fn outcome(self) -> Outcome {
         match self {
             Self::Now(error @ BusError::BodiesFull(_)) => {
-                Outcome::Later { after: BODIES_RETRY_DELAY, reason: told(&error) }
+                Outcome::Later { after: BODIES_RETRY_DELAY, reason: error_chain(&error) }
             }
-            Self::Now(error) => Outcome::Later { after: BUS_RETRY_DELAY, reason: told(&error) },
+            Self::Now(error) => Outcome::Later { after: BUS_RETRY_DELAY, reason: error_chain(&error) },
             Self::Never(error) => Outcome::Unusable {
                 code: FailureCode::Internal,
-                error: format!("its result was not accepted: {}", told(&error)),
+                error: format!("its result was not accepted: {}", error_chain(&error)),
             },
         }
     }
@@ -429,7 +431,7 @@ impl PublishFailed {
 /// How a delivery ends whose work the database did not let happen.
 pub fn store_away(gave_up: &RetriesExhausted<StoreError>) -> Outcome {
     match gave_up.wait {
-        Some(after) => Outcome::Later { after, reason: told(&gave_up.last) },
-        None => Outcome::Unusable { code: FailureCode::StoreUnavailable, error: told(&gave_up.last) },
+        Some(after) => Outcome::Later { after, reason: error_chain(&gave_up.last) },
+        None => Outcome::Unusable { code: FailureCode::StoreUnavailable, error: error_chain(&gave_up.last) },
     }
 }

@@ -193,26 +193,26 @@ impl StarterArgs {
             Some((event.meta.session_id, sequence))
         });
         let places: Vec<_> = opened.collect();
-        let untold = match missing_end::before(&self.context, &places).await {
-            Ok(untold) => untold,
-            Err(away) => return tell(&away),
+        let missing = match missing_end::before(&self.context, &places).await {
+            Ok(missing) => missing,
+            Err(away) => return log_failure(&away),
         };
         for (session, sequence) in &places {
-            if let Some(ended) = untold.get(sequence)
-                && let Err(outcome) = missing_end::tell(&self.context, session, ended).await
+            if let Some(ended) = missing.get(sequence)
+                && let Err(outcome) = missing_end::publish_end(&self.context, session, ended).await
             {
-                tell(&outcome);
+                log_failure(&outcome);
             }
         }
         let released = openings.iter().map(|opening| self.context.release(Some(opening.clone())));
         for outcome in join_all(released).await {
-            tell(&outcome);
+            log_failure(&outcome);
         }
     }
 }
 
 /// The sweeper begins what could not be begun.
-fn tell(outcome: &Outcome) {
+fn log_failure(outcome: &Outcome) {
     match outcome {
         Outcome::Done | Outcome::TakenOver => {}
         Outcome::Later { reason, .. } | Outcome::Died { reason, .. } => {

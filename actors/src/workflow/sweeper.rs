@@ -231,7 +231,7 @@ impl SweeperArgs {
                     }
                     let again = self.context.bus.publish_again(&subject, latest.sequence).await;
                     if again.map_err(|error| error.to_string())? == Published::New {
-                        told_of(turn, stage);
+                        log_resumed(turn, stage);
                     }
                     // What becomes of it may vanish, too.
                     seen.hold(id, stage, latest.sequence);
@@ -269,7 +269,7 @@ impl SweeperArgs {
         if opening.is_none() {
             return Ok(false);
         }
-        told_of(turn, StageName::Input);
+        log_resumed(turn, StageName::Input);
         // A beginning that this version cannot read, for one, must not keep the sweep from the turns behind it.
         if let Err(why) = done(self.begin_behind_the_last(turn, opening).await) {
             tracing::warn!(workflow = %turn.workflow_id, why, "a turn cannot be begun here");
@@ -279,12 +279,12 @@ impl SweeperArgs {
 
     async fn begin_behind_the_last(&self, turn: &RunningTurn, opening: Option<Opening>) -> Outcome {
         let place = (turn.session_id.clone(), turn.input_sequence);
-        let untold = match missing_end::before(&self.context, &[place]).await {
-            Ok(untold) => untold,
+        let missing = match missing_end::before(&self.context, &[place]).await {
+            Ok(missing) => missing,
             Err(away) => return away,
         };
-        for ended in untold.values() {
-            if let Err(outcome) = missing_end::tell(&self.context, &turn.session_id, ended).await {
+        for ended in missing.values() {
+            if let Err(outcome) = missing_end::publish_end(&self.context, &turn.session_id, ended).await {
                 return outcome;
             }
         }
@@ -297,7 +297,7 @@ impl SweeperArgs {
     }
 }
 
-fn told_of(turn: &RunningTurn, stage: StageName) {
+fn log_resumed(turn: &RunningTurn, stage: StageName) {
     metrics::resumed(stage);
     tracing::warn!(workflow = %turn.workflow_id, %stage, since = %turn.started_at, "nobody worked on a turn; resumed");
 }

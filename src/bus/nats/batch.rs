@@ -1,7 +1,7 @@
 //! Many stored messages of the event log, or of another stream, with one request.
 //!
 //! Any replica may answer, also one that is a little behind: whoever must not miss a message asks the leader what comes
-//! behind the last one (`raw.rs`). A message whose headers cannot be read cuts the connection, as everywhere.
+//! behind the last one (`stream_api.rs`). A message whose headers cannot be read cuts the connection, as everywhere.
 
 use async_nats::{Message, StatusCode, Subject, Subscriber};
 use bytes::Bytes;

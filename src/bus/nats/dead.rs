@@ -4,7 +4,7 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 use serde::Deserialize;
 use throughline_actors::ports::bus::{BusError, Published};
-use throughline_schemas::dead_letter;
+use throughline_schemas::{SessionId, WorkflowId, dead_letter};
 
 use super::{
     NatsBus, StoredEvent,
@@ -14,12 +14,30 @@ use super::{
     reader,
     requests::{self, ApiError, NoAnswer},
 };
-use crate::dead::Repeat;
 
 /// What the server says of a message that is not there.
 const NO_MESSAGE: u64 = 10_037;
 /// The same, where the sequence is beyond the stream's last or was deleted.
 const NO_SEQUENCE: u64 = 10_043;
+
+/// A message that tries a dead letter again.
+#[derive(Debug, Clone)]
+pub struct Repeat {
+    /// The workflow that it begins; `None` if that is for the input stage to say.
+    pub workflow: Option<WorkflowId>,
+    /// The address of the workflow that failed, if it is known.
+    pub failed: Option<(SessionId, WorkflowId)>,
+    /// On which subject.
+    pub subject: String,
+    /// De-duplicates.
+    pub message_id: String,
+    /// Whether the subject is the message's own, so that one message there is enough.
+    pub create_only: bool,
+    /// Headers to go with it.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Bytes,
+}
 
 impl NatsBus {
     /// A dead letter by its sequence, with its body; `None` if there is none (any more).

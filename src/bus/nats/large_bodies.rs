@@ -10,7 +10,7 @@ use async_nats::jetstream::object_store::{InfoErrorKind, ObjectMetadata, ObjectS
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use throughline_actors::{
-    dependency::cause::told,
+    dependency::cause::error_chain,
     policy::memory::LARGEST_BODY_BYTES,
     ports::bus::{BusError, KeptBody},
 };
@@ -249,7 +249,7 @@ pub(super) fn inline_bytes(event_type: EventType, max_payload: usize) -> usize {
 
 /// Why a body was not stored. The client gives the server's answer as a text only.
 fn refused(error: PutError) -> BusError {
-    let text = told(&error);
+    let text = error_chain(&error);
     let is_full = NO_STORAGE.iter().any(|words| text.contains(words));
     if is_full { BusError::BodiesFull(text) } else { unavailable_because("storing a large body", error) }
 }

@@ -53,7 +53,7 @@ pub(super) struct UndeliverableInbox {
 
 impl UndeliverableInbox {
     pub(super) async fn open(core: Arc<Core>, stage: StageName) -> Result<Self, BusError> {
-        let (stream, name) = (core.names.advisories(), Names::burials(stage));
+        let (stream, name) = (core.names.advisories(), Names::dead_lettering(stage));
         let failed = |error: async_nats::Error| unavailable_because(format!("opening {name}"), error);
         let asked = core.connection.jetstream.get_consumer_from_stream::<pull::Config, _, _>(name, stream);
         let found = core.connection.complaints().unless_forbidden(name, Box::pin(asked)).await?;
@@ -140,7 +140,7 @@ impl Inbox for UndeliverableInbox {
                 Some(Ok(message)) => self.pending = Some(message),
                 Some(Err(error)) => match error.kind() {
                     MessagesErrorKind::ConsumerDeleted => {
-                        let name = Names::burials(self.stage);
+                        let name = Names::dead_lettering(self.stage);
                         return Err(BusError::NotSetUp(format!("the consumer {name} does not exist")));
                     }
                     MessagesErrorKind::MissingHeartbeat

@@ -73,7 +73,7 @@ impl Names {
     }
 
     /// The durable consumer of advisories about a stage's messages.
-    pub fn burials(stage: StageName) -> &'static str {
+    pub fn dead_lettering(stage: StageName) -> &'static str {
         match stage {
             StageName::Input => "burials_input",
             StageName::Context => "burials_context",

@@ -67,7 +67,7 @@ pub(super) struct NatsInbox {
     takeover_ends: Instant,
     /// What was left. Handed out in place of what was asked for, so more may arrive than there is credit for; and one more
     /// each time that the pin is renewed.
-    left: VecDeque<Delivery>,
+    inherited: VecDeque<Delivery>,
     /// Deliveries of other stages that are being let go.
     declining: JoinSet<()>,
     last_heard: Instant,
@@ -103,7 +103,7 @@ impl NatsInbox {
             arrived: VecDeque::new(),
             takeover: JoinSet::new(),
             takeover_ends: Instant::now(),
-            left: VecDeque::new(),
+            inherited: VecDeque::new(),
             declining: JoinSet::new(),
             last_heard: Instant::now(),
             last_asked: Instant::now(),
@@ -154,7 +154,7 @@ impl NatsInbox {
     /// When to ask for a message without a slot for it: a client that handles what another one left asks for nothing, but
     /// if its pin lapsed meanwhile, the next one would begin with the same, and both would never come to an end.
     fn pin_renewal(&self) -> Option<Instant> {
-        let taking_over = !self.takeover.is_empty() || !self.left.is_empty();
+        let taking_over = !self.takeover.is_empty() || !self.inherited.is_empty();
         let renews = taking_over && self.request.is_pinned() && self.core.connection.is_up();
         let at = renews.then(|| self.last_asked + request::PIN_RENEWAL)?;
         Some(self.not_before.map_or(at, |not_before| at.max(not_before)))
@@ -231,7 +231,7 @@ impl NatsInbox {
             self.takeover_ends = Instant::now() + takeover::LIMIT;
         }
         self.takeover.abort_all();
-        self.left.clear();
+        self.inherited.clear();
         let core = Arc::clone(&self.core);
         self.takeover.spawn(takeover::unanswered(core, self.stage, first, self.takeover_ends));
     }
@@ -247,7 +247,7 @@ impl NatsInbox {
             self.refusals = 0;
         }
         if self.look_for_unreadable {
-            unreadable::bury_all(&self.core, self.stage).await;
+            unreadable::dead_letter_all(&self.core, self.stage).await;
             self.look_for_unreadable = false;
         }
         self.start_over(after).await
@@ -259,7 +259,7 @@ impl NatsInbox {
             return None;
         }
         if self.credit > self.declining.len()
-            && let Some(delivery) = self.left.pop_front()
+            && let Some(delivery) = self.inherited.pop_front()
         {
             self.credit -= 1;
             return Some(delivery);
@@ -304,9 +304,9 @@ impl NatsInbox {
                 self.look_for_unreadable |= self.requested > 0 || !self.takeover.is_empty();
                 self.start_over_after = Some(Duration::ZERO);
             }
-            Some(left) = self.takeover.join_next(), if !self.takeover.is_empty() => {
+            Some(found) = self.takeover.join_next(), if !self.takeover.is_empty() => {
                 // A reader that was replaced by another was stopped, and has nothing to say.
-                self.left.extend(left.unwrap_or_default());
+                self.inherited.extend(found.unwrap_or_default());
             }
             Some(_) = self.declining.join_next(), if !self.declining.is_empty() => {}
             message = subscriber.next() => match message {
@@ -349,7 +349,7 @@ impl Inbox for NatsInbox {
         loop {
             // While what was left is handed out, what comes is noted all the same, or this process would seem to have
             // stood still in the end.
-            while !self.left.is_empty()
+            while !self.inherited.is_empty()
                 && let Some(Some(message)) =
                     self.subscriber.as_mut().and_then(|subscriber| subscriber.next().now_or_never())
             {

@@ -63,12 +63,6 @@ impl ReadRequest {
         Self { log: Log::Dead, filters: vec![ns.dead_letters()], since: None, from: None, follow: false }
     }
 
-    /// The same, going on with what is stored later.
-    #[must_use]
-    pub fn following(self) -> Self {
-        Self { follow: true, ..self }
-    }
-
     /// The same, leaving out what was stored before.
     #[must_use]
     pub fn since(self, since: Timestamp) -> Self {

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_names_its_body_and_that_of_what_was_buried() {
+    fn a_letter_names_its_body_and_that_of_what_was_dead_lettered() {
         let (own, kept, other) = ("a".repeat(64), "b".repeat(64), "c".repeat(64));
         let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let letter = StoredEvent {

@@ -233,8 +233,8 @@ async fn fill(core: &Core) -> Result<Fill, BusError> {
         Ok::<_, BusError>(outstanding.filter(|first| *first <= last).map(|first| (first, stage)))
     }))
     .await?;
-    let burials = burials(core).await?;
-    let needed = needed.into_iter().flatten().chain(burials).min_by_key(|(sequence, _)| *sequence);
+    let dead_lettering = dead_lettering(core).await?;
+    let needed = needed.into_iter().flatten().chain(dead_lettering).min_by_key(|(sequence, _)| *sequence);
     let others = [
         ("dead_letters", names.dead().to_owned()),
         (BODIES, names.bodies_stream()),
@@ -281,7 +281,7 @@ async fn outstanding(core: &Core, stage: StageName) -> Result<Option<u64>, BusEr
 }
 
 /// The earliest message that the server has given up on and that is still to be buried, and its stage.
-async fn burials(core: &Core) -> Result<Option<(u64, StageName)>, BusError> {
+async fn dead_lettering(core: &Core) -> Result<Option<(u64, StageName)>, BusError> {
     #[derive(Deserialize)]
     struct Advisory {
         consumer: String,

@@ -83,7 +83,7 @@ fn worker(ns: &Namespace, names: &Names) -> Vec<String> {
     let mut publish: Vec<String> = own.map(|of| event(ns, of)).collect();
     for stage in StageName::ALL {
         publish.extend(take(events, Names::consumer(stage)));
-        publish.extend(take(names.advisories(), Names::burials(stage)));
+        publish.extend(take(names.advisories(), Names::dead_lettering(stage)));
     }
     publish.extend([
         format!("{ns}.dead.v{MAJOR}.x.s.w"),

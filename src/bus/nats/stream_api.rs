@@ -2,6 +2,7 @@
 //! headers are.
 
 use async_nats::StatusCode;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use serde::{Deserialize, de::IgnoredAny};
 use throughline_actors::ports::bus::BusError;
@@ -179,26 +180,7 @@ fn read_headers(raw: &[u8]) -> Option<Vec<(String, String)>> {
 
 /// Standard base64 with padding, which is how the API wraps bytes.
 pub(super) fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut count) = (0u32, 0u32);
-    for symbol in text.bytes().take_while(|&symbol| symbol != b'=') {
-        let value = match symbol {
-            b'A'..=b'Z' => symbol - b'A',
-            b'a'..=b'z' => symbol - b'a' + 26,
-            b'0'..=b'9' => symbol - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = (bits << 6) | u32::from(value);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            // Only the low eight bits are wanted.
-            bytes.push((bits >> count & 0xff) as u8);
-        }
-    }
-    Some(bytes)
+    BASE64_STANDARD.decode(text).ok()
 }
 
 #[cfg(test)]

@@ -6,8 +6,9 @@ use time::OffsetDateTime;
 use super::Filters;
 use crate::{
     bus::nats::{NatsBus, ReadRequest},
-    cli::{Failure, bus_error, since},
+    cli::{Failure, bus_error},
     dead::{Letter, failure_code},
+    period,
 };
 
 /// What the filters leave.
@@ -26,7 +27,7 @@ impl Selection {
     pub(super) fn new(filters: &Filters, now: Timestamp) -> Result<Self, Failure> {
         let ago = |flag: &str, span: &Option<String>| -> Result<Option<Timestamp>, Failure> {
             let Some(text) = span else { return Ok(None) };
-            let span = since::parse(text).map_err(|error| Failure::usage(format!("{flag} {error}")))?;
+            let span = period::parse(text).map_err(|error| Failure::usage(format!("{flag} {error}")))?;
             Ok(Some(Timestamp::from(OffsetDateTime::from(now) - span)))
         };
         let code = match &filters.code {

@@ -13,7 +13,7 @@ use crate::{
     bus::nats::{NatsBus, ReadRequest},
     cli::{
         Failure,
-        live::{self, Frames, Screen, Story},
+        live::{self, Frames, Screen, Transcript},
         output,
         publish::message::{Input, new_workflow_id},
         timeline::{self, Style},
@@ -63,18 +63,22 @@ async fn ask(bus: &NatsBus, text: &str) -> Result<WorkflowId, Failure> {
     let mut frames = Frames::open(bus, &workflow).await.map_err(unavailable)?;
     let mut ends = bus.ends_of(&session, &workflow).await.map_err(unavailable)?;
     bus.publish(&event).await.map_err(unavailable)?;
-    let (mut story, mut screen) = (Story::default(), Screen::new());
+    let (mut transcript, mut screen) = (Transcript::default(), Screen::new());
     let live = io::stdout().is_terminal();
     let stored = async { ends.next().await.map_err(|error| Failure::unavailable(&error)) };
-    let end = live::follow(&mut frames, stored, |heard| {
-        if live { story.hear(&heard.frame).iter().try_for_each(|tell| screen.tell(tell)) } else { Ok(()) }
+    let end = live::follow(&mut frames, stored, |received| {
+        if live {
+            transcript.observe(&received.frame).iter().try_for_each(|notice| screen.show(notice))
+        } else {
+            Ok(())
+        }
     });
     let end = Box::pin(tokio::time::timeout(PATIENCE, end)).await.unwrap_or_else(|_| {
         Err(Failure::failed(format!("no answer to workflow {workflow} within {PATIENCE:?}")))
     })?;
     match decode(&end.body).map_err(Failure::failed)?.data {
         EventData::InteractionSaved(saved) => {
-            screen.finish(&story, &saved.response.text)?;
+            screen.finish(&transcript, &saved.response.text)?;
             Ok(workflow)
         }
         EventData::WorkflowFailed(failed) => {

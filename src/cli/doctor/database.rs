@@ -5,7 +5,7 @@ use std::{error::Error, path::Path, str::FromStr, time::Duration};
 use rustix::fs::{Access, access};
 use sqlx::sqlite::SqliteConnectOptions;
 use throughline_actors::{
-    dependency::cause::told,
+    dependency::cause::error_chain,
     ports::store::{StoreError, StoreTrouble},
 };
 
@@ -74,7 +74,7 @@ fn not_there(config: &Config) -> Finding {
         Some(file) => file.clone(),
         None => match SqliteConnectOptions::from_str(config.database.url.expose()) {
             Ok(options) => options.get_filename().to_owned(),
-            Err(error) => return Finding::fail(NAME, told(&error), "correct database.url"),
+            Err(error) => return Finding::fail(NAME, error_chain(&error), "correct database.url"),
         },
     };
     to_be_created(&file)
@@ -100,7 +100,7 @@ fn not_open(error: &AdapterError) -> Finding {
 /// What is wrong, in the driver's own words, too, and what to do about it.
 fn trouble(url: &str, error: &StoreError) -> Finding {
     let trouble = error.trouble();
-    let words = error.source().map(told).map(|words| format!(": {words}")).unwrap_or_default();
+    let words = error.source().map(error_chain).map(|words| format!(": {words}")).unwrap_or_default();
     let detail = format!("{url}: {}{words}", trouble.what());
     match trouble {
         StoreTrouble::Unreachable

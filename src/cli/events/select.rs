@@ -4,7 +4,8 @@ use throughline_schemas::{EventType, IdError, Namespace, SessionId, Subject, Tim
 
 use crate::{
     bus::nats::{Log, ReadRequest, StoredEvent},
-    cli::{EventsArgs, Failure, since::Period},
+    cli::{EventsArgs, Failure},
+    period::Period,
 };
 
 /// What the arguments select.

@@ -7,11 +7,11 @@ use crate::{
     bus::nats::{Log, NatsBus, ReadRequest},
     cli::{
         Failure, bus_error, output,
-        since::Period,
         timeline::{Style, Tone, clean, cost, model_words},
     },
     config::Config,
     explain::{Use, UseOf, Uses},
+    period::Period,
 };
 
 /// Longest id or name that is printed, in characters; that of an id is longer than any of ours.

@@ -4,10 +4,7 @@ use throughline_actors::ports::store::{ListedTurn, TurnsQuery};
 use throughline_schemas::{IdError, SessionId, Timestamp, UserId, WorkflowId};
 
 use super::ListArgs;
-use crate::{
-    cli::{Failure, since::Period},
-    storage::Onlooker,
-};
+use crate::{cli::Failure, period::Period, storage::Onlooker};
 
 /// Workflows of one page.
 const PAGE: usize = 500;

@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal, Stderr, Stdout, Write};
 
 use throughline_schemas::WaitReason;
 
-use super::{Ending, Story, Tell, Who, Whom};
+use super::{Ending, Notice, Transcript, Who, Whom};
 use crate::cli::{
     Failure, output,
     timeline::{Style, Tone, clean, clean_lines},
@@ -45,48 +45,48 @@ impl Screen {
 
 impl<O: Write, E: Write> Screen<O, E> {
     /// Shows what a story tells.
-    pub(in crate::cli) fn tell(&mut self, tell: &Tell) -> Result<(), Failure> {
-        match tell {
-            Tell::Text(text) => self.text(text),
-            Tell::Thinking if self.is_one() => self.notice("the model is thinking"),
-            Tell::Thinking => Ok(()),
-            Tell::BrokeOff { who, words, reason, next } => {
+    pub(in crate::cli) fn show(&mut self, notice: &Notice) -> Result<(), Failure> {
+        match notice {
+            Notice::Text(text) => self.text(text),
+            Notice::Thinking if self.is_one() => self.notice("the model is thinking"),
+            Notice::Thinking => Ok(()),
+            Notice::BrokeOff { who, words, reason, next } => {
                 let counted = if *words == 1 { "word" } else { "words" };
                 self.notice(&format!(
                     "{who} broke off after {words} {counted}: {reason}{}",
                     what_next(who, next.as_ref())
                 ))
             }
-            Tell::HeldBack { who, wait_ms, asked: true } => {
+            Notice::HeldBack { who, wait_ms, asked: true } => {
                 self.notice(&format!("waiting about {}: {who} asked to wait", seconds(*wait_ms)))
             }
-            Tell::HeldBack { who, wait_ms, asked: false } => {
+            Notice::HeldBack { who, wait_ms, asked: false } => {
                 self.notice(&format!("waiting about {} for the rate limit of {who}", seconds(*wait_ms)))
             }
             // On a terminal somebody wonders why nothing comes; a file of notices is about what stands in the answer.
-            Tell::Failed { .. } | Tell::Waiting { .. } if !self.err_terminal => Ok(()),
-            Tell::Failed { who, reason, next } => {
+            Notice::Failed { .. } | Notice::Waiting { .. } if !self.err_terminal => Ok(()),
+            Notice::Failed { who, reason, next } => {
                 self.notice(&format!("{who} failed: {reason}{}", what_next(who, Some(&(next.clone(), 0)))))
             }
-            Tell::Waiting { whom, wait_ms, why, reason, http_status } => {
+            Notice::Waiting { whom, wait_ms, why, reason, http_status } => {
                 self.notice(&waits(whom, *wait_ms, *why, reason, *http_status))
             }
-            Tell::Again { who } => {
+            Notice::Again { who } => {
                 self.notice(&format!(
                     "the answer of {who} from the beginning; what came before does not count"
                 ))?;
                 if self.is_one() { Ok(()) } else { self.rule("the answer begins again") }
             }
-            Tell::Lost(1) => self.notice("a piece of the answer got lost on the way"),
-            Tell::Lost(some) => self.notice(&format!("{some} pieces of the answer got lost on the way")),
-            Tell::Complete => self.end_line(),
-            Tell::NoAnswer { reason } => self.notice(&format!("there is no answer for now: {reason}")),
+            Notice::Lost(1) => self.notice("a piece of the answer got lost on the way"),
+            Notice::Lost(some) => self.notice(&format!("{some} pieces of the answer got lost on the way")),
+            Notice::Complete => self.end_line(),
+            Notice::NoAnswer { reason } => self.notice(&format!("there is no answer for now: {reason}")),
         }
     }
 
     /// Ends with the answer that counts.
-    pub(in crate::cli) fn finish(&mut self, story: &Story, answer: &str) -> Result<(), Failure> {
-        match story.ending(answer) {
+    pub(in crate::cli) fn finish(&mut self, transcript: &Transcript, answer: &str) -> Result<(), Failure> {
+        match transcript.ending(answer) {
             Ending::Rest("") => {}
             Ending::Rest(rest) => self.text(rest)?,
             Ending::Whole => {
@@ -193,7 +193,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn show(terminals: (bool, bool), tells: &[Tell], answer: Option<&str>) -> (String, String) {
+    fn show(terminals: (bool, bool), notices: &[Notice], answer: Option<&str>) -> (String, String) {
         let mut screen = Screen {
             out: Vec::new(),
             err: Vec::new(),
@@ -202,11 +202,11 @@ mod tests {
             notices: Style::plain(),
             at_line_start: true,
         };
-        for tell in tells {
-            screen.tell(tell).unwrap();
+        for notice in notices {
+            screen.show(notice).unwrap();
         }
         if let Some(answer) = answer {
-            screen.finish(&Story::default(), answer).unwrap();
+            screen.finish(&Transcript::default(), answer).unwrap();
         }
         (String::from_utf8(screen.out).unwrap(), String::from_utf8(screen.err).unwrap())
     }
@@ -215,19 +215,19 @@ mod tests {
         Who { provider: Some("openai".to_owned()), model: Some(model.to_owned()) }
     }
 
-    fn restarted() -> Vec<Tell> {
+    fn restarted() -> Vec<Notice> {
         vec![
-            Tell::Thinking,
-            Tell::Text("Hel".to_owned()),
-            Tell::BrokeOff {
+            Notice::Thinking,
+            Notice::Text("Hel".to_owned()),
+            Notice::BrokeOff {
                 who: who("a"),
                 words: 12,
                 reason: "lost\u{1b}[2J".to_owned(),
                 next: Some((who("b"), 340)),
             },
-            Tell::Again { who: who("b") },
-            Tell::Text("Hello".to_owned()),
-            Tell::Complete,
+            Notice::Again { who: who("b") },
+            Notice::Text("Hello".to_owned()),
+            Notice::Complete,
         ]
     }
 
@@ -254,25 +254,25 @@ mod tests {
 
     #[test]
     fn a_wait_is_told_on_a_terminal_and_nowhere_else() {
-        let tells = [
-            Tell::Waiting {
+        let notices = [
+            Notice::Waiting {
                 whom: Whom::Model(who("a")),
                 wait_ms: Some(12_000),
                 why: WaitReason::AskedToWait,
                 reason: "slow down".to_owned(),
                 http_status: Some(429),
             },
-            Tell::Waiting {
+            Notice::Waiting {
                 whom: Whom::Source("crm".to_owned()),
                 wait_ms: Some(30_000),
                 why: WaitReason::BreakerOpen,
                 reason: "refused\u{1b}".to_owned(),
                 http_status: None,
             },
-            Tell::Failed { who: who("a"), reason: "busy".to_owned(), next: who("b") },
+            Notice::Failed { who: who("a"), reason: "busy".to_owned(), next: who("b") },
         ];
         for terminals in [(true, true), (false, true)] {
-            let (out, err) = show(terminals, &tells, None);
+            let (out, err) = show(terminals, &notices, None);
             assert_eq!(out, "");
             assert_eq!(
                 err,
@@ -281,13 +281,13 @@ mod tests {
                  [openai (a) failed: busy; asking openai (b) instead]\n"
             );
         }
-        assert_eq!(show((false, false), &tells, None), (String::new(), String::new()));
+        assert_eq!(show((false, false), &notices, None), (String::new(), String::new()));
     }
 
     #[test]
     fn what_came_is_ended_with_what_is_missing() {
         assert_eq!(show((false, false), &[], Some("Hi")).0, "Hi\n");
-        let mut story = Story::default();
+        let mut transcript = Transcript::default();
         let mut screen = Screen {
             out: Vec::new(),
             err: Vec::new(),
@@ -303,17 +303,18 @@ mod tests {
             .unwrap()
         };
         for frame in [frame(0, "a"), frame(2, "c")] {
-            for tell in story.hear(&frame) {
-                screen.tell(&tell).unwrap();
+            for notice in transcript.observe(&frame) {
+                screen.show(&notice).unwrap();
             }
         }
-        screen.finish(&story, "abc").unwrap();
+        screen.finish(&transcript, "abc").unwrap();
         assert_eq!(String::from_utf8(screen.out).unwrap(), "ac\n----- the whole answer -----\nabc\n");
     }
 
     #[test]
     fn a_sequence_that_is_split_over_pieces_does_not_reach_a_terminal() {
-        let pieces = ["\u{1b}", "]0;owned", "\u{7}", "\u{9b}", "2J"].map(|text| Tell::Text(text.to_owned()));
+        let pieces =
+            ["\u{1b}", "]0;owned", "\u{7}", "\u{9b}", "2J"].map(|text| Notice::Text(text.to_owned()));
         let (out, _) = show((true, true), &pieces, None);
         assert!(!out.contains(|c: char| c.is_control()), "{out:?}");
         let (out, _) = show((false, false), &pieces, None);

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     cli::{
         Failure,
-        live::{Screen, Tell, Who, Words},
+        live::{Notice, Screen, Who, Words},
         output,
         publish::read_text,
         signal::Signals,
@@ -109,7 +109,7 @@ struct Show {
 
 impl Show {
     fn event(&mut self, event: &Event) -> Result<(), Failure> {
-        let tell = match event {
+        let notice = match event {
             Event::Started { model, provider } => {
                 self.thinking = false;
                 self.words = Words::default();
@@ -117,18 +117,18 @@ impl Show {
                 if !std::mem::take(&mut self.broke_off) {
                     return Ok(());
                 }
-                Tell::Again { who: self.who.clone() }
+                Notice::Again { who: self.who.clone() }
             }
             Event::Text(text) => {
                 self.words.add(text);
-                Tell::Text(text.clone())
+                Notice::Text(text.clone())
             }
             Event::Reasoning(_) if std::mem::replace(&mut self.thinking, true) => return Ok(()),
-            Event::Reasoning(_) => Tell::Thinking,
+            Event::Reasoning(_) => Notice::Thinking,
             Event::Restarted { reason } => {
                 self.broke_off = true;
                 let (who, words) = (self.who.clone(), self.words.count);
-                Tell::BrokeOff { who, words, reason: reason.clone(), next: None }
+                Notice::BrokeOff { who, words, reason: reason.clone(), next: None }
             }
             Event::Completed(answer) => {
                 self.screen.end_line()?;
@@ -136,7 +136,7 @@ impl Show {
                 return Ok(());
             }
         };
-        self.screen.tell(&tell)
+        self.screen.show(&notice)
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
     bus::nats::NatsBus,
     cli::{
         Exit, Failure, PublishArgs, bus_error,
-        live::{self, Frames, Heard, Screen, Story},
+        live::{self, Frames, Received, Screen, Transcript},
         output,
         signal::Signals,
         timeline::clean,
@@ -175,7 +175,8 @@ async fn wait(
     let mut shown = Shown::new(args.json, args.stream);
     let end = async {
         if let Some(mut frames) = frames {
-            return live::follow(&mut frames, Box::pin(own.wait()), |heard| shown.hear(&heard)).await;
+            return live::follow(&mut frames, Box::pin(own.wait()), |received| shown.observe(&received))
+                .await;
         }
         own.wait().await
     };
@@ -198,26 +199,26 @@ struct Shown {
     json: bool,
     /// Whether the text is shown as it comes.
     stream: bool,
-    story: Story,
+    transcript: Transcript,
     screen: Screen,
 }
 
 impl Shown {
     fn new(json: bool, stream: bool) -> Self {
-        Self { json, stream, story: Story::default(), screen: Screen::new() }
+        Self { json, stream, transcript: Transcript::default(), screen: Screen::new() }
     }
 
-    fn hear(&mut self, heard: &Heard) -> Result<(), Failure> {
+    fn observe(&mut self, received: &Received) -> Result<(), Failure> {
         if self.json {
             // As it came, with the fields of a later version, but on one line.
-            let frame: Value = serde_json::from_slice(&heard.json).map_err(Failure::failed)?;
+            let frame: Value = serde_json::from_slice(&received.json).map_err(Failure::failed)?;
             return output::line(&frame.to_string());
         }
-        let tells = self.story.hear(&heard.frame);
-        tells
+        let notices = self.transcript.observe(&received.frame);
+        notices
             .iter()
-            .filter(|tell| self.stream || tell.is_about_waiting())
-            .try_for_each(|tell| self.screen.tell(tell))
+            .filter(|notice| self.stream || notice.is_about_waiting())
+            .try_for_each(|notice| self.screen.show(notice))
     }
 
     fn end(mut self, end: &End, workflow: &WorkflowId, started: Instant) -> Result<(), Failure> {
@@ -227,12 +228,12 @@ impl Shown {
         match end {
             End::Saved(_) if self.json => Ok(()),
             End::Saved(saved) => {
-                let broke_off = self.story.broke_off();
+                let broke_off = self.transcript.broke_off();
                 if !self.stream {
                     // Nothing of it has been shown.
-                    self.story = Story::default();
+                    self.transcript = Transcript::default();
                 }
-                self.screen.finish(&self.story, saved.text())?;
+                self.screen.finish(&self.transcript, saved.text())?;
                 if let Some(lacks) = saved.lacks() {
                     output::note(&lacks);
                 }

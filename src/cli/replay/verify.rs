@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use clap::Args;
 use serde_json::json;
-use throughline_actors::replay::NotEnacted;
+use throughline_actors::replay::NotReplayed;
 use throughline_schemas::Timestamp;
 use tokio::time::Instant;
 
@@ -195,13 +195,13 @@ impl Tally {
     }
 }
 
-fn reason(why: NotEnacted) -> String {
+fn reason(why: NotReplayed) -> String {
     match why {
-        NotEnacted::FromOutside(code) => format!("ended from outside its stages ({code})"),
-        NotEnacted::CallsMissing(code) => {
+        NotReplayed::FromOutside(code) => format!("ended from outside its stages ({code})"),
+        NotReplayed::CallsMissing(code) => {
             format!("told from the database, which has not the calls that were made ({code})")
         }
-        NotEnacted::CauseMissing(event_type) => format!("their {event_type} is not on record"),
+        NotReplayed::CauseMissing(event_type) => format!("their {event_type} is not on record"),
     }
 }
 

@@ -25,10 +25,6 @@ use crate::bus::nats::StoredEvent;
 
 /// Longest id shown in full, in characters.
 const ID_CHARS: usize = 80;
-/// A judgement on size is the input stage's, not ours.
-const NO_LIMITS: IngressLimits =
-    IngressLimits { max_input_bytes: usize::MAX, max_metadata_bytes: usize::MAX };
-
 /// One event of a timeline, in words. All texts are fit for a terminal.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::cli) struct Moment {
@@ -110,7 +106,7 @@ impl Moment {
         let nobody = WorkflowId::unknown();
         let known =
             |id: &WorkflowId| (*id != nobody).then(|| (id.token(), clean(id.as_str(), ID_CHARS))).unzip();
-        match Ingress::read(&event.subject, &event.body, header, nobody.clone(), &NO_LIMITS) {
+        match Ingress::read(&event.subject, &event.body, header, nobody.clone(), &IngressLimits::UNLIMITED) {
             Ok(Ok(input)) => {
                 let (key, workflow) = known(&input.workflow_id);
                 Self {

@@ -22,7 +22,7 @@ use super::options::OptionsByModel;
 use super::parsed_answer::ParsedAnswer;
 use super::redact::{recordable, redacted};
 use super::{CallLimits, ModelProvidersError, ProviderSpec, error_body};
-use crate::fetch::{TRACEPARENT, traceparent};
+use crate::http_client::traceparent::{TRACEPARENT, traceparent};
 use crate::http_client::{self, coding, url_secrets};
 
 pub use probe::KeyVerdict;

@@ -92,7 +92,7 @@ impl<'a> Forwarder<'a> {
         if !piece.is_empty() {
             self.begun();
             let from = self.reasoning.take(piece, self.has_halves);
-            self.tell_reasoning(from);
+            self.forward_reasoning(from);
         }
     }
 
@@ -116,9 +116,9 @@ impl<'a> Forwarder<'a> {
         let parts = self.splitter.finish();
         self.take(&parts);
         let from = self.reasoning.end();
-        self.tell_reasoning(from);
+        self.forward_reasoning(from);
         let from = self.text.end();
-        self.tell_text(from);
+        self.forward_text(from);
         let (text, reasoning) =
             (std::mem::take(&mut self.text.heard), std::mem::take(&mut self.reasoning.heard));
         // It can only be seen in hindsight.
@@ -136,19 +136,19 @@ impl<'a> Forwarder<'a> {
 
     fn take(&mut self, Parts { reasoning, text }: &Parts) {
         let from = self.reasoning.take(reasoning, self.has_halves);
-        self.tell_reasoning(from);
+        self.forward_reasoning(from);
         let from = self.text.take(text, self.has_halves);
-        self.tell_text(from);
+        self.forward_text(from);
     }
 
-    fn tell_text(&self, from: usize) {
+    fn forward_text(&self, from: usize) {
         let new = &self.text.heard[from..];
         if !new.is_empty() {
             self.sink.delta(Delta::Text(new));
         }
     }
 
-    fn tell_reasoning(&self, from: usize) {
+    fn forward_reasoning(&self, from: usize) {
         let new = &self.reasoning.heard[from..];
         if !new.is_empty() {
             self.sink.delta(Delta::Reasoning(new));

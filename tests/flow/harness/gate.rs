@@ -45,7 +45,7 @@ pub enum Op {
     Next,
     Publish,
     Exists,
-    Bury,
+    DeadLetter,
     Announce,
     Claim,
     SetClaim,
@@ -304,9 +304,9 @@ impl Bus for Gate {
     async fn recorded(&self, subject: &Subject) -> Result<Option<Bytes>, BusError> {
         self.pass(Op::Exists, format!("{subject:?}"), no_bus, self.bus.recorded(subject)).await
     }
-    async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
+    async fn dead_letter(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
         let text = String::from_utf8_lossy(&delivery.body).into_owned();
-        self.pass(Op::Bury, text, no_bus, self.bus.bury(delivery, letter)).await
+        self.pass(Op::DeadLetter, text, no_bus, self.bus.dead_letter(delivery, letter)).await
     }
     async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError> {
         self.pass(Op::Announce, topic.to_owned(), no_bus, self.bus.announce(topic, body)).await

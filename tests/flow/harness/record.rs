@@ -5,15 +5,12 @@ use std::sync::Arc;
 use throughline_actors::{
     model::prompt::PromptTemplate,
     ports::{memory::bus::MemoryBus, tokenizer::FourBytes},
-    replay::{Enacted, Message, RecordedWorkflow, Reenactor, Verdict},
+    replay::{Message, RecordedWorkflow, Replayed, Replayer, Verdict},
     supervision::settings::EngineSettings,
 };
 use throughline_schemas::{Ingress, IngressLimits, WorkflowId, decode};
 
 use super::{Rig, defaults};
-
-const NO_LIMITS: IngressLimits =
-    IngressLimits { max_input_bytes: usize::MAX, max_metadata_bytes: usize::MAX };
 
 impl Rig {
     /// Every workflow of the log.
@@ -38,14 +35,14 @@ impl Rig {
 
     /// Makes everything once more with other settings; what does not come out as it was.
     pub async fn verify_with(&self, settings: &EngineSettings, template: PromptTemplate) -> Vec<String> {
-        let reenactor =
-            Reenactor::new(settings, Arc::new(template), Arc::new(FourBytes)).expect("stages can be made");
+        let replayer =
+            Replayer::new(settings, Arc::new(template), Arc::new(FourBytes)).expect("stages can be made");
         let mut different = Vec::new();
         for recorded in self.recorded_workflows() {
-            for Enacted { event_type, verdict, .. } in reenactor.verify(&recorded).await.expect("JSON") {
+            for Replayed { event_type, verdict, .. } in replayer.verify(&recorded).await.expect("JSON") {
                 let workflow = &recorded.workflow;
                 match verdict {
-                    Verdict::Identical | Verdict::NotEnacted(_) => {}
+                    Verdict::Identical | Verdict::NotReplayed(_) => {}
                     Verdict::Differs(found) => different.push(format!("{workflow} {event_type} {found}")),
                     Verdict::Instead(now) => different.push(format!("{workflow} {event_type}: now {now}")),
                 }
@@ -75,7 +72,15 @@ fn workflow(message: &Message) -> Option<WorkflowId> {
         let mut found = message.headers.iter().filter(|(of, _)| of.eq_ignore_ascii_case(name));
         found.next().map(|(_, value)| value.as_str())
     };
-    match Ingress::read(&message.subject, &message.body, header, WorkflowId::unknown(), &NO_LIMITS).ok()? {
+    match Ingress::read(
+        &message.subject,
+        &message.body,
+        header,
+        WorkflowId::unknown(),
+        &IngressLimits::UNLIMITED,
+    )
+    .ok()?
+    {
         Ok(input) => Some(input.workflow_id),
         Err(refused) => Some(refused.workflow_id),
     }

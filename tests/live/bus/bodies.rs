@@ -119,7 +119,7 @@ async fn a_publisher_of_input_cannot_make_us_read_objects() {
         error: "not JSON".to_owned(),
         at: Timestamp::from_unix_ms(1_750_000_000_000),
     };
-    bus.bury(&delivery, &letter).await.unwrap();
+    bus.dead_letter(&delivery, &letter).await.unwrap();
     let dead = read(&bus, ReadRequest::all_dead(bus.namespace())).await;
     assert_eq!(&dead[0].body[..], b"mine");
     let stored = read(&bus, ReadRequest::events(bus.namespace().bare_input())).await;
@@ -127,7 +127,7 @@ async fn a_publisher_of_input_cannot_make_us_read_objects() {
 }
 
 #[tokio::test]
-async fn the_largest_message_that_a_publisher_can_send_can_be_buried() {
+async fn the_largest_message_that_a_publisher_can_send_can_be_dead_lettered() {
     let Some(server) = NatsServer::start() else { return };
     let bus = set_up(&server).await;
     let body = "y".repeat(bus.server().max_payload);
@@ -141,7 +141,7 @@ async fn the_largest_message_that_a_publisher_can_send_can_be_buried() {
         error: "too long".to_owned(),
         at: Timestamp::from_unix_ms(1_750_000_000_000),
     };
-    bus.bury(&delivery, &letter).await.unwrap();
+    bus.dead_letter(&delivery, &letter).await.unwrap();
     let dead = read(&bus, ReadRequest::all_dead(bus.namespace())).await;
     assert_eq!(dead.len(), 1);
     assert!(dead[0].body == body.as_bytes());

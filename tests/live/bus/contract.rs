@@ -96,7 +96,7 @@ keeps!(
     whoever_takes_over_begins_with_what_was_left,
     a_claim_is_what_was_last_said,
     a_note_is_what_was_last_left,
-    what_is_given_up_on_is_handed_over_for_burial,
+    what_is_given_up_on_is_handed_over_for_dead_lettering,
     a_stage_is_shared_by_its_inboxes,
     announcements_reach_listeners,
     the_log_tells_where_a_workflow_stands_and_since_when,
@@ -109,5 +109,5 @@ keeps!(
     only_what_lies_below_is_removed,
     what_is_finished_can_be_removed_from_behind_what_is_needed,
     ages_are_those_of_the_log,
-    what_waits_to_be_buried_is_needed,
+    what_waits_to_be_dead_lettered_is_needed,
 );

@@ -106,7 +106,7 @@ impl Call<'_> {
         let Some((stated, priced)) = both.filter(|(stated, priced)| differs(*stated, *priced)) else {
             return;
         };
-        if !self.model.told_of_costs.swap(true, Ordering::Relaxed) {
+        if !self.model.warned_of_costs.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 model = self.model.target.name,
                 stated = %stated,
@@ -139,16 +139,16 @@ impl Call<'_> {
         let entered = match recorded {
             None => {
                 let _waiting = metrics::HeldBackNow::new(target);
-                let told = AtomicBool::new(false);
-                let tell = |expected: Duration| {
-                    if expected >= NOTICEABLE_WAIT && !told.swap(true, Ordering::Relaxed) {
+                let reported = AtomicBool::new(false);
+                let report = |expected: Duration| {
+                    if expected >= NOTICEABLE_WAIT && !reported.swap(true, Ordering::Relaxed) {
                         let ModelTarget { model, provider, .. } = target;
                         let asked = self.model.provider.paced() >= expected;
                         let why = if asked { WaitReason::AskedToWait } else { WaitReason::RateLimit };
                         observer.observe(StreamEvent::HeldBack { why, model, provider, expected });
                     }
                 };
-                limits.enter(need, self.patience, || provider.paced(), tell).await
+                limits.enter(need, self.patience, || provider.paced(), report).await
             }
             Some(recorded) => limits.enter_as_recorded(need, recorded).await,
         };

@@ -37,7 +37,7 @@ struct Candidate<'a> {
 }
 
 /// How much of the last attempt was heard.
-enum Told {
+enum Reported {
     /// There was none, or what became of it has been told.
     Nothing,
     /// That it was made, or not even that.
@@ -115,7 +115,7 @@ impl<'a> RouteRun<'a> {
     pub(super) async fn run(mut self) -> Result<Generated, GenerationFailed> {
         let begun = Instant::now();
         let mut before: Option<usize> = None;
-        let mut told = Told::Nothing;
+        let mut reported = Reported::Nothing;
         while let Some((index, wait)) = self.next() {
             let model = self.candidates[index].model;
             let patience = model.provider.policy().patience;
@@ -129,7 +129,7 @@ impl<'a> RouteRun<'a> {
                 return Err(self.give_up(index, Some(wait)));
             }
             // Whoever has been reading learns at once that what they read is void, not only when there is more.
-            self.tell(std::mem::replace(&mut told, Told::Nothing), before, index, wait);
+            self.report(std::mem::replace(&mut reported, Reported::Nothing), before, index, wait);
             // For a rate limit it waits in the limit's queue, where nobody overtakes it.
             if !held_back {
                 self.wait(index, wait).await;
@@ -142,29 +142,29 @@ impl<'a> RouteRun<'a> {
                 Ok((answer, sent)) => return Ok(self.generated(index, answer, sent)),
                 Err(failed) => failed,
             };
-            told = if heard { Told::Text } else { Told::NoText };
+            reported = if heard { Reported::Text } else { Reported::NoText };
             self.failed(index, error);
         }
         Err(self.give_up(before.unwrap_or_default(), None))
     }
 
-    /// Tells what became of the last attempt, of which was `told` so much, and what comes next.
-    fn tell(&self, told: Told, before: Option<usize>, index: usize, again_in: Duration) {
+    /// Tells what became of the last attempt, of which was `reported` so much, and what comes next.
+    fn report(&self, reported: Reported, before: Option<usize>, index: usize, again_in: Duration) {
         let candidate = &self.candidates[index];
         let ModelTarget { model, provider, .. } = &candidate.model.target;
         let last = self.attempts.last().filter(|_| before.is_some());
         let failure = last.map(Failure::of);
         // What a rate limit has no room for was told of while it was waited for.
         let failed = failure.filter(|_| last.is_some_and(counts));
-        match (told, failed) {
-            (Told::Text, Some(failure)) => {
+        match (reported, failed) {
+            (Reported::Text, Some(failure)) => {
                 let (attempt, reason) = (self.calls, failure.reason);
                 self.observer.observe(StreamEvent::Restarted { attempt, reason, model, provider, again_in });
             }
-            (Told::NoText, Some(failure)) => {
+            (Reported::NoText, Some(failure)) => {
                 self.observer.observe(StreamEvent::AttemptFailed { failure, model, provider, again_in });
             }
-            (Told::Nothing, _) | (Told::Text | Told::NoText, None) => {}
+            (Reported::Nothing, _) | (Reported::Text | Reported::NoText, None) => {}
         }
         if before.is_some_and(|before| before != index) {
             self.observer.observe(StreamEvent::FellBack { model, provider });

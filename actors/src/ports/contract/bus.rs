@@ -291,8 +291,8 @@ pub async fn a_dead_letter_keeps_everything(bench: &dyn Bench) {
         at: Timestamp::from_unix_ms(1_750_000_000_000),
     };
     for _ in 0..2 {
-        let buried = bench.bus().bury(&delivery, &letter).await;
-        assert!(buried.is_ok(), "{buried:?}");
+        let dead_lettered = bench.bus().dead_letter(&delivery, &letter).await;
+        assert!(dead_lettered.is_ok(), "{dead_lettered:?}");
     }
     let dead = bench.dead_letters().await;
     assert_eq!(dead.len(), 1, "{dead:?}");
@@ -407,7 +407,7 @@ pub async fn a_note_is_what_was_last_left(bench: &dyn Bench) {
 
 /// A message that was delivered as often as is allowed is handed to whoever buries, with all that it had, until its
 /// burial is settled; and to nobody else again. The bench's bus allows [`MAX_DELIVER`] deliveries.
-pub async fn what_is_given_up_on_is_handed_over_for_burial(bench: &dyn Bench) {
+pub async fn what_is_given_up_on_is_handed_over_for_dead_lettering(bench: &dyn Bench) {
     let headers = [("X-Kept", "yes")];
     let body = Bytes::from_static(b"\x00 poison");
     bench.publish_raw(&bench.namespace().bare_input(), &headers, body.clone()).await;

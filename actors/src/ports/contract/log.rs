@@ -139,7 +139,7 @@ pub async fn ages_are_those_of_the_log(bench: &dyn Bench) {
 }
 
 /// A message that the server has given up on is needed until it is buried.
-pub async fn what_waits_to_be_buried_is_needed(bench: &dyn Bench) {
+pub async fn what_waits_to_be_dead_lettered_is_needed(bench: &dyn Bench) {
     bench.publish_raw(&bench.namespace().bare_input(), &[], Bytes::from_static(b"poison")).await;
     input(bench, 1).await;
     let mut inbox = open(bench, 64).await;

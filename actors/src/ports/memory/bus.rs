@@ -66,7 +66,7 @@ pub(super) struct Shared {
 struct State {
     log: Log,
     dead: Vec<Stored>,
-    buried: Vec<(StageName, u64)>,
+    dead_lettered: Vec<(StageName, u64)>,
     claims: HashMap<(StageName, u64), Claimed>,
     attempt_logs: HashMap<(StageName, u64), AttemptLog>,
     announcements: Vec<(String, Bytes)>,
@@ -195,7 +195,7 @@ impl MemoryBus {
     }
 
     /// Waits until there are so many dead letters. The caller limits the wait.
-    pub async fn buried(&self, count: usize) -> Vec<Stored> {
+    pub async fn until_dead_letters(&self, count: usize) -> Vec<Stored> {
         self.wait_until(|bus| Some(bus.dead_letters()).filter(|dead| dead.len() >= count)).await
     }
 
@@ -392,7 +392,7 @@ impl Bus for MemoryBus {
         Ok(state.log.event(&subject.live(&self.shared.ns), subject))
     }
 
-    async fn bury(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
+    async fn dead_letter(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
         let ns = &self.shared.ns;
         let subject = match &letter.subject {
             Some(subject) => subject.dead(ns),
@@ -418,8 +418,8 @@ impl Bus for MemoryBus {
                 return Err(unavailable("storing a dead letter"));
             }
             let key = (letter.stage, delivery.sequence);
-            if !state.buried.contains(&key) {
-                state.buried.push(key);
+            if !state.dead_lettered.contains(&key) {
+                state.dead_lettered.push(key);
                 let sequence = state.dead.len() as u64 + 1;
                 state.dead.push(Stored {
                     sequence,

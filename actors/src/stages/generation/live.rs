@@ -32,12 +32,12 @@ impl<'a> Live<'a> {
     }
 
     pub(super) fn completed(&self, finish_reason: FinishReason) {
-        self.tell(LiveKind::Completed, |frame| frame.finish_reason = Some(finish_reason));
+        self.send(LiveKind::Completed, |frame| frame.finish_reason = Some(finish_reason));
     }
 
     /// `again_in`: after which wait another delivery goes on.
     pub(super) fn failed(&self, reason: &str, again_in: Option<Duration>) {
-        self.tell(LiveKind::Failed, |frame| {
+        self.send(LiveKind::Failed, |frame| {
             frame.reason = Some(reason.to_owned());
             frame.again_in_ms = again_in.map(live::millis);
         });
@@ -46,12 +46,12 @@ impl<'a> Live<'a> {
     fn text(&self, kind: LiveKind, mut text: &str) {
         while !text.is_empty() {
             let (piece, rest) = text.split_at(text.floor_char_boundary(MAX_TEXT));
-            self.tell(kind, |frame| frame.text = Some(piece.to_owned()));
+            self.send(kind, |frame| frame.text = Some(piece.to_owned()));
             text = rest;
         }
     }
 
-    fn tell(&self, kind: LiveKind, fill: impl FnOnce(&mut LiveFrame)) {
+    fn send(&self, kind: LiveKind, fill: impl FnOnce(&mut LiveFrame)) {
         let mut frame = LiveFrame {
             delivery: self.delivery,
             // One caller at a time: the order is that of the calls.
@@ -69,7 +69,7 @@ impl StreamObserver for Live<'_> {
         match event {
             StreamEvent::Started { attempt, model, provider } => {
                 self.attempt.store(attempt, Ordering::Relaxed);
-                self.tell(LiveKind::Started, |frame| {
+                self.send(LiveKind::Started, |frame| {
                     frame.model = Some(model.to_owned());
                     frame.provider = Some(provider.to_owned());
                 });
@@ -77,30 +77,30 @@ impl StreamObserver for Live<'_> {
             StreamEvent::Text(text) => self.text(LiveKind::Text, text),
             StreamEvent::Reasoning(text) => self.text(LiveKind::Reasoning, text),
             StreamEvent::Restarted { attempt: _, reason, model, provider, again_in } => {
-                self.tell(LiveKind::Restarted, |frame| {
+                self.send(LiveKind::Restarted, |frame| {
                     frame.reason = Some(reason.to_owned());
                     next(frame, model, provider, again_in);
                 });
             }
             StreamEvent::HeldBack { why, model, provider, expected } => {
-                self.tell(LiveKind::HeldBack, |frame| {
+                self.send(LiveKind::HeldBack, |frame| {
                     frame.why = Some(why);
                     next(frame, model, provider, expected);
                 });
             }
             StreamEvent::AttemptFailed { failure, model, provider, again_in } => {
-                self.tell(LiveKind::AttemptFailed, |frame| {
+                self.send(LiveKind::AttemptFailed, |frame| {
                     failed(frame, failure);
                     frame.error_class = failure.class;
                     next(frame, model, provider, again_in);
                 });
             }
-            StreamEvent::FellBack { model, provider } => self.tell(LiveKind::FellBack, |frame| {
+            StreamEvent::FellBack { model, provider } => self.send(LiveKind::FellBack, |frame| {
                 frame.model = Some(model.to_owned());
                 frame.provider = Some(provider.to_owned());
             }),
             StreamEvent::Waiting { why, failure, model, provider, wait } => {
-                self.tell(LiveKind::Waiting, |frame| {
+                self.send(LiveKind::Waiting, |frame| {
                     (frame.stage, frame.why) = (Some(StageName::Generation), Some(why));
                     failed(frame, failure);
                     next(frame, model, provider, wait);

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::{
     dependency::{
-        cause::{Cause, told},
+        cause::{Cause, error_chain},
         vitals::{DependencyKind, Trouble, Vitals},
     },
     model::prompt::{PromptTemplate, Tag},
@@ -66,7 +66,7 @@ impl Prompts {
                 self.vitals.answered(StageName::Generation, &NAME.into());
                 return Ok(Rendered { messages, left_out, tag });
             }
-            Err(error) => told(&error),
+            Err(error) => error_chain(&error),
         };
         // If samples break, too, it is not the message.
         let sources = fetched.external.keys().map(String::as_str);

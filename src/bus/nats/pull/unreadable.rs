@@ -10,7 +10,7 @@ use std::time::Duration;
 use throughline_actors::ports::bus::{BusError, consumed_by};
 use throughline_schemas::{FailureCode, StageName, dead_letter};
 
-use crate::bus::nats::{Core, bury, error::unavailable, headers, stream_api};
+use crate::bus::nats::{Core, dead_lettering, error::unavailable, headers, stream_api};
 
 /// How many messages are looked at after one reconnect.
 const LOOK_AT_MOST: usize = 2_000;
@@ -20,11 +20,11 @@ const LIMIT: Duration = Duration::from_secs(10);
 const RAW_HEADERS: &str = "Original-Headers-Base64";
 
 /// Buries every message that was delivered to a stage, is not acknowledged, and cannot be read.
-pub(super) async fn bury_all(core: &Core, stage: StageName) {
+pub(super) async fn dead_letter_all(core: &Core, stage: StageName) {
     match tokio::time::timeout(LIMIT, look(core, stage)).await {
         Ok(Ok(0)) => {}
-        Ok(Ok(buried)) => {
-            tracing::warn!(%stage, buried, "messages with unreadable headers are dead letters now");
+        Ok(Ok(moved)) => {
+            tracing::warn!(%stage, moved, "messages with unreadable headers are dead letters now");
         }
         // If there is one, it cuts the connection again, and this is tried again.
         Ok(Err(error)) => tracing::debug!(%stage, %error, "cannot look for unreadable messages"),
@@ -39,7 +39,7 @@ async fn look(core: &Core, stage: StageName) -> Result<usize, BusError> {
     }
     let all = core.settings.namespace.events_of(consumed_by(stage));
     let bare = all.trim_end_matches(".>").to_owned();
-    let mut buried = 0;
+    let mut moved = 0;
     for filter in [bare, all] {
         let mut sequence = consumer_state.ack_floor.stream_seq + 1;
         for _ in 0..LOOK_AT_MOST {
@@ -48,16 +48,20 @@ async fn look(core: &Core, stage: StageName) -> Result<usize, BusError> {
                 break;
             }
             if stream_api::headers_of(&message).is_none() {
-                bury_one(core, stage, &message).await?;
-                buried += 1;
+                dead_letter_one(core, stage, &message).await?;
+                moved += 1;
             }
             sequence = message.seq + 1;
         }
     }
-    Ok(buried)
+    Ok(moved)
 }
 
-async fn bury_one(core: &Core, stage: StageName, message: &stream_api::RawMessage) -> Result<(), BusError> {
+async fn dead_letter_one(
+    core: &Core,
+    stage: StageName,
+    message: &stream_api::RawMessage,
+) -> Result<(), BusError> {
     let body =
         stream_api::decode_base64(&message.data).ok_or_else(|| unavailable("reading a stored message"))?;
     let sequence = message.seq;
@@ -73,8 +77,8 @@ async fn bury_one(core: &Core, stage: StageName, message: &stream_api::RawMessag
         (dead_letter::TIME, message.time.clone()),
         (RAW_HEADERS, message.hdrs.clone()),
     ];
-    let subject = bury::unaddressed(&core.settings.namespace, stage, sequence);
-    bury::store(core, subject, stage, sequence, body.into(), |map| {
+    let subject = dead_lettering::unaddressed(&core.settings.namespace, stage, sequence);
+    dead_lettering::store(core, subject, stage, sequence, body.into(), |map| {
         for (name, value) in &values {
             headers::append(map, name, value);
         }

@@ -168,18 +168,18 @@ pub(super) fn consumers(settings: &NatsSettings, names: &Names) -> Vec<Wanted> {
         name: Names::consumer(stage),
         config: consumer(settings, stage),
     });
-    let burials = StageName::ALL.into_iter().map(|stage| Wanted {
+    let dead_lettering = StageName::ALL.into_iter().map(|stage| Wanted {
         stream: names.advisories().to_owned(),
-        name: Names::burials(stage),
-        config: burials(settings, names, stage),
+        name: Names::dead_lettering(stage),
+        config: dead_lettering(settings, names, stage),
     });
-    stages.chain(burials).collect()
+    stages.chain(dead_lettering).collect()
 }
 
 /// The consumer of advisories about a stage's messages.
-fn burials(settings: &NatsSettings, names: &Names, stage: StageName) -> pull::Config {
+fn dead_lettering(settings: &NatsSettings, names: &Names, stage: StageName) -> pull::Config {
     pull::Config {
-        durable_name: Some(Names::burials(stage).to_owned()),
+        durable_name: Some(Names::dead_lettering(stage).to_owned()),
         description: Some(format!("Throughline: burials of the {stage} stage")),
         filter_subject: exhausted(names, Names::consumer(stage)),
         deliver_policy: DeliverPolicy::All,

@@ -33,7 +33,7 @@ pub(super) struct MemoryInbox {
     /// The bare subject that the stage consumes; with tokens behind it, the others.
     prefix: String,
     /// What the pinned inbox before this one left.
-    left: VecDeque<Stored>,
+    inherited: VecDeque<Stored>,
 }
 
 fn prefix(ns: &Namespace, stage: StageName) -> String {
@@ -54,7 +54,7 @@ impl MemoryInbox {
         let prefix = prefix(&shared.ns, stage);
         let changes = shared.changes.subscribe();
         let id = shared.inboxes.fetch_add(1, Ordering::Relaxed);
-        Self { id, shared, stage, exhausted, credit: 0, changes, prefix, left: VecDeque::new() }
+        Self { id, shared, stage, exhausted, credit: 0, changes, prefix, inherited: VecDeque::new() }
     }
 
     fn take(&mut self) -> Next {
@@ -77,10 +77,10 @@ impl MemoryInbox {
                 }
                 pin => {
                     *pin = Some((self.id, now));
-                    self.left = state.log.unanswered(self.stage).into();
+                    self.inherited = state.log.unanswered(self.stage).into();
                 }
             }
-            if let Some(message) = self.left.pop_front() {
+            if let Some(message) = self.inherited.pop_front() {
                 return Next::Left(message);
             }
         }

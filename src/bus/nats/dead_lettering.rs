@@ -22,7 +22,11 @@ const HEADROOM_BYTES: usize = 2048;
 /// Stores a dead letter. Headers that the server or a reader would obey (`Nats-…`, `Throughline-…`) are kept as
 /// `Original-…`. A body that does not fit into one message is kept in the object store and named by a header; where that has
 /// no room, the letter has its beginning.
-pub(super) async fn bury(core: &Core, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
+pub(super) async fn dead_letter(
+    core: &Core,
+    delivery: &Delivery,
+    letter: &DeadLetter,
+) -> Result<(), BusError> {
     let fill = |map: &mut HeaderMap| {
         let error: String = letter.error.chars().take(MAX_ERROR_CHARS).collect();
         headers::append(map, dead_letter::STAGE, letter.stage.as_str());

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use throughline_schemas::{Event, EventData, EventType, StageName};
 
 use super::{
-    Difference, Link, NotEnacted, RecordedWorkflow,
+    Difference, Link, NotReplayed, RecordedWorkflow,
     compare::{CompareError, difference},
     models::Deliveries,
     tape::{Recording, Rules, Tape},
@@ -34,12 +34,12 @@ pub enum Verdict {
     /// Something else is made, or nothing.
     Instead(String),
     /// It is taken as it is.
-    NotEnacted(NotEnacted),
+    NotReplayed(NotReplayed),
 }
 
 /// One recorded result and what became of it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Enacted {
+pub struct Replayed {
     /// Its type.
     pub event_type: EventType,
     /// Its sequence in the event stream.
@@ -85,12 +85,12 @@ impl Stages {
 
 /// The stages of here and now, ready to run once more what is on record. Runs on a paused clock: without one,
 /// recorded waits are waited for.
-pub struct Reenactor {
+pub struct Replayer {
     stages: Stages,
     rules: Rules,
 }
 
-impl Reenactor {
+impl Replayer {
     /// Stages with these settings and this prompt.
     pub fn new(
         settings: &EngineSettings,
@@ -121,21 +121,21 @@ impl Reenactor {
     }
 
     /// Makes every result of a workflow once more, each from its recorded cause.
-    pub async fn verify(&self, recorded: &RecordedWorkflow) -> Result<Vec<Enacted>, CompareError> {
+    pub async fn verify(&self, recorded: &RecordedWorkflow) -> Result<Vec<Replayed>, CompareError> {
         let mut all = Vec::new();
         for (result, link) in recorded.links() {
             let verdict = match link {
-                Ok(link) => self.enact(link).await?,
-                Err(not_enacted) => Verdict::NotEnacted(not_enacted),
+                Ok(link) => self.replay(link).await?,
+                Err(not_replayed) => Verdict::NotReplayed(not_replayed),
             };
             let event_type = result.event.event_type();
-            all.push(Enacted { event_type, sequence: result.message.sequence, verdict });
+            all.push(Replayed { event_type, sequence: result.message.sequence, verdict });
         }
         Ok(all)
     }
 
     /// Makes one result once more.
-    pub async fn enact(&self, link: Link<'_>) -> Result<Verdict, CompareError> {
+    pub async fn replay(&self, link: Link<'_>) -> Result<Verdict, CompareError> {
         let tape = Arc::new(Tape::of(link, &self.rules));
         let delivery = link.cause.delivery(delivered(&link.result.event));
         let outcome = self.stages.handle(link.stage, &tape, &delivery).await;

@@ -52,7 +52,7 @@ impl Words {
 
 /// Something to tell the reader, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::cli) enum Tell {
+pub(in crate::cli) enum Notice {
     /// The next piece of the answer.
     Text(String),
     /// The model thinks before it answers; told once an attempt.
@@ -115,7 +115,7 @@ pub(in crate::cli) enum Tell {
     },
 }
 
-impl Tell {
+impl Notice {
     /// Whether it tells why nothing comes, and nothing of the answer.
     pub(in crate::cli) fn is_about_waiting(&self) -> bool {
         match self {
@@ -159,11 +159,11 @@ type Place = (u32, u32);
 /// What has been told so far. Keeps no text, so its size does not depend on the answer's.
 #[derive(Debug, Clone, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each says one thing of its own about what was told")]
-pub(in crate::cli) struct Story {
+pub(in crate::cli) struct Transcript {
     place: Option<Place>,
     next_seq: u64,
     /// Bytes of the current attempt's text, and their hash.
-    told: usize,
+    shown: usize,
     digest: Sha256,
     thinking: bool,
     /// The words among them.
@@ -173,87 +173,87 @@ pub(in crate::cli) struct Story {
     /// Whether anything broke off.
     broke_off: bool,
     /// Text was told that is void now, and nothing since.
-    void: bool,
+    discarded: bool,
     /// A wait before the next attempt was told along with what came before it.
-    wait_told: bool,
+    wait_shown: bool,
 }
 
-impl Story {
+impl Transcript {
     /// Hears a frame. Frames of an attempt that was given up, or that were heard already, tell nothing.
-    pub(in crate::cli) fn hear(&mut self, frame: &LiveFrame) -> Vec<Tell> {
+    pub(in crate::cli) fn observe(&mut self, frame: &LiveFrame) -> Vec<Notice> {
         if frame.delivery == 0 {
             return Self::beside(frame).into_iter().collect();
         }
-        let mut tell = Vec::new();
+        let mut notices = Vec::new();
         let place = (frame.delivery, frame.attempt);
         let same_delivery = self.place.is_some_and(|(delivery, _)| delivery == frame.delivery);
         if self.place.is_some_and(|current| place < current) || (same_delivery && frame.seq < self.next_seq) {
-            return tell;
+            return notices;
         }
         if self.place.is_some_and(|current| current != place) && frame.kind != LiveKind::Restarted {
             // Usually this was announced; the announcement may be lost, or its worker may have died before it.
             let reason = if same_delivery { "its end was lost" } else { "its worker went away" };
-            self.break_off(reason, None, &mut tell);
+            self.break_off(reason, None, &mut notices);
             self.begin();
         }
         let expected = if same_delivery { self.next_seq } else { 0 };
         if frame.seq > expected {
-            tell.push(Tell::Lost(frame.seq - expected));
+            notices.push(Notice::Lost(frame.seq - expected));
         }
         (self.place, self.next_seq) = (Some(place), frame.seq.saturating_add(1));
 
         let reason = frame.reason.as_deref().unwrap_or("no reason is given");
         match frame.kind {
-            LiveKind::Started => (self.who, self.wait_told) = (Who::of(frame), false),
+            LiveKind::Started => (self.who, self.wait_shown) = (Who::of(frame), false),
             LiveKind::Text => {
                 // Only now is it known who answers: whoever was asked may have had nothing to say.
-                if std::mem::take(&mut self.void) {
-                    tell.push(Tell::Again { who: self.who.clone() });
+                if std::mem::take(&mut self.discarded) {
+                    notices.push(Notice::Again { who: self.who.clone() });
                 }
                 let text = frame.text.clone().unwrap_or_default();
-                self.told += text.len();
+                self.shown += text.len();
                 self.words.add(&text);
                 self.digest.update(&text);
-                tell.push(Tell::Text(text));
+                notices.push(Notice::Text(text));
             }
             LiveKind::Reasoning => {
                 if !std::mem::replace(&mut self.thinking, true) {
-                    tell.push(Tell::Thinking);
+                    notices.push(Notice::Thinking);
                 }
             }
             LiveKind::Restarted => {
                 let next = frame.again_in_ms.map(|wait| (Who::of(frame), wait));
-                self.wait_told = self.told > 0;
-                self.break_off(reason, next, &mut tell);
+                self.wait_shown = self.shown > 0;
+                self.break_off(reason, next, &mut notices);
                 self.begin();
             }
             LiveKind::HeldBack => {
                 let wait_ms = frame.again_in_ms.unwrap_or_default();
                 let asked = frame.why == Some(WaitReason::AskedToWait);
-                tell.push(Tell::HeldBack { who: Who::of(frame), wait_ms, asked });
+                notices.push(Notice::HeldBack { who: Who::of(frame), wait_ms, asked });
             }
             LiveKind::AttemptFailed => {
                 // A longer wait is told by a frame of its own, with the reason.
                 if frame.again_in_ms.is_none_or(|wait| wait < NOTICEABLE_MS) {
                     let (who, next) = (self.who.clone(), Who::of(frame));
-                    tell.push(Tell::Failed { who, reason: reason.to_owned(), next });
+                    notices.push(Notice::Failed { who, reason: reason.to_owned(), next });
                 }
             }
-            LiveKind::Waiting if std::mem::take(&mut self.wait_told) => {}
-            LiveKind::Waiting => tell.extend(waiting(frame, Whom::Model(Who::of(frame)))),
-            LiveKind::Completed => tell.push(Tell::Complete),
+            LiveKind::Waiting if std::mem::take(&mut self.wait_shown) => {}
+            LiveKind::Waiting => notices.extend(waiting(frame, Whom::Model(Who::of(frame)))),
+            LiveKind::Completed => notices.push(Notice::Complete),
             LiveKind::Failed => {
-                self.void |= self.told > 0;
+                self.discarded |= self.shown > 0;
                 self.begin();
-                tell.push(Tell::NoAnswer { reason: reason.to_owned() });
+                notices.push(Notice::NoAnswer { reason: reason.to_owned() });
             }
             LiveKind::FellBack | LiveKind::Stage | LiveKind::Unrecognised => {}
         }
-        tell
+        notices
     }
 
     /// What a frame tells that is not about a call to a model.
-    fn beside(frame: &LiveFrame) -> Option<Tell> {
+    fn beside(frame: &LiveFrame) -> Option<Notice> {
         if frame.kind != LiveKind::Waiting {
             return None;
         }
@@ -267,8 +267,10 @@ impl Story {
 
     /// What is missing of `answer`, the one that counts.
     pub(in crate::cli) fn ending<'a>(&self, answer: &'a str) -> Ending<'a> {
-        match answer.split_at_checked(self.told) {
-            Some((told, rest)) if !self.void && Sha256::digest(told) == self.digest.clone().finalize() => {
+        match answer.split_at_checked(self.shown) {
+            Some((shown, rest))
+                if !self.discarded && Sha256::digest(shown) == self.digest.clone().finalize() =>
+            {
                 Ending::Rest(rest)
             }
             _ => Ending::Whole,
@@ -276,7 +278,7 @@ impl Story {
     }
 
     fn begin(&mut self) {
-        (self.told, self.digest, self.thinking) = (0, Sha256::new(), false);
+        (self.shown, self.digest, self.thinking) = (0, Sha256::new(), false);
         (self.words, self.who) = (Words::default(), Who::default());
     }
 
@@ -285,17 +287,17 @@ impl Story {
         self.broke_off
     }
 
-    fn break_off(&mut self, reason: &str, next: Option<(Who, u64)>, tell: &mut Vec<Tell>) {
-        if self.told > 0 {
-            (self.void, self.broke_off) = (true, true);
+    fn break_off(&mut self, reason: &str, next: Option<(Who, u64)>, notices: &mut Vec<Notice>) {
+        if self.shown > 0 {
+            (self.discarded, self.broke_off) = (true, true);
             let (who, words) = (self.who.clone(), self.words.count);
-            tell.push(Tell::BrokeOff { who, words, reason: reason.to_owned(), next });
+            notices.push(Notice::BrokeOff { who, words, reason: reason.to_owned(), next });
         }
     }
 }
 
-fn waiting(frame: &LiveFrame, whom: Whom) -> Option<Tell> {
-    Some(Tell::Waiting {
+fn waiting(frame: &LiveFrame, whom: Whom) -> Option<Notice> {
+    Some(Notice::Waiting {
         whom,
         wait_ms: frame.again_in_ms,
         why: frame.why?,
@@ -330,20 +332,20 @@ mod tests {
         frame
     }
 
-    fn hear(story: &mut Story, frames: &[((u32, u32, u64), LiveKind, &str)]) -> Vec<Tell> {
-        frames.iter().flat_map(|(at, kind, word)| story.hear(&frame(*at, *kind, word))).collect()
+    fn observe(transcript: &mut Transcript, frames: &[((u32, u32, u64), LiveKind, &str)]) -> Vec<Notice> {
+        frames.iter().flat_map(|(at, kind, word)| transcript.observe(&frame(*at, *kind, word))).collect()
     }
 
-    fn text(text: &str) -> Tell {
-        Tell::Text(text.to_owned())
+    fn text(text: &str) -> Notice {
+        Notice::Text(text.to_owned())
     }
 
     fn named(model: &str) -> Who {
         Who { provider: None, model: Some(model.to_owned()) }
     }
 
-    fn broke_off(who: Who, reason: &str) -> Tell {
-        Tell::BrokeOff { who, words: 1, reason: reason.to_owned(), next: None }
+    fn broke_off(who: Who, reason: &str) -> Notice {
+        Notice::BrokeOff { who, words: 1, reason: reason.to_owned(), next: None }
     }
 
     use LiveKind::{
@@ -353,9 +355,9 @@ mod tests {
 
     #[test]
     fn a_calm_answer_is_told_as_it_comes() {
-        let mut story = Story::default();
-        let told = hear(
-            &mut story,
+        let mut transcript = Transcript::default();
+        let shown = observe(
+            &mut transcript,
             &[
                 ((1, 1, 0), Started, "m"),
                 ((1, 1, 1), Reasoning, "hm"),
@@ -365,19 +367,19 @@ mod tests {
                 ((1, 1, 5), Completed, ""),
             ],
         );
-        assert_eq!(told, [Tell::Thinking, text("Hel"), text("lo"), Tell::Complete]);
-        assert_eq!(story.ending("Hello"), Ending::Rest(""));
-        assert_eq!(story.ending("Hello, you"), Ending::Rest(", you"), "the last frames were lost");
-        assert_eq!(story.ending("Help"), Ending::Whole);
-        assert_eq!(story.ending("H"), Ending::Whole);
-        assert_eq!(Story::default().ending("Hi"), Ending::Rest("Hi"), "nothing came live");
+        assert_eq!(shown, [Notice::Thinking, text("Hel"), text("lo"), Notice::Complete]);
+        assert_eq!(transcript.ending("Hello"), Ending::Rest(""));
+        assert_eq!(transcript.ending("Hello, you"), Ending::Rest(", you"), "the last frames were lost");
+        assert_eq!(transcript.ending("Help"), Ending::Whole);
+        assert_eq!(transcript.ending("H"), Ending::Whole);
+        assert_eq!(Transcript::default().ending("Hi"), Ending::Rest("Hi"), "nothing came live");
     }
 
     #[test]
     fn a_restart_is_told_before_any_new_text() {
-        let mut story = Story::default();
-        let told = hear(
-            &mut story,
+        let mut transcript = Transcript::default();
+        let shown = observe(
+            &mut transcript,
             &[
                 ((1, 1, 0), Started, "a"),
                 ((1, 1, 1), Text, "Hel"),
@@ -387,16 +389,16 @@ mod tests {
             ],
         );
         let broke_off = broke_off(named("a"), "connection lost");
-        assert_eq!(told, [text("Hel"), broke_off, Tell::Again { who: named("b") }, text("Hello")]);
-        assert!(story.broke_off());
-        assert_eq!(story.ending("Hello"), Ending::Rest(""));
+        assert_eq!(shown, [text("Hel"), broke_off, Notice::Again { who: named("b") }, text("Hello")]);
+        assert!(transcript.broke_off());
+        assert_eq!(transcript.ending("Hello"), Ending::Rest(""));
     }
 
     #[test]
     fn who_begins_again_is_who_answers_and_not_who_is_asked_in_vain_before() {
-        let mut story = Story::default();
-        let told = hear(
-            &mut story,
+        let mut transcript = Transcript::default();
+        let shown = observe(
+            &mut transcript,
             &[
                 ((1, 1, 0), Started, "a"),
                 ((1, 1, 1), Text, "Hel"),
@@ -406,12 +408,12 @@ mod tests {
                 ((1, 3, 5), Text, "Hello"),
             ],
         );
-        assert_eq!(told[2..], [Tell::Again { who: named("b") }, text("Hello")]);
+        assert_eq!(shown[2..], [Notice::Again { who: named("b") }, text("Hello")]);
     }
 
     #[test]
     fn what_holds_an_answer_up_is_told_with_who_is_asked_next_and_when() {
-        let mut story = Story::default();
+        let mut transcript = Transcript::default();
         let mut frames: Vec<LiveFrame> = [
             ((1, 1, 0), Started, "a"),
             ((1, 1, 1), Text, "one tw"),
@@ -426,14 +428,14 @@ mod tests {
             (frame.provider, frame.model, frame.again_in_ms) =
                 (Some("anthropic".to_owned()), Some("b".to_owned()), Some(300));
         }
-        let told: Vec<_> = frames.iter().flat_map(|frame| story.hear(frame)).collect();
+        let shown: Vec<_> = frames.iter().flat_map(|frame| transcript.observe(frame)).collect();
         let [
             ..,
-            Tell::BrokeOff { who, words, next: Some((next, 300)), .. },
-            Tell::HeldBack { wait_ms: 300, .. },
-        ] = &told[..]
+            Notice::BrokeOff { who, words, next: Some((next, 300)), .. },
+            Notice::HeldBack { wait_ms: 300, .. },
+        ] = &shown[..]
         else {
-            panic!("{told:?}");
+            panic!("{shown:?}");
         };
         assert_eq!((who.to_string(), *words), ("openai (a)".to_owned(), 3));
         assert_eq!(next.to_string(), "anthropic (b)");
@@ -442,19 +444,19 @@ mod tests {
     #[test]
     fn a_restart_is_told_even_if_its_announcement_was_lost_or_its_worker_died() {
         for (next, reason) in [((1, 2, 4), "its end was lost"), ((2, 1, 0), "its worker went away")] {
-            let mut story = Story::default();
-            let told = hear(&mut story, &[((1, 1, 0), Text, "Hel"), (next, Text, "Hello")]);
-            assert_eq!(told[0], text("Hel"));
-            assert_eq!(told[1], broke_off(Who::default(), reason));
-            assert!(told.ends_with(&[Tell::Again { who: Who::default() }, text("Hello")]), "{told:?}");
+            let mut transcript = Transcript::default();
+            let shown = observe(&mut transcript, &[((1, 1, 0), Text, "Hel"), (next, Text, "Hello")]);
+            assert_eq!(shown[0], text("Hel"));
+            assert_eq!(shown[1], broke_off(Who::default(), reason));
+            assert!(shown.ends_with(&[Notice::Again { who: Who::default() }, text("Hello")]), "{shown:?}");
         }
     }
 
     #[test]
     fn attempts_without_text_are_not_worth_a_word() {
-        let mut story = Story::default();
-        let told = hear(
-            &mut story,
+        let mut transcript = Transcript::default();
+        let shown = observe(
+            &mut transcript,
             &[
                 ((1, 1, 0), Started, "a"),
                 ((1, 2, 1), Started, "b"),
@@ -462,12 +464,12 @@ mod tests {
                 ((2, 1, 1), Text, "Hi"),
             ],
         );
-        assert_eq!(told, [text("Hi")]);
+        assert_eq!(shown, [text("Hi")]);
     }
 
     #[test]
     fn what_happens_before_the_first_text_is_told_once_with_its_length() {
-        let mut story = Story::default();
+        let mut transcript = Transcript::default();
         let mut asked_to_wait = frame((1, 1, 2), Waiting, "too many requests");
         (asked_to_wait.why, asked_to_wait.again_in_ms) = (Some(WaitReason::AskedToWait), Some(12_000));
         asked_to_wait.http_status = Some(429);
@@ -493,26 +495,26 @@ mod tests {
             frame((0, 0, 0), Stage, ""),
             frame((1, 3, 7), Text, "Hi"),
         ];
-        let told: Vec<_> = frames.iter().flat_map(|frame| story.hear(frame)).collect();
+        let shown: Vec<_> = frames.iter().flat_map(|frame| transcript.observe(frame)).collect();
         let [
-            Tell::Waiting { whom: Whom::Source(source), wait_ms: Some(30_000), .. },
-            Tell::Waiting { whom: Whom::Model(_), wait_ms: Some(12_000), http_status: Some(429), .. },
-            Tell::Failed { who, reason, .. },
-            Tell::Text(text),
-        ] = &told[..]
+            Notice::Waiting { whom: Whom::Source(source), wait_ms: Some(30_000), .. },
+            Notice::Waiting { whom: Whom::Model(_), wait_ms: Some(12_000), http_status: Some(429), .. },
+            Notice::Failed { who, reason, .. },
+            Notice::Text(text),
+        ] = &shown[..]
         else {
-            panic!("{told:?}");
+            panic!("{shown:?}");
         };
         assert_eq!(
             (source.as_str(), who, reason.as_str(), text.as_str()),
             ("crm", &named("a"), "busy", "Hi")
         );
-        assert_eq!(story.ending("Hi"), Ending::Rest(""));
+        assert_eq!(transcript.ending("Hi"), Ending::Rest(""));
     }
 
     #[test]
     fn a_wait_that_was_told_with_the_restart_is_not_told_again() {
-        let mut story = Story::default();
+        let mut transcript = Transcript::default();
         let mut waiting = frame((1, 1, 3), Waiting, "lost");
         (waiting.why, waiting.again_in_ms) = (Some(WaitReason::Backoff), Some(2_000));
         let frames = [
@@ -521,37 +523,37 @@ mod tests {
             frame((1, 1, 2), Restarted, "lost"),
         ];
         for frame in &frames {
-            drop(story.hear(frame));
+            drop(transcript.observe(frame));
         }
-        assert_eq!(story.hear(&waiting), []);
+        assert_eq!(transcript.observe(&waiting), []);
     }
 
     #[test]
     fn what_is_late_or_doubled_tells_nothing() {
-        let mut story = Story::default();
-        hear(&mut story, &[((2, 1, 0), Started, "a"), ((2, 1, 1), Text, "Hi")]);
+        let mut transcript = Transcript::default();
+        observe(&mut transcript, &[((2, 1, 0), Started, "a"), ((2, 1, 1), Text, "Hi")]);
         let late = [((1, 1, 9), Text, "zombie"), ((1, 2, 9), Failed, "x"), ((2, 1, 1), Text, "Hi")];
-        assert_eq!(hear(&mut story, &late), []);
-        assert_eq!(story.ending("Hi"), Ending::Rest(""));
+        assert_eq!(observe(&mut transcript, &late), []);
+        assert_eq!(transcript.ending("Hi"), Ending::Rest(""));
     }
 
     #[test]
     fn a_gap_is_told_where_it_is_and_only_matters_if_text_is_missing() {
-        let mut story = Story::default();
-        let told = hear(&mut story, &[((1, 1, 2), Text, "a"), ((1, 1, 5), Text, "c")]);
-        assert_eq!(told, [Tell::Lost(2), text("a"), Tell::Lost(2), text("c")]);
-        assert_eq!(story.ending("abc"), Ending::Whole);
-        assert_eq!(story.ending("ac"), Ending::Rest(""), "no text was in the lost frames");
+        let mut transcript = Transcript::default();
+        let shown = observe(&mut transcript, &[((1, 1, 2), Text, "a"), ((1, 1, 5), Text, "c")]);
+        assert_eq!(shown, [Notice::Lost(2), text("a"), Notice::Lost(2), text("c")]);
+        assert_eq!(transcript.ending("abc"), Ending::Whole);
+        assert_eq!(transcript.ending("ac"), Ending::Rest(""), "no text was in the lost frames");
     }
 
     #[test]
     fn what_failed_is_void_and_the_answer_that_comes_later_is_told_apart() {
-        let mut story = Story::default();
-        let told = hear(&mut story, &[((1, 1, 0), Text, "Hel"), ((1, 1, 1), Failed, "too busy")]);
-        assert_eq!(told, [text("Hel"), Tell::NoAnswer { reason: "too busy".to_owned() }]);
-        assert_eq!(story.ending("Hello"), Ending::Whole);
-        let told = hear(&mut story, &[((2, 1, 0), Started, "m"), ((2, 1, 1), Text, "Hello")]);
-        assert_eq!(told, [Tell::Again { who: named("m") }, text("Hello")]);
-        assert_eq!(story.ending("Hello"), Ending::Rest(""));
+        let mut transcript = Transcript::default();
+        let shown = observe(&mut transcript, &[((1, 1, 0), Text, "Hel"), ((1, 1, 1), Failed, "too busy")]);
+        assert_eq!(shown, [text("Hel"), Notice::NoAnswer { reason: "too busy".to_owned() }]);
+        assert_eq!(transcript.ending("Hello"), Ending::Whole);
+        let shown = observe(&mut transcript, &[((2, 1, 0), Started, "m"), ((2, 1, 1), Text, "Hello")]);
+        assert_eq!(shown, [Notice::Again { who: named("m") }, text("Hello")]);
+        assert_eq!(transcript.ending("Hello"), Ending::Rest(""));
     }
 }
