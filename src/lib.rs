@@ -10,6 +10,7 @@ pub mod bench;
 pub mod bus;
 mod certificate;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod dead;
 pub mod explain;

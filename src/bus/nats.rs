@@ -20,12 +20,14 @@ mod headers;
 mod import;
 mod large_bodies;
 mod live;
+mod live_frames;
 mod lookup;
 mod max_deliveries;
 mod names;
 mod objects;
 mod probe;
 mod publish;
+mod publish_input;
 mod pull;
 mod reader;
 mod receipt;
@@ -59,7 +61,9 @@ pub use end_watch::EndWatch;
 pub use erase::bodies_of;
 pub use error::ConnectError;
 pub use import::{ImportError, Importer};
+pub use live_frames::LiveFrames;
 pub use names::Names;
+pub use publish_input::{InputMessage, PublishedInput};
 pub use reader::{EventReader, Log, ReadRequest, StoredEvent};
 pub use roles::{Needs, Permissions, Role};
 pub use settings::{NatsAuth, NatsSettings, Url};
@@ -170,6 +174,22 @@ impl NatsBus {
         work: impl Future<Output = T>,
     ) -> Result<T, BusError> {
         self.core.connection.complaints().unless_forbidden(part, work).await
+    }
+
+    /// Publishes what a user says, and returns when the stream has it; an outage of a few seconds is outlasted. Cancelled,
+    /// it may have been stored.
+    pub async fn publish_input(&self, message: &InputMessage) -> Result<PublishedInput, BusError> {
+        publish_input::publish(&self.core, message).await
+    }
+
+    /// The live frames of a workflow from now on. Open it before publishing, and none is missed.
+    pub async fn live_frames(&self, workflow: &WorkflowId) -> Result<LiveFrames, BusError> {
+        LiveFrames::open(&self.core, workflow).await
+    }
+
+    /// The time at which the newest event was stored, by the server's clock; `None` if there is none.
+    pub async fn newest_stored_at(&self) -> Result<Option<Timestamp>, BusError> {
+        lookup::newest_stored_at(&self.core).await
     }
 
     /// Reads stored events or dead letters in the order of the stream.

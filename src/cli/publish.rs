@@ -2,11 +2,8 @@
 
 mod end;
 mod many;
-pub(super) mod message;
 mod one;
-mod own;
 mod progress;
-mod send;
 mod tally;
 mod waiting;
 
@@ -17,9 +14,12 @@ pub(super) use one::{publish as one, text as read_text};
 use super::{Failure, PublishArgs, lines};
 use crate::{
     app::connect_bus,
+    client::Message,
     config::{Config, Env},
 };
 
+/// Who publishes, in events of these commands.
+pub(super) const SOURCE: &str = "throughline/cli";
 /// How long closing the connection may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -39,6 +39,6 @@ pub(super) async fn run(args: &PublishArgs, config: &Config, env: &Env) -> Resul
 }
 
 enum Work {
-    One(Box<message::Message>),
+    One(Box<Message>),
     Many(lines::Lines),
 }

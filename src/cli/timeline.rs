@@ -14,7 +14,7 @@ use throughline_schemas::Timestamp;
 
 use crate::bus::nats::StoredEvent;
 
-pub(super) use calls::{attempt_line, attempts_made, cost, count, failed_call_line, model_words, tokens};
+pub(super) use calls::{attempt_line, cost, count, failed_call_line, model_words, tokens};
 pub(super) use describe::Moment;
 pub(super) use groups::Groups;
 pub(super) use pace::{Pace, between, line};

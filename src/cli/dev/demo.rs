@@ -7,17 +7,16 @@ use std::{
 
 use serde_json::{Map, Value};
 use throughline_actors::ports::bus::{Bus, BusError};
-use throughline_schemas::{Event, EventData, Metadata, SessionId, UserId, WorkflowId, decode};
+use throughline_schemas::{Event, EventData, SessionId, UserId, WorkflowId, decode};
 
 use crate::{
     bus::nats::{NatsBus, ReadRequest},
     cli::{
-        Failure,
-        live::{self, Frames, Screen, Transcript},
-        output,
-        publish::message::{Input, new_workflow_id},
+        Failure, output,
+        screen::Screen,
         timeline::{self, Style},
     },
+    client::{self, Frames, Input, Transcript},
     storage::Database,
 };
 
@@ -66,7 +65,7 @@ async fn ask(bus: &NatsBus, text: &str) -> Result<WorkflowId, Failure> {
     let (mut transcript, mut screen) = (Transcript::default(), Screen::new());
     let live = io::stdout().is_terminal();
     let stored = async { ends.next().await.map_err(|error| Failure::unavailable(&error)) };
-    let end = live::follow(&mut frames, stored, |received| {
+    let end = client::follow(&mut frames, stored, |received| {
         if live {
             transcript.observe(&received.frame).iter().try_for_each(|notice| screen.show(notice))
         } else {
@@ -96,14 +95,8 @@ async fn ask(bus: &NatsBus, text: &str) -> Result<WorkflowId, Failure> {
 }
 
 fn user_input(text: &str) -> Result<Event, Failure> {
-    let input = Input {
-        workflow: new_workflow_id(),
-        user: UserId::new(USER).map_err(Failure::failed)?,
-        session: SessionId::new(USER).map_err(Failure::failed)?,
-        text: text.to_owned(),
-        metadata: Metadata::default(),
-        when_busy: None,
-        redo: None,
-    };
+    let user = UserId::new(USER).map_err(Failure::failed)?;
+    let session = SessionId::new(USER).map_err(Failure::failed)?;
+    let input = Input::new(user, session, text);
     Ok(input.event("throughline/dev"))
 }

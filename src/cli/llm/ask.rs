@@ -11,13 +11,13 @@ use super::{
 };
 use crate::{
     cli::{
-        Failure,
-        live::{Notice, Screen, Who, Words},
-        output,
+        Failure, output,
         publish::read_text,
+        screen::Screen,
         signal::Signals,
         timeline::{Style, Tone, clean},
     },
+    client::{Notice, Who, Words},
     config::{Config, Env},
     llm::{Answer, Client, Event, GenerateError, Request},
 };

@@ -1,106 +1,20 @@
-//! How a workflow ended.
+//! How a workflow ended, in words and as a record.
 
 use std::{fmt, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
-use throughline_actors::ports::bus::BusError;
-use throughline_schemas::{
-    EventData, EventType, FailureCode, SessionId, Subject, UserId, WorkflowId, decode, token,
-};
+use throughline_schemas::{WorkflowId, token};
 
 use crate::{
-    bus::nats::{NatsBus, StoredEvent},
-    cli::timeline::{attempts_made, clean, clean_lines},
+    cli::timeline::{clean, clean_lines},
+    client::{End, Failed, Saved},
 };
 
 /// Longest id printed, in characters.
 const ID_CHARS: usize = 256;
 
-/// How a workflow ended. Read leniently: a code that a later version added is text like any other.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum End {
-    Saved(Box<Saved>),
-    Failed(Box<Failed>),
-}
-
-/// What a script wants of `interaction_saved`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(super) struct Saved {
-    response: Value,
-    #[serde(default)]
-    usage: Value,
-    #[serde(default)]
-    cost_usd: Value,
-    #[serde(default)]
-    degraded: Vec<String>,
-}
-
-/// `workflow_failed`, as far as it is understood here.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Failed {
-    pub(super) code: String,
-    pub(super) stage: String,
-    pub(super) message: String,
-    pub(super) attempts: u32,
-    pub(super) retryable: bool,
-    pub(super) may_have_happened: bool,
-}
-
-/// The event is not an end, or cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum EndError {
-    #[error("the event on {0} is not the end of a workflow")]
-    NotAnEnd(String),
-    #[error("the event on {subject} cannot be read: {source}")]
-    Unreadable { subject: String, source: serde_json::Error },
-}
-
-impl End {
-    pub(super) fn read(event: &StoredEvent) -> Result<Self, EndError> {
-        #[derive(Deserialize)]
-        struct Envelope<T> {
-            data: T,
-        }
-        let unreadable = |source| EndError::Unreadable { subject: event.subject.clone(), source };
-        match event.event_type() {
-            Some(EventType::InteractionSaved) => {
-                let envelope: Envelope<_> = serde_json::from_slice(&event.body).map_err(unreadable)?;
-                Ok(Self::Saved(Box::new(envelope.data)))
-            }
-            Some(EventType::WorkflowFailed) => {
-                let envelope: Envelope<Failed> = serde_json::from_slice(&event.body).map_err(unreadable)?;
-                let attempts = match decode(&event.body).map(|event| event.data) {
-                    Ok(EventData::WorkflowFailed(known)) => attempts_made(&known),
-                    // A later version's: what it says itself is the best there is.
-                    Ok(_) | Err(_) => 0,
-                };
-                let attempts = u32::try_from(attempts).unwrap_or(u32::MAX).max(envelope.data.attempts);
-                Ok(Self::Failed(Box::new(Failed { attempts, ..envelope.data })))
-            }
-            _ => Err(EndError::NotAnEnd(event.subject.clone())),
-        }
-    }
-
-    /// What to count an end as that says nothing.
-    pub(super) fn unreadable(error: &EndError) -> Self {
-        Self::Failed(Box::new(Failed {
-            code: FailureCode::UnreadableEvent.to_string(),
-            stage: "publish".to_owned(),
-            message: error.to_string(),
-            attempts: 1,
-            retryable: false,
-            may_have_happened: true,
-        }))
-    }
-}
-
 impl Saved {
-    /// The answer, empty if there is none.
-    pub(super) fn text(&self) -> &str {
-        self.response.get("text").and_then(Value::as_str).unwrap_or_default()
-    }
-
     /// Says that the answer lacks the data of sources, if it does.
     pub(super) fn lacks(&self) -> Option<String> {
         if self.degraded.is_empty() {
@@ -252,31 +166,6 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The end that is stored of a workflow of this session, if it has ended.
-pub(super) async fn stored(
-    bus: &NatsBus,
-    session: &SessionId,
-    workflow: &WorkflowId,
-) -> Result<Option<StoredEvent>, BusError> {
-    for address in Subject::ends_of(session, workflow) {
-        if let Some(end) = bus.last(&address).await? {
-            return Ok(Some(end));
-        }
-    }
-    Ok(None)
-}
-
-/// Whether an end is that of a message of this user: a session may have several users, and an id may be another's.
-pub(super) fn is_of(event: &StoredEvent, user: &UserId) -> bool {
-    #[derive(Deserialize)]
-    struct Envelope {
-        userid: Option<String>,
-    }
-    // What cannot be read is told as such.
-    serde_json::from_slice::<Envelope>(&event.body)
-        .map_or(true, |envelope| envelope.userid.is_none_or(|of| of == user.as_str()))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
@@ -285,6 +174,7 @@ mod tests {
     use throughline_schemas::Timestamp;
 
     use super::*;
+    use crate::{bus::nats::StoredEvent, client::EndError};
 
     fn stored(kind: &str, data: &Value) -> StoredEvent {
         StoredEvent {

@@ -5,7 +5,6 @@
 //! be ordered too, but only until one of them has to be sent again. It costs no throughput that matters: workflows
 //! of one session run one at a time anyway.
 
-mod ends;
 mod job;
 
 use std::{collections::HashSet, time::Duration};
@@ -16,25 +15,18 @@ use throughline_actors::ports::bus::BusError;
 use throughline_schemas::IngressLimits;
 use tokio::time::Instant;
 
-use super::{
-    end::{End, Saved, is_of},
-    message::Message,
-    own::{Whose, whose},
-    progress::Progress,
-    send::{Sender, Sent},
-    tally::Tally,
-};
+use super::{progress::Progress, tally::Tally};
 use crate::{
-    bus::nats::{NatsBus, StoredEvent},
+    bus::nats::{NatsBus, PublishedInput, StoredEvent},
     cli::{
         Exit, Failure, PublishArgs, bus_error,
         lines::{Line, Lines},
         output,
         signal::Signals,
     },
+    client::{self, End, Ends, Message, Saved, Whose},
     config::Config,
 };
-use ends::Watch;
 use job::Job;
 
 /// Lines that are sent and not acknowledged yet.
@@ -47,7 +39,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// What became of one line.
 struct Delivered {
     job: Job,
-    sent: Result<Sent, BusError>,
+    published: Result<PublishedInput, BusError>,
     /// How its workflow had ended before; looked for where that is possible.
     stored_end: Option<StoredEvent>,
 }
@@ -57,7 +49,7 @@ struct Run<'a> {
     started: Instant,
     tally: Tally,
     progress: Progress,
-    watch: Option<Watch>,
+    watch: Option<Ends>,
     /// Sessions with a line that is not acknowledged.
     busy: HashSet<String>,
     /// Why no further line is read.
@@ -71,12 +63,15 @@ pub(super) async fn publish(
     args: &PublishArgs,
 ) -> Result<(), Failure> {
     let mut signals = Signals::install()?;
-    let watch = if args.wait { Some(Watch::open(bus).await?) } else { None };
+    let watch = if args.wait {
+        Some(Ends::open(bus).await.map_err(|error| bus_error::failure(&error))?)
+    } else {
+        None
+    };
     let limits = IngressLimits {
         max_input_bytes: config.limits.max_input_bytes,
         max_metadata_bytes: config.limits.max_metadata_bytes,
     };
-    let sender = Sender::new(bus, config.nats.request_timeout);
     let patience = Duration::from_secs(args.timeout);
     let mut run = Run {
         args,
@@ -98,7 +93,7 @@ pub(super) async fn publish(
             && let Some(job) = held.take_if(|job| !run.busy.contains(&job.session))
         {
             run.begin(&job);
-            in_flight.push(deliver(bus, &sender, job, args.wait));
+            in_flight.push(deliver(bus, job, args.wait));
         }
         let reading = !at_end && run.stop.is_none();
         let publishing = reading || !in_flight.is_empty() || (held.is_some() && run.stop.is_none());
@@ -152,22 +147,24 @@ pub(super) async fn publish(
 }
 
 /// The next end, if ends are watched.
-async fn next_end(watch: &mut Option<Watch>) -> Result<StoredEvent, Failure> {
+async fn next_end(watch: &mut Option<Ends>) -> Result<StoredEvent, Failure> {
     match watch {
-        Some(watch) => watch.next().await,
+        Some(watch) => watch.next().await.map_err(|error| bus_error::failure(&error)),
         None => std::future::pending().await,
     }
 }
 
 /// Sends one line. If its workflow may have ended before, that end is looked up.
-async fn deliver(bus: &NatsBus, sender: &Sender, job: Job, wait: bool) -> Delivered {
-    let sent = sender.send(&job.message).await;
-    let known_before = job.chosen_id || sent.as_ref().is_ok_and(|sent| sent.duplicate);
+async fn deliver(bus: &NatsBus, job: Job, wait: bool) -> Delivered {
+    let published = bus.publish_input(&job.message.outgoing).await;
+    let known_before = job.chosen_id || published.as_ref().is_ok_and(|published| published.duplicate);
     let mut stored_end = None;
-    if wait && known_before && sent.is_ok() {
+    if wait && known_before && published.is_ok() {
         let Message { session, workflow, user, .. } = &job.message;
-        match super::end::stored(bus, session, workflow).await {
-            Ok(Some(end)) if is_of(&end, user) && whose(bus, &job.message).await != Whose::Anothers => {
+        match client::stored_end(bus, session, workflow).await {
+            Ok(Some(end))
+                if client::is_of(&end, user) && client::whose(bus, &job.message).await != Whose::Anothers =>
+            {
                 stored_end = Some(end);
             }
             // That this message is refused is told where ends are watched.
@@ -176,7 +173,7 @@ async fn deliver(bus: &NatsBus, sender: &Sender, job: Job, wait: bool) -> Delive
             Err(error) => tracing::debug!(%error, "end not looked up"),
         }
     }
-    Delivered { job, sent, stored_end }
+    Delivered { job, published, stored_end }
 }
 
 /// One answer out of many: whose it is, and the text under it.
@@ -216,20 +213,20 @@ impl Run<'_> {
     fn begin(&mut self, job: &Job) {
         self.busy.insert(job.session.clone());
         if let Some(watch) = &mut self.watch {
-            watch.expect(job);
+            watch.expect(job.line, &job.message, job.chosen_id);
         }
     }
 
     fn delivered(&mut self, delivered: Delivered) -> Result<(), Failure> {
-        let Delivered { job, sent, stored_end } = delivered;
+        let Delivered { job, published, stored_end } = delivered;
         self.busy.remove(&job.session);
-        match sent {
-            Ok(sent) => {
+        match published {
+            Ok(published) => {
                 self.tally.published += 1;
-                self.tally.duplicates += u64::from(sent.duplicate);
+                self.tally.duplicates += u64::from(published.duplicate);
                 match &mut self.watch {
-                    Some(watch) => watch.sent(&job, sent.sequence),
-                    None => self.published(&job, sent)?,
+                    Some(watch) => watch.published(job.line, &job.message, published.sequence),
+                    None => self.published(&job, published)?,
                 }
             }
             Err(error @ (BusError::TooLarge { .. } | BusError::Encode(_))) => {
@@ -256,11 +253,11 @@ impl Run<'_> {
 
     fn forget(&mut self, job: &Job) {
         if let Some(watch) = &mut self.watch {
-            watch.forget(job);
+            watch.forget(job.line, &job.message);
         }
     }
 
-    fn published(&self, job: &Job, sent: Sent) -> Result<(), Failure> {
+    fn published(&self, job: &Job, published: PublishedInput) -> Result<(), Failure> {
         #[derive(Serialize)]
         struct Published<'a> {
             line: u64,
@@ -268,7 +265,7 @@ impl Run<'_> {
             sequence: Option<u64>,
             duplicate: bool,
         }
-        let Sent { sequence, duplicate } = sent;
+        let PublishedInput { sequence, duplicate } = published;
         let workflow_id = job.message.workflow.as_str();
         self.record(&Published { line: job.line, workflow_id, sequence, duplicate })
     }
@@ -282,14 +279,14 @@ impl Run<'_> {
         self.tally.end(&end, latency);
         if let End::Failed(failed) = &end {
             let what =
-                format!("line {}: workflow {workflow}: {}: {}", expected.line, failed.code, failed.message);
+                format!("line {}: workflow {workflow}: {}: {}", expected.number, failed.code, failed.message);
             self.progress.complain(&crate::cli::timeline::clean(&what, 500));
         }
         if let (End::Saved(saved), false) = (&end, self.args.json) {
-            self.progress.print(&answer_in_words(expected.line, &workflow, saved))?;
+            self.progress.print(&answer_in_words(expected.number, &workflow, saved))?;
         }
         let mut record = super::end::Record::new(&workflow, Some(&end), latency);
-        record.line = Some(expected.line);
+        record.line = Some(expected.number);
         self.record(&record)
     }
 
@@ -301,13 +298,13 @@ impl Run<'_> {
     }
 
     fn show(&mut self) {
-        let unfinished = self.watch.as_ref().map_or(0, Watch::unfinished);
+        let unfinished = self.watch.as_ref().map_or(0, Ends::unfinished);
         self.progress.show(&self.tally, unfinished);
     }
 
     fn finish(self) -> Result<(), Failure> {
         self.progress.finish();
-        let unfinished = self.watch.as_ref().map_or(0, Watch::unfinished);
+        let unfinished = self.watch.as_ref().map_or(0, Ends::unfinished);
         let unfinished = u64::try_from(unfinished).unwrap_or(u64::MAX);
         let summary = self.tally.summary(self.started.elapsed(), unfinished, self.watch.is_some());
         output::line(&if self.args.json { summary.json() } else { summary.to_string() })?;

@@ -13,21 +13,14 @@ use throughline_schemas::{IdError, Metadata, SessionId, UserId, WorkflowId, norm
 use tokio::time::Instant;
 
 use super::{
-    end::{End, Record, look_at, shown as shown_id},
-    message::{Input, Message, new_workflow_id},
-    own::OwnEnd,
-    send::{Sender, Sent},
+    SOURCE,
+    end::{Record, look_at, shown as shown_id},
     waiting,
 };
 use crate::{
-    bus::nats::NatsBus,
-    cli::{
-        Exit, Failure, PublishArgs, bus_error,
-        live::{self, Frames, Received, Screen, Transcript},
-        output,
-        signal::Signals,
-        timeline::clean,
-    },
+    bus::nats::{NatsBus, PublishedInput},
+    cli::{Exit, Failure, PublishArgs, bus_error, output, screen::Screen, signal::Signals, timeline::clean},
+    client::{self, End, Frames, Input, Message, OwnEnd, Received, Transcript, new_workflow_id},
     config::{Config, Env},
 };
 
@@ -56,7 +49,7 @@ pub(super) fn message(args: &PublishArgs) -> Result<Message, Failure> {
         when_busy: args.when_busy,
         redo: None,
     };
-    input.encode().map_err(Failure::failed)
+    input.encode(SOURCE).map_err(Failure::failed)
 }
 
 /// What the arguments ask to pass along; the last one that names a key decides.
@@ -127,12 +120,11 @@ pub(in crate::cli) async fn publish(
     } else {
         None
     };
-    let sent = Sender::new(bus, config.nats.request_timeout).send(&message).await;
-    let sent = sent.map_err(failed)?;
+    let published = bus.publish_input(&message.outgoing).await.map_err(failed)?;
     match ends {
-        None => announce(&message, sent, args.json),
+        None => announce(&message, published, args.json),
         Some((ends, frames)) => {
-            let end = OwnEnd::new(bus, ends, &message, sent);
+            let end = OwnEnd::new(bus, ends, &message, published);
             let waited = Box::pin(wait(end, frames, &message.workflow, started, args));
             if args.json {
                 return waited.await;
@@ -145,7 +137,7 @@ pub(in crate::cli) async fn publish(
     }
 }
 
-fn announce(message: &Message, sent: Sent, json: bool) -> Result<(), Failure> {
+fn announce(message: &Message, published: PublishedInput, json: bool) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Announcement<'a> {
         workflow_id: &'a str,
@@ -153,11 +145,11 @@ fn announce(message: &Message, sent: Sent, json: bool) -> Result<(), Failure> {
         duplicate: bool,
     }
     if json {
-        let Sent { sequence, duplicate } = sent;
+        let PublishedInput { sequence, duplicate } = published;
         let line = Announcement { workflow_id: message.workflow.as_str(), sequence, duplicate };
         return output::line(&serde_json::to_string(&line).map_err(Failure::failed)?);
     }
-    if sent.duplicate {
+    if published.duplicate {
         output::note("it had been published before; its workflow runs once");
     }
     output::line(&format!("published {}", shown_id(&message.workflow)))
@@ -174,11 +166,13 @@ async fn wait(
     let mut signals = Signals::install()?;
     let mut shown = Shown::new(args.json, args.stream);
     let end = async {
-        if let Some(mut frames) = frames {
-            return live::follow(&mut frames, Box::pin(own.wait()), |received| shown.observe(&received))
-                .await;
+        let own = async { own.wait().await.map_err(|error| bus_error::failure(&error)) };
+        match frames {
+            Some(mut frames) => {
+                client::follow(&mut frames, Box::pin(own), |received| shown.observe(&received)).await
+            }
+            None => own.await,
         }
-        own.wait().await
     };
     let unfinished = tokio::select! {
         end = end => return shown.end(&End::read(&end?).map_err(Failure::failed)?, workflow, started),

@@ -5,8 +5,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::end::End;
-use crate::cli::timeline;
+use crate::{cli::timeline, client::End};
 
 /// Significant digits of latencies.
 const DIGITS: u8 = 3;
@@ -195,7 +194,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::cli::publish::end::{Failed, Saved};
+    use crate::client::{Failed, Saved};
 
     fn saved() -> End {
         let saved: Saved = serde_json::from_value(json!({"response": {"text": "hi"}})).unwrap();

@@ -4,7 +4,6 @@ use std::{convert::Infallible, time::Duration};
 
 use throughline_actors::ports::clock::Clock;
 
-use super::message::Message;
 use crate::{
     bus::nats::NatsBus,
     cli::{
@@ -12,6 +11,7 @@ use crate::{
         standing::Reasons,
         timeline::{Style, Tone},
     },
+    client::Message,
     config::{Config, Env},
     system::SystemClock,
 };

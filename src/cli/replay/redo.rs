@@ -7,10 +7,8 @@ use super::CLOSE_LIMIT;
 use crate::{
     app::connect_bus,
     bus::nats::{NatsBus, ReadRequest},
-    cli::{
-        Failure, PublishArgs, bus_error,
-        publish::{self, message::Input},
-    },
+    cli::{Failure, PublishArgs, bus_error, publish},
+    client::Input,
     config::{Config, Env},
     replay::redo::{self, MAX_ATTEMPTS, Plan, RedoError},
 };
@@ -71,7 +69,7 @@ async fn redo(
         when_busy: Some(WhenBusy::Enqueue),
         redo: Some(plan.redo),
     };
-    let message = input.encode().map_err(Failure::failed)?;
+    let message = input.encode(publish::SOURCE).map_err(Failure::failed)?;
     let waiting = PublishArgs::waiting(args.wait, args.timeout, args.json);
     Box::pin(publish::one(bus, config, env, message, &waiting)).await
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use throughline_actors::model::{client::counts, cost::differs};
 use throughline_schemas::{
-    Usage, Usd, WorkflowFailed,
+    Usage, Usd,
     event::{
         external::{FailedCall, SourceResult},
         generation::{Attempt, CostUnknown, ErrorClass, Purpose},
@@ -52,14 +52,6 @@ pub(super) fn attempts(attempts: &[Attempt]) -> Vec<String> {
         tells.then(|| clean(&attempt_line(attempt), CALL_CHARS))
     };
     attempts.iter().filter_map(one).collect()
-}
-
-/// How many attempts a failure tells of: those of all models together. What a stage counts are those at one model.
-pub(in crate::cli) fn attempts_made(failed: &WorkflowFailed) -> usize {
-    let logged = failed.attempt_log.iter().filter(|attempt| counts(attempt)).count();
-    let earlier = usize::try_from(failed.earlier_deliveries).unwrap_or(usize::MAX);
-    let told = usize::try_from(failed.attempts).unwrap_or(usize::MAX);
-    logged.saturating_add(earlier).max(told)
 }
 
 /// How long limits held a call back, if they did.

@@ -17,11 +17,11 @@ use throughline_schemas::{
 
 use super::{
     FRONT, INDENT, Style, Tone, between,
-    calls::{attempts, attempts_made, cost, count, failed_calls, model_words, tokens},
+    calls::{attempts, cost, count, failed_calls, model_words, tokens},
     duration,
     text::{clean, quoted},
 };
-use crate::bus::nats::StoredEvent;
+use crate::{bus::nats::StoredEvent, client::attempts_made};
 
 /// Longest id shown in full, in characters.
 const ID_CHARS: usize = 80;

@@ -2,7 +2,10 @@
 
 use throughline_schemas::{Ingress, IngressLimits};
 
-use crate::cli::publish::message::{Input, Message, new_workflow_id};
+use crate::{
+    cli::publish::SOURCE,
+    client::{Input, Message, new_workflow_id},
+};
 
 /// A line, checked and ready to be sent.
 #[derive(Debug)]
@@ -34,7 +37,7 @@ impl Job {
             redo: None,
         };
         let session = input.session.token();
-        let message = input.encode().map_err(|error| error.to_string())?;
+        let message = input.encode(SOURCE).map_err(|error| error.to_string())?;
         Ok(Self { line, session, chosen_id, message })
     }
 }

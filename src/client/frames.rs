@@ -1,32 +1,27 @@
-//! Answers as they come: the live frames of one workflow, told so that nobody reads two attempts as one answer.
-
-mod screen;
-mod transcript;
+//! The live frames of one workflow.
 
 use std::fmt;
 
-use async_nats::Subscriber;
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::FutureExt;
 use throughline_actors::ports::bus::BusError;
 use throughline_schemas::{LiveFrame, WorkflowId};
 
-pub(super) use screen::Screen;
-pub(super) use transcript::{Ending, Notice, Transcript, Who, Whom, Words};
-
-use super::Failure;
-use crate::bus::nats::{NatsBus, StoredEvent};
+use crate::bus::nats::{LiveFrames, NatsBus, StoredEvent};
 
 /// The frames of one workflow, from the subscription on.
-pub(super) struct Frames {
-    subscriber: Subscriber,
+pub struct Frames {
+    frames: LiveFrames,
     workflow: WorkflowId,
 }
 
 /// A frame, and the JSON that it came as.
-pub(super) struct Received {
-    pub(super) frame: LiveFrame,
-    pub(super) json: Bytes,
+#[derive(Debug, Clone)]
+pub struct Received {
+    /// What it says.
+    pub frame: LiveFrame,
+    /// As it came, with what a later version may have added.
+    pub json: Bytes,
 }
 
 impl fmt::Debug for Frames {
@@ -37,28 +32,23 @@ impl fmt::Debug for Frames {
 
 impl Frames {
     /// To be opened before the input is published, so that no frame is missed.
-    pub(super) async fn open(bus: &NatsBus, workflow: &WorkflowId) -> Result<Self, BusError> {
-        let subject = bus.namespace().live_frames(workflow);
-        let subscriber = bus.client().subscribe(subject).await.map_err(|error| BusError::Unavailable {
-            context: "listening for the answer as it comes".to_owned(),
-            source: Some(error.into()),
-        })?;
-        Ok(Self { subscriber, workflow: workflow.clone() })
+    pub async fn open(bus: &NatsBus, workflow: &WorkflowId) -> Result<Self, BusError> {
+        Ok(Self { frames: bus.live_frames(workflow).await?, workflow: workflow.clone() })
     }
 
     /// The next frame; never ready once the connection is closed. What is no frame of this workflow is passed over.
     /// Cancel-safe.
-    async fn next(&mut self) -> Received {
+    pub async fn next(&mut self) -> Received {
         loop {
-            let Some(message) = self.subscriber.next().await else { return std::future::pending().await };
-            if let Some(received) = self.read(message.payload) {
+            let Some(json) = self.frames.next().await else { return std::future::pending().await };
+            if let Some(received) = self.read(json) {
                 return received;
             }
         }
     }
 
     /// The next of the frames that have arrived.
-    fn arrived(&mut self) -> Option<Received> {
+    pub(super) fn arrived(&mut self) -> Option<Received> {
         self.next().now_or_never()
     }
 
@@ -72,12 +62,12 @@ impl Frames {
 /// Hands every frame to `observe` until the workflow ends, and returns the event that is its end, which `end` waits for.
 ///
 /// Frames are sent before the end is stored and come over the same connection; those that have arrived with the end are
-/// heard first.
-pub(super) async fn follow(
+/// handed over first.
+pub(crate) async fn follow<E>(
     frames: &mut Frames,
-    end: impl Future<Output = Result<StoredEvent, Failure>>,
-    mut observe: impl FnMut(Received) -> Result<(), Failure>,
-) -> Result<StoredEvent, Failure> {
+    end: impl Future<Output = Result<StoredEvent, E>>,
+    mut observe: impl FnMut(Received) -> Result<(), E>,
+) -> Result<StoredEvent, E> {
     tokio::pin!(end);
     let end = loop {
         tokio::select! {

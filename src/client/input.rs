@@ -1,51 +1,66 @@
-//! A `user_input_received` event, ready to be sent.
+//! What a user says, and the `user_input_received` event that it becomes.
 
-use bytes::Bytes;
 use throughline_actors::ports::{
     clock::{Clock, Entropy},
     store::Fingerprint,
 };
 use throughline_schemas::{
-    EncodeError, Event, EventData, EventType, Meta, Metadata, SessionId, Subject, TraceParent, UserId,
-    WorkflowId, encode,
+    EncodeError, Event, EventData, EventType, Meta, Metadata, SessionId, TraceParent, UserId, WorkflowId,
+    encode,
     event::{Redo, UserInputReceived, input::WhenBusy},
 };
 
-use crate::system::{SystemClock, SystemEntropy};
+use crate::{
+    bus::nats::InputMessage,
+    system::{SystemClock, SystemEntropy},
+};
 
 /// What a user says.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::cli) struct Input {
-    pub(in crate::cli) workflow: WorkflowId,
-    pub(in crate::cli) user: UserId,
-    pub(in crate::cli) session: SessionId,
-    pub(in crate::cli) text: String,
-    pub(in crate::cli) metadata: Metadata,
-    pub(in crate::cli) when_busy: Option<WhenBusy>,
+pub struct Input {
+    /// Publishing the same id twice runs the workflow once.
+    pub workflow: WorkflowId,
+    /// Who says it.
+    pub user: UserId,
+    /// Workflows of one session run one at a time, in the order in which they were published.
+    pub session: SessionId,
+    /// What is said.
+    pub text: String,
+    /// Passed along unchanged; in events, templates and source URLs.
+    pub metadata: Metadata,
+    /// What becomes of it where the session is busy; `None`: what the workers are configured to do.
+    pub when_busy: Option<WhenBusy>,
     /// The earlier workflow that it takes up.
-    pub(in crate::cli) redo: Option<Redo>,
+    pub redo: Option<Redo>,
 }
 
-/// The event, encoded.
+/// An input, encoded and ready to be sent.
 #[derive(Debug, Clone)]
-pub(in crate::cli) struct Message {
-    pub(super) workflow: WorkflowId,
-    pub(super) user: UserId,
-    pub(super) session: SessionId,
+pub struct Message {
+    pub(crate) workflow: WorkflowId,
+    pub(crate) user: UserId,
+    pub(crate) session: SessionId,
     /// What is said.
-    pub(super) text: String,
-    pub(super) subject: Subject,
-    /// De-duplicates. It tells what is said, too: another message with the same workflow id is not to vanish in the
-    /// server, where nobody would tell its publisher.
-    pub(super) id: String,
-    /// Begins the workflow's trace.
-    pub(super) traceparent: String,
-    pub(super) body: Bytes,
+    pub(crate) text: String,
+    pub(crate) outgoing: InputMessage,
 }
 
 impl Input {
+    /// An input with a new workflow id, without metadata.
+    pub fn new(user: UserId, session: SessionId, text: impl Into<String>) -> Self {
+        Self {
+            workflow: new_workflow_id(),
+            user,
+            session,
+            text: text.into(),
+            metadata: Metadata::default(),
+            when_busy: None,
+            redo: None,
+        }
+    }
+
     /// Makes the event, with a trace of its own. `source` says who publishes it.
-    pub(in crate::cli) fn event(self, source: &str) -> Event {
+    pub fn event(self, source: &str) -> Event {
         Event {
             meta: Meta {
                 id: format!("{}.{}", self.workflow.token(), EventType::UserInputReceived),
@@ -70,21 +85,28 @@ impl Input {
         }
     }
 
-    /// Makes the message that this command sends.
-    pub(in crate::cli) fn encode(self) -> Result<Message, EncodeError> {
+    /// Makes the message that is sent. `source` says who publishes it, as in `throughline/cli`.
+    pub fn encode(self, source: &str) -> Result<Message, EncodeError> {
         let said = Fingerprint::of(&self.user, &self.session, &self.text, None);
         let text = self.text.clone();
-        let event = self.event("throughline/cli");
-        Ok(Message {
-            text,
+        let event = self.event(source);
+        let outgoing = InputMessage {
             subject: event.subject(),
-            body: encode(&event)?.into(),
-            workflow: event.meta.workflow_id,
-            user: event.meta.user_id,
-            session: event.meta.session_id,
+            // It tells what is said, too: another message with the same workflow id is not to vanish in the server, where
+            // its publisher would wait in vain.
             id: format!("{}.{said}", event.meta.id),
             traceparent: event.meta.traceparent.to_string(),
-        })
+            body: encode(&event)?.into(),
+        };
+        let Meta { workflow_id: workflow, user_id: user, session_id: session, .. } = event.meta;
+        Ok(Message { workflow, user, session, text, outgoing })
+    }
+}
+
+impl Message {
+    /// The workflow that it begins.
+    pub fn workflow(&self) -> &WorkflowId {
+        &self.workflow
     }
 }
 
@@ -94,7 +116,7 @@ fn caused_by(redo: Option<&Redo>) -> Option<String> {
 }
 
 /// A new workflow id.
-pub(in crate::cli) fn new_workflow_id() -> WorkflowId {
+pub fn new_workflow_id() -> WorkflowId {
     let now = u64::try_from(SystemClock.now().unix_ms()).unwrap_or(0);
     let bytes = random_u128().to_be_bytes();
     let mut random = [0; 10];
@@ -130,22 +152,27 @@ mod tests {
             when_busy: Some(WhenBusy::Merge),
             redo: None,
         };
-        let message = input.clone().encode().unwrap();
+        let message = input.clone().encode("test").unwrap();
         let limits = IngressLimits { max_input_bytes: 100, max_metadata_bytes: 100 };
-        let read =
-            Ingress::read("", &message.body, |_| None, WorkflowId::unknown(), &limits).unwrap().unwrap();
+        let read = Ingress::read("", &message.outgoing.body, |_| None, WorkflowId::unknown(), &limits)
+            .unwrap()
+            .unwrap();
         assert_eq!(read.workflow_id, workflow);
         assert_eq!((read.session_id, read.user_id), (input.session.clone(), input.user.clone()));
         assert_eq!((read.user_input, read.metadata), (input.text.clone(), input.metadata.clone()));
         assert_eq!(read.when_busy, input.when_busy);
-        assert_eq!(read.traceparent.unwrap().to_string(), message.traceparent);
-        assert!(message.traceparent.ends_with("-01"), "sampled");
-        let event = decode(&message.body).unwrap();
-        assert!(message.id.starts_with(&event.meta.id), "{}", message.id);
-        let other = Input { text: "ho".to_owned(), ..input.clone() }.encode().unwrap();
-        assert_ne!(other.id, message.id, "another text is another message");
-        assert_eq!(input.encode().unwrap().id, message.id, "said again it is the same");
-        assert_eq!(event.subject(), message.subject);
+        assert_eq!(read.traceparent.unwrap().to_string(), message.outgoing.traceparent);
+        assert!(message.outgoing.traceparent.ends_with("-01"), "sampled");
+        let event = decode(&message.outgoing.body).unwrap();
+        assert!(message.outgoing.id.starts_with(&event.meta.id), "{}", message.outgoing.id);
+        let other = Input { text: "ho".to_owned(), ..input.clone() }.encode("test").unwrap();
+        assert_ne!(other.outgoing.id, message.outgoing.id, "another text is another message");
+        assert_eq!(
+            input.encode("test").unwrap().outgoing.id,
+            message.outgoing.id,
+            "said again it is the same"
+        );
+        assert_eq!(event.subject(), message.outgoing.subject);
     }
 
     #[test]

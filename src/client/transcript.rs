@@ -11,11 +11,11 @@ const NOTICEABLE_MS: u64 = NOTICEABLE_WAIT.as_secs() * 1_000;
 
 /// A model, as far as it is known who it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::cli) struct Who {
+pub struct Who {
     /// Name of the provider in the configuration.
-    pub(in crate::cli) provider: Option<String>,
+    pub provider: Option<String>,
     /// The provider's name of the model.
-    pub(in crate::cli) model: Option<String>,
+    pub model: Option<String>,
 }
 
 impl Who {
@@ -36,13 +36,13 @@ impl fmt::Display for Who {
 
 /// Counts the words of a text that comes in pieces.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::cli) struct Words {
-    pub(in crate::cli) count: u64,
+pub struct Words {
+    pub count: u64,
     within: bool,
 }
 
 impl Words {
-    pub(in crate::cli) fn add(&mut self, piece: &str) {
+    pub fn add(&mut self, piece: &str) {
         for c in piece.chars() {
             self.count += u64::from(!self.within && !c.is_whitespace());
             self.within = !c.is_whitespace();
@@ -52,7 +52,7 @@ impl Words {
 
 /// Something to tell the reader, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::cli) enum Notice {
+pub enum Notice {
     /// The next piece of the answer.
     Text(String),
     /// The model thinks before it answers; told once an attempt.
@@ -117,7 +117,7 @@ pub(in crate::cli) enum Notice {
 
 impl Notice {
     /// Whether it tells why nothing comes, and nothing of the answer.
-    pub(in crate::cli) fn is_about_waiting(&self) -> bool {
+    pub fn is_about_waiting(&self) -> bool {
         match self {
             Self::HeldBack { .. } | Self::Failed { .. } | Self::Waiting { .. } => true,
             Self::Text(_)
@@ -133,7 +133,7 @@ impl Notice {
 
 /// Who is waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::cli) enum Whom {
+pub enum Whom {
     /// A model.
     Model(Who),
     /// A data source.
@@ -146,7 +146,7 @@ pub(in crate::cli) enum Whom {
 
 /// How to end, so that the reader has the whole answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli) enum Ending<'a> {
+pub enum Ending<'a> {
     /// This much is still to be told; nothing, if all went well.
     Rest(&'a str),
     /// What was told is not the answer's beginning: the whole answer has to be told apart from it.
@@ -159,7 +159,7 @@ type Place = (u32, u32);
 /// What has been told so far. Keeps no text, so its size does not depend on the answer's.
 #[derive(Debug, Clone, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each says one thing of its own about what was told")]
-pub(in crate::cli) struct Transcript {
+pub struct Transcript {
     place: Option<Place>,
     next_seq: u64,
     /// Bytes of the current attempt's text, and their hash.
@@ -180,7 +180,7 @@ pub(in crate::cli) struct Transcript {
 
 impl Transcript {
     /// Hears a frame. Frames of an attempt that was given up, or that were heard already, tell nothing.
-    pub(in crate::cli) fn observe(&mut self, frame: &LiveFrame) -> Vec<Notice> {
+    pub fn observe(&mut self, frame: &LiveFrame) -> Vec<Notice> {
         if frame.delivery == 0 {
             return Self::beside(frame).into_iter().collect();
         }
@@ -266,7 +266,7 @@ impl Transcript {
     }
 
     /// What is missing of `answer`, the one that counts.
-    pub(in crate::cli) fn ending<'a>(&self, answer: &'a str) -> Ending<'a> {
+    pub fn ending<'a>(&self, answer: &'a str) -> Ending<'a> {
         match answer.split_at_checked(self.shown) {
             Some((shown, rest))
                 if !self.discarded && Sha256::digest(shown) == self.digest.clone().finalize() =>
@@ -283,7 +283,7 @@ impl Transcript {
     }
 
     /// Whether anything broke off, so that more may have been charged than is known.
-    pub(in crate::cli) fn broke_off(&self) -> bool {
+    pub fn broke_off(&self) -> bool {
         self.broke_off
     }
 

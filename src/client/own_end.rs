@@ -1,17 +1,15 @@
-//! The end of the message that this command published, and of no other that has the same workflow id.
+//! The end of a message that was published here, and of no other message that has the same workflow id.
 
 use std::time::Duration;
 
+use throughline_actors::ports::bus::BusError;
 use throughline_schemas::{
     EventData, EventType, FailureCode, SessionId, Subject, Tokens, UserId, decode, normalise,
 };
 use tokio::time::Instant;
 
-use super::{end::is_of, message::Message, send::Sent};
-use crate::{
-    bus::nats::{EndWatch, NatsBus, StoredEvent},
-    cli::{Failure, bus_error},
-};
+use super::{end::is_of, input::Message};
+use crate::bus::nats::{EndWatch, NatsBus, PublishedInput, StoredEvent};
 
 /// When it is first looked whether the message was refused because its id belongs to another one; each time after that,
 /// after twice as long, up to the second.
@@ -20,7 +18,7 @@ const LOOK_AFTER: (Duration, Duration) = (Duration::from_millis(250), Duration::
 const REFUSED_WITHIN: Duration = Duration::from_secs(3);
 
 /// See the module's documentation.
-pub(super) struct OwnEnd {
+pub(crate) struct OwnEnd {
     bus: NatsBus,
     ends: EndWatch,
     user: UserId,
@@ -35,7 +33,7 @@ pub(super) struct OwnEnd {
 
 /// Whether an end is that of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Whose {
+pub(crate) enum Whose {
     Ours,
     /// Of another message with the same workflow id.
     Anothers,
@@ -44,7 +42,7 @@ pub(super) enum Whose {
 }
 
 /// Whose the end of a workflow is that this message names, if user and session are the message's.
-pub(super) async fn whose(bus: &NatsBus, message: &Message) -> Whose {
+pub(crate) async fn whose(bus: &NatsBus, message: &Message) -> Whose {
     let validated = Subject::new(EventType::InputValidated, &message.session, &message.workflow);
     // Whoever cannot be asked says nothing.
     let stored = bus.last(&validated).await.ok().flatten();
@@ -57,9 +55,9 @@ pub(super) async fn whose(bus: &NatsBus, message: &Message) -> Whose {
 }
 
 impl OwnEnd {
-    /// Of a message that was sent; `ends` was opened before, so that none is missed.
-    pub(super) fn new(bus: &NatsBus, ends: EndWatch, message: &Message, sent: Sent) -> Self {
-        let refused = sent.sequence.map(|sequence| {
+    /// Of a message that was published; `ends` was opened before, so that none is missed.
+    pub(crate) fn new(bus: &NatsBus, ends: EndWatch, message: &Message, published: PublishedInput) -> Self {
+        let refused = published.sequence.map(|sequence| {
             let workflow = message.workflow.of_conflict(sequence);
             Subject::new(EventType::WorkflowFailed, &message.session, &workflow)
         });
@@ -76,12 +74,11 @@ impl OwnEnd {
     }
 
     /// Waits for it. Not cancel-safe: an end that is being compared would be lost.
-    pub(super) async fn wait(&mut self) -> Result<StoredEvent, Failure> {
-        let failed = |error| bus_error::failure(&error);
+    pub(crate) async fn wait(&mut self) -> Result<StoredEvent, BusError> {
         loop {
             tokio::select! {
                 end = self.ends.next() => {
-                    let end = end.map_err(failed)?;
+                    let end = end?;
                     if self.is_refusal(&end) {
                         return Ok(end);
                     }

@@ -8,10 +8,12 @@ use std::io::{self, IsTerminal, Stderr, Stdout, Write};
 
 use throughline_schemas::WaitReason;
 
-use super::{Ending, Notice, Transcript, Who, Whom};
-use crate::cli::{
-    Failure, output,
-    timeline::{Style, Tone, clean, clean_lines},
+use crate::{
+    cli::{
+        Failure, output,
+        timeline::{Style, Tone, clean, clean_lines},
+    },
+    client::{Ending, Notice, Transcript, Who, Whom},
 };
 
 /// Longest notice, in characters.
