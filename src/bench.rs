@@ -1,6 +1,6 @@
 //! `throughline bench`: real workflows through a real nats-server, worker processes and upstreams over HTTP.
 //!
-//! Everything that is measured runs in its own process, so that CPU time and memory can be told apart: the
+//! Everything that is measured runs in its own process, so that CPU time and memory can be distinguished: the
 //! nats-server, the workers, the upstreams, and this process, which only publishes and listens for ends.
 
 mod driver;

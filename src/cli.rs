@@ -102,7 +102,7 @@ enum Command {
     Doctor(DoctorArgs),
     /// Ask the worker at `http.listen` whether it is ready (for containers; exit 0, 1 or 69)
     Health(HealthArgs),
-    /// Make past workflows once more: verify, run with a change, simulate another configuration
+    /// Replay recorded workflows: verify them, run them with a change, simulate another configuration
     #[command(subcommand)]
     Replay(replay::ReplayCommand),
     /// Write past workflows to a file, load them elsewhere, look into such a file
@@ -203,7 +203,8 @@ pub struct PublishArgs {
     /// How long to wait for the end, in seconds; with --file, how long to wait without any end
     #[arg(long, value_name = "SECONDS", default_value_t = 300, requires = "ends", value_parser = clap::value_parser!(u64).range(1..=604_800))]
     timeout: u64,
-    /// Print JSON lines: what became of publishing; with --wait the end instead, with --stream every live frame, then the end
+    /// Print JSON lines: what became of publishing; with --wait the end instead, with --stream every live frame, then the
+    /// end
     #[arg(long)]
     json: bool,
     /// Publish each line of a JSON Lines file; `-` reads stdin

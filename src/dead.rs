@@ -1,6 +1,6 @@
 //! Dead letters: reading them, and deciding what becomes of them.
 //!
-//! A dead letter is stored by whichever stage could not handle a message, and stays until somebody retries or drops it.
+//! A dead letter is stored by whichever stage could not handle a message, and stays until it is retried or dropped.
 //! Both leave a record in the stream of dead letters, so that it can be told later what became of it.
 
 mod action;

@@ -1,4 +1,4 @@
-//! Where an answer came from, as far as the log tells; and which answers came from something.
+//! Where an answer came from, as far as the log shows; and which answers came from something.
 
 mod proof;
 mod uses;
@@ -64,7 +64,7 @@ pub struct Known<'a> {
 /// The prompt.
 #[derive(Debug, Clone, Serialize)]
 pub struct Asked<'a> {
-    /// Everything else of the record; `None` if the prompt itself is not on record, and `messages` was rendered anew.
+    /// Everything else of the record; `None` if the prompt itself is not on record, and `messages` was rendered again.
     pub record: Option<Settings<'a>>,
     /// The messages: as sent if there is a record.
     pub messages: std::borrow::Cow<'a, [Message]>,
@@ -284,7 +284,7 @@ fn prompt<'a>(
     }
     // Calls were made, and nobody wrote down with what.
     let asked = failure.is_some_and(|failure| failure.attempt_log.iter().any(|attempt| attempt.sent));
-    let (messages, proof) = renderer.anew(fetched.filter(|_| asked)?);
+    let (messages, proof) = renderer.rebuilt(fetched.filter(|_| asked)?);
     Some(Asked { record: None, messages: messages.into(), proof })
 }
 

@@ -34,7 +34,7 @@ const RESERVED: [HeaderName; 6] =
     [ACCEPT_ENCODING, CONNECTION, CONTENT_LENGTH, TE, TRANSFER_ENCODING, UPGRADE];
 
 /// Headers of requests that say how to answer and never who asks. All others of the configuration are taken for secrets.
-const TELL_NOTHING: [HeaderName; 9] = [
+const NO_SECRETS: [HeaderName; 9] = [
     ACCEPT,
     ACCEPT_CHARSET,
     ACCEPT_LANGUAGE,
@@ -47,8 +47,8 @@ const TELL_NOTHING: [HeaderName; 9] = [
 ];
 
 /// Whether the value of this header is no secret, whatever it is.
-pub(crate) fn tells_nothing(header: &str) -> bool {
-    TELL_NOTHING.iter().any(|name| name.as_str().eq_ignore_ascii_case(header))
+pub(crate) fn is_no_secret(header: &str) -> bool {
+    NO_SECRETS.iter().any(|name| name.as_str().eq_ignore_ascii_case(header))
 }
 
 /// One source: its name, and what goes with every call to it.
@@ -56,8 +56,8 @@ pub(crate) fn tells_nothing(header: &str) -> bool {
 pub struct HttpSource {
     /// As [`FetchCall::source`] has it.
     pub name: String,
-    /// Sent besides `accept: application/json` (which they may replace) and `traceparent`. All but those that tell nothing of
-    /// the caller (`accept-language`, say) are removed from the source's answers, should it echo them.
+    /// Sent besides `accept: application/json` (which they may replace) and `traceparent`. All but those that tell nothing
+    /// of the caller (`accept-language`, say) are removed from the source's answers, should it echo them.
     pub headers: Vec<(HeaderName, HeaderText)>,
     /// What stands in the URL of a call for a secret, as `{env:NAME}`, and its value, which is put in percent-encoded.
     pub url_secrets: Vec<(String, Credential)>,
@@ -201,8 +201,8 @@ impl HttpSources {
         let ask_again = request.try_clone();
         let (content_type, body) = match self.answer(request, &url, call).await? {
             Answered::Whole(content_type, body) => (content_type, body),
-            // Nobody keeps a source waiting in the middle of its answer, which would end as its failure. It is asked again when
-            // there is memory for what it answers.
+            // Nobody keeps a source waiting in the middle of its answer, which would end as its failure. It is asked again
+            // when there is memory for what it answers.
             Answered::NoRoom(bytes) => {
                 call.room.take(bytes).await;
                 let request = ask_again
@@ -287,7 +287,7 @@ impl Prepared {
                 return Err(HttpSourcesError::Reserved { source_name: source, header });
             }
             let value = match text {
-                HeaderText::Plain(text) if tells_nothing(header.as_str()) => HeaderValue::try_from(text),
+                HeaderText::Plain(text) if is_no_secret(header.as_str()) => HeaderValue::try_from(text),
                 HeaderText::Plain(text) => {
                     let value = HeaderValue::try_from(&text);
                     // As a whole, and without what stands before it, as `Bearer` does.

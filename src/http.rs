@@ -27,7 +27,7 @@ pub struct HttpState {
     pub store: Arc<dyn Store>,
     /// The event bus.
     pub bus: Arc<dyn Bus>,
-    /// Why this process must not use its database, as soon as that is known; `None` if nobody looks.
+    /// Why this process must not use its database, as soon as that is known; `None` if that is not checked.
     pub refusal: Option<watch::Receiver<Option<String>>>,
     /// The metrics.
     pub metrics: Metrics,

@@ -40,7 +40,7 @@ pub(crate) fn install_tls() {
 /// Most headers that an answer may have: a chain of proxies adds some each.
 const MAX_HEADERS: usize = 256;
 
-/// A client that makes exactly the calls it is told to, through no proxy but these: no redirects, no retries,
+/// A client that makes exactly the calls it is asked to, through no proxy but these: no redirects, no retries,
 /// no compression. `connect_timeout` covers name resolution, TCP and TLS. Without `https`, the system's CA certificates
 /// are not loaded (which takes tens of milliseconds), and calls to https fail.
 pub(crate) fn client(

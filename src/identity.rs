@@ -1,7 +1,7 @@
 //! A namespace knows its database, and a database its namespaces.
 //!
-//! The same identity is in a bucket on the NATS server and in a table of the database. Whoever opens both compares them:
-//! turns that are admitted into one database and looked for in another one would never end.
+//! The same identity is in a bucket on the NATS server and in a table of the database. A process that opens both compares
+//! them: turns that are admitted into one database and looked for in another one would never end.
 
 mod check_in;
 mod decide;

@@ -3,7 +3,7 @@
 //! - Logs go to stderr, as `[log]` says.
 //! - Traces go to an OpenTelemetry collector if `OTEL_EXPORTER_OTLP_ENDPOINT` is set ([`otlp`]); otherwise no span is
 //!   recorded for export, and only the trace context travels from event to event ([`tracer`]).
-//! - Metrics are kept in memory and read by whoever scrapes them ([`metrics`]).
+//! - Metrics are kept in memory and read by scrapers ([`metrics`]).
 //!
 //! Log and trace have filters of their own: `log.filter = "error"` silences the log and leaves traces whole.
 

@@ -48,7 +48,7 @@ pub struct Patience {
 /// Longest time until a caller that waits for the database or the bus asks again whether it may probe: a probe may
 /// have failed meanwhile, and another one be due.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// Shortest such time, so that nobody spins while a probe is about to be admitted.
+/// Shortest such time, so that no caller spins while a probe is about to be admitted.
 const SHORTEST_REFUSAL: Duration = Duration::from_millis(10);
 
 /// Name of the event bus among the dependencies.
@@ -65,16 +65,16 @@ pub struct DependencyPolicy {
     pub patience: Patience,
 }
 
-/// What a dependency needs from its surroundings.
+/// What a dependency works with.
 #[derive(Clone)]
 pub struct Collaborators {
     /// For the time in announcements.
     pub clock: Arc<dyn Clock>,
     /// For jitter.
     pub entropy: Arc<dyn Entropy>,
-    /// Who is told about transitions.
+    /// Announces transitions.
     pub announcer: Option<ActorRef<BreakerMoved>>,
-    /// Where failures are kept for whoever asks how this process is.
+    /// Where failures are kept for readiness.
     pub vitals: Vitals,
     /// Who says what breakers, paces and rate limits would say otherwise; `None` where calls are really made.
     pub recorded_gates: Option<Arc<dyn RecordedGates>>,
@@ -264,7 +264,7 @@ impl Dependency {
             let refused = matches!(last, CallError::Refused(_));
             let delay = match (refused, self.kind) {
                 (false, _) => delay,
-                // Whoever waits for the database or the bus probes it as soon as it may: nothing else can be done
+                // A caller that waits for the database or the bus probes it as soon as it may: nothing else can be done
                 // meanwhile, and the breaker sees to it that one does.
                 (true, DependencyKind::Store | DependencyKind::Bus) => {
                     not_before.unwrap_or_default().clamp(SHORTEST_REFUSAL, ASK_AGAIN)
@@ -324,7 +324,7 @@ impl Dependency {
         self.lock().breaker.state()
     }
 
-    /// Closes the breaker and forgets the pace, whatever was heard before.
+    /// Closes the breaker and forgets the pace, whatever happened before.
     pub fn reset(&self) {
         let mut shared = self.lock();
         let before = shared.breaker.state();
@@ -384,7 +384,7 @@ impl Dependency {
         let was = shared.cause.clone();
         match outcome {
             CallOutcome::Failure => shared.cause.clone_from(&failure),
-            // A straggler's success does not tell why the breaker is open.
+            // A straggler's success does not say why the breaker is open.
             CallOutcome::Success if after == BreakerState::Closed => shared.cause = None,
             CallOutcome::Success | CallOutcome::Neutral => {}
         }
@@ -398,7 +398,7 @@ impl Dependency {
         self.announce((before, after), was.as_ref(), cause.as_ref());
     }
 
-    /// Keeps a failure for whoever asks how this process is. Of what a worker cannot do without, the first one after a
+    /// Keeps a failure for readiness. Of what a worker cannot do without, the first one after a
     /// success is logged: the breaker may open much later.
     fn remember(&self, cause: Option<Cause>, state: BreakerState) {
         let Some(cause) = cause else { return };
@@ -443,7 +443,7 @@ impl Dependency {
         metrics::breaker_cause(self.stage, &self.name, was.map(|was| was.class), class);
         let dependency = self.name.to_string();
         let text = cause.map(|cause| cause.text.to_string());
-        // What is probed every second is told once, until something about it changes.
+        // What is probed every second is logged once, until something about it changes.
         let is_known = self.kind.is_vital()
             && match to {
                 BreakerState::HalfOpen => true,

@@ -1,12 +1,13 @@
 //! Memory for messages in hand: one budget for a process.
 //!
-//! A delivery takes its share before its body is fetched and read, waits until there is room, and gives it back when its work is
-//! done. It never waits for more while it holds something, so nobody waits for each other. A share can be shrunk, never grown:
-//! who finds that more is needed gives the first share back and takes one that has room for everything.
+//! A delivery takes its share before its body is fetched and read, waits until there is room, and gives it back when its
+//! work is done. It never waits for more while it holds something, so deliveries never wait for each other. A share can be
+//! shrunk, never grown: who finds that more is needed gives the first share back and takes one that has room for
+//! everything.
 //!
-//! Three quarters of the budget are for large shares and one is for small ones, so that a message of some hundred kilobytes does not
-//! stand behind those of many megabytes. Small ones may also have what no large one waits for. In each part everybody is served
-//! in turn. A share that is larger than its part is cut to all of it: it is alone there.
+//! Three quarters of the budget are for large shares and one is for small ones, so that a message of some hundred kilobytes
+//! does not stand behind those of many megabytes. Small ones may also have what no large one waits for. In each part
+//! everybody is served in turn. A share that is larger than its part is cut to all of it: it is alone there.
 
 use std::{
     collections::BTreeMap,
@@ -61,7 +62,7 @@ struct Waiting {
     /// Since when, by the number of the wait.
     since: BTreeMap<u64, Instant>,
     next: u64,
-    /// It has been told that somebody has waited for long.
+    /// A long wait has been logged.
     is_reported: bool,
 }
 
@@ -144,7 +145,7 @@ impl Budget {
         }
     }
 
-    /// From now on nobody gets a share, and whoever waits for one is refused. What is held stays.
+    /// From now on no share is given, and waits for one are refused. What is held stays.
     pub fn close(&self) {
         self.0.small.free.close();
         self.0.large.free.close();
@@ -159,7 +160,7 @@ impl Budget {
     fn take_now(&self, bytes: u64) -> Option<Share> {
         let units = units(bytes);
         let own = self.part(units);
-        // Whoever waits has all that is free there, so nobody is overtaken.
+        // The first in the queue has all that is free, so none is overtaken.
         let permit = own.take_now(units).or_else(|| self.0.large.take_now(units))?;
         Some(self.share(permit))
     }
@@ -227,7 +228,7 @@ impl<'a> Wait<'a> {
         Self { budget, number }
     }
 
-    /// Waits, and tells it once for all waits when it takes long.
+    /// Waits, and logs it once for all waits when it takes long.
     async fn reporting<T>(&self, done: impl Future<Output = T>) -> T {
         let mut done = pin!(done);
         if let Ok(done) = timeout(MEMORY_LONG_WAIT, done.as_mut()).await {
@@ -317,7 +318,7 @@ impl StageMemory {
 /// The memory of one delivery, given back when it is dropped.
 pub struct Room(Arc<Inner>);
 
-/// The same for whoever must not keep it.
+/// The same for holders that must not keep it.
 #[derive(Clone)]
 pub struct WeakRoom(Weak<Inner>);
 
@@ -356,7 +357,8 @@ impl Room {
         WeakRoom(Arc::downgrade(&self.0))
     }
 
-    /// Takes the first share; of nothing for nothing. Where none is to be had it never completes, and [`Room::refused`] does.
+    /// Takes the first share; of nothing for nothing. Where none is to be had it never completes, and [`Room::refused`]
+    /// does.
     pub async fn take(&self, bytes: u64) {
         if bytes == 0 {
             return;

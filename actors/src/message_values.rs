@@ -21,7 +21,7 @@ pub struct MessageValues(Map<String, Value>);
 impl MessageValues {
     /// Of a message, and of what is known about its user.
     pub fn of(meta: &Meta, request: &Request, preferences: &Map<String, Value>) -> Self {
-        // When the log stored the input, which no stage measures; nobody wants fractions of a second of it.
+        // When the log stored the input, which no stage measures; fractions of a second are of no use.
         let time = Timestamp::from_unix_ms(request.received_at.unix_ms() / 1000 * 1000).to_string();
         let date = time.get(..DAY).unwrap_or(&time).to_owned();
         let metadata = metadata(request);

@@ -65,7 +65,7 @@ pub const RATE_LIMITED: &str = "throughline_rate_limit_refused_total";
 pub const ATTEMPT_LOGS_LOST: &str = "throughline_notes_lost_total";
 /// Requests that went on to another model, by the models' names in the configuration.
 pub const FALLBACKS: &str = "throughline_model_fallbacks_total";
-/// Turns on which nobody worked, by the stage that was to go on with them.
+/// Turns on which no worker worked, by the stage that was to go on with them.
 pub const TURNS_RESUMED: &str = "throughline_turns_resumed_total";
 /// Turns that waited for a place in their user's share and were started.
 pub const HELD_STARTED: &str = "throughline_held_turns_started_total";

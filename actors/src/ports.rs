@@ -22,7 +22,7 @@ pub mod trace;
 
 use std::time::Duration;
 
-/// What an error means for whoever might try again. A port's error classifies itself without a wildcard arm, so a
+/// What an error means for a retry. A port's error classifies itself without a wildcard arm, so a
 /// new variant does not compile until someone has decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -54,6 +54,6 @@ pub trait Classify: std::error::Error {
     fn fault(&self) -> Fault;
     /// Does it speak against the dependency?
     fn health(&self) -> Health;
-    /// What kind of error it is, for metrics and for whoever reads causes: one of a bounded set of words.
+    /// What kind of error it is, for metrics and for readers of causes: one of a bounded set of words.
     fn class(&self) -> &'static str;
 }

@@ -53,7 +53,7 @@ const REMOVE_AT_ONCE: u64 = 4_000;
 const FORGET_AT_ONCE: usize = 500;
 /// Such transactions between two looks at the log; the rest waits for the next one.
 const FORGET_ROUNDS: usize = 20;
-/// What keeps the log full is told again after this time.
+/// What keeps the log full is reported again after this time.
 const TELL_AGAIN: Duration = Duration::from_mins(10);
 /// A forecast below this is worth a warning if removing finished work does not help.
 const SOON: Duration = Duration::from_hours(24);
@@ -93,7 +93,7 @@ pub struct RetentionArgs {
     pub settings: RetentionSettings,
     /// Learn how many turns the log has room for.
     pub(crate) users: Users,
-    /// For jitter, and to tell processes apart.
+    /// For jitter, and to distinguish processes.
     pub entropy: Arc<dyn Entropy>,
 }
 
@@ -114,7 +114,7 @@ pub struct RetentionState {
 struct Known {
     turn: Turn,
     seen: Seen,
-    /// What went wrong last, and when that was told.
+    /// What went wrong last, and when that was logged.
     failed: Option<(String, Instant)>,
 }
 
@@ -126,7 +126,7 @@ struct Seen {
     settled: Option<Floor>,
     /// When rows and archives were last looked at, and all that was old had gone.
     housekept: Option<Instant>,
-    /// What was last told to keep the log full, and when.
+    /// What was last reported to keep the log full, and when.
     told: Option<(Floor, Instant)>,
     /// The end of the log when nothing of it had to go, and when that was.
     at_rest: Option<(u64, Instant)>,
@@ -181,7 +181,7 @@ impl Actor for Retention {
             Some(Err(error)) => tracing::error!(%error, "keeping room in the event log panicked"),
             None => {}
         }
-        // It ends with its actor, so nobody holds on to it.
+        // It ends with its actor, so nothing else keeps a handle.
         drop(myself.send_after(state.args.jittered(wait), || Look));
         Ok(())
     }
@@ -264,7 +264,8 @@ impl RetentionArgs {
         }
     }
 
-    /// Whether nothing has been stored since nothing had to go, so that nothing has to go now: an idle process asks no more.
+    /// Whether nothing has been stored since nothing had to go, so that nothing has to go now: an idle process asks no
+    /// more.
     async fn is_at_rest(&self, seen: &mut Seen) -> Result<bool, String> {
         let Some((last, _)) = seen.at_rest.filter(|(_, at)| at.elapsed() < LOOK_ANYWAY) else {
             return Ok(false);
@@ -280,8 +281,8 @@ impl RetentionArgs {
         let percent = percent(&found.fill).max(bodies_percent(&found.fill));
         let is_urgent = percent >= URGENT_PERCENT;
         let mut wanted = for_room(&found.fill);
-        // Whoever has the turn may have died: nobody waits for that in a log that is about to refuse input. Two archives of
-        // the same messages are better than none.
+        // The process that has the turn may have died: there is no time to wait for that in a log that is about to refuse
+        // input. Two archives of the same messages are better than none.
         if found.is_ours || percent >= FULL_PERCENT {
             wanted = wanted.max(self.release_bodies(&found.fill).await?);
             let surplus = for_open_work(&found.fill, found.floor).filter(|_| found.is_ours);
@@ -366,7 +367,8 @@ impl RetentionArgs {
         let Some(wanted) = wanted else { return Ok(false) };
         let mut before = wanted.min(floor.before);
         if !is_urgent && before > fill.first {
-            // Whoever stood still for a moment finds what became of its work, and an untold end what it is made of.
+            // A process that stood still for a moment finds what became of its work, and an unpublished end what it is made
+            // of.
             before = before.min(log.first_within(JUST_FINISHED).await.map_err(|error| with_causes(&error))?);
         }
         let removes = before > fill.first;
@@ -411,7 +413,7 @@ impl RetentionArgs {
         let finished = log.finished_from(floor.before, bytes, ago(fill.now, JUST_FINISHED)).await;
         let finished = finished.map_err(|error| with_causes(&error))?;
         let Some(last) = finished.last() else { return Ok(()) };
-        // With what stays, which a later archive has once more: each archive is whole in itself.
+        // With what stays, which a later archive has again: each archive is whole in itself.
         let archived = self.archived(floor.before, last + 1).await?;
         let removed = log.remove(&finished).await.map_err(|error| with_causes(&error))?;
         metrics::purged(removed, archived.as_ref().map_or(0, |archived| archived.messages));
@@ -439,7 +441,7 @@ impl RetentionArgs {
             metrics::log_held(None);
             return Ok(());
         };
-        // How fast bodies come is not known: a store of them that is nearly full is told at once.
+        // How fast bodies come is not known: a store of them that is nearly full is reported at once.
         let left = match surplus_bodies(fill) {
             Some(_) => Some(Duration::ZERO),
             None => fill.max_bytes.and_then(|max| until(fill.bytes, max, *growth)),

@@ -1,8 +1,8 @@
 //! What a workflow and its turn need beside the stages: beginning, ending, resuming and interrupting them.
 //!
-//! [`stage_context`] is what every stage ends a workflow and starts the next turn with. The [`sweeper`] finds turns on which
-//! nobody works, the [`starter`] starts turns that are held for their user's share ([`users`]), the [`listener`] passes
-//! [`interruptions`] on. The rest repairs what crashes and restored backups leave behind.
+//! [`stage_context`] is what every stage ends a workflow and starts the next turn with. The [`sweeper`] finds turns on
+//! which no worker works, the [`starter`] starts turns that are held for their user's share ([`users`]), the [`listener`]
+//! passes [`interruptions`] on. The rest repairs what crashes and restored backups leave behind.
 
 pub(crate) mod end_from_log;
 pub(crate) mod id_conflict;

@@ -69,7 +69,7 @@ pub enum AdapterError {
         #[source]
         source: OnlookerError,
     },
-    /// Nobody said where the database is, and there is no place for one.
+    /// It is not configured where the database is, and there is no place for one.
     #[error(
         "database.url is not set, and there is no home directory for a database; set database.url, or XDG_DATA_HOME"
     )]
@@ -134,7 +134,7 @@ fn nats_settings(config: &Config, env: &Env, role: &str) -> Result<NatsSettings,
     settings.url = Url(nats.url.expose().to_owned());
     settings.name = format!("throughline-{role}-{}-{}", host_name(), std::process::id());
     settings.auth = nats_auth(nats, env)?;
-    // Whoever says which authority to trust wants no connection that none of them has vouched for.
+    // A configured authority means that no connection is wanted that none of them has vouched for.
     settings.require_tls = nats.tls_ca_file.is_some() || nats.tls_cert_file.is_some();
     settings.root_certificates.clone_from(&nats.tls_ca_file);
     settings.client_certificate = nats.tls_cert_file.clone().zip(nats.tls_key_file.clone());
@@ -172,7 +172,7 @@ pub fn stream_limits(config: &Config) -> topology::Limits {
     topology::Limits {
         max_age: config.retention.events,
         dead_letters: config.retention.dead_letters,
-        // `dev` sets a size of its own, which nobody asked for either.
+        // `dev` sets a size of its own, which was not configured either.
         fits: config
             .origin_of("nats.max_bytes_mib")
             .is_none_or(|origin| *origin == Origin::Default || *origin == Origin::Flag("dev".into())),

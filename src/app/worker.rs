@@ -58,7 +58,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts `stages`. Streams and consumers must exist. The port of its endpoints comes along, for whoever serves them:
+    /// Starts `stages`. Streams and consumers must exist. The port of its endpoints comes along, for the HTTP server:
     /// a process that cannot have it takes no delivery.
     pub async fn start(
         config: &Config,
@@ -158,7 +158,7 @@ fn prompt(config: &Config, stages: &[StageName]) -> Result<PromptTemplate, Promp
     Ok(template)
 }
 
-/// The configured port. Where nobody has configured one, a second worker on this machine takes a free one.
+/// The configured port. Where none is configured, a second worker on this machine takes a free one.
 async fn http_port(config: &Config) -> Result<HttpPort, HttpError> {
     match HttpPort::bind(config.http.listen).await {
         Err(HttpError::InUse { listen }) if !config.is_set("http.listen") => {
@@ -175,7 +175,7 @@ async fn http_port(config: &Config) -> Result<HttpPort, HttpError> {
     }
 }
 
-/// What became of the work that a worker had in hand when it was told to stop.
+/// What became of the work that a worker had in hand when it was asked to stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report(pub Vec<(StageName, Drained)>);
 

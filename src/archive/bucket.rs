@@ -19,7 +19,8 @@ use super::{
 };
 use crate::bus::nats::{ArchiveBucket, NatsBus};
 
-/// Archives as objects in a bucket, which `throughline setup` makes. Each is written to the folder for temporary files first.
+/// Archives as objects in a bucket, which `throughline setup` makes. Each is written to the folder for temporary files
+/// first.
 pub struct Bucket {
     bus: Arc<NatsBus>,
     clock: Arc<dyn Clock>,
@@ -52,7 +53,7 @@ impl Archive for Bucket {
         let making =
             Making { bus: &self.bus, clock: self.clock.as_ref(), header: &self.header, name: &name, range };
         let (file, messages) = making.write(&std::env::temp_dir()).await?;
-        // Whoever archived the same messages at the same time and was quicker has removed some of them while they were read
+        // Another process that archived the same messages and was quicker has removed some of them while they were read
         // here: this file lacks them and must not replace that one.
         let begins = self.bus.first_sequence().await;
         let begins =

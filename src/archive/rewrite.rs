@@ -1,7 +1,7 @@
 //! Archives without what is to be erased.
 //!
-//! An archive is written anew beside the old one, synced, read back, and given its name: at every moment one that is whole is
-//! there. In a folder it keeps its time, by which retention removes it.
+//! An archive is written again beside the old one, synced, read back, and given its name: at every moment one that is whole
+//! is there. In a folder it keeps its time, by which retention removes it.
 
 use std::{
     collections::HashSet,
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// Nobody goes on writing a file that was not written to for so long.
+/// A file that was not written to for so long is abandoned.
 const ABANDONED: Duration = Duration::from_mins(10);
 /// What the selection in the header of such an archive ends with.
 const WITHOUT: &str = ", without what was to be forgotten";
@@ -32,7 +32,7 @@ const WITHOUT: &str = ", without what was to be forgotten";
 /// What was taken out of archives.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rewritten {
-    /// Archives that were written anew.
+    /// Archives that were written again.
     pub archives: u64,
     /// Messages that are no longer in them.
     pub messages: u64,
@@ -106,7 +106,7 @@ pub(crate) fn rewrite(
     Ok(rewritten)
 }
 
-/// Writes an archive anew into a file in `folder`, and reads it back.
+/// Writes an archive again into a file in `folder`, and reads it back.
 pub(super) fn without(
     file: &Path,
     folder: &Path,

@@ -1,9 +1,9 @@
 //! Archives of a bucket without what is to be erased.
 //!
-//! A bucket overwrites nothing: what has a name is replaced by pieces beside the old ones, which are dropped and stay in the
-//! server's files until they are compacted. So the new archive is stored under a name of its own first, then the old one is
-//! erased, then the new one gets the name, and what was stored first is erased. Whoever is killed in between leaves the
-//! archive under at least one of the two names.
+//! A bucket overwrites nothing: what has a name is replaced by pieces beside the old ones, which are dropped and stay in
+//! the server's files until they are compacted. So the new archive is stored under a name of its own first, then the old
+//! one is erased, then the new one gets the name, and what was stored first is erased. A process that is killed in between
+//! leaves the archive under at least one of the two names.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Behind the name of an archive: the same without what is to be erased, before it has that name.
-const ANEW: &str = ".anew";
+const REWRITTEN: &str = ".anew";
 
 /// Takes everything of theirs out of all archives of a bucket; with `dry_run` says how much that is.
 pub(crate) async fn rewrite_bucket(
@@ -110,10 +110,10 @@ async fn replace(
     range: (u64, u64),
     written: NamedTempFile,
 ) -> Result<(), PersonalError> {
-    let anew = format!("{name}{ANEW}");
-    bucket.put(&anew, written.path()).await?;
-    if !is_whole(bucket, folder, &anew, range).await? {
-        return Err(PersonalError::NotVerified { file: PathBuf::from(bucket.place_of(&anew)) });
+    let rewritten = format!("{name}{REWRITTEN}");
+    bucket.put(&rewritten, written.path()).await?;
+    if !is_whole(bucket, folder, &rewritten, range).await? {
+        return Err(PersonalError::NotVerified { file: PathBuf::from(bucket.place_of(&rewritten)) });
     }
     bucket.erase(name).await?;
     give_name(bucket, folder, name, range, &written).await
@@ -131,7 +131,7 @@ async fn give_name(
     if !is_whole(bucket, folder, name, range).await? {
         return Err(PersonalError::NotVerified { file: PathBuf::from(bucket.place_of(name)) });
     }
-    bucket.erase(&format!("{name}{ANEW}")).await?;
+    bucket.erase(&format!("{name}{REWRITTEN}")).await?;
     Ok(())
 }
 
@@ -149,15 +149,15 @@ async fn is_whole(
     Ok(tokio::task::spawn_blocking(move || verify(file.path(), first, before).is_ok()).await?)
 }
 
-/// What somebody who was killed was doing: an archive that is whole is as it was before; else what was written anew gets its
-/// name.
+/// Completes what a killed process was doing: an archive that is whole is as it was before; else what was written again
+/// gets its name.
 async fn finish_earlier(
     bucket: &ArchiveBucket,
     namespace: &str,
     folder: &TempDir,
 ) -> Result<(), PersonalError> {
     for archive in bucket.list().await? {
-        let Some(name) = archive.name.strip_suffix(ANEW) else { continue };
+        let Some(name) = archive.name.strip_suffix(REWRITTEN) else { continue };
         let Some(range) = range_of(name, namespace) else { continue };
         if is_whole(bucket, folder, name, range).await? {
             bucket.erase(&archive.name).await?;

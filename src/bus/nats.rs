@@ -370,9 +370,10 @@ impl Bus for NatsBus {
 
     async fn announced_on(&self, topic: &str) -> Result<BoxStream<'static, Bytes>, BusError> {
         let subject = self.namespace().control(topic);
-        let heard = self.client().subscribe(subject.clone()).await;
-        let heard = heard.map_err(|error| unavailable_because(format!("listening on {subject}"), error))?;
-        Ok(heard.map(|message| message.payload).boxed())
+        let messages = self.client().subscribe(subject.clone()).await;
+        let messages =
+            messages.map_err(|error| unavailable_because(format!("listening on {subject}"), error))?;
+        Ok(messages.map(|message| message.payload).boxed())
     }
 
     async fn position(&self) -> Result<Position, BusError> {

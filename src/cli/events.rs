@@ -59,7 +59,7 @@ async fn show(args: &EventsArgs, config: &Config, env: &Env, bus: &NatsBus) -> R
         let (shown, is_over) = (show.count, show.screen.is_complete());
         let finished = show.finish(args);
         if !is_over && let Some(reason) = unfinished::reason(args, config, env, bus).await {
-            return unfinished::tell(&reason, shown == 0);
+            return unfinished::report(&reason, shown == 0);
         }
         if let Err(failure) = finished {
             return Err(with_what_was_removed(failure, shown, bus).await);
@@ -67,7 +67,7 @@ async fn show(args: &EventsArgs, config: &Config, env: &Env, bus: &NatsBus) -> R
         return taken_up(args, bus).await;
     }
     if let Some(reason) = unfinished::reason(args, config, env, bus).await.filter(Reason::is_waiting) {
-        unfinished::tell(&reason, false)?;
+        unfinished::report(&reason, false)?;
     }
     let mut signals = Signals::install()?;
     // A breaker may be why a workflow waits, so it is shown beside any selection but one of a type.

@@ -29,11 +29,11 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// `throughline replay ...`
 #[derive(Debug, Clone, Subcommand)]
 pub(super) enum ReplayCommand {
-    /// Make every recorded result once more from its recorded cause, and say what comes out otherwise
+    /// Replay every recorded result from its recorded cause, and report what comes out differently
     Verify(verify::VerifyArgs),
     /// Really run past workflows again with something changed, and compare
     Run(rerun::RunArgs),
-    /// Decide routes, attempts, waits, limits and prices anew under another configuration, without asking anybody
+    /// Decide routes, attempts, waits, limits and prices again under another configuration, without calling anything
     Simulate(simulate::SimulateArgs),
     /// Take up a workflow that failed, from the stage that failed or from an earlier one
     Redo(redo::RedoArgs),

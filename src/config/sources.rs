@@ -22,7 +22,7 @@ use super::source_url::UrlTemplate;
 use super::stages::{Breaker, Retry, Stage};
 use super::tree::Value;
 use super::url::{may_be_key, may_name_secret, names_secret};
-use crate::fetch::tells_nothing;
+use crate::fetch::is_no_secret;
 
 /// One data source.
 #[derive(Clone, Debug)]
@@ -297,7 +297,7 @@ impl Field for SourceHeader {
         match self {
             Self::Plain(text)
                 if self.placeholders().is_empty()
-                    && !tells_nothing(name)
+                    && !is_no_secret(name)
                     && (may_name_secret(name) || may_be_key(text)) =>
             {
                 toml::Value::String("***".to_owned())

@@ -45,7 +45,7 @@ pub struct Record {
     pub at: Timestamp,
     /// On which machine.
     pub by: String,
-    /// The stage that had buried it.
+    /// The stage that had dead-lettered it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<StageName>,
     /// Why.
@@ -64,7 +64,7 @@ pub struct Record {
 pub struct Outcome {
     /// What is on record now.
     pub record: Record,
-    /// Somebody had done it before, wholly or in part.
+    /// It had been done before, wholly or in part.
     pub again: bool,
 }
 
@@ -86,17 +86,17 @@ pub enum ActionError {
          and drop the letter"
     )]
     Cut(u64),
-    /// Trying it again would bury it again.
+    /// Trying it again would dead-letter it again.
     #[error(
         "no stage can read it ({0}), so a retry would be buried again; publish it mended, and drop the letter"
     )]
     Unreadable(#[source] IngressError),
-    /// It was there a moment ago, and nobody says what became of it, or something else did.
+    /// It was there a moment ago, and what became of it is not recorded, or something else did.
     #[error("it is not there any more; `throughline dead show` says what became of it")]
     Gone,
 }
 
-/// Reads a letter and acts on it. One that somebody else did the same to meanwhile is done.
+/// Reads a letter and acts on it. One to which another process did the same meanwhile is done.
 pub async fn act_on(bus: &NatsBus, letter: u64, action: Action) -> Result<Outcome, ActionError> {
     if let Some(stored) = bus.letter(letter).await? {
         return act(bus, &Letter::read(stored), action).await;

@@ -19,9 +19,9 @@ const SERVER_PREFIX: &str = "nats-";
 pub struct Letter {
     /// Its sequence in the stream of dead letters: what it is called.
     pub id: u64,
-    /// When it was buried.
+    /// When it was dead-lettered.
     pub at: Timestamp,
-    /// The stage that buried it, if the letter says so.
+    /// The stage that dead-lettered it, if the letter says so.
     pub stage: Option<StageName>,
     /// Why, for a machine.
     pub code: Option<FailureCode>,
@@ -35,7 +35,7 @@ pub struct Letter {
     pub sequence: Option<u64>,
     /// The consumer that delivered it.
     pub consumer: Option<String>,
-    /// The process that buried it.
+    /// The process that dead-lettered it.
     pub worker: Option<String>,
     /// The subject on which it was published.
     pub subject: Option<String>,

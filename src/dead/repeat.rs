@@ -1,4 +1,4 @@
-//! What it takes to try a buried message again.
+//! What it takes to try a dead-lettered message again.
 //!
 //! A workflow that has failed is over: its events say so, and its session has gone on. So what is tried again is what
 //! the user said, as a new workflow at the end of the same session, admitted like any other. Its id is made of the old

@@ -95,7 +95,7 @@ impl Renderer {
     }
 
     /// What was sent is not on record: what it would be today.
-    pub(super) fn anew(&self, fetched: Fetched<'_>) -> (Vec<Message>, Proof) {
+    pub(super) fn rebuilt(&self, fetched: Fetched<'_>) -> (Vec<Message>, Proof) {
         let not_rendered = |why: String| (Vec::new(), Proof::NotRendered { why });
         let template = match &self.template {
             Ok(template) => template,

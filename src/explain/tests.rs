@@ -63,7 +63,7 @@ fn answered(messages: &[Value], dropped: u32) -> Value {
     })
 }
 
-fn past(events: &[(&str, Value)]) -> RecordedWorkflow {
+fn recorded(events: &[(&str, Value)]) -> RecordedWorkflow {
     let messages = events.iter().zip(1..).map(|((kind, data), sequence)| Recorded {
         subject: format!("t.v1.{kind}.s.w"),
         headers: Vec::new(),
@@ -77,8 +77,8 @@ fn past(events: &[(&str, Value)]) -> RecordedWorkflow {
 fn proof(fetched: Option<Value>, answered: Value, system: &str) -> Proof {
     let fetched = fetched.map(|data| ("external_data_fetched", data));
     let events: Vec<_> = fetched.into_iter().chain([("response_generated", answered)]).collect();
-    let past = past(&events);
-    Explanation::new(&past, &renderer(system)).prompt.unwrap().proof
+    let recorded = recorded(&events);
+    Explanation::new(&recorded, &renderer(system)).prompt.unwrap().proof
 }
 
 #[test]
@@ -98,20 +98,21 @@ fn a_prompt_is_proved_by_rendering_it_again_and_nothing_else_is() {
 
 #[test]
 fn an_explanation_says_what_is_there_and_leaves_out_what_is_not() {
-    let told = past(&[("external_data_fetched", fetched(2)), ("response_generated", answered(&sent(), 2))]);
+    let explained =
+        recorded(&[("external_data_fetched", fetched(2)), ("response_generated", answered(&sent(), 2))]);
     let renderer = renderer("Be kind.");
-    let told = Explanation::new(&told, &renderer);
-    assert_eq!((told.state, told.input.as_ref().unwrap().text.as_str()), (State::Open, "hello"));
-    let known = told.context.as_ref().unwrap();
+    let explained = Explanation::new(&explained, &renderer);
+    assert_eq!((explained.state, explained.input.as_ref().unwrap().text.as_str()), (State::Open, "hello"));
+    let known = explained.context.as_ref().unwrap();
     assert_eq!((known.earlier_turns.len(), known.left_out, known.summarised), (2, Some(2), Some(0)));
-    assert_eq!(told.sources.unwrap().len(), 3);
-    assert_eq!(told.answer.as_ref().unwrap().cost_usd.unwrap().to_string(), "0.0001");
+    assert_eq!(explained.sources.unwrap().len(), 3);
+    assert_eq!(explained.answer.as_ref().unwrap().cost_usd.unwrap().to_string(), "0.0001");
 
     let attempt = json!({"provider": "p", "model": "m", "started_at": "1970-01-01T00:00:00Z", "duration_ms": 7,
         "sent": true, "error": "e", "error_class": "transient"});
     let failure = json!({"code": "model_unavailable", "stage": "generation", "message": "m", "attempts": 1,
         "retryable": true, "may_have_happened": false, "attempt_log": [attempt]});
-    let failed = past(&[("external_data_fetched", fetched(0)), ("workflow_failed", failure)]);
+    let failed = recorded(&[("external_data_fetched", fetched(0)), ("workflow_failed", failure)]);
     let failed = Explanation::new(&failed, &renderer);
     assert_eq!((failed.state, failed.attempts.len()), (State::Failed, 1));
     let asked = failed.prompt.unwrap();

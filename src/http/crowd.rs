@@ -1,7 +1,8 @@
 //! Which of too many connections makes room for a new one.
 //!
-//! New connections are always taken, so that whoever asks at once is answered at once, however many others hold connections
-//! on which they say nothing. Waiting in the backlog for one of them to time out would fail every probe meanwhile.
+//! New connections are always taken, so that a client that asks at once is answered at once, however many others hold
+//! connections on which they say nothing. Waiting in the backlog for one of them to time out would fail every probe
+//! meanwhile.
 
 use std::{
     collections::HashMap,
@@ -69,8 +70,8 @@ impl<K: Copy + Eq + Hash> Crowd<K> {
         self.members.remove(&key);
     }
 
-    /// One that waits for its client before one that is being answered; of these one of the peer that has most; of these the
-    /// one that has done nothing for longest.
+    /// One that waits for its client before one that is being answered; of these one of the peer that has most; of these
+    /// the one that has done nothing for longest.
     fn least(&self) -> Option<K> {
         let mut of_peer: HashMap<IpAddr, usize> = HashMap::new();
         for (peer, _) in self.members.values() {

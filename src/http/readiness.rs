@@ -163,7 +163,7 @@ pub(super) async fn check(state: &HttpState, probes: &Probes) -> Readiness {
             .max_by_key(|trouble| trouble.last)
             .map_or(Ok(()), |trouble| Err(Arc::clone(&trouble.cause.text)))
     };
-    // Nobody tries a broken template again before it is another one.
+    // A broken template is not tried again before it changes.
     let broken = troubles.iter().find(|trouble| trouble.kind == DependencyKind::Prompt);
     let without_prompt = broken.map_or(Ok(()), |trouble| Err(Arc::clone(&trouble.cause.text)));
     // Compared in the background, at a rate that does not depend on who asks.

@@ -35,12 +35,12 @@ pub(super) const MAX_CONNECTIONS: usize = 256;
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// Largest head of a request, in bytes. No endpoint reads a body: one that is sent is not kept.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// How long answers under way may take once the server is told to stop.
+/// How long answers under way may take once the server is asked to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// Pause after a failure to accept, usually because the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// An address that is ours. Whoever connects waits until it is served.
+/// An address that is bound. Clients that connect wait until they are served.
 #[derive(Debug)]
 pub struct HttpPort {
     listener: TcpListener,

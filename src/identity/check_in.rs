@@ -17,9 +17,9 @@ use crate::{
     system::host_name,
 };
 
-/// Whoever loses a race looks again; the entry is written once in the life of a namespace, and when it moves.
+/// A process that loses a race looks again; the entry is written once in the life of a namespace, and when it moves.
 const ATTEMPTS: usize = 8;
-/// Workers of a log that has just been made anew learn its name within this.
+/// Workers of a log that has just been recreated learn its name within this.
 const PATIENCE: Duration = Duration::from_secs(12);
 /// A bus or a database that goes away while a worker starts is waited for so long.
 const OUTAGE: Duration = Duration::from_secs(15);
@@ -45,7 +45,7 @@ pub enum CheckInError {
         database: String,
         /// Who uses it.
         worker: String,
-        /// Since when nothing was heard of that one.
+        /// Since when that one gave no sign of life.
         seen_s: u64,
     },
     /// Others wrote at the same time, again and again.
@@ -91,8 +91,8 @@ pub struct CheckedIn {
     pub beat: Beat,
 }
 
-/// Makes sure that log and database belong together and that no other log uses the database, and notes this process. Either of
-/// them may be away for up to 15 s meanwhile.
+/// Makes sure that log and database belong together and that no other log uses the database, and notes this process. Either
+/// of them may be away for up to 15 s meanwhile.
 ///
 /// `calls` is how many calls of models this process can make at once.
 pub async fn check_in(
@@ -141,7 +141,7 @@ async fn check_in_now(
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
-    // Whoever copies the database notes that and then looks for signs of life; here it is the other way round, so one of
+    // A copy of the database notes itself and then looks for signs of life; here it is the other way round, so one of
     // the two sees the other.
     if let Err(refusal) = compare(bus, store, &checked_in.place, false).await {
         store.leave(&checked_in.namespace, &checked_in.beat.worker).await?;

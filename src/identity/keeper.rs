@@ -46,7 +46,7 @@ impl Keeper {
                 beats.tick().await;
                 match look(&bus, &keeping, &mut kept, &mut strange, &calls).await {
                     Ok(()) => {}
-                    // Both are waited for by whoever needs them.
+                    // Both are waited for where they are needed.
                     Err(error) if error.is_unavailable() => {
                         tracing::debug!(%error, "log and database could not be compared");
                     }
@@ -104,7 +104,7 @@ async fn look(
     kept.beat.log = compare(bus, store, &kept.place, false).await?.log;
     let stranger = kept.stranger(store).await?;
     match store.calls(&kept.namespace, &kept.beat.log, kept.beat.calls).await? {
-        // Nobody asks models, so nothing is known of how much they can do.
+        // No worker asks models, so nothing is known of how much they can do.
         0 => {}
         all => calls.set(all),
     }

@@ -2,7 +2,7 @@
 //!
 //! A [`Client`] is made from a configuration or in code, is cheap to clone, and is meant to be shared: breakers, rate
 //! limits and what providers asked to wait are common to all of its requests. It routes, falls back, retries and
-//! paces as `throughline.toml` says, and every answer tells what was tried and what it cost.
+//! paces as `throughline.toml` says, and every answer says what was tried and what it cost.
 //!
 //! ```
 //! use throughline::llm::{Client, Request};
@@ -154,7 +154,7 @@ impl Client {
         mut settings: ClientSettings,
         policy: DependencyPolicy,
     ) -> Result<Self, SetupError> {
-        // Whoever calls this library also pays: they may choose.
+        // The caller of this library also pays, so it may choose.
         settings.routing.requested_model = true;
         settings.routing.requested_complexity = true;
         let collaborators = Collaborators {
@@ -263,7 +263,7 @@ impl Client {
             .buffered(max_concurrency.max(1))
     }
 
-    /// Which models a request would be sent to, in which order and why. Asks nobody and costs nothing.
+    /// Which models a request would be sent to, in which order and why. Calls no model and costs nothing.
     pub fn route(&self, request: Request) -> Result<Route, GenerateError> {
         Ok(self.inner.route(&self.prepare(request)?))
     }

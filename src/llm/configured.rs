@@ -263,7 +263,7 @@ fn rates(rates: Rates) -> RateLimits {
     }
 }
 
-/// What the model client is told.
+/// Settings of the model client.
 pub fn client_settings(config: &Config) -> Result<ClientSettings, RouteError> {
     let models: Vec<ModelTarget> = known_models(config)?.into_iter().map(|known| known.target).collect();
     let generation = &config.generation;

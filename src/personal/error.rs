@@ -41,7 +41,7 @@ pub enum PersonalError {
         /// Whose.
         whom: Whom,
     },
-    /// An archive cannot be read or written anew.
+    /// An archive cannot be read or written again.
     #[error("the archive {} cannot be rewritten; restore or delete it, and run this again", file.display())]
     Archive {
         /// The file.

@@ -74,7 +74,7 @@ pub struct Histories {
 }
 
 impl Histories {
-    /// Takes the next message; gives out what is complete with it. What nobody can read belongs to no workflow.
+    /// Takes the next message; gives out what is complete with it. What cannot be read belongs to no workflow.
     pub fn add(&mut self, event: StoredEvent) -> Vec<History> {
         let Some(workflow) = workflow_of(&event) else { return Vec::new() };
         let ended = event.event_type().is_some_and(EventType::is_end);

@@ -93,7 +93,7 @@ impl Plan {
     }
 }
 
-/// The stage whose work was missing: what is on record tells where a workflow stood that was ended from outside.
+/// The stage whose work was missing: what is on record says where a workflow stood that was ended from outside.
 fn place(failed: &WorkflowFailed, events: &[Event]) -> StageName {
     let reached =
         events.iter().filter_map(|event| next_of(event.event_type())).max().unwrap_or(StageName::Context);

@@ -181,7 +181,7 @@ fn answered(generated: &ResponseGenerated, fallback_ms: Option<u64>) -> Side {
     })
 }
 
-/// Attempts of which a request was sent: what was prevented (a breaker, a prompt that cannot be made) asked nobody.
+/// Attempts of which a request was sent: what was prevented (a breaker, a prompt that cannot be made) called no model.
 fn calls(attempts: &[Attempt]) -> u32 {
     u32::try_from(attempts.iter().filter(|attempt| attempt.sent).count()).unwrap_or(u32::MAX)
 }

@@ -1,4 +1,4 @@
-//! With what past workflows are made once more: a configuration, with something changed in it.
+//! What recorded workflows are replayed with: a configuration, with something changed in it.
 
 use std::{
     io,
@@ -33,7 +33,7 @@ pub struct Setup {
     pub tokenizer: Arc<dyn Tokenizer>,
 }
 
-/// Past workflows cannot be made once more with this.
+/// Recorded workflows cannot be replayed with this.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// The model is not configured.

@@ -36,13 +36,13 @@ pub fn simulate(
     setup: &Setup,
     workflows: Vec<Recorded>,
 ) -> (mpsc::Receiver<Simulated>, thread::JoinHandle<Result<(), SimulateError>>) {
-    let anew = changed_providers(&recorded.settings, &setup.settings);
+    let redecided = changed_providers(&recorded.settings, &setup.settings);
     let simulation = Simulation {
         settings: setup.settings.clone(),
         recorded_settings: recorded.settings.clone(),
         template: Arc::clone(&setup.template),
         tokenizer: Arc::clone(&setup.tokenizer),
-        anew,
+        redecided,
     };
     let (sender, receiver) = results();
     let thread = thread::spawn(move || {
@@ -56,7 +56,7 @@ pub fn simulate(
     (receiver, thread)
 }
 
-/// Providers whose breaker or limits are not what they were: what these decide is decided anew.
+/// Providers whose breaker or limits are not what they were: what these decide is decided again.
 pub fn changed_providers(recorded: &EngineSettings, now: &EngineSettings) -> BTreeSet<String> {
     let policy = |settings: &EngineSettings| -> DependencyPolicy {
         let stage = settings.stages.get(&StageName::Generation).copied();

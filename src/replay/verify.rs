@@ -1,4 +1,4 @@
-//! Making recorded workflows once more, on all cores, each of which has a clock of its own that nobody waits for.
+//! Replaying recorded workflows, on all cores, each with a paused clock of its own.
 
 use std::{num::NonZeroUsize, sync::Arc, thread};
 
@@ -14,7 +14,7 @@ use super::Setup;
 /// Workflows that may wait for one core.
 const AHEAD: usize = 32;
 
-/// A workflow whose every result was made once more.
+/// A workflow whose every result was replayed.
 #[derive(Debug)]
 pub struct Verified {
     /// The workflow.
@@ -50,7 +50,7 @@ impl Verified {
         })
     }
 
-    /// Results that were made once more and are identical, and those that were taken as they are.
+    /// Results that were replayed and are identical, and those that were taken as they are.
     pub fn counts(&self) -> (usize, Vec<NotReplayed>) {
         let results = self.results.as_deref().unwrap_or_default();
         let identical = results.iter().filter(|one| one.verdict == Verdict::Identical).count();
@@ -62,7 +62,7 @@ impl Verified {
     }
 }
 
-/// Threads that make workflows once more.
+/// Threads that replay workflows.
 pub struct Verifier {
     lanes: Vec<mpsc::Sender<RecordedWorkflow>>,
     next: usize,

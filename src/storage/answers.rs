@@ -165,8 +165,8 @@ impl Answers {
 
     /// Answers an operation; operations come in the order in which they were given to the batch.
     pub(super) fn answer(&mut self, operation: Operation) {
-        // A failed send means that nobody waits for the answer any more. A missing answer cannot be, since they were
-        // counted; should it be all the same, the caller learns that nobody answers.
+        // A failed send means that the answer is not awaited any more. A missing answer cannot be, since they were
+        // counted; should it be all the same, the caller gets an error.
         match operation {
             Operation::Admit { batch, answer } => {
                 // The batch comes first in the zip, so that its end takes no answer of the next operation.

@@ -59,7 +59,7 @@ impl Contexts {
 
 /// Gives everybody what was asked for.
 pub(super) fn answer(questions: Vec<Question>, contexts: Result<Contexts, sqlx::Error>) {
-    // A failed send means that nobody waits for the answer any more.
+    // A failed send means that the answer is not awaited any more.
     match contexts {
         Ok(contexts) => {
             for (question, known) in questions.into_iter().zip(contexts.0) {

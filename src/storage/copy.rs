@@ -2,7 +2,7 @@
 //!
 //! The source is marked first, so that no worker goes on with it, and the target gets the namespace's identity last, so
 //! that no worker begins with it before everything is there. Between the two rows go over page by page, each page in a
-//! transaction of its own that adds what is missing and reads back what is there. Whoever is killed begins again.
+//! transaction of its own that adds what is missing and reads back what is there. A copy that was killed begins again.
 
 mod error;
 mod run;

@@ -72,7 +72,7 @@ impl Database {
     }
 
     /// Leaves nothing in the files of what was deleted or replaced, as far as that can be done from here: an SQLite file
-    /// is written anew, during which others wait to write, and its write-ahead log is emptied; PostgreSQL frees dead rows.
+    /// is written again, during which others wait to write, and its write-ahead log is emptied; PostgreSQL frees dead rows.
     pub async fn overwrite_free_space(&self) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(store) => store.overwrite_free_space().await,
@@ -157,7 +157,8 @@ fn as_json(table: &Table, row: &Row) -> JsonRow {
     row.iter().zip(table.columns).filter_map(value).collect()
 }
 
-/// `DELETE` of some rows of one id: `{mark}1` is the namespace, `{mark}2` the id, `{mark}3` how many. Turns that are open stay.
+/// `DELETE` of some rows of one id: `{mark}1` is the namespace, `{mark}2` the id, `{mark}3` how many. Turns that are open
+/// stay.
 pub(super) fn delete(table: &Table, only: Only<'_>, mark: char) -> String {
     let keys = Table::list(table.key_columns(), |column| column.0.to_owned());
     let is_turn = table.columns.iter().any(|column| column.0 == "state");

@@ -57,7 +57,7 @@ fn other_version(error: &sqlx::Error) -> Option<OtherVersion> {
     }
 }
 
-/// Whether somebody else holds a lock.
+/// Whether another process holds a lock.
 pub(super) fn is_locked(error: &sqlx::Error) -> bool {
     meaning(error).1 == StoreTrouble::Locked
 }

@@ -4,7 +4,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 
 use super::{DatabaseError, postgres::ServerFacts};
 
-/// What a look at a database tells.
+/// What a look at a database shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Looked {
     /// There is no such file yet.

@@ -18,7 +18,7 @@ pub const CALLS_COUNT_FOR: Duration = Duration::from_secs(35);
 pub struct Beat {
     /// Its name, which no other process has: host, process id and a random number.
     pub worker: String,
-    /// Which log: no other one has the same name, and one that was deleted and made anew has another.
+    /// Which log: no other one has the same name, and one that was deleted and made again has another.
     pub log: String,
     /// How many calls of models it can make at once.
     pub calls: u32,
@@ -50,7 +50,7 @@ impl Stranger {
 pub struct Identity {
     /// The same as in the log.
     pub id: String,
-    /// Where the namespace's rows went, if they were copied: then nobody uses them here.
+    /// Where the namespace's rows went, if they were copied: then they are not used here.
     pub copied: Option<CopiedTo>,
 }
 
@@ -63,7 +63,7 @@ pub struct CopiedTo {
     pub is_complete: bool,
 }
 
-/// What a look at a database that changes nothing tells.
+/// What a look at a database that changes nothing shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peeked {
     /// There is no such file yet.

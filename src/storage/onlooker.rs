@@ -43,7 +43,7 @@ pub enum OnlookerError {
     Store(#[from] StoreError),
 }
 
-/// Whoever looks at the turns of one namespace and changes nothing.
+/// A reader of the turns of one namespace, which changes nothing.
 #[derive(Debug)]
 pub struct Onlooker {
     database: Database,
@@ -136,7 +136,7 @@ async fn in_file<T>(
             .connect_lazy_with(file.clone().immutable(lies_still));
         let answer = ask(&pool).await;
         pool.close().await;
-        // Somebody who began to write meanwhile may have moved what was being read.
+        // A process that began to write meanwhile may have moved what was being read.
         if lies_still && !sqlite::lies_still(file.get_filename()) && attempt < sqlite::READS {
             attempt += 1;
             continue;

@@ -62,7 +62,7 @@ impl Operation {
     }
 
     pub(super) fn refuse(self, error: StoreError) {
-        // An error means that nobody waits for the answer any more.
+        // An error means that the answer is not awaited any more.
         match self {
             Self::Admit { answer, .. } => drop(answer.send(Err(error))),
             Self::Save { answer, .. } | Self::Fail { answer, .. } => drop(answer.send(Err(error))),

@@ -28,7 +28,7 @@ use crate::{
 /// formatting them is most of what a span costs.
 const TRACE_ONLY: [&str; 3] = ["otel.", "messaging.", "gen_ai."];
 
-/// In the log for machines only: whoever reads finds a workflow by its id, and 32 digits more would make each line longer.
+/// In the log for machines only: a reader finds a workflow by its id, and 32 digits more would make each line longer.
 const TRACE_ID: &str = "trace_id";
 
 /// Spans of the library that runs the actors: its numbers of actors say nothing to anybody.

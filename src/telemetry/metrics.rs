@@ -17,7 +17,7 @@ use crate::system::SystemClock;
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// How often histogram samples are folded into their buckets. Until then each takes memory, so that without this a
-/// process that nobody scrapes would grow with its work.
+/// process that is not scraped would grow with its work.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Upper bounds of the histograms' buckets, in seconds: from a stage that only passes on to a model that writes a long

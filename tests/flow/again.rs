@@ -1,4 +1,4 @@
-//! A workflow id is one message: the same message once more gets its own end, another one is refused to its publisher.
+//! A workflow id is one message: the same message again gets its own end, another one is refused to its publisher.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! A workflow id that the database has forgotten is used again for another message: its publisher is told, or gets an answer
-//! of its own; never that of somebody else, and never nothing.
+//! A workflow id that the database has forgotten is used again for another message: its publisher is told, or gets an
+//! answer of its own; never that of somebody else, and never nothing.
 
 use std::time::Duration;
 
@@ -89,7 +89,7 @@ async fn another_message_of_its_session_is_refused_and_the_first_one_keeps_its_e
         rig.pass(TOLD_WITHIN).await;
         assert_eq!(ends(&rig, "a", &format!("order-77-conflict-{again}")).len(), 0);
         assert_refused(&rig, "a", third);
-        // Nor does it help to look at everything once more.
+        // Nor does it help to look at everything again.
         worker.crash();
         rig.bus.rewind(throughline_schemas::StageName::Input, 0);
         let _other = rig.worker().await;
@@ -147,8 +147,8 @@ async fn in_another_session_it_is_a_workflow_of_its_own() {
     rig.assert_idle();
 }
 
-/// The whole database was lost. What the log has is put back while a message waits that uses one of its ids, and sweepers find
-/// turns that the log says have ended: nobody else closes the turn before its publisher is told.
+/// The whole database was lost. What the log has is put back while a message waits that uses one of its ids, and sweepers
+/// find turns that the log says have ended: nobody else closes the turn before its publisher is told.
 #[tokio::test(start_paused = true)]
 async fn one_that_waits_while_the_database_is_put_right_is_refused_too() {
     for dies in [false, true] {
@@ -203,7 +203,7 @@ async fn what_is_put_back_does_not_end_the_turn_of_another_session() {
     assert_eq!(answers(&rig, "e"), ["re: what is her address?"]);
     assert_eq!(answers(&rig, "a"), ["re: hello"]);
     assert!(rig.meters.count("throughline_turns_restored_total", &[]) >= 600);
-    // Nor is her end told where it is asked for once more.
+    // Nor is her end told where it is asked for again.
     rig.bus.roll_back(0);
     say(&rig, "eve", "e", "what is her address?");
     rig.pass(TOLD_WITHIN).await;

@@ -20,12 +20,13 @@ mod inputs;
 mod journey;
 mod limits;
 mod live;
-mod made_anew;
+
 mod memory;
 mod model;
 mod owners;
 mod pages;
 mod poison;
+mod recreated;
 mod redo;
 mod replay;
 mod restored;

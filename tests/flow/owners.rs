@@ -55,7 +55,7 @@ async fn a_stranger_neither_interrupts_nor_holds_up_and_is_told_why() {
     }
     assert!(rig.seconds() < 122.0, "nobody of theirs was in between: {} s", rig.seconds());
     assert_eq!(rig.models.calls(PROVIDER), 2);
-    // The message of the stranger comes again, and is answered as before; and all of it can be made once more.
+    // The message of the stranger comes again, and is answered as before; and all of it can be made again.
     say(&rig, "eve", "eve-enqueue", "enqueue");
     rig.pass(MINUTE).await;
     assert_eq!(rig.types(&strangers[0]), [EventType::WorkflowFailed]);

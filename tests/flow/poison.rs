@@ -32,7 +32,7 @@ async fn isolates(at: Op, stage: StageName) {
     assert_eq!(dead[0].header(dead_letter::STAGE), Some(stage.as_str()));
     assert_eq!(dead[0].header(dead_letter::ATTEMPTS), Some("3"));
     assert!(dead[0].header(dead_letter::ERROR).is_some_and(|error| error.contains("injected into")));
-    // What panics on a session or user that the next turn has, too, would bury that one as well.
+    // What panics on a session or user that the next turn has, too, would dead-letter that one as well.
     if at != Op::Context {
         rig.saved(&behind).await;
         assert_eq!(rig.types(&behind), JOURNEY, "the session goes on");
@@ -158,7 +158,7 @@ async fn what_panics_even_while_it_is_dead_lettered_comes_again_at_its_pace_and_
     let tries = dead_lettered.load(std::sync::atomic::Ordering::Relaxed);
     assert!((2..=70).contains(&tries), "about once a second, not {tries} times a minute");
     rig.saved(&rig.publish("w2", "s2", "hello")).await;
-    // And when burying works again, it ends.
+    // And when dead-lettering works again, it ends.
     panics(&worker, Op::Generate, "poison");
     assert_eq!(rig.failed(&crate::harness::id("w1")).await.code, FailureCode::Poison);
 }

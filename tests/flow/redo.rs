@@ -65,7 +65,7 @@ async fn what_is_on_record_is_handed_on_and_nobody_is_asked_for_it_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn from_an_earlier_stage_everything_after_it_is_done_anew() {
+async fn from_an_earlier_stage_everything_after_it_is_done_again() {
     let rig = Rig::new();
     let worker = rig.worker().await;
     failed(&rig).await;

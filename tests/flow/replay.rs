@@ -1,4 +1,4 @@
-//! What is on record can be made once more, and what does not come out as it was is named by event and field.
+//! What is on record can be made again, and what does not come out as it was is named by event and field.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -207,14 +207,14 @@ async fn a_changed_prompt_rule_or_policy_is_found_at_its_event_and_field() {
 }
 
 /// Everything under other settings, by workflow.
-async fn simulated(rig: &Rig, settings: &EngineSettings, anew: &[&str]) -> BTreeMap<String, Simulated> {
+async fn simulated(rig: &Rig, settings: &EngineSettings, redecided: &[&str]) -> BTreeMap<String, Simulated> {
     let (results, mut decided) = replay::results();
     let simulation = Simulation {
         settings: settings.clone(),
         recorded_settings: rig.settings.clone(),
         template: Arc::new(defaults::template()),
         tokenizer: Arc::new(FourBytes),
-        anew: anew.iter().map(|name| (*name).to_owned()).collect(),
+        redecided: redecided.iter().map(|name| (*name).to_owned()).collect(),
     };
     let workflows = rig.recorded_workflows().iter().filter_map(Recorded::of).collect();
     let running =

@@ -217,7 +217,7 @@ impl Schedule {
         }
         self.rig.pass(ACK_WAIT * 3).await;
         self.check(&published);
-        // Whatever happened, it comes out as it was when it is made once more.
+        // Whatever happened, it comes out as it was when it is made again.
         assert_eq!(self.rig.verify().await, Vec::<String>::new());
     }
 

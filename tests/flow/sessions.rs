@@ -195,7 +195,7 @@ async fn a_session_keeps_its_order_when_the_process_that_admits_dies_with_inputs
 
 /// The first turn ends with a commit, and whoever committed dies before saying so; the second message comes after that.
 /// It finds its session free, and begins only behind the end of the first in the log.
-async fn begins_behind_an_untold_end(op: Op) -> Vec<String> {
+async fn begins_behind_an_unpublished_end(op: Op) -> Vec<String> {
     let (rig, doomed) = Rig::running().await;
     if op == Op::Fail {
         rig.models.push(PROVIDER, Reply::Now(Err(failure(ModelError::BadRequest("injected".to_owned())))));
@@ -220,7 +220,7 @@ async fn begins_behind_an_untold_end(op: Op) -> Vec<String> {
 #[tokio::test(start_paused = true)]
 async fn a_turn_begins_behind_the_end_of_the_one_before_it_whoever_has_to_tell_that() {
     for (op, end) in [(Op::Save, "interaction_saved"), (Op::Fail, "workflow_failed")] {
-        let log = begins_behind_an_untold_end(op).await;
+        let log = begins_behind_an_unpublished_end(op).await;
         let place = |event: &str, workflow: &str| {
             let subject = format!("throughline.v1.{event}.s1.{workflow}");
             log.iter()

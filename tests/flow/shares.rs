@@ -146,7 +146,7 @@ async fn a_user_with_too_many_open_workflows_is_told_so() {
     }
     rig.bus.publish_input("ada", "later", "later", "later");
     rig.saved(&id("later")).await;
-    // The message comes again, and is answered as before; and all of it can be made once more.
+    // The message comes again, and is answered as before; and all of it can be made again.
     rig.bus.publish_input("ada", "ada-4", "ada-4", "ada-4");
     rig.pass(SECOND).await;
     assert_eq!(rig.types(&all[4]), [EventType::WorkflowFailed]);

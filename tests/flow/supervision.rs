@@ -64,7 +64,7 @@ async fn a_stage_that_cannot_open_its_inbox_is_restarted_with_longer_and_longer_
         }
         _ => Act::Go,
     });
-    rig.publish("w1", "s1", "hello"); // the inbox that waits now is asked once more after this one
+    rig.publish("w1", "s1", "hello"); // the inbox that waits now is asked again after this one
     tokio::time::timeout(SECOND * 60, worker.engine.gave_up()).await.expect("the engine should give up");
     let at = opened.lock().unwrap().clone();
     assert_eq!(at.len(), 5, "five restarts are allowed: {at:?}");

@@ -41,7 +41,7 @@ async fn a_turn_that_was_started_and_never_published_is_published() {
 }
 
 /// The log loses what came behind `keep`, an event of the first workflow; the model has been asked `calls` times for
-/// each of three by then, and may be asked once more if its answer has vanished.
+/// each of three by then, and may be asked again if its answer has vanished.
 async fn rolled_back_to(keep: EventType) {
     let rig = Rig::new();
     let worker = rig.worker().await;

@@ -1,4 +1,4 @@
-//! Events that this version cannot read: their workflows end, their sessions go on, and nobody buries them twice.
+//! Events that this version cannot read: their workflows end, their sessions go on, and nobody dead-letters them twice.
 
 use std::time::Duration;
 
@@ -118,7 +118,7 @@ async fn an_unreadable_event_of_another_session_or_of_nobody_ends_nothing() {
 #[tokio::test(start_paused = true)]
 async fn what_another_version_dead_lettered_without_ending_its_workflow_is_not_published_again() {
     let (rig, worker) = with_slow_context().await;
-    // It buries, and neither ends the workflow nor comes to it again: as versions before this one did.
+    // It dead-letters, and neither ends the workflow nor comes to it again: as versions before this one did.
     worker.gate.on(|op, about| match op {
         Op::Context if about.contains("slow") => Act::Slow(Duration::from_hours(1)),
         Op::Fail => Act::Lost,

@@ -1,4 +1,4 @@
-//! Messages that kill the whole process, or that nobody ever answers for: they are buried, and nobody else is.
+//! Messages that kill the whole process, or that nobody ever answers for: they are dead-lettered, and nobody else is.
 
 use std::time::Duration;
 
@@ -121,7 +121,7 @@ async fn what_the_server_gives_up_on_is_dead_lettered_once_however_many_workers_
         let _workers = [rig.worker().await, rig.worker().await, rig.worker().await];
         let end = rig.ended(&poison).await.data;
         // Whoever takes over the admission looks at everything that was left, exhausted or not: the turn may have begun
-        // before its input is buried, and goes on then.
+        // before its input is dead-lettered, and goes on then.
         let has_begun = stage == StageName::Input && matches!(end, EventData::InteractionSaved(_));
         if !has_begun {
             let failed = rig.failed(&poison).await;

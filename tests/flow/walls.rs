@@ -1,7 +1,7 @@
 //! The walls between the packages: `schemas` says, `actors` decides, only the root touches the world.
 //!
-//! The first two tests ask cargo what each package would be built with; the last reads the sources of `actors`, for what
-//! the standard library and tokio offer without any new dependency.
+//! The first two tests ask cargo what each package would be built with; the others read the sources of `actors`, for what
+//! the standard library and tokio offer without any new dependency, and for what its rooms import from each other.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -186,6 +186,82 @@ fn actors_open_nothing_and_never_read_the_wall_clock() {
         }
     }
     assert!(found.is_empty(), "actors go through the ports (clock, store, …):\n{}", found.join("\n"));
+}
+
+/// What each room of `actors` may import from. There is no way back from a room to one that uses it.
+const ROOMS: [(&str, &[&str]); 10] = [
+    ("replay", &["supervision", "stages", "delivery", "workflow", "model", "dependency", "policy", "ports"]),
+    (
+        "supervision",
+        &["stages", "delivery", "retention", "workflow", "model", "dependency", "policy", "ports"],
+    ),
+    ("stages", &["delivery", "workflow", "model", "dependency", "policy", "ports"]),
+    ("delivery", &["workflow", "dependency", "policy", "ports"]),
+    ("retention", &["workflow", "policy", "ports"]),
+    ("workflow", &["dependency", "policy", "ports"]),
+    ("model", &["dependency", "policy", "ports"]),
+    ("dependency", &["policy", "ports"]),
+    ("policy", &["ports"]),
+    ("ports", &["policy"]),
+];
+/// Files that serve all rooms.
+const SHARED: [&str; 3] = ["memory_budget", "message_values", "metrics"];
+
+#[test]
+fn rooms_of_actors_do_not_import_in_circles() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("actors/src");
+    let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
+    for path in rust_files(&root) {
+        let inside = path.strip_prefix(&root).expect("the walk should stay inside");
+        let room = inside.iter().next().expect("a file should have a name").to_string_lossy();
+        let Some((room, allowed)) = ROOMS.iter().find(|(name, _)| *name == room.trim_end_matches(".rs"))
+        else {
+            continue;
+        };
+        seen.insert(*room);
+        let text = std::fs::read_to_string(&path).expect("a source file should be readable");
+        // Tests may build what they need out of anything.
+        let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        let code: String = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
+        for other in imported(&code) {
+            if other != *room && !allowed.contains(&other.as_str()) && !SHARED.contains(&other.as_str()) {
+                found.push(format!("{}: {other}", inside.display()));
+            }
+        }
+    }
+    assert_eq!(seen.len(), ROOMS.len(), "each room should have sources, found {seen:?}");
+    assert!(
+        found.is_empty(),
+        "a room imports from one that is not among those it may use:\n{}",
+        found.join("\n")
+    );
+}
+
+/// Modules at the top of the crate that this code names, alone (`crate::a::B`) or in a list (`crate::{a::B, c}`).
+fn imported(code: &str) -> BTreeSet<String> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut names = BTreeSet::new();
+    for after in code.split("crate::").skip(1) {
+        let Some(list) = after.strip_prefix('{') else {
+            names.insert(after.chars().take_while(|c| is_name(*c)).collect());
+            continue;
+        };
+        let (mut depth, mut at_start) = (0_u32, true);
+        for (index, c) in list.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => at_start = true,
+                c if depth == 0 && at_start && is_name(c) => {
+                    names.insert(list[index..].chars().take_while(|c| is_name(*c)).collect());
+                    at_start = false;
+                }
+                _ => {}
+            }
+        }
+    }
+    names
 }
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {

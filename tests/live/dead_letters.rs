@@ -26,7 +26,7 @@ async fn listed(cluster: &Cluster, filters: &[&str]) -> Vec<Value> {
     lines(&out)
 }
 
-/// Kills the worker that asks the model about `text`, until its message is buried; `max_deliver` is 1.
+/// Kills the worker that asks the model about `text`, until its message is dead-lettered; `max_deliver` is 1.
 async fn poisoned(cluster: &mut Cluster, log: &mut Log, workflow: &str, session: &str) {
     let before = cluster.stand_ins.count("model").await;
     cluster.add_worker();
@@ -117,7 +117,7 @@ async fn dead_letters_are_listed_shown_retried_and_dropped() {
     assert!(exit == 1 && err.contains(&retry) && err.contains("was retried"), "{err}");
     assert_eq!(log.events(&retry).filter(|seen| seen.kind() == "user_input_received").count(), 1);
 
-    // What nobody can read would be buried again.
+    // What nobody can read would be dead-lettered again.
     let (exit, out, err) = dead(&cluster, &["retry", "--stage", "input"]).await;
     assert!(exit == 1 && err.contains("no stage can read it") && err.contains("retried 0 of 1"), "{err}");
     assert!(!out.contains("retried"), "{out}");
@@ -128,7 +128,7 @@ async fn dead_letters_are_listed_shown_retried_and_dropped() {
     cluster.assert_workers_run();
 }
 
-/// Letters of one session as the input stage buries them, the first one first.
+/// Letters of one session as the input stage dead-letters them, the first one first.
 async fn dead_letter(cluster: &Cluster, session: &str, names: &[String]) {
     for name in names {
         let body = json!({"user_id": "demo", "session_id": session, "workflow_id": name, "user_input": name});
@@ -139,7 +139,7 @@ async fn dead_letter(cluster: &Cluster, session: &str, names: &[String]) {
     }
 }
 
-/// Retries every letter that was buried as poison; the workflows that it makes.
+/// Retries every letter that was dead-lettered as poison; the workflows that it makes.
 async fn retry_all(cluster: &Cluster) -> Vec<String> {
     let (code, out, err) = dead(cluster, &["retry", "--code", "poison", "--json"]).await;
     assert_eq!(code, 0, "{err}");

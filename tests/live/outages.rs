@@ -72,7 +72,7 @@ async fn the_only_process_of_a_stage_may_be_killed_again_and_again() {
     let figures = cluster.figures(1, fault, 3 * STAGES.len(), &log, &all).await;
     figures.recovered(killed.elapsed()).show();
     assert_all_saved_once(&cluster, &log, &all);
-    // What a killed generation had in hand may be asked once more: eight sessions, three kills.
+    // What a killed generation had in hand may be asked again: eight sessions, three kills.
     let calls = usize::try_from(cluster.stand_ins.count("model").await).expect("a count");
     assert!((all.len()..=all.len() + 3 * 8).contains(&calls), "{calls} calls for {} messages", all.len());
     assert_eq!(log.dead().count(), 0);

@@ -1,4 +1,4 @@
-//! What was recorded under faults, once more: verified, simulated, run again and taken up.
+//! What was recorded under faults, again: verified, simulated, run again and taken up.
 
 mod compare;
 mod storm;

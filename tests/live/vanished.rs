@@ -1,4 +1,4 @@
-//! Messages whose handling ends the whole process, again and again: they are buried once, and nobody else is.
+//! Messages whose handling ends the whole process, again and again: they are dead-lettered once, and nobody else is.
 
 use std::time::Duration;
 

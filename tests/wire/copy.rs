@@ -45,7 +45,7 @@ async fn everything_of_a_namespace_goes_over_and_what_is_left_is_retired() {
     assert_eq!(peek(&third, NAMESPACE).await.unwrap(), Peeked::Missing);
     let back = copied(&to, &from).await.unwrap_err();
     assert!(matches!(back, CopyError::Occupied { why: Occupied::SameIdentity, .. }), "{back}");
-    // The other namespace may go its own way, and the shop once more.
+    // The other namespace may go its own way, and the shop again.
     assert_eq!(copied(&to, &third).await.unwrap().tables[2], ("turns", WAITING + 7));
 }
 

@@ -312,7 +312,7 @@ async fn closing_does_what_is_queued_and_leaves_everything_in_one_file() {
     assert!(matches!(store.ping().await, Err(StoreError::Unavailable { .. })));
     assert!(matches!(store.save(interaction("w", "s", 1)).await, Err(StoreError::Unavailable { .. })));
     let files = std::fs::read_dir(directory.path()).unwrap().map(Result::unwrap);
-    // The locks of the turnstile are files without anything in them.
+    // The write lock is files without anything in them.
     let files: Vec<_> =
         files.filter(|file| file.metadata().unwrap().len() > 0).map(|file| file.file_name()).collect();
     assert_eq!(files, ["store.db"]);

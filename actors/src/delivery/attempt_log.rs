@@ -1,5 +1,5 @@
-//! What earlier deliveries of a message did: a note, left by whoever hands a message back, read by whoever is given it
-//! next. Best effort: without it a workflow goes on all the same, and its record says how many deliveries it lacks.
+//! The attempts of earlier deliveries of a message: written before a hand-back, read by the next delivery. Best effort:
+//! without the log the workflow goes on all the same, and its record says how many deliveries it lacks.
 
 use throughline_schemas::{StageName, event::generation::Attempt};
 
@@ -21,13 +21,13 @@ pub(crate) async fn earlier(bus: &dyn Bus, stage: StageName, sequence: u64, made
             AttemptLog::default()
         }
     };
-    // Somebody who had lost the message may have left one later.
+    // A delivery that had lost the message may have written one later.
     let attempt_log = if attempt_log.delivery <= made { attempt_log } else { AttemptLog::default() };
     let unknown = attempt_log.unknown.saturating_add(made.saturating_sub(attempt_log.delivery));
     AttemptLog { delivery: made, unknown, attempts: attempt_log.attempts }
 }
 
-/// Leaves what a delivery and those before it did.
+/// Stores what a delivery and those before it did.
 pub(crate) async fn keep(bus: &dyn Bus, stage: StageName, sequence: u64, attempt_log: &AttemptLog) {
     match serde_json::to_vec(attempt_log) {
         Ok(json) if json.len() <= ATTEMPT_LOG_BYTES => {}
@@ -53,7 +53,7 @@ async fn trying<T, F: Future<Output = Result<T, BusError>>>(op: impl Fn() -> F) 
 }
 
 fn lost(stage: StageName, sequence: u64, why: &str) {
-    tracing::warn!(%stage, sequence, why, "the note on earlier deliveries is lost; their attempts are not on record");
+    tracing::warn!(%stage, sequence, why, "the attempt log of earlier deliveries is lost; their attempts are not on record");
     metrics::attempt_log_lost(stage);
 }
 

@@ -1,11 +1,11 @@
-//! Messages that come again: how often they were the death of a worker, and who has them now.
+//! Claims on redelivered messages: how many workers and processes have died of each, and which delivery handles it now.
 //!
 //! The server counts deliveries. That a message came five times can mean that it killed five processes, or that it was
-//! handed back four times because a database was away. So whoever handles a redelivery says so before it begins and
-//! when it ends; a claim that is still open when the message comes again tells of a process that vanished. First
+//! handed back four times because a database was away. So a worker claims a redelivery before it begins and closes
+//! the claim when it ends; a claim that is still open when the message comes again means that a process vanished. First
 //! deliveries, which are nearly all, cost nothing.
 //!
-//! A claim is replaced only by whoever knows it (compare and set): a process that stood still between reading and
+//! A claim is replaced by compare-and-set: a process that stood still between reading and
 //! writing must not overwrite the claim of the one that has the message now.
 
 use std::sync::Arc;
@@ -119,7 +119,7 @@ impl Claims {
     }
 
     /// Counts a worker that died of a message in this process; says how many did, as far as is known. `Err` if the
-    /// message is somebody else's by now.
+    /// message belongs to another delivery by now.
     pub async fn count_death(&self, delivery: &Delivery) -> Result<u32, Outcome> {
         let handling = self.entropy.next_u64();
         let died = |claim: Claim| Claim {
@@ -165,7 +165,7 @@ impl Claims {
             let write = || self.bus.set_claim(self.stage, delivery.sequence, &replacement, revision);
             match patiently(self.stage, None, write).await.map_err(PublishFailed::outcome)? {
                 Published::New => return Ok(replacement),
-                // Somebody else's is there, or this one since an attempt that was not answered.
+                // Another delivery's claim is there, or this one from an attempt whose answer was lost.
                 Published::Already => known = self.read(delivery).await?,
             }
             if known.claim == replacement {

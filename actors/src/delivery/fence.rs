@@ -1,8 +1,8 @@
-//! Keeping an attempt whose message was given to somebody else from doing anything.
+//! Stops the work on a delivery whose message the server has given to another process.
 //!
 //! A process can stand still for longer than the server waits (stopped, swapped out, cut off), and goes on afterwards
 //! as if nothing had happened. Work is therefore driven only while its delivery's lease is held, and after that only
-//! if nobody has claimed the message since.
+//! while no other delivery has claimed the message.
 
 use std::{
     future::poll_fn,
@@ -17,14 +17,14 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::ports::bus::{Bus, Delivery};
 
-/// Work on a delivery without a lease goes on for this long before it is asked again whose the message is.
+/// Work on a delivery without a lease goes on for this long before the claim is read again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Somebody else has the message.
+/// Another delivery has claimed the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TakenOver;
 
-/// Drives `work` for as long as the delivery is not somebody else's. What `work` was doing when the delivery was taken
+/// Drives `work` while no other delivery has claimed the message. What `work` was doing when the delivery was taken
 /// over is dropped, a call of a model included.
 pub async fn fenced<T>(
     bus: &Arc<dyn Bus>,

@@ -54,13 +54,13 @@ pub trait Step: Send + Sync + 'static {
     async fn make_room(&self, room: &Room, body_bytes: u64) {
         let weight = weight(self.stage(), body_bytes);
         if body_bytes > LARGE_BODY_BYTES as u64 {
-            // What it may come to hold is in it, too: nobody waits for more with this in hand.
+            // What it may come to hold is in it, too: a delivery that has this never waits for more.
             room.take_all(weight).await;
         } else {
             room.take(weight).await;
         }
     }
-    /// What ends the workflow if it turns out to have been saved while its message is being buried.
+    /// What ends the workflow if it turns out to have been saved while its message is being dead-lettered.
     fn saved(&self, _event: &Event) -> Option<EventData> {
         None
     }
@@ -280,8 +280,8 @@ impl<S: Step> EventHandler<S> {
         }
     }
 
-    /// The failure of a workflow whose result will never be taken; with the calls that were made for it, which may have been
-    /// paid for.
+    /// The failure of a workflow whose result will never be taken; with the calls that were made for it, which may have
+    /// been paid for.
     fn unpublishable(&self, error: &BusError, result: &Event, attempt: u32) -> WorkflowFailed {
         let failed = self.context.unpublishable(error, attempt);
         let (attempt_log, earlier_deliveries) = match &result.data {
@@ -317,11 +317,11 @@ impl<S: Step> EventHandler<S> {
         let stage = self.step.stage();
         let Some(request) = event.data.request() else { return Ok(None) };
         let Some(redo) = request.redo.as_ref().filter(|redo| stage < redo.from) else { return Ok(None) };
-        // Nobody says how large it is.
+        // Its size is not known.
         room.take_more(weight(stage, LARGEST_BODY_BYTES)).await;
         let subject = Subject::new(published_by(stage), &event.meta.session_id, &redo.of);
         let recorded = self.context.recorded(&subject).await?.and_then(|body| decode(&body).ok());
-        // One user's data is not handed on to another, whoever shares a session.
+        // One user's data is not handed on to another, even within one session.
         let recorded = recorded.filter(|recorded| recorded.meta.user_id == event.meta.user_id);
         let Some(mut data) = recorded.map(|recorded| recorded.data) else {
             tracing::info!(of = %redo.of, "nothing on record to hand on, the stage does its work");
@@ -333,32 +333,32 @@ impl<S: Step> EventHandler<S> {
         Ok(Some(data))
     }
 
-    /// Completes, not before this instant, when somebody has said more than `heard` times that the turn of a workflow was
-    /// interrupted; how often, then. The last stage's work is not stopped: the database decides what becomes of an answer,
-    /// and somebody must release the session's next turn.
+    /// Completes, not before this instant, when there have been more than `heard` hints that the turn of a workflow was
+    /// interrupted; returns how many there are. The last stage's work is not stopped: the database decides what becomes of
+    /// an answer, and the session's next turn has to be released.
     async fn hinted(&self, workflow: &WorkflowId, heard: u64, from: Instant) -> u64 {
         match self.step.stage() {
             StageName::Persistence => std::future::pending().await,
             StageName::Input | StageName::Context | StageName::External | StageName::Generation => {
                 let hints = self.context.interruptions.of(workflow, heard).await;
-                // Behind the hint, so that a delivery of which nobody says anything has no timer.
+                // Behind the hint, so that a delivery without hints has no timer.
                 tokio::time::sleep_until(from).await;
                 hints
             }
         }
     }
 
-    /// How far the end of a turn has got; `None` while it runs, by the word of the database, or while that says nothing: the
-    /// next hint, or what becomes of the result, will tell.
+    /// How far the end of a turn has got; `None` while it runs, by the word of the database, or while the database does not
+    /// answer: the next hint, or publishing the result, will show it.
     async fn ended(&self, meta: &Meta) -> Option<Earlier> {
         if self.context.runs(&meta.workflow_id).await.unwrap_or(true) {
-            tracing::debug!(workflow = %meta.workflow_id, "somebody said that this turn was interrupted; it runs");
+            tracing::debug!(workflow = %meta.workflow_id, "a hint says that this turn was interrupted; it runs");
             return None;
         }
         self.earlier(meta).await.ok().filter(Earlier::is_something)
     }
 
-    /// Brings to its end what an earlier delivery, or whoever interrupted this one, has begun; `None` if there is nothing.
+    /// Completes what an earlier delivery, or the message that interrupted this one, has begun; `None` if there is nothing.
     async fn conclude(&self, earlier: Earlier, event: &Event, run: Run<'_>) -> Option<Outcome> {
         let outcome = match earlier {
             Earlier::Nothing => return None,
@@ -394,7 +394,7 @@ impl<S: Step> EventHandler<S> {
                 return Ok(found);
             }
         }
-        // Nobody is to be asked, and paid, for a turn that has ended.
+        // No model is to be asked, and paid, for a turn that has ended.
         if self.context.runs(&meta.workflow_id).await? {
             return Ok(Earlier::Nothing);
         }

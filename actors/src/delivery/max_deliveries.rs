@@ -1,7 +1,7 @@
-//! Messages that no worker lived to answer for.
+//! Messages that the server has given up on: delivered as often as `max_deliver` allows, and never settled.
 //!
-//! The server stops delivering a message that was delivered as often as it allows. Whatever it did to those who tried
-//! to handle it, it is not handled here: it is buried, its workflow ends as failed, and its session goes on.
+//! Such a message may have killed every worker that tried to handle it. It is not handled again: it is dead-lettered, its
+//! workflow ends as failed, and its session goes on.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use throughline_schemas::{FailureCode, StageName};
 
 use crate::{delivery::stage::Stage, policy::settle::Outcome, ports::bus::Delivery};
 
-/// Buries what a stage's consumer has given up on.
+/// Dead-letters what a stage's consumer has given up on.
 pub struct UndeliverableHandler(pub Arc<dyn Stage>);
 
 #[async_trait]

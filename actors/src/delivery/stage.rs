@@ -186,18 +186,18 @@ impl Actor for StageActor {
         // Asked before anything is delivered: what comes later is behind it.
         let history = match args.source {
             Source::Events if name != StageName::Input => History::since(args.bus.position().await?.last),
-            // Inputs are told apart by the database, and what the server has given up on was delivered before.
+            // The database tells inputs apart, and what the server has given up on was delivered before.
             Source::Events | Source::Undeliverable => History::since(0),
         };
         inbox.grant(args.slots).await?;
         // At most one message per slot can be under way, so sending credit never waits.
         let (credit, credits) = mpsc::channel(args.slots + 1);
         let intake = tokio::spawn(intake::run(inbox, credits, myself.clone()));
-        // It ends with its actor, so nobody holds on to it.
+        // It ends with its actor, so nothing else keeps a handle.
         drop(myself.send_interval(args.ack_wait / PROGRESS_PER_ACK_WAIT, || StageMessage::Tick));
         match args.source {
             Source::Events => tracing::info!(stage = %name, slots = args.slots, "stage started"),
-            Source::Undeliverable => tracing::debug!(stage = %name, "burials started"),
+            Source::Undeliverable => tracing::debug!(stage = %name, "dead-lettering started"),
         }
         Ok(StageState {
             args,

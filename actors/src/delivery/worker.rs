@@ -1,6 +1,6 @@
 //! A worker: a child of its stage that handles one batch at a time and reports once for each.
 //!
-//! It waits on the network so that its stage need not. If it panics, the panic ends it and nobody else; its stage
+//! It waits on the network so that its stage need not. If it panics, the panic ends this worker only; its stage
 //! learns of that through supervision and lets another worker settle what it held.
 
 use std::sync::Arc;
@@ -126,12 +126,12 @@ impl WorkerArgs {
                 match self.stage.dead_letter(delivery, code, &error).await {
                     Ok(()) => {
                         // What was wrong may quote what a user wrote; it is in the dead letter.
-                        tracing::warn!(%stage, %code, sequence = delivery.sequence, "message buried");
+                        tracing::warn!(%stage, %code, sequence = delivery.sequence, "message dead-lettered");
                         (Settlement::Terminated { reason: format!("{code}: {error}") }, "buried")
                     }
                     Err(outcome) => {
                         // Not even a dead letter can be stored now; the message must stay where it is.
-                        tracing::error!(%stage, ?outcome, sequence = delivery.sequence, "message not buried yet");
+                        tracing::error!(%stage, ?outcome, sequence = delivery.sequence, "message not dead-lettered yet");
                         (Settlement::Retried { after: BUS_RETRY_DELAY }, "handed_back")
                     }
                 }

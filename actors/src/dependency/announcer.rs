@@ -1,4 +1,4 @@
-//! The actor that tells the outside about breaker transitions, on `{ns}.control.breaker`.
+//! The actor that announces breaker transitions, on `{ns}.control.breaker`.
 //!
 //! Announcing is best effort: what counts is logged and counted where it happens.
 

@@ -54,7 +54,7 @@ pub struct Trouble {
     /// Since when it fails.
     pub since: Timestamp,
     /// When it failed last. Work that waits for a vital dependency asks again every few seconds, so a trouble that is
-    /// much older is one that nobody has looked at since.
+    /// much older is one that was not looked at since.
     pub last: Instant,
     /// Why, the last time.
     pub cause: Cause,

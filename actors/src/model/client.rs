@@ -1,5 +1,5 @@
 //! Everything between "here is a prompt" and "here is the answer, with every attempt on record": which model is
-//! asked, when it is asked again and when another one, how long anybody waits, what is left out so that the prompt
+//! asked, when it is asked again and when another one, how long it waits, what is left out so that the prompt
 //! fits, and what it cost. It knows no bus and no event, so the generation stage and a program that only wants an
 //! answer use the same client.
 //!
@@ -133,7 +133,7 @@ struct Model {
     /// Models of one provider share its breaker and its pace.
     provider: Dependency,
     limits: Limits,
-    /// It has been told that what its calls cost is not what our prices say.
+    /// A warning was logged that its calls do not cost what our prices say.
     warned_of_costs: AtomicBool,
 }
 
@@ -200,12 +200,12 @@ impl ModelClient {
         }
     }
 
-    /// What it was told.
+    /// Its settings.
     pub fn settings(&self) -> &ClientSettings {
         &self.settings
     }
 
-    /// Which models a request would be sent to, and why. Asks nobody.
+    /// Which models a request would be sent to, and why. Calls no model.
     pub fn route(&self, request: &GenerationRequest) -> Route {
         let routing = &self.settings.routing;
         let of = |role| request.messages.iter().filter(move |message| message.role == role);
@@ -225,7 +225,7 @@ impl ModelClient {
         routing.route(&facts, &request.route, &known)
     }
 
-    /// Asks until there is an answer, or the policies say that enough is enough. `observer` hears how the answer
+    /// Asks until there is an answer, or the policies say that enough is enough. `observer` sees how the answer
     /// comes into being. Dropping the future abandons the call under way; the provider may have charged for it.
     pub async fn generate(
         &self,

@@ -58,7 +58,7 @@ pub struct PromptTemplate {
     /// Whether the data template speaks of the message itself, so that it has something to say without any data.
     data_needs_no_data: bool,
     takes_tag: bool,
-    /// Whether it has data, in blocks that do not have the [`Tag`]'s name or are not told by it.
+    /// Whether it has data, in blocks that are not named by the [`Tag`].
     is_forgeable: bool,
 }
 
@@ -261,8 +261,8 @@ impl PromptTemplate {
         self.render_file(DATA, context! { preferences, sources, ..message }, data_bytes)
     }
 
-    /// Renders a file, which is expected to have so many bytes and some more. Room is made for them at once: growing would copy
-    /// what is there, again and again.
+    /// Renders a file, which is expected to have so many bytes and some more. Room is made for them at once: growing would
+    /// copy what is there, again and again.
     fn render_file(&self, file: &str, values: Value, expected: usize) -> Result<String, PromptError> {
         let mut text = Vec::with_capacity(expected + FRAME_BYTES);
         let template = self.environment.get_template(file);

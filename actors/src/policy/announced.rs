@@ -1,7 +1,7 @@
 //! What a provider's headers say is left of its limits, and how long to wait when it is not enough.
 //!
-//! A header tells what was left after its own request. Requests that were sent after that one are not in it, so they
-//! are subtracted here; an answer to an older request than the newest one heard tells nothing new. After the announced
+//! A header says what was left after its own request. Requests that were sent after that one are not in it, so they
+//! are subtracted here; an answer to an older request than the newest one received says nothing new. After the announced
 //! time the limit is taken to be whole again: if it is not, the provider says so.
 
 use std::time::Duration;

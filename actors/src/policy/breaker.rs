@@ -71,7 +71,7 @@ pub struct Permit {
 pub enum CallOutcome {
     /// The dependency answered.
     Success,
-    /// The dependency failed, or nobody knows.
+    /// The dependency failed, or that is not known.
     Failure,
     /// It says nothing about the dependency (it asked to slow down).
     Neutral,
@@ -152,7 +152,7 @@ impl Breaker {
                 }
             }
             (State::HalfOpen { .. }, CallOutcome::Failure) => self.open(now),
-            // The probe told nothing: the next caller may probe.
+            // The probe showed nothing: the next caller may probe.
             (State::HalfOpen { .. }, CallOutcome::Neutral) => {
                 self.state = State::HalfOpen { probe_lease: None }
             }

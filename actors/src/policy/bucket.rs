@@ -5,8 +5,8 @@
 //! a bad minute. Here burst and refill share the limit: never more than the limit is taken in any minute.
 //!
 //! A correction must not give back what time has given back already, or what was left over from a busy minute would be
-//! spent in a later one. So the lots taken are remembered until they are corrected, and the bucket's state is computed
-//! anew as if each had been taken as it was used.
+//! spent in a later one. So the reservations are remembered until they are corrected, and the bucket's state is computed
+//! again as if each had been taken as it was used.
 
 use std::{
     collections::VecDeque,
@@ -45,7 +45,7 @@ impl StateStore for ArrivalTime {
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        // A bucket is changed through a mutable reference only: nobody else is here.
+        // A bucket is changed through a mutable reference only.
         let (outcome, next) = decide(Some(Nanos::from(self.0.load(Ordering::Relaxed))))?;
         self.0.store(next.into(), Ordering::Relaxed);
         Ok(outcome)
@@ -64,7 +64,7 @@ impl Clock for Given {
     }
 }
 
-/// Lots that are remembered. Beyond it the oldest ones are taken to have been used as they were taken.
+/// Reservations that are remembered. Beyond it the oldest ones are taken to have been used as they were taken.
 const MAX_LOTS: usize = 10_000;
 
 /// Names a place in the queue, and later what was taken.
@@ -142,8 +142,9 @@ impl Bucket {
         Self::new(limit, share(limit, BURSTS_PER_LIMIT), now)
     }
 
-    /// A bucket for things that are taken in lots. A lot that is larger than the burst has to be waited for even when
-    /// nobody else is there, so small limits have a larger share for it: up to `reservation`, at most half of the limit.
+    /// A bucket for things that are taken many at a time. A reservation that is larger than the burst has to be waited for
+    /// even when the queue is empty, so small limits have a larger share for it: up to `reservation`, at most half of the
+    /// limit.
     pub fn of_lots(limit: NonZeroU32, reservation: NonZeroU32, now: Instant) -> Self {
         Self::new(limit, share(limit, BURSTS_PER_LIMIT).max(share(limit, 2).min(reservation)), now)
     }
@@ -193,7 +194,7 @@ impl Bucket {
         self.correct(reservation, 0);
     }
 
-    /// Says how much of a lot was used: nothing, less than was taken, or more, which those who come next wait for.
+    /// Says how much of a reservation was used: nothing, less than was taken, or more, which those who come next wait for.
     pub fn correct(&mut self, reservation: Reservation, used: u64) {
         // Recent ones are near the end.
         let Some(taken) = self.taken.iter_mut().rev().find(|taken| taken.reservation == reservation) else {
@@ -208,7 +209,7 @@ impl Bucket {
         }
     }
 
-    /// Says that a lot was used as it was taken, as far as anybody knows.
+    /// Says that a reservation was used as it was taken, as far as is known.
     pub fn keep(&mut self, reservation: Reservation) {
         if let Some(taken) = self.taken.iter_mut().rev().find(|taken| taken.reservation == reservation) {
             taken.corrected = true;
@@ -225,7 +226,7 @@ impl Bucket {
         }
     }
 
-    /// When a lot may be taken that is next after `arrival`.
+    /// When a reservation may be taken that is next after `arrival`.
     fn turn(&self, arrival: u64, waiting: &Waiting) -> u64 {
         let burst = u64::from(self.burst.get());
         let Some(at_once) = u32::try_from(waiting.units.min(burst)).ok().and_then(NonZeroU32::new) else {

@@ -5,14 +5,14 @@ use std::time::Duration;
 /// How often one message may come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeliveryLimits {
-    /// Deliveries after which a message that is still handed back is buried. At most the server's `max_deliver`,
-    /// or the server would drop it before we bury it.
+    /// Deliveries after which a message that is still handed back is dead-lettered. At most the server's `max_deliver`,
+    /// or the server would drop it before we dead-letter it.
     pub max_deliveries: u32,
-    /// Workers that may die of one message, by panic or by exceeding the work limit, before it is buried as poison.
+    /// Workers that may die of one message, by panic or by exceeding the work limit, before it is dead-lettered as poison.
     pub max_deaths: u32,
-    /// Processes that may vanish while they handle one redelivered message, before it is buried as poison. More than
-    /// deaths, because that it was the message is only a suspicion: somebody may be killing processes. The process that
-    /// handled its first delivery is not counted.
+    /// Processes that may vanish while they handle one redelivered message, before it is dead-lettered as poison. More than
+    /// deaths, because that it was the message is only a suspicion: processes may be killed for other reasons. The process
+    /// that handled its first delivery is not counted.
     pub max_vanished: u32,
     /// Wait after a worker's death.
     pub delay_after_death: Duration,
@@ -42,7 +42,7 @@ pub const FALLBACK_PATIENCE: Duration = Duration::from_secs(5);
 /// otherwise.
 pub const RATE_PATIENCE: Duration = Duration::from_secs(30);
 
-/// A wait for a rate limit of which whoever waits for the answer is told.
+/// A wait for a rate limit that is long enough to be reported to listeners.
 pub const NOTICEABLE_WAIT: Duration = Duration::from_secs(1);
 
 /// How long rate limits may hold one request back in all, over all deliveries, before its workflow fails, unless
@@ -50,7 +50,7 @@ pub const NOTICEABLE_WAIT: Duration = Duration::from_secs(1);
 pub const RATE_TOTAL: Duration = Duration::from_mins(15);
 
 /// How much of that one delivery spends in a worker; longer waits go back to the server. Longer than [`HOLD_LIMIT`],
-/// because whoever keeps its place in the queue is served in its turn, and what is handed back begins anew behind
+/// because a call that keeps its place in the queue is served in order, and what is handed back begins again behind
 /// those who came later; well below [`WORK_LIMIT`], calls and backoff included.
 pub const RATE_HOLD_LIMIT: Duration = Duration::from_mins(5);
 
@@ -106,19 +106,19 @@ pub const BODY_RETRY_DELAY: Duration = Duration::from_secs(2);
 /// ... up to this.
 pub const BODY_RETRY_DELAY_AT_MOST: Duration = Duration::from_mins(1);
 
-/// How often a body that is kept elsewhere is asked for before its message is buried without it.
+/// How often a body that is kept elsewhere is asked for before its message is dead-lettered without it.
 pub const DEAD_LETTER_BODY_TRIES: u32 = 3;
 
 /// How long a delivery waits in its slot for memory before it is handed back: well below [`WORK_LIMIT`].
 pub const MEMORY_PATIENCE: Duration = Duration::from_mins(10);
 
-/// After which a wait for memory is told in the log, and by readiness.
+/// After which a wait for memory is reported in the log and by readiness.
 pub const MEMORY_LONG_WAIT: Duration = Duration::from_secs(10);
 
-/// When a delivery comes again for which there was no memory. Long, because it is the hundred deliveries of a message that end
-/// its waiting.
+/// When a delivery comes again for which there was no memory. Long, because it is the hundred deliveries of a message that
+/// end its waiting.
 pub const MEMORY_RETRY_DELAY: Duration = Duration::from_mins(1);
 
-/// Most deliveries of a stage that wait for memory. While one waits it may have its event in hand, which takes nothing from the
-/// budget meanwhile: 64 KiB, so 4 MiB in all.
+/// Most deliveries of a stage that wait for memory. While one waits it may have its event in hand, which takes nothing from
+/// the budget meanwhile: 64 KiB, so 4 MiB in all.
 pub const MEMORY_WAITS: usize = 64;

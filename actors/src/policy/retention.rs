@@ -10,18 +10,19 @@ use crate::ports::log::{BODIES, Fill, Room};
 pub const BEGIN_PERCENT: u64 = 80;
 /// Down to this fill, in percent: what is removed at once is worth a request, and an archive of its own.
 pub const DOWN_TO_PERCENT: u64 = 65;
-/// From this fill on, in percent, what has just been finished goes, too: a log that refuses input is worse. Where what is still
-/// needed and what lies behind it take as much, results of finished work go from there (`policy/thinning.rs`), and few turns run.
+/// From this fill on, in percent, what has just been finished goes, too: a log that refuses input is worse. Where what is
+/// still needed and what lies behind it take as much, results of finished work go from there (`policy/thinning.rs`), and
+/// few turns run.
 pub const URGENT_PERCENT: u64 = 90;
-/// From this fill on, in percent, every process makes room, whoever has the turn to: that one may be gone. And few turns run
-/// until there is room again, whatever takes it: removing may be slower than they are.
+/// From this fill on, in percent, every process makes room, also without the turn to: the process that has it may be gone.
+/// And few turns run until there is room again, whatever takes it: removing may be slower than they are.
 pub const FULL_PERCENT: u64 = 95;
 /// Messages of a turn that is saved: its input and what each stage stored.
 const MESSAGES_PER_TURN: u64 = 6;
 /// So many turns may run however full the log is: only those that end make room.
 pub const LEAST_TURNS: u32 = 16;
-/// What was stored within this time stays while there is other room: whoever stood still for a moment finds what became of
-/// its work, and a reader what it has just waited for.
+/// What was stored within this time stays while there is other room: a process that stood still for a moment finds what
+/// became of its work, and a reader what it has just waited for.
 pub const JUST_FINISHED: Duration = Duration::from_mins(2);
 /// Events that are removed for their age are so much older than they must be: one request an hour is enough.
 pub const AGE_SLACK: Duration = Duration::from_hours(1);
@@ -31,7 +32,7 @@ pub const AGE_SLACK: Duration = Duration::from_hours(1);
 pub enum Holder {
     /// A turn that is open in the database.
     Turn,
-    /// A message that a stage has not settled, or that waits to be buried.
+    /// A message that a stage has not settled, or that waits to be dead-lettered.
     Stage(StageName),
 }
 
@@ -44,7 +45,7 @@ pub struct Floor {
     pub held_by: Option<Holder>,
 }
 
-/// The positions of the stages, as one look at the log tells them.
+/// The positions of the stages, as one look at the log shows them.
 pub fn settled(fill: &Fill) -> Floor {
     match fill.needed {
         Some((before, stage)) => Floor { before, held_by: Some(Holder::Stage(stage)) },
@@ -55,9 +56,9 @@ pub fn settled(fill: &Fill) -> Floor {
 /// The lowest of what two looks at the stages and one, later, at the database say.
 ///
 /// An input is in the hand of its stage until its turn stands in the database: the transaction comes before the
-/// acknowledgement. So whoever asks the stages first and the database afterwards sees it in one of the two. The other way
+/// acknowledgement. So asking the stages first and the database afterwards shows it in one of the two. The other way
 /// round it could be in neither. The same holds for the end of a turn: its event is published before the message that led
-/// to it is acknowledged, so what is not told yet lies above the position of its stage. The stages' earlier positions
+/// to it is acknowledged, so what is not published yet lies above the position of its stage. The stages' earlier positions
 /// count as well, so that a message that the server has just given up on, and whose advisory is not stored yet, is not
 /// taken for settled.
 pub fn floor(earlier: Floor, now: Floor, oldest_open: Option<u64>) -> Floor {
@@ -113,9 +114,9 @@ pub fn for_open_work(fill: &Fill, floor: Floor) -> Option<u64> {
 
 /// How many turns may run so that all of them have room to end; `None`: any number, or nothing is known yet.
 ///
-/// They may come to take half of the log, by the mean size of what is in it; the other half is for what is larger, for inputs,
-/// and for what has ended. While what is needed and what lies behind it takes nearly the whole log, or the log is full, it is
-/// the least.
+/// They may come to take half of the log, by the mean size of what is in it; the other half is for what is larger, for
+/// inputs, and for what has ended. While what is needed and what lies behind it takes nearly the whole log, or the log is
+/// full, it is the least.
 pub fn turns_with_room(fill: &Fill, floor: Floor) -> Option<u32> {
     let max = fill.max_bytes.filter(|_| fill.bytes > 0)?;
     if for_open_work(fill, floor).is_some() || percent(fill) >= FULL_PERCENT {

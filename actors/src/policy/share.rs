@@ -1,11 +1,11 @@
 //! How many turns run of all users together before further ones are held, where users share what there is.
 //!
 //! Stages take events in the order of the log, so what runs cannot be overtaken: whatever is started waits in front of
-//! whoever comes next. So no more run than can be answered at the same time, and those that are on their way to a call of a
-//! model or back from one: as many as are started in [`ON_THE_WAY`]. However fast or slow models are, nobody waits longer
+//! the next user. So no more run than can be answered at the same time, and those that are on their way to a call of a
+//! model or back from one: as many as are started in [`ON_THE_WAY`]. However fast or slow models are, no user waits longer
 //! than that because of who was started before. One call in twenty is left to those who have less than the least
-//! ([`Share::LEAST`]), because calls that began together end together, and whoever comes in between would have to wait for
-//! that.
+//! ([`Share::LEAST`]), because calls that began together end together, and a user who comes in between would have to wait
+//! for that.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub const ON_THE_WAY: Duration = Duration::from_millis(100);
 /// The rate at which turns are started is taken over so long a time: waves of calls that end together make no haste.
 pub const RATE_WINDOW: Duration = Duration::from_secs(2);
 
-/// Of so many calls one is left to whoever has less than the least.
+/// Of so many calls one is left to users who have less than the least.
 const ONE_LEFT_OF: u32 = 20;
 
 /// The same share for all: `calls` of models can be made at once, and `started` turns were started within [`RATE_WINDOW`].
@@ -51,8 +51,8 @@ impl LogRoom {
     }
 }
 
-/// What is left of a share while the log has room for so many turns. The least that each user has counts only while there is
-/// plenty: users are as many as whoever publishes says.
+/// What is left of a share while the log has room for so many turns. The least that each user has counts only while there
+/// is plenty: a publisher can invent any number of users.
 pub fn within(share: Option<Share>, room: Option<LogRoom>) -> Option<Share> {
     let Some(LogRoom { turns, running }) = room.filter(|room| !room.is_plenty()) else { return share };
     Some(match share {

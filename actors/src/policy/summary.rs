@@ -31,7 +31,7 @@ struct Sentence<'a> {
     words: BTreeSet<String>,
 }
 
-/// The most telling sentences, one a line with who said it, of at most `max_chars` characters in all. Empty if there is
+/// The most significant sentences, one a line with who said it, of at most `max_chars` characters in all. Empty if there is
 /// no room for any.
 pub fn extract(said: &[Said<'_>], max_chars: usize) -> String {
     let sentences = sentences(said);

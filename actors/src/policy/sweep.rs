@@ -16,7 +16,7 @@ pub enum Work {
         /// Sequence of the event.
         sequence: u64,
     },
-    /// Its last event was acknowledged, so there was a next one, and that has vanished: nobody will go on with it.
+    /// Its last event was acknowledged, so there was a next one, and that has vanished: no stage will go on with it.
     Lost {
         /// The stage that has to work on the last event again.
         stage: StageName,

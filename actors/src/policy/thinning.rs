@@ -1,9 +1,9 @@
-//! Which messages of a full log nobody needs although something before them is needed. Pure.
+//! Which messages of a full log are not needed although something before them is needed. Pure.
 //!
-//! Retention removes a log from its beginning. One message that is still needed keeps everything behind it, and what needs it
-//! may be waiting for the very room that it keeps: an open turn cannot end in a log that takes no event. So from a full log
-//! the results of workflows that have ended go, too, wherever they lie. Their ends stay for a while, for those who wait for them;
-//! inputs stay, since a stage may not have read them.
+//! Retention removes a log from its beginning. One message that is still needed keeps everything behind it, and what needs
+//! it may be waiting for the very room that it keeps: an open turn cannot end in a log that takes no event. So from a full
+//! log the results of workflows that have ended go, too, wherever they lie. Their ends stay for a while, for those who wait
+//! for them; inputs stay, since a stage may not have read them.
 
 use std::collections::HashMap;
 

@@ -106,7 +106,7 @@ pub enum Published {
     Already,
 }
 
-/// One message, delivered once or once more.
+/// One delivery of a message.
 #[derive(Clone)]
 pub struct Delivery {
     /// Subject it was published on.
@@ -121,7 +121,7 @@ pub struct Delivery {
     pub sequence: u64,
     /// How often it has been delivered, this time included.
     pub delivered: u32,
-    /// Its event may have been worked on although this is its first delivery: its consumer may have been made anew or
+    /// Its event may have been worked on although this is its first delivery: its consumer may have been recreated or
     /// rewound, or its stream restored. Adapters say false; the stage that takes it knows better.
     pub maybe_worked_on: bool,
     /// When the stream stored it.
@@ -191,14 +191,14 @@ pub trait Receipt: Send + Sync + 'static {
     /// Says that the work goes on, which restarts the redelivery timer. `Ok` only when the server has answered: a
     /// lease is counted from it.
     async fn progress(&self) -> Result<(), BusError>;
-    /// For how long the delivery is certainly nobody else's, if its stage keeps count of that.
+    /// For how long the delivery certainly belongs to this process, if its stage keeps count of that.
     fn lease(&self) -> Option<&Lease> {
         None
     }
 }
 
 /// Who works on a message that came more than once, and what became of earlier attempts. Kept beside the stream, since
-/// the server counts deliveries and cannot tell a death from a message that was handed back.
+/// the server counts deliveries and cannot distinguish a death from a hand-back.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Claim {
@@ -211,7 +211,7 @@ pub struct Claim {
     pub open: bool,
     /// How often a worker panicked, or was killed, while it handled this message.
     pub panics: u32,
-    /// How often a process began to handle this message and was never heard of again.
+    /// How often a process began to handle this message and vanished.
     pub vanished: u32,
 }
 
@@ -220,16 +220,16 @@ pub struct Claim {
 pub struct Claimed {
     /// What it says.
     pub claim: Claim,
-    /// Which replacement it is; zero if nobody has claimed the message.
+    /// Which replacement it is; zero if the message is not claimed.
     pub revision: u64,
 }
 
-/// What earlier deliveries of a message did, kept beside the stream by whoever handed it back, so that their calls and
+/// The attempts of earlier deliveries of a message, kept beside the stream before a hand-back, so that their calls and
 /// what these cost are on record in the end.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AttemptLog {
-    /// The delivery that left it.
+    /// The delivery that wrote it.
     pub delivery: u32,
     /// Deliveries up to that one of whose attempts nothing is known.
     pub unknown: u32,
@@ -240,9 +240,9 @@ pub struct AttemptLog {
 /// A message that must not be handled again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Where to file it; `None` if the message tells no workflow.
+    /// Where to file it; `None` if the message names no workflow.
     pub subject: Option<Subject>,
-    /// Who buries it.
+    /// The stage that stores it.
     pub stage: StageName,
     /// Why, for a machine.
     pub code: FailureCode,
@@ -259,7 +259,7 @@ pub struct Position {
     pub last: u64,
     /// By stage, the sequence up to which all its deliveries are settled.
     pub settled: BTreeMap<StageName, u64>,
-    /// What time the server has, by the clock that says when events were stored; `None` if it does not tell.
+    /// What time the server has, by the clock that says when events were stored; `None` if it does not say.
     pub now: Option<Timestamp>,
 }
 
@@ -314,7 +314,7 @@ pub trait Bus: Send + Sync + 'static {
     async fn dead_letter(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError>;
     /// Opens the messages of a stage that the server has given up on: delivered as often as it allows, and never
     /// settled. Their deliveries have the original's bytes, headers, subject, sequence and count; settling one is
-    /// about its burial, and does not bring the original back.
+    /// about its dead-lettering, and does not bring the original back.
     async fn open_undeliverable(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError>;
     /// The claim on a message of a stage's consumer, by the message's sequence. It may be an older one than the last.
     async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claimed>, BusError>;
@@ -327,28 +327,29 @@ pub trait Bus: Send + Sync + 'static {
         claim: &Claim,
         revision: u64,
     ) -> Result<Published, BusError>;
-    /// The note on a message of a stage's consumer, by the message's sequence.
+    /// The attempt log of a message of a stage's consumer, by the message's sequence.
     async fn attempt_log(&self, stage: StageName, sequence: u64) -> Result<Option<AttemptLog>, BusError>;
-    /// Replaces the note on a message. A note is a convenience: it may be gone later.
+    /// Replaces the attempt log of a message. It is best effort: it may be gone later.
     async fn keep_attempt_log(
         &self,
         stage: StageName,
         sequence: u64,
         attempt_log: &AttemptLog,
     ) -> Result<(), BusError>;
-    /// Tells listeners on `{ns}.control.{topic}`; not durable, and not an error if nobody hears it.
+    /// Publishes on `{ns}.control.{topic}`; not durable, and not an error without listeners.
     async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError>;
-    /// Tells listeners on `{ns}.live.{workflow}`; not durable, never waits, and keeps the order of one caller. Whether
+    /// Publishes on `{ns}.live.{workflow}`; not durable, never waits, and keeps the order of one caller. Whether
     /// the frame was taken: while the connection is down or slow, frames are dropped.
     fn live(&self, workflow: &WorkflowId, frame: Bytes) -> bool;
-    /// Hears what is announced on a topic from now on, as far as the connection is up.
+    /// What is announced on a topic from now on, as far as the connection is up.
     async fn announced_on(&self, topic: &str) -> Result<BoxStream<'static, Bytes>, BusError>;
     /// The end of the log, and how far the stages behind the input stage are.
     async fn position(&self) -> Result<Position, BusError>;
-    /// The latest event of a workflow, other than what its publisher said. Never older than what [`Bus::position`] told before.
+    /// The latest event of a workflow, other than what its publisher said. Never older than what [`Bus::position`] returned
+    /// before.
     async fn latest(&self, session: &SessionId, workflow: &WorkflowId) -> Result<Option<Latest>, BusError>;
-    /// Moves a stored event to the end of the log, so that its stage is given it once more. `Already` if the event is
-    /// not there any more, or another has been stored on its subject: somebody else was first.
+    /// Moves a stored event to the end of the log, so that its stage is given it again. `Already` if the event is
+    /// not there any more, or another has been stored on its subject: another process was first.
     async fn publish_again(&self, subject: &Subject, sequence: u64) -> Result<Published, BusError>;
     /// The ends of workflows that are stored from a place of the log on, at most so many of each kind.
     async fn ends_from(&self, sequence: u64, most: u64) -> Result<Ends, BusError>;

@@ -1,6 +1,6 @@
-//! For how long a delivery is certainly nobody else's.
+//! Leases: for how long a delivery certainly belongs to this process.
 //!
-//! The server gives a message to somebody else when it has heard nothing of it for the ack wait. So whoever holds it
+//! The server gives a message to another process when it has had no report of it for the ack wait. So the holder
 //! counts from the last report that the server has answered, on the monotonic clock. A process that stood still, or
 //! could not report, finds its lease lost, and has to ask whether it still has the message before it does anything
 //! that others would see.
@@ -35,7 +35,7 @@ impl Lease {
         Self { length, state: Arc::new(Mutex::new(State { until: now + length, lost: false })) }
     }
 
-    /// The server has answered a report that was sent at `reported`. A lease that was lost stays lost: somebody else
+    /// The server has answered a report that was sent at `reported`. A lease that was lost stays lost: another process
     /// may have the message by now, and reports about it are still accepted.
     pub fn renew(&self, reported: Instant, now: Instant) {
         let mut state = self.lock();

@@ -1,10 +1,10 @@
-//! The event log, as whoever keeps room in it sees it.
+//! The event log, as retention sees it.
 //!
 //! Obligations of an implementation, checked by `ports::contract::log`:
-//! - [`Log::fill`] names no sequence as free that a stage has not settled, and none whose burial is still to come.
+//! - [`Log::fill`] names no sequence as free that a stage has not settled, and none whose dead-lettering is still to come.
 //! - [`Log::purge`] removes what lies below, and nothing else; a second purge changes nothing.
 //! - [`Log::finished_from`] names results of workflows whose end is in the log, ends that are old enough, and nothing else;
-//!   [`Log::remove`] removes what it is told to, and a second time nothing.
+//!   [`Log::remove`] removes what it is asked to, and a second time nothing.
 //! - [`Log::release_bodies`] removes no body that a message of the log names.
 
 use std::{sync::Arc, time::Duration};
@@ -30,8 +30,8 @@ pub struct Fill {
     pub bytes: u64,
     /// What they may take; `None`: no limit.
     pub max_bytes: Option<u64>,
-    /// The first message that a stage has not settled, or that waits to be buried, and whose it is. `None`: everything
-    /// up to `last` is settled.
+    /// The first message that a stage has not settled, or that waits to be dead-lettered, and whose it is. `None`:
+    /// everything up to `last` is settled.
     pub needed: Option<(u64, StageName)>,
     /// The streams beside the log, which have limits of their own.
     pub others: Vec<Room>,
@@ -82,16 +82,17 @@ pub trait Log: Send + Sync + 'static {
     async fn last(&self) -> Result<u64, BusError>;
     /// How full it is, and what is still needed. The stages' positions are read when this is called, not before.
     async fn fill(&self) -> Result<Fill, BusError>;
-    /// For how long the first message at this sequence or behind it has been stored, by the server's clock; `None` if there is
-    /// none.
+    /// For how long the first message at this sequence or behind it has been stored, by the server's clock; `None` if there
+    /// is none.
     async fn age_at(&self, sequence: u64) -> Result<Option<Duration>, BusError>;
     /// Sequence of the first message that was stored within `age`, by the server's clock; that of the next message if
     /// all are older.
     async fn first_within(&self, age: Duration) -> Result<u64, BusError>;
     /// Removes every message below a sequence, and keeps on record that it did. How many were removed.
     async fn purge(&self, purge: &Purge) -> Result<u64, BusError>;
-    /// Messages from this sequence on that nobody needs: see [`crate::policy::thinning`]. In their order; about as many as take
-    /// `bytes`, of a limited part of the log. Ends are among them that were stored before `ended_before`, by the server's clock.
+    /// Messages from this sequence on that are not needed: see [`crate::policy::thinning`]. In their order; about as many
+    /// as take `bytes`, of a limited part of the log. Ends are among them that were stored before `ended_before`, by the
+    /// server's clock.
     async fn finished_from(
         &self,
         sequence: u64,

@@ -46,7 +46,7 @@ pub enum AnswerFormat {
     /// Any text.
     #[default]
     Text,
-    /// A JSON document; any, or one of this JSON Schema where the provider can be told.
+    /// A JSON document; any, or one of this JSON Schema where the provider supports it.
     Json(Option<Value>),
 }
 
@@ -75,7 +75,7 @@ impl DeltaSink for NoSink {
     fn delta(&self, _: Delta<'_>) {}
 }
 
-/// What a provider's headers tell of one of its limits.
+/// What a provider's headers say of one of its limits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Allowance {
     /// How much is allowed in each of the provider's periods.
@@ -86,7 +86,7 @@ pub struct Allowance {
     pub resets_in: Option<Duration>,
 }
 
-/// What a provider's headers tell of its limits.
+/// What a provider's headers say of its limits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Allowances {
     /// Requests.
@@ -107,7 +107,7 @@ impl Allowances {
     }
 }
 
-/// What the provider told about a call besides its result.
+/// What the provider said about a call besides its result.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CallFacts {
     /// HTTP status, if an answer began.
@@ -120,11 +120,11 @@ pub struct CallFacts {
     pub should_retry: Option<bool>,
     /// Time from the start of the call to the first piece of text or reasoning; only of streams.
     pub first_token: Option<Duration>,
-    /// What the provider's headers tell of its limits, if they do.
+    /// What the provider's headers say of its limits, if they do.
     pub allowances: Option<Box<Allowances>>,
     /// What the provider itself says that the call cost.
     pub stated_cost: Option<Usd>,
-    /// Usage was reported, and it counts no token at all, although there is an answer: nobody counted.
+    /// Usage was reported, and it counts no token at all, although there is an answer: they were not counted.
     pub counted_nothing: bool,
 }
 
@@ -133,7 +133,7 @@ pub struct CallFacts {
 pub struct ModelAnswer {
     /// What the user gets to read.
     pub text: String,
-    /// What the model thought before, where the provider tells.
+    /// What the model thought before, where the provider passes it on.
     pub reasoning: Option<String>,
     /// Tools that it wants to be called.
     pub tool_calls: Vec<ToolCall>,
@@ -274,7 +274,7 @@ pub struct ModelFailure {
 }
 
 impl ModelFailure {
-    /// Whether the provider may have charged for the call: nobody knows what became of it, or it had begun to answer.
+    /// Whether the provider may have charged for the call: its outcome is not known, or it had begun to answer.
     pub fn may_have_been_billed(&self) -> bool {
         matches!(self.fault(), Fault::Unknown) || self.usage.is_some() || self.facts.first_token.is_some()
     }
@@ -341,8 +341,8 @@ impl Classify for ModelFailure {
 pub trait Models: Send + Sync + 'static {
     /// Makes one call and never a second one: redirects are not followed, nothing is tried again. Only where the provider
     /// refuses a key for what it is or has used up, the call is made with the next key, if there is one. Of a stream,
-    /// `sink` hears every piece in order, and together they are the answer's text, but for what turns out to be around it
-    /// (the code fence of a JSON document, [`Delta::Void`]); of a whole answer it hears nothing.
+    /// `sink` gets every piece in order, and together they are the answer's text, but for what turns out to be around it
+    /// (the code fence of a JSON document, [`Delta::Void`]); of a whole answer it gets nothing.
     /// Dropping the future abandons the call and closes its connection; the provider may have charged.
     async fn generate(
         &self,

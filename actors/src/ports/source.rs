@@ -54,8 +54,8 @@ pub struct FetchCall {
     pub room: AnswerRoom,
 }
 
-/// The memory for the answer of one call, taken when it is known to be large; small answers take none. By default there is as
-/// much as anybody may want.
+/// The memory for the answer of one call, taken when it is known to be large; small answers take none. By default there is
+/// as much as anybody may want.
 #[derive(Debug, Clone, Default)]
 pub struct AnswerRoom {
     room: Option<WeakRoom>,
@@ -69,8 +69,8 @@ impl AnswerRoom {
         Self { room: Some(room.downgrade()), others }
     }
 
-    /// Takes the memory for an answer of so many bytes if there is some at this moment; whether there is. Nobody may wait for it
-    /// with a part of the answer in hand.
+    /// Takes the memory for an answer of so many bytes if there is some at this moment; whether there is. No call may wait
+    /// for it with a part of the answer in hand.
     pub fn take_now(&self, bytes: usize) -> bool {
         let Some(room) = self.of_large(bytes) else { return true };
         room.take_more_now(answers_weight(self.others.saturating_add(bytes as u64)))
@@ -84,7 +84,7 @@ impl AnswerRoom {
     }
 
     fn of_large(&self, bytes: usize) -> Option<Room> {
-        // A call that outlives its delivery is nobody's.
+        // A call that outlives its delivery has no owner.
         self.room.as_ref().filter(|_| bytes > FREE_ANSWER_BYTES)?.upgrade()
     }
 }

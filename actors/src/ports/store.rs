@@ -2,7 +2,7 @@
 //!
 //! The store decides the two things that no single worker can: which turn of a session runs (one at a time, in
 //! stream order) and how a workflow ended (once). Obligations, checked by `ports::contract::store`:
-//! - A workflow id is admitted once, for as long as its turn is on record; whoever comes later is told so, and whether
+//! - A workflow id is admitted once, for as long as its turn is on record; a later message learns that, and whether
 //!   it says the same or something else.
 //! - Two namespaces share nothing, whatever ids they use; a store is one namespace's.
 //! - At most one turn of a session is running; turns start in the order of their input sequence.
@@ -159,7 +159,7 @@ pub struct EndedTurn {
     pub workflow_id: WorkflowId,
     /// With an answer.
     pub saved: bool,
-    /// When, by the clock of whoever ended it.
+    /// When, by the clock of the process that ended it.
     pub ended_at: Timestamp,
 }
 
@@ -243,8 +243,8 @@ pub trait Store: Send + Sync + 'static {
     async fn admit(&self, batch: Vec<Admission>) -> Result<Vec<Admitted>, StoreError>;
     /// Starts turns that are held, those first whose users have the fewest running turns, then in the order of the stream,
     /// as far as there is room. A turn whose session runs another, or has an earlier one waiting, stays. Looks at no more
-    /// than [`HELD_USERS`] users. Asked again it starts further ones; those whose answer was lost run, and are begun as every
-    /// turn is that was started by a process which then died.
+    /// than [`HELD_USERS`] users. Asked again it starts further ones; those whose answer was lost run, and are begun as
+    /// every turn is that was started by a process which then died.
     async fn start_held(&self, query: HeldQuery) -> Result<HeldStarted, StoreError>;
     /// The user's preferences, and the latest `turns` saved turns of this user in this session in the order of
     /// their inputs, oldest first.
@@ -260,8 +260,8 @@ pub trait Store: Send + Sync + 'static {
     /// What a turn began with, for as long as it runs.
     async fn opening(&self, workflow: &WorkflowId) -> Result<Option<Opening>, StoreError>;
     /// For each of these places (session and input sequence) the turn before it: the last one that has ended, of those
-    /// whose inputs came earlier. Turns that were rejected, merged or interrupted do not count; their ends are told by
-    /// whoever admits what did that.
+    /// whose inputs came earlier. Turns that were rejected, merged or interrupted do not count; their ends are published by
+    /// the stage that admits what did that.
     async fn ended_before(&self, places: &[(SessionId, u64)]) -> Result<Vec<Option<EndedTurn>>, StoreError>;
     /// How a workflow ended; `None` if it is not known.
     async fn end(&self, workflow: &WorkflowId) -> Result<Option<KnownEnd>, StoreError>;
@@ -270,14 +270,14 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets turns that ended before an instant, and their interactions: the oldest ones, at most `most`. Those that an
     /// open turn was made from stay until it ends. Says how many it forgot.
     async fn forget_ended(&self, ended_before: Timestamp, most: usize) -> Result<u64, StoreError>;
-    /// Records the end of a turn as the log has it, whatever is on record: what the log says was told. Starts the next
+    /// Records the end of a turn as the log has it, whatever is on record: what the log says was published. Starts the next
     /// turn of its session, as every ending does.
     async fn restore(&self, ended: RestoredTurn) -> Result<Closed, StoreError>;
     /// Turns, the newest first.
     async fn latest_turns(&self, query: TurnsQuery) -> Result<Vec<ListedTurn>, StoreError>;
     /// How many turns are open, and since when.
     async fn open_turns(&self) -> Result<OpenTurns, StoreError>;
-    /// How far the log is known to be in the database; at its beginning if nobody has said.
+    /// How far the log is known to be in the database; at its beginning if that was never set.
     async fn mark(&self) -> Result<Mark, StoreError>;
     /// Moves that mark, unless it is not at `from` any more.
     async fn set_mark(&self, from: u64, to: u64) -> Result<(), StoreError>;

@@ -62,7 +62,7 @@ impl Budgeted {
         Usd::new(self.lock().gone)
     }
 
-    /// Why a call was not made, if one was not: whoever goes on asking will be refused again.
+    /// Why a call was not made, if one was not: later calls will be refused, too.
     pub fn refused(&self) -> Option<String> {
         self.lock().refused.clone()
     }

@@ -17,7 +17,7 @@ use crate::ports::bus::{
     Published, Receipt, Settlement,
 };
 
-/// Nobody waits for an answer.
+/// Answers are not awaited.
 struct NoReceipt;
 
 #[async_trait]

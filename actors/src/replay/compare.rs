@@ -1,4 +1,4 @@
-//! What was made anew against what was made then.
+//! Compares what was made again with what was made then.
 
 use std::fmt::{self, Write as _};
 

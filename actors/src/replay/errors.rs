@@ -76,7 +76,7 @@ pub(super) fn failed_attempt(attempt: &Attempt) -> Option<FailedAttempt> {
     Some(FailedAttempt::Failed(ModelFailure { error, usage: attempt.usage, facts }))
 }
 
-/// What the provider told besides, as far as it is on record.
+/// What the provider said besides, as far as it is on record.
 pub(super) fn facts(attempt: &Attempt) -> CallFacts {
     CallFacts {
         http_status: attempt.http_status,
@@ -126,7 +126,7 @@ fn beyond<'a>(beginning: &str, text: &'a str) -> &'a str {
     text.find(beginning).and_then(|at| text.get(at + beginning.len()..)).unwrap_or(text)
 }
 
-/// The refusal of an open breaker, with what opened it if that was told.
+/// The refusal of an open breaker, with what opened it if that is on record.
 fn breaker_open(text: &str) -> Refused {
     const BEFORE: &str = "breaker is open (";
     const BEHIND: &str = ") for another ";

@@ -78,16 +78,16 @@ impl ModelScript {
         }
     }
 
-    /// The same for all deliveries together, for a run that decides anew: what shared state decided about some providers is
-    /// left out, and calls that are not on record end as seems likely.
-    pub(super) fn assuming(data: &EventData, retry: RetryPolicy, anew: &BTreeSet<String>) -> Self {
+    /// The same for all deliveries together, for a run that decides again: what shared state decided about some providers
+    /// is left out, and calls that are not on record end as seems likely.
+    pub(super) fn assuming(data: &EventData, retry: RetryPolicy, redecided: &BTreeSet<String>) -> Self {
         let deliveries = Deliveries::of(data);
         let all = [deliveries.noted, deliveries.last].concat();
         let Self { takes, .. } = Self::from_attempts(&all, retry, deliveries.unknown);
         let mut script = Self { assumes: true, takes, made: BTreeMap::new(), ..Self::of(data, retry) };
         script.takes.retain(|take| match take.failed_attempt {
             Some(FailedAttempt::Refused(_) | FailedAttempt::NoRoom(_)) => {
-                !anew.contains(&take.attempt.provider)
+                !redecided.contains(&take.attempt.provider)
             }
             Some(FailedAttempt::DoesNotFit) => false,
             Some(FailedAttempt::Failed(_)) | None => true,
@@ -169,7 +169,7 @@ impl ModelScript {
     /// When the next attempt began.
     pub(super) fn next_at(&mut self) -> Option<Timestamp> {
         let take = self.takes.iter_mut().find(|take| !take.is_over)?;
-        // Nobody is asked before it is over.
+        // No model is asked before it is over.
         take.is_over = take.failed_attempt == Some(FailedAttempt::DoesNotFit);
         Some(take.attempt.started_at)
     }
@@ -258,7 +258,7 @@ impl<'a> Deliveries<'a> {
         let number = attempts.last().map_or(1, |last| last.delivery);
         let first = attempts.iter().position(|attempt| attempt.delivery == number).unwrap_or_default();
         let (noted, last) = attempts.split_at(first);
-        // Events of earlier versions do not tell the delivery of an attempt; those before it are not on record.
+        // Events of earlier versions do not say to which delivery an attempt belongs; those before it are not on record.
         Self { unknown, noted, last, number: number.max(unknown.saturating_add(1)) }
     }
 
@@ -324,7 +324,7 @@ fn summarised(attempt: &Attempt, text: Option<String>) -> ModelAnswer {
     }
 }
 
-/// Of a workflow that was never answered nobody knows what an answer would have been, or cost.
+/// What the answer of a workflow that was never answered would have been, or cost, is not known.
 fn unknown_answer(request: &ModelRequest) -> ModelAnswer {
     ModelAnswer {
         text: String::new(),

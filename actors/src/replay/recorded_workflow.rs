@@ -70,12 +70,12 @@ pub struct Link<'a> {
 /// Why a result is taken as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotReplayed {
-    /// The workflow was ended from outside its stages: its message was buried, it stalled, or a later message
+    /// The workflow was ended from outside its stages: its message was dead-lettered, it stalled, or a later message
     /// interrupted it.
     FromOutside(FailureCode),
     /// What it resulted from is not in the recording: it has expired, or was not selected.
     CauseMissing(EventType),
-    /// A failure that was told from what the database kept of it, which has not the calls that were made.
+    /// A failure that was published from what the database kept of it, which has not the calls that were made.
     CallsMissing(FailureCode),
 }
 
@@ -154,7 +154,7 @@ pub(super) fn made_by(result: &Stored) -> Result<StageName, NotReplayed> {
         // A failing stage that makes recorded calls has made one, or its failure says why it was prevented.
         let lacks_calls = match failed.stage {
             StageName::External => failed.external.is_empty(),
-            // Without a prompt nobody is called.
+            // Without a prompt no model is called.
             StageName::Generation => {
                 failed.attempt_log.is_empty() && failed.code != FailureCode::PromptFailed
             }

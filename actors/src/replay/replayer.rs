@@ -1,4 +1,4 @@
-//! One result once more.
+//! Makes recorded results again, each from its recorded cause.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -48,7 +48,7 @@ pub struct Replayed {
     pub verdict: Verdict,
 }
 
-/// All five stages, none of them an actor: they do what they are told, one message at a time.
+/// All five stages, none of them an actor: each handles one message at a time.
 pub(super) struct Stages(BTreeMap<StageName, Arc<dyn Stage>>);
 
 impl Stages {
@@ -60,7 +60,7 @@ impl Stages {
         collaborators: Collaborators,
     ) -> Result<Self, StartError> {
         let interruptions = Interruptions::default();
-        // What is made once more is made one message at a time.
+        // A replay handles one message at a time.
         let memory = Budget::unbounded();
         let users = Users::new(settings.users.clone());
         let builder = Builder { ports, settings, collaborators, template, interruptions, memory, users };
@@ -83,7 +83,7 @@ impl Stages {
     }
 }
 
-/// The stages of here and now, ready to run once more what is on record. Runs on a paused clock: without one,
+/// The stages of this version, ready to run again on what is on record. Runs on a paused clock: without one,
 /// recorded waits are waited for.
 pub struct Replayer {
     stages: Stages,
@@ -120,7 +120,7 @@ impl Replayer {
         Ok(Self { stages, rules: Rules::of(settings) })
     }
 
-    /// Makes every result of a workflow once more, each from its recorded cause.
+    /// Makes every result of a workflow again, each from its recorded cause.
     pub async fn verify(&self, recorded: &RecordedWorkflow) -> Result<Vec<Replayed>, CompareError> {
         let mut all = Vec::new();
         for (result, link) in recorded.links() {
@@ -134,7 +134,7 @@ impl Replayer {
         Ok(all)
     }
 
-    /// Makes one result once more.
+    /// Makes one result again.
     pub async fn replay(&self, link: Link<'_>) -> Result<Verdict, CompareError> {
         let tape = Arc::new(Tape::of(link, &self.rules));
         let delivery = link.cause.delivery(delivered(&link.result.event));

@@ -1,5 +1,5 @@
-//! A workflow once more with something changed: really made from some stage on, up to the answer, and from the record
-//! before that. What is made goes nowhere but to whoever asked.
+//! A workflow run again with something changed: really made from some stage on, up to the answer, and from the record
+//! before that. What is made goes nowhere but to the caller.
 
 use std::sync::Arc;
 

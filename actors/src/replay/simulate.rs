@@ -1,4 +1,4 @@
-//! A log once more under another configuration: routes, attempts, waits, breakers, rate limits and prices decided anew
+//! A log run again under another configuration: routes, attempts, waits, breakers, rate limits and prices decided again
 //! for all workflows together, in the order and at the distances in which they came, without asking anybody.
 //!
 //! What models did is taken from the record: the *n*-th call of a workflow to a model ends as it did. What is not on
@@ -7,7 +7,7 @@
 //! Such calls are counted.
 //!
 //! Breakers, paces and rate limits have state that is common to all workflows of a process. Where a provider's limits
-//! are as they were, what they decided is taken from the record; where they are changed, they decide anew, as those of
+//! are as they were, what they decided is taken from the record; where they are changed, they decide again, as those of
 //! one process would.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -37,9 +37,9 @@ use crate::{
     },
 };
 
-/// Deliveries of one message after which a simulated workflow is given up; the engine would bury it.
+/// Deliveries of one message after which a simulated workflow is given up; the engine would dead-letter it.
 const MAX_DELIVERIES: u32 = 100;
-/// Results that may wait for whoever reads them.
+/// Results that may wait for their reader.
 const RESULTS_AHEAD: usize = 64;
 
 /// One attempt, as far as it was decided.
@@ -148,8 +148,9 @@ pub struct Recorded {
 impl Recorded {
     /// `None` if the workflow did not come to the generation stage, was ended from outside it, or what it worked on is
     /// not on record.
-    pub fn of(past: &RecordedWorkflow) -> Option<Self> {
-        let result = past.event(EventType::ResponseGenerated).or_else(|| past.end())?;
+    pub fn of(recorded_workflow: &RecordedWorkflow) -> Option<Self> {
+        let result =
+            recorded_workflow.event(EventType::ResponseGenerated).or_else(|| recorded_workflow.end())?;
         // What was ended from outside was not decided here.
         made_by(result).ok()?;
         let attempts = match &result.event.data {
@@ -162,7 +163,7 @@ impl Recorded {
             | EventData::ExternalDataFetched(_)
             | EventData::InteractionSaved(_) => return None,
         };
-        let (cause, _) = past.given_to(StageName::Generation)?;
+        let (cause, _) = recorded_workflow.given_to(StageName::Generation)?;
         // The first attempt began when its turn in the rate limits had come.
         let began = attempts.first().map_or(cause.stored_at, |first| {
             let held =
@@ -170,7 +171,7 @@ impl Recorded {
             Timestamp::from(OffsetDateTime::from(first.started_at) - held)
         });
         Some(Self {
-            workflow: past.workflow.clone(),
+            workflow: recorded_workflow.workflow.clone(),
             cause: cause.clone(),
             result: result.event.clone(),
             began,
@@ -192,12 +193,12 @@ impl Clock for SimulatedClock {
 
 /// Takes what was decided about most providers from the record.
 struct PartialGates {
-    anew: BTreeSet<String>,
+    redecided: BTreeSet<String>,
 }
 
 impl RecordedGates for PartialGates {
     fn admit(&self, stage: StageName, dependency: &str) -> Option<Result<(), Refused>> {
-        if stage == StageName::Generation && self.anew.contains(dependency) {
+        if stage == StageName::Generation && self.redecided.contains(dependency) {
             return None;
         }
         Recording.admit(stage, dependency)
@@ -205,11 +206,11 @@ impl RecordedGates for PartialGates {
 
     fn enter(&self, provider: &str, model: &str) -> Option<HeldBack> {
         let recorded = Recording.enter(provider, model);
-        if self.anew.contains(provider) { None } else { recorded }
+        if self.redecided.contains(provider) { None } else { recorded }
     }
 
     fn counts_tokens(&self, provider: &str, model: &str) -> Option<bool> {
-        if self.anew.contains(provider) { None } else { Recording.counts_tokens(provider, model) }
+        if self.redecided.contains(provider) { None } else { Recording.counts_tokens(provider, model) }
     }
 }
 
@@ -217,14 +218,14 @@ impl RecordedGates for PartialGates {
 pub struct Simulation {
     /// The other configuration.
     pub settings: EngineSettings,
-    /// The configuration of the record: what chance came to is told from its policies.
+    /// The configuration of the record: what chance came to follows from its policies.
     pub recorded_settings: EngineSettings,
     /// The prompt.
     pub template: Arc<PromptTemplate>,
     /// Counts tokens.
     pub tokenizer: Arc<dyn Tokenizer>,
-    /// Providers whose breakers, paces and rate limits decide anew.
-    pub anew: BTreeSet<String>,
+    /// Providers whose breakers, paces and rate limits decide again.
+    pub redecided: BTreeSet<String>,
 }
 
 impl Simulation {
@@ -245,7 +246,7 @@ impl Simulation {
             entropy: recording.clone(),
             announcer: None,
             vitals: Vitals::default(),
-            recorded_gates: Some(Arc::new(PartialGates { anew: self.anew.clone() })),
+            recorded_gates: Some(Arc::new(PartialGates { redecided: self.redecided.clone() })),
         };
         let ports = Ports {
             bus: recording.clone(),
@@ -268,7 +269,7 @@ impl Simulation {
             if results.is_closed() {
                 return Ok(());
             }
-            let tape = Arc::new(Tape::for_simulation(&workflow.result, &rules, &self.anew));
+            let tape = Arc::new(Tape::for_simulation(&workflow.result, &rules, &self.redecided));
             running.spawn(one(Arc::clone(&stages), tape, workflow, results.clone()));
         }
         while running.join_next().await.is_some() {}
@@ -296,7 +297,7 @@ async fn one(stages: Arc<Stages>, tape: Arc<Tape>, workflow: Recorded, results: 
     let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let assumed_calls = tape.assumed_calls();
     let simulated = Simulated { workflow: workflow.workflow, recorded, now, assumed_calls, took_ms };
-    // Nobody reads any more.
+    // The reader is gone.
     let _ = results.send(simulated).await;
 }
 

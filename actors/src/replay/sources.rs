@@ -34,7 +34,7 @@ struct UrlScript {
     missed: u32,
 }
 
-/// What tells the requests to one source apart: URL, headers, body.
+/// What distinguishes the requests to one source: URL, headers, body.
 type Request = (String, Vec<(String, String)>, Option<String>);
 
 fn request(call: &FetchCall) -> Request {
@@ -70,7 +70,7 @@ impl SourceScripts {
     /// Whether a source let the next call be made, and the random bits for the wait if it did not.
     pub(super) fn admit(&mut self, source: &str) -> Result<(), (Refused, u64)> {
         let Some(script) = self.0.get_mut(source) else { return Ok(()) };
-        // Where a source is asked for several URLs at once, it is not known for which of them somebody asks leave.
+        // Where a source is asked for several URLs at once, it is not known for which of them a permit is asked.
         for url in &mut script.urls {
             let Some(failed) = url.failed.front() else { continue };
             let Some(refused) = refusal(failed) else { continue };

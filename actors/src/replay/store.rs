@@ -169,7 +169,7 @@ impl Store for Recording {
     }
 
     async fn opening(&self, _: &WorkflowId) -> Result<Option<Opening>, StoreError> {
-        // Whoever asks wants to know whether the turn runs. It did.
+        // The caller wants to know whether the turn runs. It did.
         Ok(Some(Opening { event: Vec::new(), merged: Vec::new() }))
     }
 

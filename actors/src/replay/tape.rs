@@ -1,4 +1,4 @@
-//! What the ports answer while a stage runs once more, and what they are told.
+//! What the ports answer while a stage runs again, and what they receive.
 //!
 //! A tape belongs to one workflow and to the task that works on it: [`Tape::play`] runs a future with it, and the
 //! ports ([`Recording`]) look it up there. So one set of stages, with their breakers and limits, serves many workflows.
@@ -44,13 +44,13 @@ pub(super) struct Content {
     pub(super) store: StoreScript,
     pub(super) sources: SourceScripts,
     pub(super) models: ModelScript,
-    /// Nobody has asked for the time since the work began; whoever does first only measures how long it waited.
+    /// The time has not been read since the work began; the first read only measures how long it waited.
     pub(super) is_fresh: bool,
     /// When the result was made.
     pub(super) at: Option<Timestamp>,
     /// The trace that it belongs to.
     pub(super) traceparent: Option<TraceParent>,
-    /// What is on the tape is told at once, however long it took.
+    /// What is on the tape is answered at once, however long it took.
     pub(super) takes_no_time: bool,
     /// The next random bits.
     pub(super) random: u64,
@@ -64,7 +64,7 @@ pub(super) struct Content {
     pub(super) on_record: Option<Bytes>,
     /// Why a call was not made, for lack of money.
     pub(super) refused: Option<String>,
-    /// What was buried.
+    /// The dead letters.
     pub(super) dead_letters: Vec<DeadLetter>,
 }
 
@@ -134,7 +134,7 @@ impl Tape {
         }))
     }
 
-    /// What is known from the record of a workflow that runs again in part: what the database and the sources told.
+    /// What is known from the record of a workflow that runs again in part: what the database and the sources answered.
     /// Models are not on it.
     pub fn for_rerun(recorded: &RecordedWorkflow, rules: &Rules) -> Self {
         let context = recorded.event(EventType::ContextRetrieved).map(|stored| &stored.event.data);
@@ -156,14 +156,14 @@ impl Tape {
         }))
     }
 
-    /// What models did, for a run in which everything else is decided anew; see [`super::Simulation`].
-    pub(super) fn for_simulation(result: &Event, rules: &Rules, anew: &BTreeSet<String>) -> Self {
-        let models = ModelScript::assuming(&result.data, rules.models, anew);
+    /// What models did, for a run in which everything else is decided again; see [`super::Simulation`].
+    pub(super) fn for_simulation(result: &Event, rules: &Rules, redecided: &BTreeSet<String>) -> Self {
+        let models = ModelScript::assuming(&result.data, rules.models, redecided);
         let tag = tag_of(&result.data);
         Self(Mutex::new(Content { models, tag, random: u64::MAX / 2, ..Content::default() }))
     }
 
-    /// The delivery with which the record begins: nobody knows what those before came to.
+    /// The delivery with which the record begins: what became of those before is not known.
     pub(super) fn first_delivery(&self) -> u32 {
         self.lock().models.made_before().saturating_add(1)
     }
@@ -175,7 +175,7 @@ impl Tape {
 
     /// Runs a future whose ports answer from this tape.
     pub async fn play<F: Future>(self: &Arc<Self>, future: F) -> F::Output {
-        // What happened is not happening: nobody is to be told of it as if it were.
+        // A replay announces nothing: what it repeats happened long ago.
         PLAYING.scope(Arc::clone(self), future).with_subscriber(NoSubscriber::default()).await
     }
 
@@ -184,7 +184,7 @@ impl Tape {
         std::mem::take(&mut self.lock().published)
     }
 
-    /// What was buried, taken from the tape.
+    /// The dead letters, taken from the tape.
     pub fn dead_letters(&self) -> Vec<DeadLetter> {
         std::mem::take(&mut self.lock().dead_letters)
     }

@@ -1,8 +1,9 @@
 //! Which of several processes keeps room in the log.
 //!
 //! All that is done may be done twice, so this decides about waste and not about safety: archives would be written by
-//! each, and rows counted by each. Whoever has the turn says so again and again; the others look whether that changes,
-//! by their own clock, and take the turn when it does not. The claim on the message 0, which does not exist, says who.
+//! each, and rows counted by each. The process that has the turn says so again and again; the others look whether that
+//! changes, by their own clock, and take the turn when it does not. The claim on the message 0, which does not exist, says
+//! who.
 
 use std::time::Duration;
 
@@ -14,9 +15,9 @@ use crate::ports::{
     clock::Entropy,
 };
 
-/// Whoever says nothing for so long has lost its turn. Longer than the time between two looks.
+/// A process that says nothing for so long has lost its turn. Longer than the time between two looks.
 const TURN: Duration = Duration::from_secs(20);
-/// Whoever is at work meanwhile says so this often.
+/// A process at work says so this often.
 pub(super) const SAY_AGAIN: Duration = Duration::from_secs(5);
 /// Where the turn is kept: with the claims on messages, of which none has this sequence.
 const PLACE: (StageName, u64) = (StageName::Input, 0);
@@ -51,7 +52,7 @@ impl Turn {
         let handling = entropy.next_u64();
         let claim = Claim { handling, open: true, ..Claim::default() };
         let set = bus.set_claim(stage, place, &claim, claimed.revision).await?;
-        // `Already`: another one was quicker, or this has been stored and its answer was lost; the next look tells.
+        // `Already`: another one was quicker, or this has been stored and its answer was lost; the next look shows which.
         self.mine = Some(handling);
         Ok(set == Published::New)
     }

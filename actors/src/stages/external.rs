@@ -52,7 +52,7 @@ pub struct ExternalStep {
     pub sources: Arc<dyn Sources>,
     /// What to call, each with its breaker.
     pub specs: Vec<(SourceSpec, Dependency)>,
-    /// Where listeners are told what is waited for.
+    /// Where live frames go that say what is waited for.
     pub bus: Arc<dyn Bus>,
 }
 
@@ -80,8 +80,8 @@ impl Step for ExternalStep {
         let expected =
             self.specs.iter().zip(&plans).map(|((spec, _), plan)| expected_bytes(spec, plan)).sum();
         let asked = join_all(self.specs.iter().zip(plans).map(|((spec, dependency), plan)| {
-            let asking = Asking { run, workflow: &event.meta.workflow_id, expected };
-            self.ask(spec, dependency, plan, asking)
+            let call = SourceCall { run, workflow: &event.meta.workflow_id, expected };
+            self.ask(spec, dependency, plan, call)
         }))
         .await;
         let answers = asked.iter().filter_map(|asked| asked.result.data.as_ref());
@@ -102,7 +102,13 @@ impl Step for ExternalStep {
 }
 
 impl ExternalStep {
-    async fn ask(&self, spec: &SourceSpec, dependency: &Dependency, plan: Plan, asking: Asking<'_>) -> Asked {
+    async fn ask(
+        &self,
+        spec: &SourceSpec,
+        dependency: &Dependency,
+        plan: Plan,
+        call: SourceCall<'_>,
+    ) -> Asked {
         let planned = match plan {
             Plan::Skip => return Asked { result: skipped(), hopeless: false },
             Plan::Fetch(planned) => planned,
@@ -111,7 +117,7 @@ impl ExternalStep {
         let many = spec.max_matches > 1;
         let requests = planned.iter().map(|planned| planned.recorded.clone()).collect();
         let fetches =
-            (0..).zip(planned).map(|(index, planned)| self.fetch(spec, dependency, index, planned, asking));
+            (0..).zip(planned).map(|(index, planned)| self.fetch(spec, dependency, index, planned, call));
         let answers = join_all(fetches).await;
         let calls = answers.iter().map(|answer| answer.calls).sum();
         let duration_ms = started.elapsed().into();
@@ -138,9 +144,9 @@ impl ExternalStep {
         dependency: &Dependency,
         index: u32,
         planned: Planned,
-        asking: Asking<'_>,
+        call: SourceCall<'_>,
     ) -> Answer {
-        let Asking { run, workflow, expected } = asking;
+        let SourceCall { run, workflow, expected } = call;
         let others = expected.saturating_sub(spec.max_bytes as u64);
         let call = FetchCall {
             source: spec.name.clone(),
@@ -153,7 +159,7 @@ impl ExternalStep {
             traceparent: run.traceparent,
             room: AnswerRoom::new(run.room, others),
         };
-        // Every delivery starts anew: what counts is how long this workflow waits for this source.
+        // Every delivery starts again: what counts is how long this workflow waits for this source.
         let mut calls = 0;
         let fetch = |_| {
             calls += 1;
@@ -194,7 +200,7 @@ impl ExternalStep {
 
 /// For which delivery sources are asked.
 #[derive(Clone, Copy)]
-struct Asking<'a> {
+struct SourceCall<'a> {
     run: Run<'a>,
     workflow: &'a WorkflowId,
     /// Bytes that all answers may have together.
@@ -293,7 +299,7 @@ fn source_error(source: &str, error: &CallError<FetchError>) -> SourceError {
     SourceError { code: code.to_owned(), message: format!("{source}: {error}"), http_status }
 }
 
-/// Adds the preferences of any answer that has a `preferences` object. What the user told us wins over what another
+/// Adds the preferences of any answer that has a `preferences` object. What the user set wins over what another
 /// system says. Nothing else of the answer becomes values: as those it would take many times its size.
 fn add_profile_preferences(context: &mut Context, external: &BTreeMap<String, SourceResult>) {
     for (source, result) in external {

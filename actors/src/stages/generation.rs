@@ -1,4 +1,4 @@
-//! Generation: renders the prompt, has the model client answer it, tells listeners meanwhile.
+//! Generation: renders the prompt, has the model client answer it, and sends live frames meanwhile.
 
 mod live;
 mod prompt;
@@ -43,7 +43,7 @@ use prompt::{NoPrompt, Rendered, TEMPLATE_WAIT};
 pub struct GenerationStep {
     /// Who answers.
     pub client: ModelClient,
-    /// Where listeners are told.
+    /// Where live frames go.
     pub bus: Arc<dyn Bus>,
     /// What to say.
     pub prompts: Prompts,
@@ -127,7 +127,7 @@ impl GenerationStep {
         let total = cost::total(&record.attempts);
         let attempts = u32::try_from(record.attempts.len()).unwrap_or(u32::MAX);
         let GenerationRequest { messages, sampling, made, tag, .. } = request;
-        // What was sent is the same as a rule, and then nobody else has it any more.
+        // What was sent is the same as a rule, and then this is its only holder.
         drop(messages);
         let Sampling { temperature_milli, top_p_milli, stop, format, stream, max_tokens: _ } = sampling;
         let prompt = Prompt {

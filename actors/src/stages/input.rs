@@ -149,8 +149,9 @@ impl Stage for InputStage {
             at: self.context.clock.now(),
         };
         self.context.dead_letter(delivery, &letter).await?;
-        // A workflow that can be named ends as failed: it may have been admitted, and its session goes on then. One that has
-        // begun is with the stages behind this one, which end it: its model may be at work, and the next turn must not be.
+        // A workflow that can be named ends as failed: it may have been admitted, and its session goes on then. One that
+        // has begun is with the stages behind this one, which end it: its model may be at work, and the next turn must not
+        // be.
         let Ok(read) = self.read(delivery) else { return Ok(()) };
         let cause = caused(read.event.meta);
         let beginning = Subject::new(EventType::InputValidated, &cause.session_id, &cause.workflow_id);
@@ -295,8 +296,8 @@ impl InputStage {
         Event { meta, data }
     }
 
-    /// Makes sure that the log has the end of the turn before one that begins; `Err` if it must wait for that. `missing_ends`
-    /// has ends that are missing, by the sequence of the input that would be next.
+    /// Makes sure that the log has the end of the turn before one that begins; `Err` if it must wait for that.
+    /// `missing_ends` has ends that are missing, by the sequence of the input that would be next.
     async fn after_the_last(
         &self,
         missing_ends: &Result<HashMap<u64, EndedTurn>, Outcome>,
@@ -337,7 +338,7 @@ impl InputStage {
                 live::waits_for_share(self.context.bus.as_ref(), &event.meta.workflow_id);
                 return Outcome::Done;
             }
-            // A log that was made anew counts from one again, so that a message can come in the place of itself.
+            // A log that was recreated counts from one again, so that a message can come in the place of itself.
             AdmissionResult::Ended => return repetition::repeated(&self.context, event, sequence).await,
             AdmissionResult::Repeated { ended } => {
                 metrics::duplicate();
@@ -404,7 +405,8 @@ impl InputStage {
     }
 }
 
-/// Whether a turn that stands so is begun by whoever admitted it. What it interrupted is told just before.
+/// Whether a turn that stands so is begun by the stage that admitted it. The end of what it interrupted is published just
+/// before.
 fn begins_now(admitted: &Admitted) -> bool {
     admitted.result == AdmissionResult::Running && admitted.interrupted.is_none()
 }

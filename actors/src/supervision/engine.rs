@@ -54,7 +54,7 @@ use crate::{
 /// How long the supervisor may take to answer a question about its stages.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Messages that the server has given up on, buried at once in each stage.
+/// Messages that the server has given up on, dead-lettered at once in each stage.
 const BURIALS_AT_ONCE: usize = 4;
 
 /// Time that draining may take beyond its grace period: stages hand back what is left.
@@ -79,7 +79,7 @@ pub struct Ports {
     pub entropy: Arc<dyn Entropy>,
     /// Trace context.
     pub tracer: Arc<dyn Tracer>,
-    /// The log as whoever keeps room in it sees it; `None` where there is none to keep room in.
+    /// The log as retention sees it; `None` where there is none to keep room in.
     pub keeper: Option<Keeper>,
 }
 
@@ -129,7 +129,7 @@ impl Engine {
             memory: memory.clone(),
             users: Users::new(settings.users.clone()),
         };
-        // Whoever admits also starts what it held, sweeps, and keeps room in the log.
+        // A process that admits also starts what it held, sweeps, and keeps room in the log.
         let starter = settings.stages.get(&StageName::Input).map(|stage| StarterArgs {
             context: builder.context(StageName::Input, "starter_database", stage),
             users: builder.users.clone(),
@@ -235,7 +235,7 @@ impl Observer {
         status(&self.supervisor).await
     }
 
-    /// The dependencies that fail at this moment, as far as this process's own calls tell.
+    /// The dependencies that fail at this moment, as far as this process's own calls show.
     pub fn troubles(&self) -> Vec<Trouble> {
         self.vitals.troubles()
     }

@@ -1,4 +1,4 @@
-//! What the engine is told: plain values, made by the configuration loader or by a test.
+//! Settings of the engine: plain values, made by the configuration loader or by a test.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -75,11 +75,11 @@ pub struct SessionSettings {
     pub when_busy: WhenBusy,
     /// Who may speak in a session.
     pub owner: SessionOwner,
-    /// When to look for turns on which nobody works.
+    /// When to look for turns on which no worker works.
     pub sweep: SweepSettings,
 }
 
-/// Everything the engine is told.
+/// All settings of the engine.
 #[derive(Debug, Clone)]
 pub struct EngineSettings {
     /// Stages to run in this process, with their settings.

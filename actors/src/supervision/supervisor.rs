@@ -54,24 +54,24 @@ impl Default for RestartPolicy {
 pub struct SupervisorArgs {
     /// Stages, in the order in which they start; they drain in the same order, upstream first.
     pub stages: Vec<StageArgs>,
-    /// What hears of interruptions.
+    /// What subscribes to interruptions.
     pub listener: ListenerArgs,
     /// What starts turns that are held, in a process that admits.
     pub starter: Option<StarterArgs>,
-    /// What looks for turns on which nobody works, in a process that admits.
+    /// What looks for turns on which no worker works, in a process that admits.
     pub sweeper: Option<SweeperArgs>,
     /// What keeps room in the log, in a process that admits.
     pub retention: Option<RetentionArgs>,
-    /// The actor that tells about breakers. It is not restarted, since those who tell it hold on to it: its end ends
+    /// The actor that announces breakers. It is not restarted, since its senders keep a handle of it: its end ends
     /// the supervisor.
     pub announcer: ActorCell,
     /// When to give up.
     pub restart: RestartPolicy,
-    /// Where to say why, for whoever waits for the end.
+    /// Where to say why, for those that wait for the end.
     pub gave_up: Arc<OnceLock<String>>,
 }
 
-/// What a supervisor can be told.
+/// What a supervisor can be asked to do.
 pub enum SupervisorMessage {
     /// Start this part again.
     Restart(Part),
@@ -91,11 +91,11 @@ pub enum SupervisorMessage {
 pub enum Part {
     /// One stage actor: its stage, and which deliveries it takes.
     Stage(StageName, Source),
-    /// What hears of interruptions.
+    /// What subscribes to interruptions.
     Listener,
     /// What starts turns that are held.
     Starter,
-    /// What looks for turns on which nobody works.
+    /// What looks for turns on which no worker works.
     Sweeper,
     /// What keeps room in the log.
     Retention,
@@ -151,7 +151,7 @@ pub enum SupervisorFailed {
         /// The last one's.
         reason: String,
     },
-    /// Nobody would tell about breakers any more.
+    /// Breakers would not be announced any more.
     #[error("the announcer of breaker transitions ended: {0}")]
     Announcer(String),
 }
@@ -214,7 +214,7 @@ impl Actor for Supervisor {
     }
 }
 
-/// What a start failed of. ractor tells of every error at a start as of a panic.
+/// What a start failed of. ractor reports every error at a start as a panic.
 pub(crate) fn cause(error: &(dyn std::error::Error + 'static)) -> String {
     match error.downcast_ref::<SpawnErr>() {
         Some(SpawnErr::StartupFailed(inner)) => cause(inner.as_ref()),
@@ -227,8 +227,8 @@ fn part(stage: &StageArgs) -> Part {
 }
 
 impl SupervisorArgs {
-    /// What is to run, in the order in which it starts. Whoever stops hears of interruptions until then, and what is
-    /// swept up goes to stages that are there.
+    /// What is to run, in the order in which it starts. So stages receive interruptions until they stop, and what
+    /// is swept up goes to stages that are there.
     fn parts(&self) -> Vec<Part> {
         let starter = self.starter.as_ref().map(|_| Part::Starter);
         let sweeper = self.sweeper.as_ref().map(|_| Part::Sweeper);
@@ -332,7 +332,7 @@ impl SupervisorState {
         let made = u32::try_from(count).unwrap_or(u32::MAX);
         let delay = backoff.delay_after(made, None, u64::MAX).unwrap_or(backoff.max_delay);
         tracing::error!(%part, reason, ?delay, "it failed, restarting");
-        // It ends with its actor, so nobody holds on to it.
+        // It ends with its actor, so nothing else keeps a handle.
         drop(myself.send_after(delay, move || SupervisorMessage::Restart(part)));
         Ok(())
     }

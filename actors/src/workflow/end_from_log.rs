@@ -1,8 +1,8 @@
 //! Ends that the log has and the database does not.
 //!
-//! A turn ends with a commit, and is told after that. So an end that is in the log and not in the database means that the
-//! database went back in time: a backup was restored, a replica took over, a file was lost. What was told stays true:
-//! the turn is closed as the log says, nobody is asked again, and its session goes on.
+//! A turn ends with a commit, and its end is published after that. So an end that is in the log and not in the database
+//! means that the database went back in time: a backup was restored, a replica took over, a file was lost. What was
+//! published stays true: the turn is closed as the log says, no model is asked again, and its session goes on.
 
 use throughline_schemas::{
     Event, EventData, EventType, SessionId, Subject, Timestamp, WorkflowId, decode,
@@ -69,7 +69,7 @@ async fn released(context: &StageContext, next: Opening, count: usize) -> Result
     }
 }
 
-/// Records an end that was told. `None` if the request that was answered is not in the log any more.
+/// Records an end that was published. `None` if the request that was answered is not in the log any more.
 pub(crate) async fn close(
     context: &StageContext,
     end: &Event,

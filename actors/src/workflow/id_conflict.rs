@@ -2,7 +2,7 @@
 //!
 //! The database knows which message has an id. One that went back in time (a backup was restored, a file was lost) has
 //! forgotten ids whose workflows are in the log, and takes the next message with such an id for the first one. What was
-//! told stays true: the id is the first one's, and whoever publishes the other one is told so.
+//! published stays true: the id is the first one's, and the publisher of the other one gets a conflict.
 
 use throughline_schemas::{Event, EventType, Subject, decode, event::input::Request};
 
@@ -21,7 +21,7 @@ use crate::{
 /// Whose workflow began in the log under the id and in the session of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Holder {
-    /// Nobody's, as far as the log reaches back.
+    /// No message's, as far as the log reaches back.
     Nobody,
     /// This message's.
     This,
@@ -29,7 +29,7 @@ pub(crate) enum Holder {
     Another,
 }
 
-/// Asks the log. A message that was refused begins nothing and is nobody's.
+/// Asks the log. A message that was refused begins nothing and holds no id.
 pub(crate) async fn holder(context: &StageContext, message: &Event) -> Result<Holder, PublishFailed> {
     let Some(request) = message.data.request() else { return Ok(Holder::Nobody) };
     let meta = &message.meta;
@@ -61,13 +61,13 @@ pub(crate) fn begins_with(text: &str, message: &Request) -> bool {
 
 /// Whether a turn that the database has begun, or is about to, is of another message than the one that the log has.
 pub(crate) async fn is_anothers(context: &StageContext, opening: &Opening) -> Result<bool, PublishFailed> {
-    // What this version cannot read is told elsewhere.
+    // What this version cannot read is handled elsewhere.
     let Ok((beginning, _)) = merge::opened(opening) else { return Ok(false) };
     Ok(holder(context, &beginning).await? == Holder::Another)
 }
 
-/// The beginning of a turn stands in the log already. As a rule it is this very one; if it is another message's, this one is
-/// refused, and the turn is closed as the log says that the other one ended. Says what its session goes on with then.
+/// The beginning of a turn stands in the log already. As a rule it is this very one; if it is another message's, this one
+/// is refused, and the turn is closed as the log says that the other one ended. Says what its session goes on with then.
 pub(crate) async fn refused(context: &StageContext, beginning: &Event) -> Result<Option<Opening>, Outcome> {
     let holder = holder(context, beginning).await.map_err(PublishFailed::outcome)?;
     let request = match (holder, beginning.data.request()) {
@@ -75,7 +75,7 @@ pub(crate) async fn refused(context: &StageContext, beginning: &Event) -> Result
         (Holder::Another | Holder::Nobody | Holder::This, _) => return Ok(None),
     };
     let meta = &beginning.meta;
-    // First of all: whoever is killed behind this finds the turn as it was, and does it again.
+    // First of all: a process that is killed after this finds the turn as it was, and does it again.
     match repetition::conflict(context, beginning, request.input_sequence, &meta.session_id).await {
         Outcome::Done => {}
         outcome @ (Outcome::Later { .. }
@@ -84,7 +84,7 @@ pub(crate) async fn refused(context: &StageContext, beginning: &Event) -> Result
         | Outcome::TakenOver) => return Err(outcome),
     }
     let end = end_from_log::of(context, &meta.session_id, &meta.workflow_id).await;
-    // Without an end the other one is under way, and whoever ends it ends this turn.
+    // Without an end the other one is under way, and its end ends this turn.
     let Some(end) = end.map_err(PublishFailed::outcome)? else { return Ok(None) };
     Ok(end_from_log::close(context, &end, 0).await?.and_then(|closed| closed.next))
 }

@@ -1,4 +1,4 @@
-//! Hints that the turn of a workflow was ended while it ran: whoever works on one, in whichever process, asks the database
+//! Hints that the turn of a workflow was ended while it ran: the worker that runs it, in any process, asks the database
 //! whether that is so, and stops then.
 //!
 //! Best effort, on `{ns}.control.interrupt`: what goes on all the same ends in nothing, since the database has the end. A
@@ -31,7 +31,7 @@ struct Interrupted {
     workflow_id: WorkflowId,
 }
 
-/// The latest hints, as this process has heard of them. Clones share them.
+/// The latest hints, as this process has received them. Clones share them.
 #[derive(Clone, Default)]
 pub struct Interruptions(Arc<Shared>);
 
@@ -43,7 +43,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Recent {
-    /// How often each was heard.
+    /// How often each was received.
     known: HashMap<WorkflowId, u64>,
     order: VecDeque<WorkflowId>,
 }
@@ -60,16 +60,16 @@ impl Interruptions {
         }
     }
 
-    /// Hears of interruptions for as long as it is polled.
+    /// Receives hints for as long as it is polled.
     pub async fn listen(self, bus: Arc<dyn Bus>) {
         loop {
             match bus.announced_on(TOPIC).await {
-                Ok(mut heard) => {
-                    while let Some(body) = heard.next().await {
+                Ok(mut hints) => {
+                    while let Some(body) = hints.next().await {
                         self.read(&body);
                     }
                 }
-                Err(error) => tracing::debug!(%error, "cannot hear of interruptions"),
+                Err(error) => tracing::debug!(%error, "cannot subscribe to interruptions"),
             }
             tokio::time::sleep(BUS_RETRY_DELAY).await;
         }

@@ -1,4 +1,4 @@
-//! The actor that owns the task which hears of interruptions, so that somebody notices when that ends.
+//! The actor that owns the subscription to interruptions, so that its end is noticed.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{
 /// What a listener needs.
 #[derive(Clone)]
 pub struct ListenerArgs {
-    /// What it hears goes there.
+    /// Where the hints go.
     pub interruptions: Interruptions,
     /// Where it listens.
     pub bus: Arc<dyn Bus>,

@@ -1,4 +1,4 @@
-//! What listeners on `{ns}.live.{workflow}` are told by all stages: which one works, and what it waits for.
+//! The live frames that all stages send on `{ns}.live.{workflow}`: which stage works, and what it waits for.
 //!
 //! Frames are sent and forgotten. Nothing waits for them, and nothing depends on them.
 

@@ -1,8 +1,9 @@
 //! Turns that have ended, and whose end is not in the log yet.
 //!
-//! A turn ends with a commit, and its end is published after that: a moment later, or after the ack wait if whoever
-//! committed was killed in between. An input that is admitted meanwhile finds its session free, and would begin before
-//! the log says that the turn before it has ended. So whoever begins a turn looks there first, and tells what is missing.
+//! A turn ends with a commit, and its end is published after that: a moment later, or after the ack wait if the process
+//! that committed was killed in between. An input that is admitted meanwhile finds its session free, and would begin before
+//! the log says that the turn before it has ended. So a worker that begins a turn looks there first, and publishes what is
+//! missing.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -21,12 +22,12 @@ use crate::{
     },
 };
 
-/// Wait for a reason to be told, doubled each time.
+/// Wait for the reason to be published, doubled each time.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
-/// So often. Whoever knew it has had six seconds to say it.
+/// So often. The worker that knew it has had six seconds to publish it.
 const WAITS: u32 = 6;
 
-/// Of these turns, by session and input sequence, those before which the end of another has to be told, by their input
+/// Of these turns, by session and input sequence, those before which the end of another has to be published, by their input
 /// sequence. `Err` if that cannot be found out now.
 pub async fn before(
     context: &StageContext,
@@ -44,8 +45,8 @@ pub async fn before(
                 return Ok(None);
             }
         }
-        // What was told long ago may have expired, and then what it was made of has, too. How long ago that was cannot
-        // be told by the clocks of two machines.
+        // An end that was published long ago may have expired, and then what it was made of has, too. The clocks of two
+        // machines cannot say how long ago that was.
         if !context.exists(&Subject::new(basis(&ended), session, &ended.workflow_id)).await? {
             return Ok(None);
         }
@@ -55,7 +56,7 @@ pub async fn before(
     Ok(missing.into_iter().flatten().collect())
 }
 
-/// Tells an end, as whoever committed it would; nothing if what it is made of has vanished from the log.
+/// Publishes an end, as the process that committed it would; nothing if what it is made of has vanished from the log.
 pub async fn publish_end(
     context: &StageContext,
     session: &SessionId,
@@ -75,7 +76,7 @@ async fn publish_from_log(
 ) -> Result<(), PublishFailed> {
     let recorded = context.recorded(&Subject::new(basis(ended), session, &ended.workflow_id)).await?;
     let Some(event) = recorded.and_then(|body| decode(&body).ok()) else { return Ok(()) };
-    tracing::info!(workflow = %ended.workflow_id, "the end of a turn was not told; telling it before the next one begins");
+    tracing::info!(workflow = %ended.workflow_id, "the end of a turn was not published; publishing it before the next one begins");
     if let EventData::ResponseGenerated(generated) = &event.data {
         let data = saved::event(&ended.workflow_id, generated, ended.ended_at);
         let meta: Meta = context.meta(&event.meta, &data, event.meta.traceparent, 1);
@@ -90,13 +91,13 @@ async fn publish_from_log(
     }
 }
 
-/// The event that an end is told from.
+/// The event that an end is made from.
 fn basis(ended: &EndedTurn) -> EventType {
     if ended.saved { EventType::ResponseGenerated } else { EventType::InputValidated }
 }
 
-/// How a delivery waits for the reason of a failure, which only whoever failed the turn knows; `None` if it has waited
-/// long enough.
+/// How a delivery waits for the reason of a failure, which only the worker that failed the turn knows; `None` if it has
+/// waited long enough.
 pub fn wait(ended: &EndedTurn, delivered: u32) -> Option<Outcome> {
     if ended.saved || delivered > WAITS {
         return None;

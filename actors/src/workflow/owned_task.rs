@@ -1,4 +1,4 @@
-//! A task that ends with its actor, and of whose own end the actor hears: somebody has to notice it.
+//! A task that ends with its actor, and whose own end the actor is notified of.
 
 use ractor::ActorRef;
 use tokio::task::JoinSet;

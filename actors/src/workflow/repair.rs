@@ -1,9 +1,9 @@
 //! Puts ends back into the database that the log has and it has not, in the background.
 //!
-//! The database keeps a mark: every end up to that place of the log is in it. As an end is committed before it is told,
-//! the mark may follow the end of the log by itself. A mark that has gone back, or lies behind the end of the log when a
-//! process starts, means that what is between has to be looked at: most of it is there, and what is not is recorded as it
-//! was told. Several processes may do that at once; recording an end twice changes nothing.
+//! The database keeps a mark: every end up to that place of the log is in it. As an end is committed before it is
+//! published, the mark may follow the end of the log by itself. A mark that has gone back, or lies behind the end of the
+//! log when a process starts, means that what is between has to be looked at: most of it is there, and what is not is
+//! recorded as it was published. Several processes may do that at once; recording an end twice changes nothing.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ const REFUSED_ON_ADMISSION: [FailureCode; 5] = [
     FailureCode::TooManyOpen,
     FailureCode::Merged,
 ];
-/// How often it is told how far it is, while something has to be put back.
+/// How often progress is logged while something has to be put back.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// What was found.
@@ -55,7 +55,7 @@ pub(crate) struct Repaired {
 /// missing. Moves the mark along. The error says why it ended early; it may be begun again.
 pub(crate) async fn repair(context: &StageContext, from: u64) -> Result<Repaired, String> {
     let last = context.bus.position().await.map_err(|error| error.to_string())?.last;
-    // A log that is shorter than what the database has seen of it was made anew: nothing of it is known.
+    // A log that is shorter than what the database has seen of it was recreated: nothing of it is known.
     let (mut mark, mut done) = (from, if from > last { 0 } else { from });
     let mut repaired = Repaired::default();
     let mut told_at = Instant::now();
@@ -103,7 +103,7 @@ pub(crate) async fn repair(context: &StageContext, from: u64) -> Result<Repaired
 }
 
 async fn set_mark(context: &StageContext, mark: &mut u64, to: u64) -> Result<(), String> {
-    // Whoever moved it meanwhile has looked at the same ends.
+    // The process that moved it meanwhile has looked at the same ends.
     context.store.set_mark(*mark, to).await.map_err(|error| error.to_string())?;
     *mark = to;
     Ok(())
@@ -120,7 +120,8 @@ async fn one(context: &StageContext, body: &[u8]) -> Result<Found, String> {
     let known = context.store.end(&end.meta.workflow_id).await.map_err(|error| error.to_string())?;
     let is_missing = match known {
         None | Some(KnownEnd::Open) => true,
-        // What was told first stays true, and an answer was told before the failure of a turn whose end was forgotten.
+        // What was published first stays true, and an answer was published before the failure of a turn whose end was
+        // forgotten.
         Some(KnownEnd::Failed(_)) => end.event_type() == EventType::InteractionSaved,
         Some(KnownEnd::Saved(_) | KnownEnd::Forgotten { .. }) => false,
     };
@@ -140,8 +141,8 @@ async fn one(context: &StageContext, body: &[u8]) -> Result<Found, String> {
     }
 }
 
-/// A failure may be told of a message that never had a turn, under an id that is another's. It says nothing about that
-/// one: a turn of this session would have begun here. What is refused on admission has an end of its own, and no
+/// A failure may be published for a message that never had a turn, under an id that is another's. It says nothing about
+/// that one: a turn of this session would have begun here. What is refused on admission has an end of its own, and no
 /// beginning.
 async fn is_of_another_message(context: &StageContext, end: &Event) -> Result<bool, PublishFailed> {
     let EventData::WorkflowFailed(failed) = &end.data else { return Ok(false) };
@@ -153,8 +154,8 @@ async fn is_of_another_message(context: &StageContext, end: &Event) -> Result<bo
 }
 
 /// Whether the id of an end has been given to another message since the database forgot it. A turn of another session is
-/// not closed with an answer to somebody else; one of the same session is refused when its time comes, and its publisher
-/// told.
+/// not closed with an answer to another user; one of the same session is refused when its time comes, and its publisher
+/// gets a conflict.
 async fn has_another_message(context: &StageContext, end: &Event) -> Result<bool, String> {
     let query = TurnsQuery::of(end.meta.workflow_id.clone());
     let turns = context.store.latest_turns(query).await.map_err(|error| error.to_string())?;

@@ -1,4 +1,4 @@
-//! Messages whose workflow id is known already: the same message once more, or another one.
+//! Messages whose workflow id is known already: the same message again, or another one.
 
 use throughline_schemas::{
     Event, EventData, EventType, FailureCode, Meta, SessionId, StageName, Subject, WorkflowFailed,
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// Tells whoever published a message that its workflow id belongs to another one, of which it learns nothing.
+/// Ends a message whose workflow id belongs to another message. Its publisher learns nothing of that one.
 ///
 /// In another session the end stands on the id's own subject there, where nothing of the other workflow can stand; in
 /// the same one under an id of its own ([`throughline_schemas::WorkflowId::of_conflict`]).
@@ -47,7 +47,7 @@ pub(crate) async fn conflict(
         "a workflow id was used again for another message, which is refused"
     );
     let failed = match &event.data {
-        // What is not acceptable at all is told first.
+        // An input that is not acceptable at all fails as such.
         EventData::WorkflowFailed(refused) => refused.clone(),
         EventData::UserInputReceived(_)
         | EventData::InputValidated(_)
@@ -67,11 +67,11 @@ pub(crate) async fn conflict(
     settled(context.publish_failure(&Meta { workflow_id, ..meta }, failed, traceparent).await)
 }
 
-/// A message was published once more after its workflow had ended: tells the end again if the log does not have it any
-/// more, since whoever repeats itself waits for it.
+/// A message was published again after its workflow had ended: publishes the end again if the log does not have it any
+/// more, since its publisher waits for it.
 ///
 /// The database does not know what was said in a turn that was put back into it. So what the log has of that, or the
-/// interaction, is compared once more, and another message is refused here, too.
+/// interaction, is compared again, and another message is refused here, too.
 pub(crate) async fn repeated(context: &StageContext, event: &Event, sequence: u64) -> Outcome {
     let meta = caused(event.meta.clone());
     match id_conflict::holder(context, event).await {
@@ -91,7 +91,7 @@ pub(crate) async fn repeated(context: &StageContext, event: &Event, sequence: u6
         Err(outcome) => return outcome,
     };
     match known {
-        // Whoever ends it tells it.
+        // The worker that ends it publishes the end.
         Some(KnownEnd::Open) | None => Outcome::Done,
         Some(KnownEnd::Saved(interaction)) if is_anothers(&interaction, event) => {
             conflict(context, event, sequence, &meta.session_id).await
@@ -113,7 +113,7 @@ pub(crate) async fn repeated(context: &StageContext, event: &Event, sequence: u6
     }
 }
 
-/// Whether an answer was given to somebody else, or to another text.
+/// Whether an answer was given to another user, or to another text.
 fn is_anothers(interaction: &Interaction, event: &Event) -> bool {
     interaction.session_id != event.meta.session_id
         || interaction.user_id != event.meta.user_id
@@ -129,7 +129,8 @@ fn settled(result: Result<(), PublishFailed>) -> Outcome {
 
 /// Publishes that a workflow was saved, from what the database has of it; nothing if the log has it.
 ///
-/// The event is the one that the last stage publishes: whoever saved it may be about to, and a replay finds no difference.
+/// The event is the one that the last stage publishes: the worker that saved it may be about to publish it, and a replay
+/// finds no difference.
 pub(crate) async fn publish_saved(
     context: &StageContext,
     meta: &Meta,
@@ -143,7 +144,7 @@ pub(crate) async fn publish_saved(
     context.publish(&event).await.map(|_| ())
 }
 
-/// What told, and tells again, that a workflow was saved.
+/// The event that says, and says again, that a workflow was saved.
 fn saved(interaction: Interaction) -> EventData {
     EventData::InteractionSaved(InteractionSaved {
         interaction_id: interaction.interaction_id,

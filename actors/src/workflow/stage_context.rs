@@ -1,4 +1,4 @@
-//! Ending a workflow as failed, from whichever stage gives up.
+//! What every stage has to publish events, end workflows as failed and start the next turn.
 //!
 //! The database decides whether it may end so (once, and only one way); then the event is published, and the next
 //! turn of the session is released. Each step is idempotent, so a crash in between is repaired by the redelivery.
@@ -33,7 +33,7 @@ use crate::{
     workflow::{id_conflict, interruptions::Interruptions, superseded},
 };
 
-/// What a stage needs to end things.
+/// What a stage publishes and ends workflows with.
 #[derive(Clone)]
 pub struct StageContext {
     /// The stage that ends them.
@@ -348,7 +348,7 @@ where
 
 /// Why a workflow failed that an earlier attempt recorded as failed. It has its `workflow_failed` already, as a rule, and
 /// this one is not stored. Unless that attempt was interrupted in between: then this is the only end that the workflow
-/// will have. `now` is the stage that asks and its attempt, should nobody know more.
+/// will have. `now` is the stage that asks and its attempt, if nothing more is known.
 pub(crate) async fn reason_on_record(
     store: &dyn Store,
     database: &Dependency,

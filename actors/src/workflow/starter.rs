@@ -1,8 +1,8 @@
 //! The starter: starts turns that are held because their users had their share of what runs.
 //!
-//! It looks every [`PAUSE`] while turns are known to be held, and else as rarely as is swept: whoever admits tells it of the
+//! It looks every [`PAUSE`] while turns are known to be held, and else as rarely as is swept: admission notifies it of the
 //! first. Several may run, since the database decides what each of them starts. What one started and did not publish,
-//! because it died or the log was away, is begun by the sweeper like any turn on which nobody works.
+//! because it died or the log was away, is begun by the sweeper like any turn on which no worker works.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -162,7 +162,7 @@ impl StarterArgs {
         let HeldStarted { openings, behind, left } = match self.context.store.start_held(query).await {
             Ok(started) => started,
             Err(error) => {
-                // Whoever needs the database for work tells of it.
+                // Reported by the code that needs the database for work.
                 tracing::debug!(%error, "held turns were not started");
                 return Wait::Failed;
             }

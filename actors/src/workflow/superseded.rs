@@ -13,7 +13,7 @@ pub(crate) fn rejected() -> WorkflowFailed {
     WorkflowFailed { retryable: true, ..failed(FailureCode::SessionBusy, message, None) }
 }
 
-/// It is of somebody else than the session.
+/// Its user does not own the session.
 pub(crate) fn not_owner() -> WorkflowFailed {
     let message =
         "the session belongs to another user, and only its first user may speak in it (sessions.owner = \

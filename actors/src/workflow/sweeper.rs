@@ -1,7 +1,7 @@
-//! The sweeper: finds turns that run according to the database and on which nobody works, and resumes them.
+//! The sweeper: finds turns that run according to the database and on which no worker works, and resumes them.
 //!
 //! That is the case when a process died between the commit that started a turn and the publish that says so, and when
-//! events have vanished from the log with the power. A turn that is merely slow is left alone, whoever works on it
+//! events have vanished from the log with the power. A turn that is merely slow is left alone, whichever worker has it
 //! (`policy/sweep.rs`), until it exceeds the limit of a turn: then it fails and its session goes on.
 //!
 //! What is too old is never judged by the wall clock of this process, nor by instants that another one wrote: ages are
@@ -131,7 +131,7 @@ impl Actor for Sweeper {
             tracing::debug!(why, "the database was not compared with the log");
         }
         state.census.take(&state.args.context).await;
-        // It ends with its actor, so nobody holds on to it.
+        // It ends with its actor, so nothing else keeps a handle.
         drop(myself.send_after(state.args.wait(), || Sweep));
         Ok(())
     }
@@ -199,7 +199,7 @@ impl SweeperArgs {
         latest.map_err(|error| error.to_string())
     }
 
-    /// Resumes a turn that nobody works on; remembers one that somebody does.
+    /// Resumes a turn on which no worker works; remembers one that is being worked on.
     async fn look_at(&self, turn: &RunningTurn, position: &Position, seen: &mut Seen) -> Result<(), String> {
         let id = &turn.workflow_id;
         seen.look(turn);
@@ -219,7 +219,7 @@ impl SweeperArgs {
                     seen.forget(id);
                 }
             }
-            // Seen once, it may be a message that the server has given up on and that is about to be buried.
+            // Seen once, it may be a message that the server has given up on and that is about to be dead-lettered.
             (Work::Lost { stage }, Some(latest)) if seen.lose(id, stage, latest.sequence) => {}
             (Work::Lost { stage }, Some(latest)) => {
                 if self.runs(turn).await? {
@@ -254,8 +254,8 @@ impl SweeperArgs {
         Ok(())
     }
 
-    /// Why this version cannot read a turn's last event, if it cannot. Somebody has buried it: published again, it would
-    /// be buried again.
+    /// Why this version cannot read a turn's last event, if it cannot. It was dead-lettered: published again, it would
+    /// be dead-lettered again.
     async fn unreadable(&self, subject: &Subject) -> Result<Option<String>, String> {
         let recorded = self.context.bus.recorded(subject).await.map_err(|error| error.to_string())?;
         Ok(recorded.and_then(|body| decode(&body).err()).map(|error| error.to_string()))
@@ -299,7 +299,7 @@ impl SweeperArgs {
 
 fn log_resumed(turn: &RunningTurn, stage: StageName) {
     metrics::resumed(stage);
-    tracing::warn!(workflow = %turn.workflow_id, %stage, since = %turn.started_at, "nobody worked on a turn; resumed");
+    tracing::warn!(workflow = %turn.workflow_id, %stage, since = %turn.started_at, "no worker worked on a turn; resumed");
 }
 
 fn done(outcome: Outcome) -> Result<(), String> {

@@ -1,7 +1,7 @@
-//! Ending the workflow of an event that nobody here can read: one of a later version, or one that is broken.
+//! Ends the workflow of an event that this version cannot read: one of a later version, or one that is broken.
 //!
-//! Such an event does not say whose it is in words that are understood, but its subject does, and the database knows whether
-//! that workflow runs. It ends as failed, so that its session goes on, and nobody publishes again what would be buried again.
+//! The body of such an event does not say readably whose it is, but its subject does, and the database knows whether that
+//! workflow runs. It ends as failed, so that its session goes on and the event is not published and dead-lettered again.
 
 use std::collections::BTreeMap;
 
@@ -29,8 +29,8 @@ const MOST_PAGES: usize = 64;
 /// No turn has started later, whatever clock its process has.
 const ANY_TIME_UNIX_MS: i64 = 253_402_300_799_000;
 
-/// Whether a message is an event of ours, though nobody here can read it: its envelope says whose it is, or its message id.
-/// Anything else on the subject is a stranger's, and the event may still come.
+/// Whether a message is an event of ours, though this version cannot read it: its envelope says whose it is, or its message
+/// id. Anything else on the subject is a stranger's, and the event may still come.
 fn is_event(delivery: &Delivery) -> bool {
     let Some(tokens) = Tokens::of(&delivery.subject) else { return false };
     let (Some(event_type), Some(workflow)) = (tokens.event_type(), tokens.workflow) else { return false };
@@ -73,7 +73,7 @@ pub(crate) async fn end(
     }
 }
 
-/// How a workflow fails whose event was buried.
+/// How a workflow fails whose event was dead-lettered.
 pub(crate) fn failed(stage: StageName, code: FailureCode, error: &str, attempts: u32) -> WorkflowFailed {
     WorkflowFailed {
         code,

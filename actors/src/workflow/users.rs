@@ -38,8 +38,8 @@ pub struct UserSettings {
     pub calls: Calls,
 }
 
-/// How many calls of models all workers of the namespace can make at once. Clones share it: whoever learns of another
-/// worker sets it.
+/// How many calls of models all workers of the namespace can make at once. Clones share it: it is set
+/// when another worker is seen.
 #[derive(Debug, Clone)]
 pub struct Calls(Arc<AtomicU32>);
 
@@ -66,7 +66,7 @@ impl Default for Calls {
     }
 }
 
-/// The settings at work: what whoever admits, starts held turns, and keeps room in the log tell each other. Clones share it.
+/// The settings at work, shared by admission, starter and retention. Clones share their state.
 #[derive(Debug, Clone, Default)]
 pub struct Users {
     settings: UserSettings,

@@ -1,7 +1,7 @@
 //! Many stored messages of the event log, or of another stream, with one request.
 //!
-//! Any replica may answer, also one that is a little behind: whoever must not miss a message asks the leader what comes
-//! behind the last one (`stream_api.rs`). A message whose headers cannot be read cuts the connection, as everywhere.
+//! Any replica may answer, also one that is a little behind: a reader that must not miss a message asks the leader what
+//! comes behind the last one (`stream_api.rs`). A message whose headers cannot be read cuts the connection, as everywhere.
 
 use async_nats::{Message, StatusCode, Subject, Subscriber};
 use bytes::Bytes;
@@ -17,8 +17,8 @@ use super::{
 
 /// Bytes of the messages that one request is answered with, at most; of a larger message one alone.
 const MAX_BYTES: usize = 8 << 20;
-/// Takes every message of a stream. Any other filter, although all match it, is matched by the server against the subjects of
-/// a block of its file, thousands, for each message.
+/// Takes every message of a stream. Any other filter, although all match it, is matched by the server against the subjects
+/// of a block of its file, thousands, for each message.
 pub(super) const ALL: &str = ">";
 /// How many more there are, behind this message.
 const LEFT: &str = "Nats-Num-Pending";

@@ -1,4 +1,4 @@
-//! What the server complains about, told to whoever caused it.
+//! What the server complains about, passed on to the request that caused it.
 //!
 //! A forbidden publish or subscription gets no answer: the server says `-ERR 'Permissions Violation for Publish to
 //! "subject"'` on the connection, and the request would wait for its time limit.

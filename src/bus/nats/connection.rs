@@ -40,7 +40,7 @@ const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);
 const RECONNECT_BASE: Duration = Duration::from_millis(50);
 /// Longest delay of a reconnect.
 const RECONNECT_CAP: Duration = Duration::from_secs(4);
-/// Complaints of the server that wait for whoever they are about; there is one for each forbidden request.
+/// Complaints of the server that wait for the request they are about; there is one for each forbidden request.
 const COMPLAINTS: usize = 64;
 
 /// What the server says of itself.
@@ -63,12 +63,12 @@ pub(super) struct Connection {
 
 /// What the connection's events said so far.
 struct Seen {
-    /// Whether the first connection has told of itself.
+    /// Whether the first connection has reported itself.
     was_made: AtomicBool,
-    /// How often it was made anew; changes tell that subscriptions and requests of before may be lost.
+    /// How often it was re-established; changes mean that subscriptions and requests of before may be lost.
     generation: watch::Sender<u64>,
     closed: watch::Sender<bool>,
-    /// The server tells of a forbidden publish or subscription only in an event, long before a request times out.
+    /// The server reports a forbidden publish or subscription only in an event, long before a request times out.
     complaints: broadcast::Sender<Arc<str>>,
 }
 
@@ -106,7 +106,7 @@ impl Connection {
                 return Err(ConnectError::Unreachable { url, within: settings.connect_within, source: last });
             }
             if !std::mem::replace(&mut has_told, true) {
-                // Whoever watches a start should not have to wonder for that long.
+                // A start should not seem to hang for that long.
                 let why = last.as_ref().map(ToString::to_string);
                 let seconds = left.as_secs_f32().ceil();
                 tracing::warn!(%url, why, "no NATS server answers; trying for {seconds} s more; {START_ONE}");
@@ -130,7 +130,7 @@ impl Connection {
         self.client.connection_state() == State::Connected
     }
 
-    /// Changes whenever the connection was made anew.
+    /// Changes whenever the connection was re-established.
     pub(super) fn generation(&self) -> watch::Receiver<u64> {
         self.seen.generation.subscribe()
     }
@@ -272,7 +272,7 @@ impl Seen {
             Event::ServerError(error) => {
                 let text = error.to_string();
                 tracing::warn!(error = %text, "the NATS server complains");
-                // The error would mean that nobody waits for one.
+                // The error would mean that no reconnection is awaited.
                 let _ = self.complaints.send(text.into());
                 "server_error"
             }

@@ -1,4 +1,4 @@
-//! The stream of dead letters, for whoever looks after them.
+//! The stream of dead letters: listing, retrying and dropping them.
 
 use async_nats::HeaderMap;
 use bytes::Bytes;

@@ -20,8 +20,8 @@ const CUT_BYTES: usize = 64 * 1024;
 const HEADROOM_BYTES: usize = 2048;
 
 /// Stores a dead letter. Headers that the server or a reader would obey (`Nats-…`, `Throughline-…`) are kept as
-/// `Original-…`. A body that does not fit into one message is kept in the object store and named by a header; where that has
-/// no room, the letter has its beginning.
+/// `Original-…`. A body that does not fit into one message is kept in the object store and named by a header; where that
+/// has no room, the letter has its beginning.
 pub(super) async fn dead_letter(
     core: &Core,
     delivery: &Delivery,
@@ -48,7 +48,7 @@ pub(super) async fn dead_letter(
     store(core, subject, letter.stage, delivery.sequence, delivery.body.clone(), fill).await
 }
 
-/// Where a message is filed that tells no workflow: under its sequence.
+/// Where a message is filed that names no workflow: under its sequence.
 pub(super) fn unaddressed(ns: &Namespace, stage: StageName, sequence: u64) -> String {
     format!("{ns}.dead.v{MAJOR}.{}.unknown.{sequence}", consumed_by(stage))
 }

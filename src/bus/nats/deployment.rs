@@ -25,7 +25,7 @@ pub struct Deployment {
 }
 
 impl NatsBus {
-    /// Which database the namespace has, and which replacement of that entry it is; `None` if nobody has said.
+    /// Which database the namespace has, and which replacement of that entry it is; `None` if there is no entry.
     pub async fn deployment(&self) -> Result<Option<(Deployment, u64)>, BusError> {
         let core = &self.core;
         let key = key(core);
@@ -45,7 +45,7 @@ impl NatsBus {
         let body = serde_json::to_vec(entry).map_err(|error| unavailable_because(subject.clone(), error))?;
         let message = Outgoing {
             stream: &stream,
-            // Two processes that say the same at once are no duplicates: each has to hear which one was first.
+            // Two processes that say the same at once are no duplicates: each has to learn which one was first.
             message_id: &format!("{subject}.{revision}.{}", uuid::Uuid::now_v7()),
             subject: subject.clone(),
             expected: if revision == 0 { Expected::Nothing } else { Expected::Last(revision) },
@@ -54,7 +54,7 @@ impl NatsBus {
         Ok(publish(core, &message, |_| {}).await? == Published::New)
     }
 
-    /// The workflow whose answer was told last, as far as the log goes back.
+    /// The workflow whose answer was published last, as far as the log goes back.
     pub async fn last_saved(&self) -> Result<Option<WorkflowId>, BusError> {
         let filter = self.namespace().events_of(EventType::InteractionSaved);
         let stream = self.core.names.events();

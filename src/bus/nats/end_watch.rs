@@ -1,5 +1,5 @@
-//! Waiting for ends without a consumer: a plain subscription to what the server tells once it is stored, and a direct look
-//! at the subjects of the ends that are waited for, since a subscription sees nothing while the connection is down. A
+//! Waiting for ends without a consumer: a plain subscription to what the server republishes once it is stored, and a direct
+//! look at the subjects of the ends that are waited for, since a subscription sees nothing while the connection is down. A
 //! server has room for a limited number of consumers, and none for each of thousands who wait.
 
 use std::{
@@ -30,7 +30,7 @@ const MOST_AT_ONCE: usize = 64;
 /// See the module's documentation.
 pub struct EndWatch {
     core: Arc<Core>,
-    told: stream::SelectAll<Subscriber>,
+    streams: stream::SelectAll<Subscriber>,
     generation: watch::Receiver<u64>,
     /// What was stored earlier does not count.
     since: Option<Timestamp>,
@@ -47,7 +47,7 @@ pub struct EndWatch {
 }
 
 impl EndWatch {
-    /// `filters` are subjects of what the server tells once it is stored.
+    /// `filters` are subjects of what the server republishes once it is stored.
     pub(super) async fn open(
         core: Arc<Core>,
         filters: Vec<String>,
@@ -57,10 +57,10 @@ impl EndWatch {
         let client = &core.connection.client;
         let generation = core.connection.generation();
         let mut complaints = core.connection.complaints();
-        let mut told = stream::SelectAll::new();
+        let mut streams = stream::SelectAll::new();
         for filter in filters {
             let subscriber = client.subscribe(filter).await;
-            told.push(subscriber.map_err(|error| unavailable_because(WHAT, error))?);
+            streams.push(subscriber.map_err(|error| unavailable_because(WHAT, error))?);
         }
         // Only then is the server known to have the subscriptions.
         let flushed = tokio::time::timeout(core.settings.request_timeout, client.flush()).await;
@@ -73,7 +73,7 @@ impl EndWatch {
             return Err(BusError::NotSetUp(format!("the stream {stream} does not exist")));
         }
         Ok(Self {
-            told,
+            streams,
             generation,
             since,
             addresses: HashMap::new(),
@@ -103,7 +103,8 @@ impl EndWatch {
         self.addresses.remove(name);
     }
 
-    /// The next end: told by the server, or found. One that is found is found again until it is forgotten. Cancel-safe.
+    /// The next end: republished by the server, or found. One that is found is found again until it is forgotten.
+    /// Cancel-safe.
     pub async fn next(&mut self) -> Result<StoredEvent, BusError> {
         loop {
             if let Some(event) = &self.pending {
@@ -112,8 +113,8 @@ impl EndWatch {
                     return Ok(StoredEvent { body, ..event });
                 }
             }
-            if let Some(Some(message)) = self.told.next().now_or_never() {
-                self.hear(message);
+            if let Some(Some(message)) = self.streams.next().now_or_never() {
+                self.take(message);
                 continue;
             }
             if self.due > 0 {
@@ -123,11 +124,11 @@ impl EndWatch {
                 continue;
             }
             tokio::select! {
-                message = self.told.next() => match message {
-                    Some(message) => self.hear(message),
+                message = self.streams.next() => match message {
+                    Some(message) => self.take(message),
                     None => return Err(unavailable("hearing of ends: the connection is closed")),
                 },
-                // What was told meanwhile was missed.
+                // What was republished meanwhile was missed.
                 Ok(()) = self.generation.changed() => self.due = self.order.len(),
                 () = tokio::time::sleep_until(self.next_look) => {
                     self.due = self.order.len().min(MOST_AT_ONCE);
@@ -166,9 +167,9 @@ impl EndWatch {
         }
     }
 
-    fn hear(&mut self, message: Message) {
-        let heard = reader::republished(message);
-        self.pending = heard.filter(|event| !foreign::is_foreign(&self.core, event));
+    fn take(&mut self, message: Message) {
+        let stored = reader::republished(message);
+        self.pending = stored.filter(|event| !foreign::is_foreign(&self.core, event));
     }
 }
 

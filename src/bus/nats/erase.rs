@@ -68,7 +68,7 @@ impl NatsBus {
         erase_all(&self.core, &self.core.names.claims_stream(), sequences).await
     }
 
-    /// Erases a large body, whoever names it; whether there was one.
+    /// Erases a large body, whatever names it; whether there was one.
     pub async fn erase_body(&self, name: &str) -> Result<bool, BusError> {
         erase_object(&self.core, self.core.names.bodies(), name).await
     }
@@ -134,8 +134,8 @@ async fn is_erased(core: &Core, name: &str) -> Result<bool, BusError> {
     Ok(first.messages.is_empty())
 }
 
-/// Erases an object of a bucket; whether there was one. Its pieces go first, so that an erasure which was cut short is found
-/// again.
+/// Erases an object of a bucket; whether there was one. Its pieces go first, so that an erasure which was cut short is
+/// found again.
 pub(super) async fn erase_object(core: &Core, bucket: &str, name: &str) -> Result<bool, BusError> {
     let stream = stream_of(bucket);
     let Some((description, pieces)) = described(core, bucket, name).await? else { return Ok(false) };

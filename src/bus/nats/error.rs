@@ -1,4 +1,4 @@
-//! What goes wrong, told apart by what to do about it.
+//! What goes wrong, by what to do about it.
 
 use throughline_actors::ports::bus::BusError;
 
@@ -9,7 +9,7 @@ pub(super) const START_ONE: &str =
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// Nobody answered, for the whole time allowed.
+    /// There was no answer within the time allowed.
     #[error("no NATS server answers at {url} within {within:?}; {}", START_ONE)]
     Unreachable {
         /// Where, without credentials.
@@ -73,7 +73,7 @@ pub enum ConnectError {
     },
 }
 
-/// What is worse about a version than that it is old: those who do without Throughline's reasons to upgrade should hear it.
+/// What is worse about a version than that it is old: those who do without Throughline's reasons to upgrade should know it.
 fn flaw(version: &str) -> &'static str {
     // https://github.com/nats-io/nats-server/issues/6888
     if matches!(version, "2.10.20" | "2.10.21" | "2.10.22") {

@@ -6,7 +6,7 @@ use async_nats::{HeaderMap, HeaderName, HeaderValue};
 
 /// Names the object that holds the whole event, by its SHA-256 in lower-case hex.
 pub(super) const BODY: &str = "Throughline-Body";
-/// The size of that object in bytes, so that whoever fetches it can make room before.
+/// The size of that object in bytes, so that its reader can reserve memory before.
 pub(super) const BODY_BYTES: &str = "Throughline-Body-Bytes";
 /// Put before an original header of a dead letter that would otherwise mean something to the server or to us.
 pub(super) const ORIGINAL: &str = "Original-";

@@ -31,7 +31,7 @@ use super::{
 pub(super) const INLINE_BYTES: usize = 64 * 1024;
 /// An event up to this size is not compared with what the server takes: no server that serves takes less.
 pub(super) const SMALL_BYTES: usize = 4 * 1024;
-/// Ends up to this size, and up to half of what the server takes, travel in the message, too: whoever may hear an end
+/// Ends up to this size, and up to half of what the server takes, travel in the message, too: a reader that may see an end
 /// need not be one who may read bodies, which are inputs and prompts as well.
 pub(super) const INLINE_END_BYTES: usize = 512 * 1024;
 /// Bodies are stored in pieces of this size, unless the server takes less.
@@ -43,7 +43,7 @@ const HEADROOM_BYTES: usize = 2048;
 pub(super) const MAX_BODY_BYTES: usize = LARGEST_BODY_BYTES as usize;
 /// How long storing or fetching one body may take.
 const TRANSFER_LIMIT: Duration = Duration::from_secs(10);
-/// How many bodies are fetched at once. Whoever fetches one for a stage has memory for it already; readers do not.
+/// How many bodies are fetched at once. A stage has memory for its body already; readers do not.
 const TRANSFERS: usize = 8;
 /// What the server says when it, the account or the bucket has no room left.
 const NO_STORAGE: [&str; 4] = [
@@ -53,7 +53,7 @@ const NO_STORAGE: [&str; 4] = [
     "resource limits exceeded",
 ];
 /// For how long this process takes for granted that a body which it stored is there. Older ones are stored again: what was
-/// stored before the log begins is taken for nobody's (`release.rs`).
+/// stored before the log begins counts as unnamed (`release.rs`).
 const STORED_JUST_NOW: Duration = Duration::from_secs(10);
 /// A body that was stored so long before a message is not named by that message. Longer than storing and publishing takes.
 pub(super) const STORED_BEFORE: Duration = Duration::from_secs(40);
@@ -117,7 +117,7 @@ impl Bodies {
             let store = self.store(core).await?;
             if self.stored_just_now(&name) {
                 match store.info(&name).await {
-                    // The size guards against nothing but a bucket that somebody else wrote to.
+                    // The size guards against nothing but a bucket that another program wrote to.
                     Ok(info) if !info.deleted && info.size == body.len() => return Ok(()),
                     Ok(_) => {}
                     Err(error) if error.kind() == InfoErrorKind::NotFound => {}

@@ -1,7 +1,7 @@
-//! Messages that a stage's consumer has given up on.
+//! Messages that the server has given up on (`max_deliver`), by stage.
 //!
-//! The server tells of each in an advisory, once, and only to whoever listens; a stream keeps the advisories, and a
-//! consumer of each stage hands them out to one worker at a time. The message itself is still in the log.
+//! The server announces each in an advisory, once, and only to those who listen at that moment; a stream keeps the
+//! advisories, and a consumer of each stage hands them out to one worker at a time. The message itself is still in the log.
 
 use std::{sync::Arc, time::Duration};
 
@@ -72,7 +72,7 @@ impl UndeliverableInbox {
         Ok(Self { core, stage, advisories, credit: 0, pending: None })
     }
 
-    /// The message that an advisory is about; `None` if there is nothing to bury.
+    /// The message that an advisory is about; `None` if there is nothing to dead-letter.
     async fn about(&self, message: &jetstream::Message) -> Result<Option<Delivery>, BusError> {
         let stage = self.stage;
         let advisory: Advisory = match serde_json::from_slice(&message.payload) {

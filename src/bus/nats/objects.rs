@@ -66,7 +66,7 @@ impl<'a> Objects<'a> {
     }
 
     /// Removes an object without a trace, also from a bucket that is full. Its description first: without it the object is
-    /// stored again when it is needed, and its pieces are found by nobody. The other way round a description would promise
+    /// stored again when it is needed, and its pieces are not found. The other way round a description would promise
     /// what is not there.
     pub(super) async fn remove(core: &Core, bucket: &str, object: &Object) -> Result<(), BusError> {
         let (description, pieces) = (encoded(&object.name), &object.nuid);

@@ -7,7 +7,7 @@ use throughline_actors::ports::bus::BusError;
 
 use super::{Core, large_bodies::INLINE_BYTES, requests};
 
-/// How long the server may take to tell of one stream.
+/// How long the server may take to report on one stream.
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// Asks for each stream whose lack of room would stop work. Claims and advisories drop what is oldest.

@@ -27,7 +27,7 @@ const DELAYS: [Duration; ATTEMPTS - 1] =
 const LIMIT: Duration = Duration::from_secs(12);
 /// How often one publish looks at what stands on its subject instead.
 const MOST_LOOKS: usize = 16;
-/// How long the server may take to tell of the stream that did not take a message.
+/// How long the server may take to report on the stream that did not take a message.
 const STREAM_INFO_LIMIT: Duration = Duration::from_secs(1);
 /// The stream is at one of its own limits.
 const STORE_FAILED: u64 = 10_077;

@@ -160,8 +160,8 @@ impl NatsInbox {
         Some(self.not_before.map_or(at, |not_before| at.max(not_before)))
     }
 
-    /// Whether nobody ran here for so long that even the alarm of silence was missed. A server that was silent is found
-    /// out by the alarm, in time.
+    /// Whether this process did not run for so long that even the alarm of silence was missed. A server that was silent is
+    /// found out by the alarm, in time.
     fn stood_still(&self) -> bool {
         self.requested > 0 && self.last_heard.elapsed() > self.request.silence() + STOOD_STILL
     }
@@ -191,7 +191,7 @@ impl NatsInbox {
     /// Takes in one message of the subscription.
     fn take(&mut self, message: Message) -> Result<(), BusError> {
         if self.stood_still() {
-            // How long it lay in the buffers is not known, so it may be somebody else's by now. It comes again.
+            // How long it lay in the buffers is not known, so another process may have it by now. It comes again.
             tracing::warn!(stage = %self.stage, "this process stood still; what was delivered to it meanwhile is left to others");
             self.start_over_after = Some(Duration::ZERO);
             return Ok(());
@@ -253,7 +253,7 @@ impl NatsInbox {
         self.start_over(after).await
     }
 
-    /// The next delivery that is here already. Bodies that are kept elsewhere are fetched by whoever has room for them.
+    /// The next delivery that is here already. Bodies that are kept elsewhere are fetched when there is memory for them.
     fn ready(&mut self) -> Option<Delivery> {
         if !self.takeover.is_empty() {
             return None;
@@ -280,7 +280,7 @@ impl NatsInbox {
         None
     }
 
-    /// When to wake up without having heard anything.
+    /// When to wake up without any message.
     fn alarm(&self) -> Option<Instant> {
         let silence = (self.requested > 0).then(|| self.last_heard + self.request.silence());
         [self.not_before, silence, self.pin_renewal()].into_iter().flatten().min()

@@ -248,12 +248,12 @@ pub(super) async fn complete(core: &Core, event: StoredEvent) -> Result<StoredEv
     Ok(StoredEvent { body, headers: sorted(event.headers), ..event })
 }
 
-/// What the server adds to the headers of a message that it reads for somebody: where the message is.
+/// What the server adds to the headers of a message that it reads on request: where the message is.
 const PLACE: [&str; 4] = ["Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp"];
 /// What it adds besides to one of many: how many more there are.
 const PLACE_AMONG_MANY: [&str; 2] = ["Nats-Num-Pending", "Nats-Last-Sequence"];
 
-/// Reads the answer of a direct get, whose headers tell what a stored message's own do not.
+/// Reads the answer of a direct get, whose headers say what a stored message's own do not.
 pub(super) fn direct(message: Message) -> Option<StoredEvent> {
     let event = placed(message, &[&PLACE])?;
     Some(StoredEvent { headers: sorted(event.headers), ..event })
@@ -264,7 +264,7 @@ pub(super) fn of_batch(message: Message) -> Option<StoredEvent> {
     placed(message, &[&PLACE, &PLACE_AMONG_MANY])
 }
 
-/// The same of what the server tells once it is stored.
+/// The same of what the server republishes once it is stored.
 pub(super) fn republished(message: Message) -> Option<StoredEvent> {
     let event = placed(message, &[&PLACE, &["Nats-Last-Sequence"]])?;
     Some(StoredEvent { headers: sorted(event.headers), ..event })

@@ -1,8 +1,8 @@
 //! Removing large bodies that nothing names any more.
 //!
-//! A body is stored before the event that names it, and again whenever it is older than a moment (`large_bodies.rs`). So what
-//! was stored well before the log begins is named by nothing in the log, and what was stored just before can only be named
-//! by the log's beginning, which is read. Besides that only dead letters may name a body.
+//! A body is stored before the event that names it, and again whenever it is older than a moment (`large_bodies.rs`). So
+//! what was stored well before the log begins is named by nothing in the log, and what was stored just before can only be
+//! named by the log's beginning, which is read. Besides that only dead letters may name a body.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -85,7 +85,8 @@ struct Beginning {
     now: Timestamp,
     /// When its first message was stored; now, if there is none.
     stored_at: Timestamp,
-    /// The bodies that are named by what was stored within [`STORED_BEFORE`] from then on; `None`: that is too much to read.
+    /// The bodies that are named by what was stored within [`STORED_BEFORE`] from then on; `None`: that is too much to
+    /// read.
     names: Option<HashSet<String>>,
 }
 
@@ -120,7 +121,7 @@ impl Beginning {
     }
 }
 
-/// The bodies of dead letters, and of the events that were buried.
+/// The bodies of dead letters, and of the events that were dead-lettered.
 async fn named_by_dead_letters(core: &Core) -> Result<HashSet<String>, BusError> {
     let dead = core.names.dead();
     let last = StreamInfo::ask(core, dead).await?.state.last_seq;

@@ -42,9 +42,9 @@ impl ApiError {
 pub(super) enum NoAnswer {
     /// It was sent or not, and nothing came back in time.
     TimedOut,
-    /// The connection was made anew meanwhile; what was sent before may be lost.
+    /// The connection was re-established meanwhile; what was sent before may be lost.
     Reconnected,
-    /// Nobody listens: no such stream, or `JetStream` is not up yet.
+    /// There is no responder: no such stream, or `JetStream` is not up yet.
     NoResponders,
     /// This user may not ask that; the server's words.
     Forbidden(String),
@@ -169,12 +169,12 @@ pub(super) async fn explain(core: &Core, no_answer: NoAnswer, stream: &str, cont
     }
 }
 
-/// Whether the server says that there is no such stream. Not being told counts as no.
+/// Whether the server says that there is no such stream. No answer counts as no.
 pub(super) async fn stream_is_missing(core: &Core, stream: &str) -> bool {
     is_missing(core, format!("$JS.API.STREAM.INFO.{stream}")).await
 }
 
-/// Whether the server says that there is no such consumer. Not being told counts as no.
+/// Whether the server says that there is no such consumer. No answer counts as no.
 pub(super) async fn consumer_is_missing(core: &Core, stream: &str, consumer: &str) -> bool {
     is_missing(core, format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}")).await
 }

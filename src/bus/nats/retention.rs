@@ -1,4 +1,4 @@
-//! How full the log and the streams beside it are, what stages still need of it, and removing what nobody needs.
+//! How full the log and the streams beside it are, what stages still need of it, and removing what is not needed.
 //! Always the leader of a stream: a replica may not know the latest yet.
 
 use std::time::Duration;
@@ -172,9 +172,9 @@ const ARCHIVE_BATCH: u64 = 256;
 const ARCHIVE_BYTES: usize = large_bodies::MAX_BODY_BYTES;
 
 impl NatsBus {
-    /// Some of the next stored messages from a sequence on, before another, with their bodies; empty if there are none (any more).
-    /// A body that cannot be had is left as its reference. Nothing is left out: where sequences are missing, the leader of
-    /// the stream was asked whether it has them.
+    /// Some of the next stored messages from a sequence on, before another, with their bodies; empty if there are none (any
+    /// more). A body that cannot be had is left as its reference. Nothing is left out: where sequences are missing, the
+    /// leader of the stream was asked whether it has them.
     pub async fn stored_from(&self, first: u64, before: u64) -> Result<Vec<StoredEvent>, BusError> {
         let core = &self.core;
         let most = ARCHIVE_BATCH.min(before.saturating_sub(first));
@@ -280,7 +280,7 @@ async fn outstanding(core: &Core, stage: StageName) -> Result<Option<u64>, BusEr
     Ok(first)
 }
 
-/// The earliest message that the server has given up on and that is still to be buried, and its stage.
+/// The earliest message that the server has given up on and that is still to be dead-lettered, and its stage.
 async fn dead_lettering(core: &Core) -> Result<Option<(u64, StageName)>, BusError> {
     #[derive(Deserialize)]
     struct Advisory {
@@ -301,7 +301,7 @@ async fn dead_lettering(core: &Core) -> Result<Option<(u64, StageName)>, BusErro
         let Some(message) = stream_api::any_from(core, stream, next).await? else { break };
         let body = stream_api::decode_base64(&message.data).unwrap_or_default();
         next = message.seq + 1;
-        // What cannot be read is about no message; whoever buries drops it.
+        // What cannot be read is about no message; the handler of undeliverable messages drops it.
         let Ok(advisory) = serde_json::from_slice::<Advisory>(&body) else { continue };
         let stage = StageName::ALL.into_iter().find(|stage| Names::consumer(*stage) == advisory.consumer);
         let found = (advisory.stream_seq, stage.unwrap_or(StageName::Input));

@@ -11,11 +11,11 @@ use super::Names;
 pub enum Role {
     /// Runs stages.
     Worker,
-    /// Sends input and hears how workflows end.
+    /// Sends input and learns how workflows end.
     Publisher,
     /// Reads events and dead letters.
     Reader,
-    /// Creates streams and consumers, sends dead letters again, hands out and erases what is kept about somebody.
+    /// Creates streams and consumers, sends dead letters again, exports and erases what is kept about a user.
     Admin,
 }
 

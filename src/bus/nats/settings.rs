@@ -80,7 +80,7 @@ impl fmt::Debug for Url {
 /// Who we are, to the server.
 #[derive(Clone)]
 pub enum NatsAuth {
-    /// Nobody in particular, or what the URL says.
+    /// No user, or what the URL says.
     None,
     /// A user with a password.
     Password {

@@ -2,7 +2,7 @@
 //!
 //! The server's redelivery timer runs from when it sent a message. A process that stands still (stopped, swapped out)
 //! does not know when that was: it reads what came meanwhile when it wakes, and would take it for new. A pulse that
-//! misses a beat tells that it stood still, and since when.
+//! misses a beat shows that it stood still, and since when.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},

@@ -88,7 +88,7 @@ pub(super) async fn ask<T: for<'a> Deserialize<'a>>(
     asked.map_err(|refusal| unavailable_because(ASKING, refusal))
 }
 
-/// Asks the API; what it refuses is told apart from what went wrong on the way.
+/// Asks the API; what it refuses is distinguished from what went wrong on the way.
 pub(super) async fn answer<T: for<'a> Deserialize<'a>>(
     core: &Core,
     subject: String,

@@ -100,7 +100,7 @@ async fn last_of(core: &Core, subject: &str) -> Result<Option<Latest>, BusError>
     Err(unavailable("looking for the latest event: somebody keeps writing on its subject"))
 }
 
-/// Stores an event once more, at the end of the log, unless its subject has another one by now; then takes the first
+/// Stores an event again, at the end of the log, unless its subject has another one by now; then takes the first
 /// copy out of the log, which has one of each event.
 pub(super) async fn publish_again(
     core: &Core,
@@ -128,7 +128,7 @@ pub(super) async fn publish_again(
         }
     })
     .await?;
-    // Whoever comes too late has nothing to delete; a copy that stays is read as the same event.
+    // A process that comes too late has nothing to delete; a copy that stays is read as the same event.
     if published == Published::New
         && let Err(error) = stream_api::delete(core, sequence).await
     {

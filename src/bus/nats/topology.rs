@@ -204,7 +204,7 @@ pub(super) async fn prepare_import(core: &Core, limits: &Limits) -> Result<bool,
         Some(found) if !holds_imported(&found) => return Ok(false),
         Some(_) => {}
         None => {
-            // Nobody keeps room in it.
+            // No retention runs on it.
             events.max_age = limits.max_age;
             events.metadata.insert(MARK.0.to_owned(), MARK.1.to_owned());
             // What happened long ago is no news.

@@ -13,11 +13,11 @@ pub(super) fn judge(name: String, address: &str, keys: usize, verdicts: &[KeyVer
             KeyVerdict::Taken | KeyVerdict::Untold(_) => None,
         })
         .collect();
-    let untold = verdicts.iter().find_map(|verdict| match verdict {
+    let undecided = verdicts.iter().find_map(|verdict| match verdict {
         KeyVerdict::Untold(words) => Some(words),
         KeyVerdict::Taken | KeyVerdict::Refused(_) => None,
     });
-    match (&refused[..], untold) {
+    match (&refused[..], undecided) {
         ([], None) if keys == 0 => Finding::ok(name, format!("{address} answers without a key")),
         ([], None) => Finding::ok(name, format!("{address} answers and refuses no key")),
         ([], Some(words)) => Finding::ok(

@@ -29,7 +29,7 @@ pub(super) async fn reason(args: &EventsArgs, config: &Config, env: &Env, bus: &
 }
 
 /// `alone`: nothing has been printed that says whose workflow it is.
-pub(super) fn tell(reason: &Reason, alone: bool) -> Result<(), Failure> {
+pub(super) fn report(reason: &Reason, alone: bool) -> Result<(), Failure> {
     if alone {
         output::line(&reason.whose())?;
     }

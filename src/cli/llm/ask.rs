@@ -63,7 +63,7 @@ fn request(args: &AskArgs) -> Result<Request, Failure> {
 }
 
 async fn whole(client: &Client, request: Request, json: bool) -> Result<(), Failure> {
-    let answer = client.generate(request).await.map_err(told)?;
+    let answer = client.generate(request).await.map_err(failure_of)?;
     if json {
         return output::line(&serde_json::to_string(&Answered::of(&answer)).map_err(Failure::failed)?);
     }
@@ -86,7 +86,7 @@ async fn streamed(client: &Client, request: Request, json: bool) -> Result<(), F
             Ok(next) => next,
             Err(error) => {
                 show.screen.end_line()?;
-                return Err(told(error));
+                return Err(failure_of(error));
             }
         };
         if json {
@@ -169,7 +169,7 @@ fn remark(answer: &Answer) {
 }
 
 /// A failure with every attempt that led to it.
-fn told(error: GenerateError) -> Failure {
+fn failure_of(error: GenerateError) -> Failure {
     let mut lines = Vec::new();
     if let GenerateError::Unanswered(unanswered) = &error {
         for (number, attempt) in (1..).zip(&unanswered.record.attempts) {

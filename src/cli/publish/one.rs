@@ -131,7 +131,7 @@ pub(in crate::cli) async fn publish(
             }
             tokio::select! {
                 done = waited => done,
-                never = waiting::tell(bus, config, env, &message) => match never {},
+                never = waiting::report(bus, config, env, &message) => match never {},
             }
         }
     }

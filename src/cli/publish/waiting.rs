@@ -23,25 +23,25 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Says it once, and again whenever it changes, until the workflow has its turn. Where there is no database to look at,
 /// nothing is said.
-pub(super) async fn tell(bus: &NatsBus, config: &Config, env: &Env, message: &Message) -> Infallible {
+pub(super) async fn report(bus: &NatsBus, config: &Config, env: &Env, message: &Message) -> Infallible {
     tokio::time::sleep(FIRST_LOOK).await;
     let Some(reasons) = Reasons::open(config, env, bus).await else { return std::future::pending().await };
-    let mut told = None;
+    let mut reported = None;
     loop {
         // Of another message with the same id nothing is said.
         if let Ok(Some(reason)) = reasons.of(&message.workflow).await
             && reason.is_of(&message.user, &message.session)
         {
             if !reason.is_waiting() {
-                if told.is_some() {
+                if reported.is_some() {
                     say("its turn has come");
                 }
                 reasons.close();
                 return std::future::pending().await;
             }
-            if told.as_ref().is_none_or(|told| !reason.is_as(told)) {
+            if reported.as_ref().is_none_or(|reported| !reason.is_as(reported)) {
                 say(&reason.words(SystemClock.now()));
-                told = Some(reason);
+                reported = Some(reason);
             }
         }
         tokio::time::sleep(LOOK_EVERY).await;

@@ -27,7 +27,8 @@ The new workflow's events name the old one, and both stay in the log: `throughli
 pub(in crate::cli) struct RedoArgs {
     /// A workflow that failed
     workflow: String,
-    /// Stage to do anew, with all after it: input, context, external, generation or persistence [default: where it failed]
+    /// Stage to run again, with all after it: input, context, external, generation or persistence [default: where it
+    /// failed]
     #[arg(long, value_name = "STAGE")]
     from: Option<StageName>,
     /// Wait for the end; print the answer, or the failure and exit 1

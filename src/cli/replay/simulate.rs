@@ -25,7 +25,7 @@ const ID_CHARS: usize = 64;
 
 const SIMULATE_HELP: &str = "\
 Runs the generation stage over the whole selection on a clock that nobody waits for, every workflow beginning when it did. What
-models did is taken from the record; routes, fallbacks, retries, waits, breakers, rate limits and prices are decided anew. Where
+models did is taken from the record; routes, fallbacks, retries, waits, breakers, rate limits and prices are decided again. Where
 a provider's limits are as configured now, what they decided is taken from the record too; where --set changes them, they
 decide anew as those of one process. A call that is not on record is assumed to end as the last one of its workflow to that
 model, or with the recorded answer; such calls are counted.
@@ -80,7 +80,7 @@ pub(super) async fn run(
         name = signals.next() => return Err(Failure::failed(format!("stopped by {name}"))),
     };
     let total = workflows.len() as u64;
-    let anew = changed_providers(&recorded.settings, &changed.settings);
+    let redecided = changed_providers(&recorded.settings, &changed.settings);
     let (mut results, thread) = simulate(&recorded, &changed, workflows);
     let progress = Progress::new(Some(total));
     let (mut before, mut after) = (Sum::default(), Sum::default());
@@ -119,9 +119,9 @@ pub(super) async fn run(
         output::line(&summary.json())?;
     } else {
         output::line(&summary.table())?;
-        if !anew.is_empty() {
-            let names: Vec<_> = anew.into_iter().collect();
-            output::note(&format!("limits decided anew for: {}", names.join(", ")));
+        if !redecided.is_empty() {
+            let names: Vec<_> = redecided.into_iter().collect();
+            output::note(&format!("limits decided again for: {}", names.join(", ")));
         }
     }
     if args.change.settings.is_empty() && different > 0 {

@@ -162,7 +162,7 @@ impl Tally {
             let _ = write!(text, ", {} unreadable", self.unreadable);
         }
         // Writing to a string cannot fail.
-        let _ = write!(text, "; {} results made once more in {:.1} s", self.results, took.as_secs_f64());
+        let _ = write!(text, "; {} results replayed in {:.1} s", self.results, took.as_secs_f64());
         if let Some((first, last)) = self.first.zip(self.last) {
             let _ = write!(text, ", recorded over {} s", last.ms_since(first) / 1_000);
         }

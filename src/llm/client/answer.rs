@@ -18,7 +18,7 @@ use throughline_schemas::{
 pub struct Answer {
     /// What the model said.
     pub text: String,
-    /// What it thought before, where the provider tells.
+    /// What it thought before, where the provider passes it on.
     pub reasoning: Option<String>,
     /// Tools that it wants to be called.
     pub tool_calls: Vec<ToolCall>,
@@ -34,7 +34,7 @@ pub struct Answer {
     pub usage: Option<Usage>,
     /// What all attempts cost together, as far as that is known; `None` if nothing is known of it.
     pub cost_usd: Option<Usd>,
-    /// Whether an attempt was or may have been charged for, and nobody knows how much.
+    /// Whether an attempt was or may have been charged for, and how much is not known.
     pub cost_is_partial: bool,
     /// Which models might have been asked, and why these.
     pub route: Route,

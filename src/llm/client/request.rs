@@ -88,7 +88,7 @@ impl Request {
         self
     }
 
-    /// The answer must be a JSON document; of this JSON Schema, where the provider can be told.
+    /// The answer must be a JSON document; of this JSON Schema, where the provider supports it.
     #[must_use]
     pub fn json(mut self, schema: Option<Value>) -> Self {
         self.format = Some(AnswerFormat::Json(schema));

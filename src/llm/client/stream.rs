@@ -1,4 +1,4 @@
-//! An answer as a stream. The call is driven by whoever polls, so what it says waits in a queue that holds no more
+//! An answer as a stream. The call is driven by its reader, so what it says waits in a queue that holds no more
 //! than one poll brings: no task, no channel, and backpressure up to the provider.
 
 use std::{

@@ -47,7 +47,7 @@ pub(super) trait Dialect: Send + Sync {
 /// Puts the events of one stream together in the form that the provider gives a whole answer, so that both are read by
 /// the same code.
 pub(super) trait Assembly: Send {
-    /// Takes the next event, whose data is JSON and no error. The hearer hears what is in it of text and reasoning.
+    /// Takes the next event, whose data is JSON and no error. The forwarder gets what is in it of text and reasoning.
     fn json(&mut self, event: Value, forwarder: &mut Forwarder<'_>) -> Result<Progress, Fault>;
 
     /// What there is of the answer.

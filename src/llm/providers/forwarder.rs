@@ -1,4 +1,4 @@
-//! Passes the pieces of an answer on as they come, without the provider's keys, and tells its text from its reasoning.
+//! Passes the pieces of an answer on as they come, without the provider's keys, and separates its text from its reasoning.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ impl Channel {
         Self { joiner: Joiner::default(), sieve: Sieve::new(Arc::clone(redactor)), heard: String::new() }
     }
 
-    /// Returns where the new part of what was heard begins.
+    /// Returns where the new part of what was forwarded begins.
     fn take(&mut self, piece: &str, has_halves: bool) -> usize {
         let before = self.heard.len();
         if has_halves {
@@ -106,12 +106,12 @@ impl<'a> Forwarder<'a> {
         self.first
     }
 
-    /// How many bytes have been heard, of both kinds.
+    /// How many bytes have been forwarded, of both kinds.
     pub(super) fn bytes(&self) -> usize {
         self.text.heard.len() + self.reasoning.heard.len()
     }
 
-    /// Lets go of what was held back; returns the text and the reasoning that the sink has heard.
+    /// Lets go of what was held back; returns the text and the reasoning that the sink has got.
     pub(super) fn finish(&mut self) -> (String, String) {
         let parts = self.splitter.finish();
         self.take(&parts);

@@ -62,7 +62,7 @@ impl Unusable {
 }
 
 impl ParsedAnswer {
-    /// Moves reasoning that stands in the text of a whole answer to where it belongs. (Of a stream, whoever hears it does.)
+    /// Moves reasoning that stands in the text of a whole answer to where it belongs. (Of a stream, the forwarder does.)
     pub(super) fn without_thinking(mut self) -> Self {
         if let Some(Parts { reasoning, text }) = thinking::split(&self.text) {
             self.reasoning.push_str(&reasoning);

@@ -1,4 +1,4 @@
-//! The last step before a provider's words leave the adapter: its keys are removed once more, now that all is decoded.
+//! The last step before a provider's words leave the adapter: its keys are removed again, now that all is decoded.
 
 use serde_json::Value;
 use throughline_actors::ports::model::ModelError;
@@ -29,8 +29,8 @@ impl ParsedAnswer {
     }
 }
 
-/// The answer as it came, without the provider's keys, and with a note in place of what is nested too deep: what an event wraps
-/// around it must stay readable, and the answer itself, which was paid for, is not lost for its form.
+/// The answer as it came, without the provider's keys, and with a note in place of what is nested too deep: what an event
+/// wraps around it must stay readable, and the answer itself, which was paid for, is not lost for its form.
 pub(super) fn recordable(mut raw: Value, redactor: &Redactor) -> Value {
     redactor.json(&mut raw);
     cut(&mut raw, MAX_DEPTH);

@@ -5,7 +5,7 @@ use throughline_schemas::event::generation::{Message, Role};
 
 use super::ModelOptions;
 
-/// Asks for JSON where the API itself cannot be told, or wants to hear the word.
+/// Asks for JSON where the API itself cannot be told, or wants to see the word.
 pub(super) const JSON_INSTRUCTION: &str =
     "Answer with one JSON document and nothing else: no code fence, no words before or after it.";
 

@@ -15,7 +15,7 @@ const TAGS: [(&str, &str); 8] = [
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
 ];
 
-/// Takes an answer in pieces of any size, and tells what of it is reasoning.
+/// Takes an answer in pieces of any size, and finds what of it is reasoning.
 #[derive(Debug, Default)]
 pub(super) struct Splitter {
     state: State,

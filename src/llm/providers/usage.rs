@@ -8,7 +8,7 @@ use throughline_schemas::{Usage, Usd};
 use super::size_limit::SizeLimit;
 use super::sse::TooLarge;
 
-/// Tokens, both sides as [`Usage`] has them. The parts of a side are never more than the side: whoever subtracts them
+/// Tokens, both sides as [`Usage`] has them. The parts of a side are never more than the side: code that subtracts them
 /// must not get below zero.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Tokens {
@@ -82,7 +82,7 @@ fn is_nothing(value: &Value) -> bool {
     }
 }
 
-/// Usage that counts nothing at all, of an answer that is one: nobody counted.
+/// Usage that counts nothing at all, of an answer that is one: they were not counted.
 pub(super) fn is_credible(usage: &Usage) -> bool {
     usage.input_tokens > 0 || usage.output_tokens > 0
 }

@@ -73,7 +73,7 @@ pub enum CopyError {
         from: String,
         /// A worker.
         worker: String,
-        /// Since when nothing was heard of it.
+        /// Since when it gave no sign of life.
         seen_s: u64,
     },
     /// What was written does not stand there.

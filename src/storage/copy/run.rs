@@ -24,8 +24,8 @@ pub struct Copied {
     pub before: bool,
 }
 
-/// Copies everything of `namespace`, and retires it in the source: whoever opens it there is told where it is. `tell` hears
-/// how many rows of which table have been copied.
+/// Copies everything of `namespace`, and retires it in the source: a process that opens it there learns where it is.
+/// `report` gets how many rows of which table have been copied.
 ///
 /// May be killed at any moment, or dropped, and run again: it goes on. Nothing is changed unless the source belongs to the
 /// namespace, no worker uses it, and the target has nothing of it that the source does not have.
@@ -33,7 +33,7 @@ pub async fn copy(
     from: Place<'_>,
     to: Place<'_>,
     namespace: &str,
-    mut tell: impl FnMut(&'static str, u64),
+    mut report: impl FnMut(&'static str, u64),
 ) -> Result<Copied, CopyError> {
     let identity = match look(from, to, namespace).await? {
         Begun::Before => {
@@ -54,7 +54,7 @@ pub async fn copy(
         }
     };
     let copy = Copy { from, to, namespace, source: &source, target: &target };
-    let copied = copy.make(&identity, &mut tell).await;
+    let copied = copy.make(&identity, &mut report).await;
     target.close().await;
     source.close().await;
     Ok(Copied { tables: copied?, before: false })
@@ -124,7 +124,7 @@ impl Copy<'_> {
     async fn make(
         &self,
         identity: &str,
-        tell: &mut impl FnMut(&'static str, u64),
+        report: &mut impl FnMut(&'static str, u64),
     ) -> Result<Vec<(&'static str, u64)>, CopyError> {
         self.refuse_workers().await?;
         for table in TABLES {
@@ -133,7 +133,7 @@ impl Copy<'_> {
         self.retire_source().await?;
         let mut tables = Vec::with_capacity(TABLES.len());
         for table in TABLES {
-            tables.push((table.name, self.copy_rows(table, tell).await?));
+            tables.push((table.name, self.copy_rows(table, report).await?));
         }
         for (table, rows) in TABLES.into_iter().zip(&mut tables) {
             *rows = (table.name, self.compare_counts(table).await?);
@@ -191,7 +191,7 @@ impl Copy<'_> {
     async fn copy_rows(
         &self,
         table: &'static Table,
-        tell: &mut impl FnMut(&'static str, u64),
+        report: &mut impl FnMut(&'static str, u64),
     ) -> Result<u64, CopyError> {
         let (here, there) = (CopyError::of(self.from.name), CopyError::of(self.to.name));
         let mut last: Option<Row> = None;
@@ -205,7 +205,7 @@ impl Copy<'_> {
                 return Err(CopyError::Differ { to: self.to.name.to_owned(), table: table.name });
             }
             copied += rows.len() as u64;
-            tell(table.name, copied);
+            report(table.name, copied);
             last = Some(end);
         }
     }

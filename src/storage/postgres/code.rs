@@ -55,7 +55,7 @@ fn of_code(code: &str) -> Meaning {
         _ => match code.get(..2) {
             // No room: in memory, for a lock.
             Some("53") => Meaning(Kind::Busy, T::OutOfResources),
-            // The connection, an operator's intervention (57P01: the backend was told to end, perhaps after its
+            // The connection, an operator's intervention (57P01: the backend was asked to end, perhaps after its
             // commit).
             Some("08" | "57") => Meaning(Kind::Unavailable, T::Unreachable),
             // The system below (58030: an I/O error).

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{Limits, code};
 use crate::storage::error;
 
-/// A connection that nobody used for longer is asked whether it still works: firewalls forget silently.
+/// A connection that was idle for longer is asked whether it still works: firewalls forget silently.
 const ASK_AFTER: Duration = Duration::from_secs(30);
 
 /// A connection is replaced at this age, so that load moves to servers that were added behind the same name.
@@ -22,7 +22,7 @@ const MAX_AGE: Duration = Duration::from_mins(30);
 /// Wait before connecting again to a server that is starting; it doubles, up to a tenth of the connect limit.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
-/// How often a piece of work is tried: whoever loses its connection or a race gets another chance at once.
+/// How often a piece of work is tried: after a lost connection or a lost race it is tried again at once.
 const ATTEMPTS: u32 = 3;
 
 pub(super) const OPENING: &str = "connecting to the PostgreSQL server of `database.url`";
@@ -104,7 +104,7 @@ impl Connections {
         Err(sqlx::Error::PoolTimedOut)
     }
 
-    /// A connection in an unknown state is not used again. The others that nobody uses are likely to be lost as well.
+    /// A connection in an unknown state is not used again. The idle ones are likely to be lost as well.
     fn give_up(&self, lease: Lease) {
         drop(Object::take(lease.0));
         self.pool.retain(|_, _| false);
@@ -178,7 +178,7 @@ impl managed::Manager for Server {
     }
 }
 
-/// What the URL says, and limits that the server keeps, too: whoever went away holds no lock for long.
+/// What the URL says, and limits that the server keeps, too: a client that went away holds no lock for long.
 fn options(url: &str, limits: Limits) -> Result<PgConnectOptions, sqlx::Error> {
     let options = PgConnectOptions::from_str(url)?;
     let name = options.get_application_name().unwrap_or("throughline").to_owned();

@@ -25,7 +25,7 @@ const READING: &str = "reading rows to be copied";
 const ADDING: &str = "adding rows that are copied";
 const COUNTING: &str = "counting rows";
 
-/// Nanoseconds of the smallest span that the database tells apart.
+/// Nanoseconds of the smallest span that the database distinguishes.
 const RESOLUTION_NS: i128 = 1_000;
 
 /// The one column that may be empty elsewhere and not here.

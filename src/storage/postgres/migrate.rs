@@ -5,7 +5,7 @@ use sqlx::{
     migrate::{Migration, MigrationType, Migrator},
 };
 
-/// The lock that whoever changes tables holds: "throughl" in ASCII.
+/// The lock that is held while tables are changed: "throughl" in ASCII.
 const LOCK: i64 = 0x7468_726f_7567_686c;
 
 /// Texts are stored as they are, so the database must be able to hold any of them.

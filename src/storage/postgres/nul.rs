@@ -24,7 +24,7 @@ pub(super) fn to_stored(text: &str) -> Cow<'_, str> {
     Cow::Owned(stored)
 }
 
-/// The text as it was. What nobody here stored is taken as it stands.
+/// The text as it was. What other programs stored is taken as it stands.
 pub(super) fn from_stored(stored: &str) -> String {
     let mut text = String::with_capacity(stored.len());
     let mut rest = stored.chars();

@@ -96,7 +96,7 @@ fn interaction(workflow: String, row: &PgRow) -> Result<Row, sqlx::Error> {
     })
 }
 
-/// Record this end as it was told.
+/// Record this end as it was published.
 pub(super) struct Restore<'a>(pub(super) &'a str, pub(super) &'a RestoredTurn);
 
 impl Statement for Restore<'_> {

@@ -68,7 +68,7 @@ pub(super) async fn write(
     }
     while writing.join_next().await.is_some() {}
     if let Some(done) = closing {
-        // An error means that whoever asked no longer waits.
+        // An error means that the caller no longer waits.
         let _ = done.send(());
     }
 }

@@ -1,4 +1,4 @@
-//! What the sweeper and whoever admits ask about turns.
+//! What the sweeper and admission ask about turns.
 
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use throughline_actors::ports::store::{EndedTurn, Opening, RunningQuery, RunningTurn};

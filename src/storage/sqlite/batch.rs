@@ -40,7 +40,7 @@ pub(super) struct Batch {
     questions: String,
     answers: usize,
     now: String,
-    /// Of whoever admits.
+    /// Of admission.
     limits: Option<UserLimits>,
     /// Which held turns to start, after everything else.
     held: Option<HeldQuery>,
@@ -150,8 +150,8 @@ impl Batch {
     }
 }
 
-/// How many running turns of a user start whatever else runs, and up to how many of all users further ones. Where nothing is
-/// admitted, turns end whose sessions go on: their place is free.
+/// How many running turns of a user start whatever else runs, and up to how many of all users further ones. Where nothing
+/// is admitted, turns end whose sessions go on: their place is free.
 fn shares(limits: Option<UserLimits>) -> (Option<i64>, Option<i64>) {
     match limits {
         None => (Some(i64::from(Share::LEAST)), None),

@@ -14,7 +14,7 @@ use crate::storage::{
 
 const ERASING: &str = "erasing rows";
 const OVERWRITING: &str = "writing the file anew";
-/// How often it is tried to empty the write-ahead log, which somebody who reads holds up.
+/// How often it is tried to empty the write-ahead log, which a reader holds up.
 const ATTEMPTS: u32 = 20;
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(250);
 
@@ -30,8 +30,8 @@ impl SqliteStore {
         .await
     }
 
-    /// Rows that were replaced or deleted before left their texts in the free space of pages: the file is written anew, and
-    /// the log that led there is emptied.
+    /// Rows that were replaced or deleted before left their texts in the free space of pages: the file is written again,
+    /// and the log that led there is emptied.
     pub(in crate::storage) async fn overwrite_free_space(&self) -> Result<(), StoreError> {
         let is_empty = self.ask(OVERWRITING, async |connection| {
             // As large as the database: not in memory.

@@ -27,14 +27,14 @@ use crate::storage::{
 };
 
 const LOOKING: &str = "looking at the SQLite file of `database.url`";
-/// The byte of the `-shm` file that whoever writes has locked (`WAL_WRITE_LOCK` in SQLite's description of its format).
+/// The byte of the `-shm` file that a writer has locked (`WAL_WRITE_LOCK` in SQLite's description of its format).
 const WRITE_LOCK: u64 = 120;
 /// A lock that is held at each of so many looks, so far apart, is not that of workers that commit.
 const LOCK_LOOKS: u32 = 20;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 /// With less room than this nothing can be kept, in bytes.
 const LEAST_ROOM: u64 = 64 * 1024;
-/// How often a file is read at which somebody begins to write meanwhile.
+/// How often a file is read to which a process begins to write meanwhile.
 pub(in crate::storage) const READS: u32 = 3;
 
 /// See [`crate::storage::look`]. `None` if there is no file.
@@ -86,7 +86,7 @@ pub(super) async fn read<T>(
             answer
         };
         let answer = asked.await;
-        // Somebody who began to write meanwhile may have moved what was being read.
+        // A process that began to write meanwhile may have moved what was being read.
         if is_still && !lies_still(&path) && attempt < READS {
             continue;
         }
@@ -97,7 +97,7 @@ pub(super) async fn read<T>(
 
 /// Whether a file may be read as it lies there (`immutable`), because nothing is written at it that is not in it.
 ///
-/// Even a connection that only reads makes a write-ahead log where there is none, and leaves it. So whoever only looks
+/// Even a connection that only reads makes a write-ahead log where there is none, and leaves it. So a reader
 /// reads a file without one like this, and only another one through its log.
 pub(in crate::storage) fn lies_still(path: &Path) -> bool {
     !fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0)
@@ -122,7 +122,7 @@ fn takes_writes(path: &Path) -> Result<(), StoreError> {
             return Err(StoreError::Refused { context: LOOKING, trouble, source: Some(words.into()) });
         }
     }
-    // A file system that does not tell has room.
+    // A file system that does not say has room.
     if let Ok(disk) = statvfs(folder)
         && disk.f_bavail.saturating_mul(disk.f_frsize) < LEAST_ROOM
     {
@@ -132,9 +132,9 @@ fn takes_writes(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Whether somebody holds the lock of those who write, and keeps it.
+/// Whether a process holds the lock of writers, and keeps it.
 async fn is_locked(path: &Path) -> bool {
-    // Without this file nobody has the database open.
+    // Without this file no process has the database open.
     let Ok(shared) = File::open(beside(path, "-shm")) else { return false };
     for _ in 0..LOCK_LOOKS {
         let wanted = Flock {

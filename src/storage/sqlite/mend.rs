@@ -1,5 +1,5 @@
 //! What is done too rarely to go through the queue of writes: forgetting, and putting ends right. Each is a transaction on
-//! a connection of its own, behind the same turnstile.
+//! a connection of its own, behind the same write lock.
 
 use sqlx::{Connection, SqliteConnection};
 use throughline_actors::ports::store::{Closed, Ending, Failing, Interaction, RestoredTurn};
@@ -49,7 +49,7 @@ pub(super) async fn forget(file: &DatabaseFile, before: Timestamp, most: usize) 
     Ok(old.len() as u64)
 }
 
-/// Records an end as it was told.
+/// Records an end as it was published.
 pub(super) async fn restore(file: &DatabaseFile, restored: &RestoredTurn) -> Result<Closed, sqlx::Error> {
     let mut write_lock = WriteLock::of(file.path());
     let _turn = write_lock.enter().await;

@@ -8,7 +8,7 @@ use throughline_actors::ports::store::StoreError;
 use super::{file::DatabaseFile, write_lock::WriteLock};
 use crate::storage::error;
 
-/// How long the probe waits for the lock of another process: less than whoever asks whether this process is ready waits.
+/// How long the probe waits for the lock of another process: less than a readiness probe waits.
 const LOCK_LIMIT: Duration = Duration::from_millis(400);
 
 pub(super) const PROBING: &str = "trying to write";

@@ -1,11 +1,11 @@
-//! Whose turn it is to write, among the processes that share a file.
+//! The order in which the processes that share a file write to it.
 //!
 //! SQLite itself tries again after sleeps that grow (1, 2, 5, 10 ms and more), so the process that has just committed
-//! finds the lock free before the others look, and they wait for many of its commits. Here they queue in the kernel: who
-//! waits holds the gate, so that whoever leaves stands behind it, and is woken as soon as the place is free.
+//! finds the lock free before the others look, and they wait for many of its commits. Here they queue in the kernel:
+//! the next writer holds the gate, so that the last one stands behind it, and is woken as soon as the place is free.
 //!
-//! This is about order and speed only; what may be written is decided by SQLite's own lock. Whoever cannot get in within
-//! [`PATIENCE`], or has no such locks, goes without.
+//! This is about order and speed only; what may be written is decided by SQLite's own lock. A process that cannot get in
+//! within [`PATIENCE`], or has no such locks, writes without.
 
 use std::{
     fs::{File, TryLockError},
@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// How long a writer waits for the others at most: a few hundred commits. Somebody may stand still in there.
+/// How long a writer waits for the others at most: a few hundred commits. A process may stand still in there.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Two locks beside the database, which end with the process that holds them.
@@ -41,7 +41,7 @@ impl Locks {
         Ok(Self { gate: beside("-gate")?, place: beside("-place")? })
     }
 
-    /// `None` if somebody else is in there or waits.
+    /// `None` if another process is in there or waits.
     fn try_enter(self: &Arc<Self>) -> io::Result<Option<WriteSlot>> {
         let free = |tried| match tried {
             Ok(()) => Ok(true),
@@ -81,7 +81,7 @@ impl Drop for WriteSlot {
 pub(super) struct WriteLock {
     /// `None` where there are no such locks.
     locks: Option<Arc<Locks>>,
-    /// Somebody who was not waited for to the end. It lets go as soon as it is in.
+    /// An earlier attempt that was given up. It lets go as soon as it is in.
     waiting: Option<JoinHandle<()>>,
 }
 
@@ -108,7 +108,7 @@ impl WriteLock {
         }
         let deadline = Instant::now() + PATIENCE;
         let (sender, slot) = oneshot::channel();
-        // What nobody takes any more is dropped with the channel, which lets the next one in.
+        // A slot that is not taken any more is dropped with the channel, which lets the next one in.
         self.waiting = Some(tokio::task::spawn_blocking(move || drop(sender.send(locks.enter()))));
         match timeout_at(deadline, slot).await {
             Ok(Ok(Ok(slot))) => Some(slot),

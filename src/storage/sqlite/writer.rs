@@ -52,7 +52,7 @@ pub(super) async fn run(
     }
     writer.close().await;
     if let Some(done) = closing {
-        // An error means that whoever asked no longer waits.
+        // An error means that the caller no longer waits.
         let _ = done.send(());
     }
 }
@@ -116,7 +116,7 @@ impl Applied {
     /// Answers an operation; operations come in the order in which they were given to the batch.
     fn answer(&mut self, operation: Operation) {
         match operation {
-            // Who asked second has been given nothing, and may ask again. An error means that nobody waits any more.
+            // Who asked second has been given nothing, and may ask again. An error means that the caller no longer waits.
             Operation::StartHeld { answer, .. } => {
                 let nothing = HeldStarted { left: true, ..HeldStarted::default() };
                 drop(answer.send(Ok(self.started.take().unwrap_or(nothing))));

@@ -242,7 +242,7 @@ impl Bus for Gate {
     }
     async fn open_undeliverable(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
         let inbox = self.bus.open_undeliverable(stage).await?;
-        Ok(Box::new(GatedInbox { inbox, label: "exhausted".to_owned(), gate: self.clone() }))
+        Ok(Box::new(GatedInbox { inbox, label: "undeliverable".to_owned(), gate: self.clone() }))
     }
     async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claimed>, BusError> {
         self.pass(Op::Claim, format!("{stage} {sequence}"), no_bus, self.bus.claim(stage, sequence)).await

@@ -1,4 +1,4 @@
-//! What a world in memory has on record, made once more.
+//! What a world in memory has on record, made again.
 
 use std::sync::Arc;
 
@@ -28,12 +28,12 @@ impl Rig {
         workflows.into_iter().map(read).collect()
     }
 
-    /// Makes everything once more with the same settings; what does not come out as it was.
+    /// Makes everything again with the same settings; what does not come out as it was.
     pub async fn verify(&self) -> Vec<String> {
         self.verify_with(&self.settings, defaults::template()).await
     }
 
-    /// Makes everything once more with other settings; what does not come out as it was.
+    /// Makes everything again with other settings; what does not come out as it was.
     pub async fn verify_with(&self, settings: &EngineSettings, template: PromptTemplate) -> Vec<String> {
         let replayer =
             Replayer::new(settings, Arc::new(template), Arc::new(FourBytes)).expect("stages can be made");

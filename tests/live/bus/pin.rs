@@ -172,7 +172,7 @@ async fn one_input_below_many_that_are_settled_is_taken_over_at_once() {
     let took = began.elapsed();
     eprintln!("the first of {SETTLED} and one after {took:?}");
     assert_eq!((first.sequence, first.delivered), (1, 2), "what nobody has answered for comes first");
-    // Of what is settled, the latest is handed out once more: it cannot be told from what is not.
+    // Of what is settled, the latest is handed out again: it cannot be told from what is not.
     let (mut last, mut again) = (1, 0);
     ack(&first).await;
     while last < 1 + SETTLED + LATER {

@@ -2,7 +2,7 @@
 //!
 //! 1. Every acknowledged input ends in exactly one way; one that nobody acknowledged, in at most one.
 //! 2. There is exactly one row for each saved workflow and none for another.
-//! 3. A workflow is asked of the model once, and once more only for a retryable fault of the model, or for a worker
+//! 3. A workflow is asked of the model once, and again only for a retryable fault of the model, or for a worker
 //!    that was disturbed while it had the call in hand (or before its answer was in the log).
 //! 4. Whoever hears that an interaction is saved finds its row.
 //! 5. Turns of one session run in the order of their publishing, one at a time.

@@ -19,7 +19,7 @@ use crate::harness::{
 };
 
 /// Whoever wakes up goes on with what nobody has claimed, and asks again after a second; meanwhile the message may come
-/// to another, or to itself once more.
+/// to another, or to itself again.
 const WAKING: Duration = Duration::from_secs(2);
 /// How long the publisher tries to publish one message.
 const GIVE_UP: Duration = Duration::from_secs(30);

@@ -140,7 +140,7 @@ async fn large_bodies(rig: &Rig) {
     assert_eq!(code, 0, "{stderr}");
 }
 
-/// An input that no stage can read is buried, seen by the reader, and removed by nobody but the admin.
+/// An input that no stage can read is dead-lettered, seen by the reader, and removed by nobody but the admin.
 async fn dead_letters(rig: &Rig) {
     let publisher = Stranger::connect(&rig.nodes, "publisher").await;
     publisher.client.publish("throughline.v1.user_input_received", "{".into()).await.unwrap();

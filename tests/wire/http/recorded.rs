@@ -177,7 +177,7 @@ fn told(case: &Value, name: &str) -> u64 {
     numbers.last().unwrap_or(0)
 }
 
-/// The table of finish reasons, written down once more.
+/// The table of finish reasons, written down again.
 fn finish_reason(case: &Value) -> FinishReason {
     let expected = &case["expected"];
     let has = |name: &str| !expected[name].as_array().unwrap().is_empty();

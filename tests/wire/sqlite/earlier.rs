@@ -58,7 +58,7 @@ async fn a_database_of_an_earlier_version_is_adopted_by_the_first_namespace() {
         assert_eq!(second.latest_turns(TurnsQuery { limit: 9, ..TurnsQuery::default() }).await.unwrap(), []);
         let listed = first.latest_turns(TurnsQuery { limit: 9, ..TurnsQuery::default() }).await.unwrap();
         assert_eq!(listed.len(), 5);
-        // Once more, as another process does.
+        // Again, as another process does.
         open("first").await;
     }
     let (ann, session) = (UserId::new("ann").unwrap(), SessionId::new("s").unwrap());

@@ -30,7 +30,7 @@ impl StageState {
         }
     }
 
-    /// Whoever hears the answer may end the process, so the last hand-back goes first.
+    /// The receiver of the answer may end the process, so the last hand-back goes first.
     pub(super) fn answer_when_handed_back(&mut self, replies: Vec<RpcReplyPort<Drained>>, drained: Drained) {
         self.after_progress(async move {
             for reply in replies {

@@ -1,6 +1,6 @@
 //! Deliveries that a consumer counts as new although their events may have been worked on before.
 //!
-//! A consumer that was made anew, rewound or restored forgets what it has delivered, and a stream that was restored may
+//! A consumer that was recreated, rewound or restored forgets what it has delivered, and a stream that was restored may
 //! hold events whose results it has lost. Looking for a result costs a request, and doing paid work twice costs
 //! money, so a stage looks wherever it cannot be sure.
 

@@ -7,7 +7,7 @@ use super::StageMessage;
 use crate::ports::bus::{BusError, Inbox};
 
 /// Moves deliveries from the bus to the stage actor, and credit the other way. However it ends, a panic included, the
-/// actor hears of it.
+/// actor is notified.
 pub(super) async fn run(
     inbox: Box<dyn Inbox>,
     credits: mpsc::Receiver<usize>,
@@ -47,11 +47,11 @@ struct LastWord {
 
 impl Drop for LastWord {
     fn drop(&mut self) {
-        // A stage that aborts its intake does not want to hear of it.
+        // A stage that aborts its intake needs no message about it.
         let panicked = std::thread::panicking()
             .then(|| BusError::Unavailable { context: "the intake panicked".to_owned(), source: None });
         if let Some(error) = panicked.or(self.error.take()) {
-            // If the stage has ended meanwhile, nobody needs to know.
+            // If the stage has ended meanwhile, the message is not needed.
             let _ = self.stage.cast(StageMessage::IntakeEnded(error));
         }
     }

@@ -1,4 +1,4 @@
-//! Deliveries that know for how long they are certainly nobody else's.
+//! Deliveries with a lease: for how long they certainly belong to this process.
 
 use std::{sync::Arc, time::Duration};
 

@@ -39,8 +39,8 @@ pub(super) struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// Makes it, if breaker, pace and rate limits allow. `begun` counts calls that were begun; the attempt is told what there is to
-    /// tell of it, its error excepted. An error comes with whether anything was heard of the answer.
+    /// Makes it, if breaker, pace and rate limits allow. `begun` counts calls that were begun; the attempt gets everything
+    /// that is recorded of it, except its error. An error comes with whether the observer has seen any of the answer.
     pub(super) async fn make(
         &self,
         observer: &dyn StreamObserver,
@@ -117,7 +117,7 @@ impl Call<'_> {
         }
     }
 
-    /// Waits for a place within the rate limits.
+    /// Waits for a permit of the rate limits.
     async fn enter(
         &self,
         observer: &dyn StreamObserver,

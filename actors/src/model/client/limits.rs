@@ -36,7 +36,7 @@ enum Used {
     Nothing,
     /// One was, and the provider counted so many tokens.
     Tokens(u64),
-    /// One was, or nobody knows.
+    /// One was, or that is not known.
     Unknown,
 }
 
@@ -143,7 +143,7 @@ impl Limits {
             || lock(&self.announced).counts_tokens()
     }
 
-    /// A place for one request that was held back, or for which there was no room, in another run. Takes nothing.
+    /// A permit for one request that was held back, or for which there was no room, in another run. Takes nothing.
     pub(super) async fn enter_as_recorded(
         &self,
         need: Need,
@@ -174,20 +174,20 @@ impl Limits {
         limit.map_or(Ok(tokens), |limit| Err(GenerationError::OverRateLimit { tokens, limit }))
     }
 
-    /// Takes a place for one request and waits until it may be used, as far as patience goes. `paced` says how long the
-    /// provider has asked everybody to wait still; `tell` hears how long a wait is expected to be that begins.
+    /// Takes a place in the queue for one request and waits until it may be sent, as far as patience goes. `paced` says how
+    /// long the provider still asks all callers to wait; `report` gets the expected length of a wait that begins.
     pub(super) async fn enter(
         &self,
         need: Need,
         patience: RatePatience,
         paced: impl Fn() -> Duration + Send,
-        tell: impl Fn(Duration) + Send,
+        report: impl Fn(Duration) + Send,
     ) -> Result<RatePermit<'_>, RateDenied> {
         let begun = Instant::now();
         let tokens = self.check(need)?;
         let provider = lock(&self.provider.buckets).join(tokens, begun);
         let model = lock(&self.model).join(tokens, begun);
-        // From here on, whoever is dropped while waiting gives the place back.
+        // From here on, a call that is dropped while waiting gives its place back.
         let (used, waited) = (Used::Nothing, Duration::ZERO);
         let mut permit = RatePermit { limits: self, provider, model, ticket: None, used, waited };
         loop {
@@ -213,7 +213,7 @@ impl Limits {
                 };
                 return Err(RateDenied { waited, error });
             }
-            tell(wait);
+            report(wait);
             tokio::select! {
                 () = tokio::time::sleep(wait_now) => {}
                 () = freed => {}

@@ -36,9 +36,9 @@ struct Candidate<'a> {
     fitted: Option<Fitted>,
 }
 
-/// How much of the last attempt was heard.
+/// How much of the last attempt the observer has seen.
 enum Reported {
-    /// There was none, or what became of it has been told.
+    /// There was none, or its end has been reported.
     Nothing,
     /// That it was made, or not even that.
     NoText,
@@ -76,7 +76,7 @@ pub(super) struct RouteRun<'a> {
     observer: &'a dyn StreamObserver,
     route: Route,
     candidates: Vec<Candidate<'a>>,
-    /// The one to ask next, whoever else may be asked.
+    /// The one to ask next, whichever others may be asked.
     stay: Option<usize>,
     attempts: Vec<Attempt>,
     /// Calls that were begun.
@@ -128,9 +128,9 @@ impl<'a> RouteRun<'a> {
             if too_long || begun.elapsed().saturating_add(wait) > patience.total {
                 return Err(self.give_up(index, Some(wait)));
             }
-            // Whoever has been reading learns at once that what they read is void, not only when there is more.
+            // A reader learns at once that the text so far is void, not only when there is more.
             self.report(std::mem::replace(&mut reported, Reported::Nothing), before, index, wait);
-            // For a rate limit it waits in the limit's queue, where nobody overtakes it.
+            // For a rate limit it waits in the limit's queue, where no other call overtakes it.
             if !held_back {
                 self.wait(index, wait).await;
             }
@@ -154,7 +154,7 @@ impl<'a> RouteRun<'a> {
         let ModelTarget { model, provider, .. } = &candidate.model.target;
         let last = self.attempts.last().filter(|_| before.is_some());
         let failure = last.map(Failure::of);
-        // What a rate limit has no room for was told of while it was waited for.
+        // A wait for a rate limit was reported when it began.
         let failed = failure.filter(|_| last.is_some_and(counts));
         match (reported, failed) {
             (Reported::Text, Some(failure)) => {
@@ -214,7 +214,7 @@ impl<'a> RouteRun<'a> {
         }
     }
 
-    /// Asks one model once. An error comes with whether anything was heard of the answer.
+    /// Asks one model once. An error comes with whether the observer has seen any of the answer.
     async fn call(&mut self, index: usize) -> Result<(ModelAnswer, Sent), (GenerationError, bool)> {
         let model = self.candidates[index].model;
         let fitted = self.fitted(index).await;

@@ -1,4 +1,4 @@
-//! What the model client is told: plain values, made by the configuration loader, by a program or by a test.
+//! Settings of the model client: plain values, made by the configuration loader, by a program or by a test.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -96,7 +96,7 @@ impl Default for Sampling {
 pub enum OlderTurns {
     /// They are left out.
     Drop,
-    /// Their most telling sentences stay, chosen by [`crate::policy::summary`]: no model is asked.
+    /// Their most significant sentences stay, chosen by [`crate::policy::summary`]: no model is asked.
     #[default]
     Extract,
     /// This model, by its name in the configuration, summarises them; its calls are on record and cost what they
@@ -104,7 +104,7 @@ pub enum OlderTurns {
     Summarise(String),
 }
 
-/// Everything the model client is told.
+/// All settings of the model client.
 #[derive(Debug, Clone)]
 pub struct ClientSettings {
     /// Every model that may be asked; the routes name them.

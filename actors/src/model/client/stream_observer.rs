@@ -1,4 +1,4 @@
-//! Who hears how an answer comes into being.
+//! Observing how an answer comes into being.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -13,7 +13,7 @@ use throughline_schemas::{
 use super::ModelTarget;
 use crate::ports::model::{Delta, DeltaSink};
 
-/// What there is to hear.
+/// What there is to observe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamEvent<'a> {
     /// A model is asked.
@@ -29,7 +29,7 @@ pub enum StreamEvent<'a> {
     Text(&'a str),
     /// The next piece of the model's reasoning.
     Reasoning(&'a str),
-    /// The call broke off after pieces had been heard, and another one will be made: what was heard is void.
+    /// The call broke off after pieces had been passed on, and another one will be made: those pieces are void.
     Restarted {
         /// Which call broke off.
         attempt: u32,
@@ -42,7 +42,7 @@ pub enum StreamEvent<'a> {
         /// After which wait.
         again_in: Duration,
     },
-    /// An attempt failed before anything had been heard of it, or an open breaker prevented it, and another one will be
+    /// An attempt failed before any piece had been passed on, or an open breaker prevented it, and another one will be
     /// made.
     AttemptFailed {
         /// What it failed of.
@@ -61,7 +61,7 @@ pub enum StreamEvent<'a> {
         /// Name of its provider in the configuration.
         provider: &'a str,
     },
-    /// The next attempt has to wait. Told only of waits that a reader would notice.
+    /// The next attempt has to wait. Reported only for waits that a reader would notice.
     Waiting {
         /// What for.
         why: WaitReason,
@@ -74,7 +74,7 @@ pub enum StreamEvent<'a> {
         /// For how long.
         wait: Duration,
     },
-    /// A rate limit holds the next call back. Told once a call, and only of waits that a reader would notice.
+    /// A rate limit holds the next call back. Reported once a call, and only for waits that a reader would notice.
     HeldBack {
         /// A rate limit, or what the provider asked for.
         why: WaitReason,
@@ -112,13 +112,13 @@ impl<'a> Failure<'a> {
     }
 }
 
-/// Hears how an answer comes into being. Never waits: a hearer that cannot keep up drops what it must.
+/// Observes how an answer comes into being. Never waits: an observer that cannot keep up drops what it must.
 pub trait StreamObserver: Send + Sync {
     /// The next event, in order.
     fn observe(&self, event: StreamEvent<'_>);
 }
 
-/// Hears nothing.
+/// Ignores everything.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoObserver;
 
@@ -126,7 +126,7 @@ impl StreamObserver for NoObserver {
     fn observe(&self, _: StreamEvent<'_>) {}
 }
 
-/// One call's pieces, on their way to the hearer.
+/// Passes the pieces of one call on to the observer.
 pub(super) struct Forwarder<'a> {
     observer: &'a dyn StreamObserver,
     attempt: u32,
@@ -139,7 +139,7 @@ impl<'a> Forwarder<'a> {
         Self { observer, attempt, target, heard: AtomicBool::new(false) }
     }
 
-    /// Whether any piece has been heard.
+    /// Whether any piece has been passed on.
     pub(super) fn heard(&self) -> bool {
         self.heard.load(Ordering::Relaxed)
     }

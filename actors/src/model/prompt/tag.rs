@@ -1,5 +1,5 @@
-//! The name of the elements in which a prompt has data: new for each prompt, so that nobody whose words get into it can write
-//! one.
+//! The name of the elements in which a prompt has data: new for each prompt, so that no text that gets into it can
+//! contain one.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
 //! Trying a template before it serves: made-up messages are rendered, one with everything and others that lack what real
-//! ones may lack, so that a mistake is found by whoever starts a worker and not by whoever writes to it.
+//! ones may lack, so that a mistake is found when a worker starts and not by its users.
 
 use std::{fmt, sync::Arc};
 

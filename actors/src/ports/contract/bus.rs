@@ -405,8 +405,8 @@ pub async fn a_note_is_what_was_last_left(bench: &dyn Bench) {
     }
 }
 
-/// A message that was delivered as often as is allowed is handed to whoever buries, with all that it had, until its
-/// burial is settled; and to nobody else again. The bench's bus allows [`MAX_DELIVER`] deliveries.
+/// A message that was delivered as often as is allowed is handed to whoever dead-letters, with all that it had, until its
+/// dead-lettering is settled; and to nobody else again. The bench's bus allows [`MAX_DELIVER`] deliveries.
 pub async fn what_is_given_up_on_is_handed_over_for_dead_lettering(bench: &dyn Bench) {
     let headers = [("X-Kept", "yes")];
     let body = Bytes::from_static(b"\x00 poison");
@@ -418,25 +418,25 @@ pub async fn what_is_given_up_on_is_handed_over_for_dead_lettering(bench: &dyn B
         settle(&delivery, Settlement::Retried { after: Duration::ZERO }).await;
     }
     let opened = bench.bus().open_undeliverable(StageName::Input).await;
-    let mut exhausted = opened.unwrap_or_else(|error| unreachable!("open_exhausted: {error}"));
-    granted_more(exhausted.as_mut(), 4).await;
+    let mut undeliverable = opened.unwrap_or_else(|error| unreachable!("open_undeliverable: {error}"));
+    granted_more(undeliverable.as_mut(), 4).await;
     // Somebody has to ask for more, or the server does not notice.
     let given_up = tokio::select! {
-        given_up = next(exhausted.as_mut()) => given_up,
+        given_up = next(undeliverable.as_mut()) => given_up,
         again = next(inbox.as_mut()) => unreachable!("it came again: {again:?}"),
     };
     assert_eq!((given_up.sequence, given_up.delivered), (1, MAX_DELIVER));
     assert_eq!((&given_up.body, given_up.header("x-kept")), (&body, Some("yes")));
     assert_eq!(given_up.subject, bench.namespace().bare_input());
-    // A burial that is not finished is handed over again, as what it was.
+    // a dead-lettering that is not finished is handed over again, as what it was.
     settle(&given_up, Settlement::Retried { after: Duration::ZERO }).await;
-    let again = next(exhausted.as_mut()).await;
+    let again = next(undeliverable.as_mut()).await;
     assert_eq!((again.sequence, again.delivered, &again.body), (1, MAX_DELIVER, &body));
     settle(&again, Settlement::Terminated { reason: "buried".to_owned() }).await;
-    nothing(exhausted.as_mut(), bench.ack_wait() * 2, "it is buried").await;
+    nothing(undeliverable.as_mut(), bench.ack_wait() * 2, "it is buried").await;
     nothing(inbox.as_mut(), bench.ack_wait() / 4, "it is buried").await;
     let other = bench.bus().open_undeliverable(StageName::Context).await;
-    let mut other = other.unwrap_or_else(|error| unreachable!("open_exhausted: {error}"));
+    let mut other = other.unwrap_or_else(|error| unreachable!("open_undeliverable: {error}"));
     granted_more(other.as_mut(), 4).await;
     nothing(other.as_mut(), bench.ack_wait() / 4, "another stage's messages are its own").await;
 }

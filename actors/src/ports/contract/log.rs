@@ -82,7 +82,8 @@ pub async fn only_what_lies_below_is_removed(bench: &dyn Bench) {
 /// Later than any message.
 const IN_2100_MS: i64 = 4_102_444_800_000;
 
-/// Results of workflows whose end is in the log may go from the middle of it, and ends that are old; inputs and what is open stay.
+/// Results of workflows whose end is in the log may go from the middle of it, and ends that are old; inputs and what is
+/// open stay.
 pub async fn what_is_finished_can_be_removed_from_behind_what_is_needed(bench: &dyn Bench) {
     input(bench, 0).await;
     let end = sample_event("ended", "s", "an end");
@@ -138,7 +139,7 @@ pub async fn ages_are_those_of_the_log(bench: &dyn Bench) {
     assert!(log.age_at(21).await.is_ok_and(|young| young.is_some_and(|young| young < age)));
 }
 
-/// A message that the server has given up on is needed until it is buried.
+/// A message that the server has given up on is needed until it is dead-lettered.
 pub async fn what_waits_to_be_dead_lettered_is_needed(bench: &dyn Bench) {
     bench.publish_raw(&bench.namespace().bare_input(), &[], Bytes::from_static(b"poison")).await;
     input(bench, 1).await;
@@ -155,10 +156,10 @@ pub async fn what_waits_to_be_dead_lettered_is_needed(bench: &dyn Bench) {
         }
     }
     let opened = bench.bus().open_undeliverable(StageName::Input).await;
-    let mut exhausted = opened.unwrap_or_else(|error| unreachable!("open_exhausted: {error}"));
-    granted_more(exhausted.as_mut(), 4).await;
+    let mut undeliverable = opened.unwrap_or_else(|error| unreachable!("open_undeliverable: {error}"));
+    granted_more(undeliverable.as_mut(), 4).await;
     let given_up = tokio::select! {
-        given_up = next(exhausted.as_mut()) => given_up,
+        given_up = next(undeliverable.as_mut()) => given_up,
         again = next(inbox.as_mut()) => unreachable!("it came again: {again:?}"),
     };
     assert_eq!(fill(bench).await.needed, Some((1, StageName::Input)));

@@ -56,7 +56,7 @@ pub(super) struct Shared {
     max_deliver: u32,
     started: Instant,
     state: Mutex<State>,
-    /// Counts changes, for whoever waits for one.
+    /// Counts changes, for those that wait for one.
     changes: watch::Sender<u64>,
     /// Inboxes opened so far.
     inboxes: AtomicU64,
@@ -228,7 +228,7 @@ impl MemoryBus {
         self.shared.changed();
     }
 
-    /// The consumer of a stage is made anew, or rewound: what is stored behind this sequence is delivered to it for the
+    /// The consumer of a stage is recreated, or rewound: what is stored behind this sequence is delivered to it for the
     /// first time.
     pub fn rewind(&self, stage: StageName, to: u64) {
         self.shared.lock().log.rewind(stage, to);
@@ -456,8 +456,8 @@ impl Bus for MemoryBus {
     }
 
     async fn announced_on(&self, topic: &str) -> Result<BoxStream<'static, Bytes>, BusError> {
-        let heard = self.listen(topic);
-        Ok(stream::unfold(heard, async |mut heard| Some((heard.recv().await?, heard))).boxed())
+        let messages = self.listen(topic);
+        Ok(stream::unfold(messages, async |mut messages| Some((messages.recv().await?, messages))).boxed())
     }
 
     async fn position(&self) -> Result<Position, BusError> {
@@ -531,7 +531,7 @@ impl Bus for MemoryBus {
     }
 }
 
-/// As the real bus does: headers that somebody would obey are renamed.
+/// As the real bus does: headers that the server or a reader would obey are renamed.
 fn kept_name(original: &str) -> String {
     let lower = original.to_ascii_lowercase();
     if lower.starts_with("nats-") || lower.starts_with("throughline-") {

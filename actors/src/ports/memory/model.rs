@@ -11,12 +11,12 @@ use crate::ports::model::{
     CallFacts, Delta, DeltaSink, ModelAnswer, ModelError, ModelFailure, ModelRequest, Models,
 };
 
-/// What is heard of a stream that fails after it has begun, which a scripted failure says by its time to the first
+/// What a stream passes on that fails after it has begun, which a scripted failure says by its time to the first
 /// token.
 pub const BEGUN: &str = "It ships ";
 
-/// [`Models`] that answer what they were told to, by the name of the provider; see [`Script`] for how to tell them.
-/// Streams are told word by word.
+/// [`Models`] that answer as scripted, by the name of the provider; see [`Script`].
+/// Streams come word by word.
 /// A provider without a script is one that is not configured. Limits are the real adapter's: script the error, or
 /// let a call hang with [`Reply::Never`].
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ pub fn answer(text: &str) -> ModelAnswer {
     }
 }
 
-/// A failure of a stream of which [`BEGUN`] has been heard.
+/// A failure of a stream of which [`BEGUN`] has been passed on.
 pub fn broken_off(error: ModelError) -> ModelFailure {
     let facts = CallFacts { first_token: Some(Duration::from_millis(5)), ..CallFacts::default() };
     ModelFailure { facts, ..failure(error) }

@@ -9,7 +9,7 @@ use throughline_schemas::Document;
 use super::script::{Reply, Script};
 use crate::ports::source::{FetchCall, FetchError, Sources};
 
-/// [`Sources`] that answer what they were told to; see [`Script`] for how to tell them. A source without a script is
+/// [`Sources`] that answer as scripted; see [`Script`]. A source without a script is
 /// one that is not configured.
 ///
 /// ```

@@ -22,7 +22,7 @@ use crate::ports::store::{
 };
 use state::{Entry, State, ended, waits};
 
-/// The fake. Like the real ones it keeps every rule of [`Store`]; unlike them it can be told to fail.
+/// The fake. Like the real ones it keeps every rule of [`Store`]; unlike them it can be made to fail.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     state: Mutex<State>,
@@ -84,7 +84,7 @@ impl MemoryStore {
         self.lock().interactions.len()
     }
 
-    /// Where a workflow's turn stands, if it was ever heard of.
+    /// Where a workflow's turn stands, if it is known.
     pub fn turn(&self, workflow: &WorkflowId) -> Option<TurnState> {
         self.lock().turns.get(workflow).map(|entry| entry.state)
     }

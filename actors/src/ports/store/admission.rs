@@ -15,7 +15,7 @@ pub struct Admission {
     pub user_id: UserId,
     /// Stream sequence of its input: its place in the session, and the identity of the message.
     pub input_sequence: u64,
-    /// What it says, by which a message that uses its workflow's id again is told from another one.
+    /// What it says, by which a message that uses its workflow's id again is distinguished from another one.
     pub fingerprint: Fingerprint,
     /// When it was asked for.
     pub at: Timestamp,
@@ -31,8 +31,8 @@ pub enum SessionOwner {
     /// Everybody who knows its id: a channel, a case that several work on.
     #[default]
     Any,
-    /// The user whose turn was the first of those that are on record. Messages of others are refused, whatever they ask for.
-    /// A message that was refused, for this or because it is invalid, makes nobody the first.
+    /// The user whose turn was the first of those that are on record. Messages of others are refused, whatever they ask
+    /// for. A message that was refused, for this or because it is invalid, makes no user the first.
     FirstUser,
 }
 
@@ -92,9 +92,9 @@ impl From<AdmissionResult> for Admitted {
 pub enum AdmissionResult {
     /// It is (still) its turn: publish `input_validated`.
     Running,
-    /// An earlier turn of the session is open; whoever ends that one publishes.
+    /// An earlier turn of the session is open; the stage that ends that one publishes.
     Waiting,
-    /// It is its turn, and its user has its share of running turns: whoever starts it publishes.
+    /// It is its turn, and its user has its share of running turns: the starter publishes.
     Held,
     /// A refused input, recorded (before or now) as failed: publish `workflow_failed`.
     Refused,
@@ -153,7 +153,7 @@ impl Admission {
     /// What to say to this message if another one has its workflow id; `None` if `holder` is this very message.
     ///
     /// Messages are one if they have one place in the stream and say the same. A place alone does not make them one: a
-    /// stream may have been made anew. But whether an input is acceptable may change with the limits, and what is not
+    /// stream may have been recreated. But whether an input is acceptable may change with the limits, and what is not
     /// acceptable has no text to compare.
     pub fn against(&self, holder: &Holder<'_>) -> Option<AdmissionResult> {
         let says_the_same = match holder.fingerprint {

@@ -51,7 +51,7 @@ impl Fingerprint {
     }
 }
 
-/// The first 16 hex digits: enough to tell apart what is published under one workflow id.
+/// The first 16 hex digits: enough to distinguish what is published under one workflow id.
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().take(8).try_for_each(|byte| write!(f, "{byte:02x}"))

@@ -8,19 +8,19 @@ use super::Opening;
 
 /// How many turns of a user may run at once. A turn whose user has its share already is *held*: it waits although its
 /// session is free, until [`Store::start_held`](super::Store::start_held) starts it. A session's order is what it was: what
-/// is behind a held turn waits for it. (One that ends while it is held, which takes a dead letter, hands its place on: its user may
-/// then have one turn more than its share.)
+/// is behind a held turn waits for it. (One that ends while it is held, which takes a dead letter, hands its place on: its
+/// user may then have one turn more than its share.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
     /// A user's turns up to this many start whatever else runs.
     pub each: u32,
-    /// Beyond that a turn starts only while nobody's turn is held, and fewer than so many turns run of all users
+    /// Beyond that a turn starts only while no turn is held, and fewer than so many turns run of all users
     /// together. 0: never, so that `each` is all that a user has.
     pub all: u32,
 }
 
 impl Share {
-    /// Whoever has fewer running turns is never held up by others, where users share what there is.
+    /// A user with fewer running turns is never held up by others, where users share what there is.
     pub const LEAST: u32 = 2;
 
     /// So many for each user, whatever else runs.
@@ -54,7 +54,7 @@ pub struct UserLimits {
 pub struct HeldQuery {
     /// As many as this leaves room for; `None`: all.
     pub share: Option<Share>,
-    /// Only those of users behind this one; `None`: the list of users begins anew.
+    /// Only those of users behind this one; `None`: the list of users begins again.
     pub behind: Option<UserId>,
     /// At most so many. A store may start fewer.
     pub most: usize,

@@ -1,11 +1,11 @@
-//! What a database's errors are told apart by: what to do about them.
+//! Kinds of a database's errors, by what to do about them.
 
 /// Why the database cannot be used. Adapters translate their driver's codes, each in one table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StoreTrouble {
     /// No room is left where it keeps its files.
     DiskFull,
-    /// Somebody else holds a lock that is needed.
+    /// Another process holds a lock that is needed.
     Locked,
     /// It takes no writes: a read-only file or disk, a standby.
     ReadOnly,
@@ -23,9 +23,9 @@ pub enum StoreTrouble {
     TooManyConnections,
     /// Its tables are those of another version, or missing.
     OtherVersion,
-    /// The certificate of its server is not accepted: it has expired, or nobody here trusts who made it.
+    /// The certificate of its server is not accepted: it has expired, or its issuer is not trusted here.
     Untrusted,
-    /// Nobody answers, or the connection was lost.
+    /// There is no answer, or the connection was lost.
     Unreachable,
     /// No answer came in time.
     TooSlow,

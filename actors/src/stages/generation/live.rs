@@ -1,4 +1,4 @@
-//! What listeners on `{ns}.live.{workflow}` are told while an answer comes into being.
+//! The live frames on `{ns}.live.{workflow}` while an answer comes into being.
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
@@ -17,7 +17,7 @@ use crate::{
 /// messages. Only whole answers are ever this long.
 const MAX_TEXT: usize = 64 * 1024;
 
-/// Tells of one delivery's calls. Frames are numbered as they are made: one that the bus drops leaves a gap.
+/// Sends the frames of one delivery's calls. Frames are numbered as they are made: one that the bus drops leaves a gap.
 pub(super) struct Live<'a> {
     bus: &'a dyn Bus,
     workflow: &'a WorkflowId,

@@ -1,6 +1,6 @@
-//! Making the prompt of one message. A template that is broken is no fault of the message: messages wait until somebody
+//! Making the prompt of one message. A template that is broken is no fault of the message: messages wait until an operator
 //! starts a worker with a better one, instead of failing one after another. A worker refuses to start with a template
-//! whose samples break (see [`crate::model::prompt`]), so this is the way out for what the samples cannot tell for certain.
+//! whose samples break (see [`crate::model::prompt`]), so this is the way out for what the samples cannot show.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,7 +30,7 @@ pub struct Prompts {
     pub template: Arc<PromptTemplate>,
     /// Limit on the earlier turns in the prompt, in characters.
     pub max_history_chars: usize,
-    /// Where a broken template is told.
+    /// Where a broken template is reported.
     pub vitals: Vitals,
     /// Since when it is broken.
     pub clock: Arc<dyn Clock>,
@@ -57,7 +57,7 @@ pub(super) enum NoPrompt {
 }
 
 impl Prompts {
-    /// The prompt, with a name for its blocks of data that nobody has known before.
+    /// The prompt, with a fresh name for its blocks of data.
     pub(super) fn render(&self, event: &Event, fetched: &ExternalDataFetched) -> Result<Rendered, NoPrompt> {
         let takes_tag = self.template.takes_tag();
         let tag = if takes_tag { Tag::random(self.entropy.next_u64()) } else { Tag::PLAIN };

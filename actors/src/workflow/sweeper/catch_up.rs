@@ -37,7 +37,7 @@ impl CatchUp {
         while let Some(ended) = self.running.try_join_next() {
             match ended {
                 Ok(Ok(repaired)) => tracing::debug!(?repaired, "the database was compared with the log"),
-                // From the mark on, once more.
+                // From the mark on, again.
                 Ok(Err(why)) => {
                     tracing::debug!(why, "the database could not be compared with the log");
                     self.mark = None;
@@ -72,8 +72,8 @@ impl CatchUp {
         while self.ends.front().is_some_and(old) {
             to = self.ends.pop_front().map(|(_, last)| last);
         }
-        // What was told up to there was committed before. Should the database go back just now, the mark is another one
-        // by then, and stays.
+        // What was published up to there was committed before. Should the database go back just now, the mark is another
+        // one by then, and stays.
         if let Some(to) = to {
             context.store.set_mark(mark.sequence, to).await.map_err(|error| error.to_string())?;
         }

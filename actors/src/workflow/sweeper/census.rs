@@ -1,4 +1,4 @@
-//! Counts the open turns for whoever watches the metrics: how many wait and run, and how old the oldest of each is.
+//! Counts the open turns for the metrics: how many wait and run, and how old the oldest of each is.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ impl Census {
         self.due = Some(now + EVERY);
         match context.store.open_turns().await {
             Ok(open) => metrics::open_turns(&open, context.clock.now()),
-            // What a database lacks is told by whoever needs it for work.
+            // What a database lacks is reported by the code that needs it for work.
             Err(error) => tracing::debug!(%error, "open turns were not counted"),
         }
     }

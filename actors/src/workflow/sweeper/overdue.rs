@@ -56,7 +56,7 @@ impl SweeperArgs {
     }
 
     /// How long a turn has run by the server's clock: the only one that every process knows. `None` if the log does not
-    /// know its beginning, or the server does not tell the time.
+    /// know its beginning, or the server does not report the time.
     pub(super) async fn age(
         &self,
         turn: &RunningTurn,

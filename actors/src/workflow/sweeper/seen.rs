@@ -53,7 +53,7 @@ struct Watched {
 enum Place {
     /// It has not been looked at yet, or has to be again.
     Unknown,
-    /// Somebody works on its event: it is looked at again when that event is settled.
+    /// A stage has its event in hand: it is looked at again when that event is settled.
     Held { stage: StageName, sequence: u64 },
 }
 
@@ -142,7 +142,7 @@ impl Seen {
         late.take(most).map(|watched| (watched.turn.clone(), now - watched.first_seen)).collect()
     }
 
-    /// Somebody works on a turn.
+    /// A stage works on a turn.
     pub(super) fn hold(&mut self, id: &WorkflowId, stage: StageName, sequence: u64) {
         if let Some(watched) = self.turns.get_mut(id) {
             watched.place = Place::Held { stage, sequence };

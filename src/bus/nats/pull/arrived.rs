@@ -87,7 +87,7 @@ fn is_of(ns: &Namespace, event_type: EventType, subject: &str) -> bool {
         && tokens.next() == Some(event_type.as_str())
 }
 
-/// What a delivery's reply subject tells.
+/// What a delivery's reply subject says.
 #[derive(Debug, PartialEq, Eq)]
 struct Place {
     sequence: u64,

@@ -8,7 +8,7 @@ use throughline_schemas::StageName;
 
 use crate::bus::nats::{Names, topology};
 
-/// The header in which the server tells a client that it is the pinned one.
+/// The header in which the server says to a client that it is the pinned one.
 const PIN_ID: HeaderName = HeaderName::from_static("Nats-Pin-Id");
 /// How long a request waits at the server. Short, because the server goes on delivering to a process that hangs.
 const EXPIRES: Duration = Duration::from_secs(5);

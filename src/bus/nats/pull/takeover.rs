@@ -2,11 +2,11 @@
 //! the server and here.
 //!
 //! A message in the hand of a process that died comes again only after the ack wait, while the next pinned client is
-//! given newer ones at once. Were those admitted first, a session would lose its order. Whoever takes over therefore
-//! reads the messages in question from the stream itself and hands them out before anything newer. They are still the
-//! server's to deliver again, and handling them twice changes nothing, so there is nothing to answer for them.
+//! given newer ones at once. Were those admitted first, a session would lose its order. The process that takes over
+//! therefore reads the messages in question from the stream itself and hands them out before anything newer. They are still
+//! the server's to deliver again, and handling them twice changes nothing, so there is nothing to answer for them.
 //!
-//! The server does not tell which they are, only below which sequence there is none: one input that nobody answers for
+//! The server does not say which they are, only below which sequence there is none: one unanswered input
 //! has everything above it in question. What a process had in hand is the latest of that, and the one at the bottom.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -200,7 +200,7 @@ fn of_batch(message: StoredEvent) -> Delivery {
     }
 }
 
-/// `None` if its headers are none; the server brings it back to be buried.
+/// `None` if its headers are none; the server brings it back to be dead-lettered.
 fn of_leader(message: &RawMessage) -> Result<Option<Delivery>, BusError> {
     let odd = || unavailable("reading what another process left");
     let Some(headers) = stream_api::headers_of(message) else { return Ok(None) };
@@ -219,7 +219,7 @@ fn of_leader(message: &RawMessage) -> Result<Option<Delivery>, BusError> {
     }))
 }
 
-/// The server has given the message to somebody else, and gives it to another when the ack wait is over.
+/// The server has given the message to another process, and delivers it again when the ack wait is over.
 struct Unanswerable;
 
 #[async_trait]

@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Where a dead letter keeps headers that are none, as base64.
 const RAW_HEADERS: &str = "Original-Headers-Base64";
 
-/// Buries every message that was delivered to a stage, is not acknowledged, and cannot be read.
+/// Dead-letters every message that was delivered to a stage, is not acknowledged, and cannot be read.
 pub(super) async fn dead_letter_all(core: &Core, stage: StageName) {
     match tokio::time::timeout(LIMIT, look(core, stage)).await {
         Ok(Ok(0)) => {}

@@ -31,9 +31,9 @@ const BODIES_OUTLIVE: Duration = Duration::from_hours(24);
 const SMALL_STREAM_BYTES: i64 = 16 * 1024 * 1024;
 /// One small entry for each namespace.
 const META_BYTES: i64 = 1024 * 1024;
-/// Longer than anybody takes to bury what the server has given up on.
+/// Longer than it takes to dead-letter what the server has given up on.
 const ADVISORIES_MAX_AGE: Duration = Duration::from_hours(30 * 24);
-/// A message that kills even whoever buries it is left alone after so many.
+/// A message that kills even the worker that dead-letters it is left alone after so many.
 const BURIAL_ATTEMPTS: i64 = 20;
 /// More than all workers of a large deployment have in hand at once (64 processes with 1,024 slots). How much is in
 /// hand is limited by what inboxes ask for; reaching this limit would stall every worker.
@@ -124,7 +124,7 @@ pub(super) fn streams(settings: &NatsSettings, names: &Names, limits: &Limits) -
     let advisories = stream::Config {
         name: names.advisories().to_owned(),
         description: Some("Throughline: messages that the server has given up on".to_owned()),
-        subjects: vec![exhausted(names, "*")],
+        subjects: vec![max_delivery_advisories(names, "*")],
         retention: RetentionPolicy::WorkQueue,
         max_age: ADVISORIES_MAX_AGE,
         max_bytes: SMALL_STREAM_BYTES,
@@ -149,8 +149,8 @@ pub(super) fn streams(settings: &NatsSettings, names: &Names, limits: &Limits) -
     [events, dead, bodies, claims, advisories, meta]
 }
 
-/// Where the server tells that a consumer has given up on a message.
-fn exhausted(names: &Names, consumer: &str) -> String {
+/// Where the server announces that a consumer has given up on a message.
+fn max_delivery_advisories(names: &Names, consumer: &str) -> String {
     format!("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{}.{consumer}", names.events())
 }
 
@@ -181,7 +181,7 @@ fn dead_lettering(settings: &NatsSettings, names: &Names, stage: StageName) -> p
     pull::Config {
         durable_name: Some(Names::dead_lettering(stage).to_owned()),
         description: Some(format!("Throughline: burials of the {stage} stage")),
-        filter_subject: exhausted(names, Names::consumer(stage)),
+        filter_subject: max_delivery_advisories(names, Names::consumer(stage)),
         deliver_policy: DeliverPolicy::All,
         ack_policy: AckPolicy::Explicit,
         ack_wait: settings.ack_wait,

@@ -160,7 +160,7 @@ impl Events {
             }
         }
         let kept = raw.entry("usage").or_insert(json!({}));
-        // Who counts the input anew means its zeros.
+        // Who counts the input again means its zeros.
         let input = |usage: &Value| usage::count(&usage["input_tokens"]);
         if input(&usage).is_some_and(|count| count > 0 && Some(count) != input(kept))
             && let Value::Object(kept) = kept

@@ -161,7 +161,7 @@ impl Gathering<'_> {
             .any(|quota| quota.contains("PerDay"));
     }
 
-    /// The texts of fields that nobody knows: `{"model": ["is not known"]}`.
+    /// The texts of unknown fields: `{"model": ["is not known"]}`.
     fn fields(&mut self, error: &Value, depth: usize) {
         for (name, value) in error.as_object().into_iter().flatten().take(MAX_PARTS) {
             let texts = std::iter::once(value).chain(value.as_array().into_iter().flatten());

@@ -45,7 +45,7 @@ fn rich(id: &str, of: &str, input_sequence: u64) -> Interaction {
     rich
 }
 
-/// An answer comes back as it was stored, to be told once more.
+/// An answer comes back as it was stored, to be told again.
 pub async fn an_answer_on_record_can_be_told_again<S: UnderTest>(store: &S) {
     admit(store, &[accepted("w", "s", 1), accepted("v", "s", 2)]).await;
     assert_eq!(end(store, "w").await, Some(KnownEnd::Open));

@@ -32,7 +32,7 @@ pub async fn a_message_that_is_published_again_is_a_repetition<S: UnderTest>(sto
 }
 
 /// Another text, user or session under a known id is a conflict, and names the session of the message that has the id;
-/// also in the same place of a stream that was made anew. Nothing is changed by it.
+/// also in the same place of a stream that was recreated. Nothing is changed by it.
 pub async fn another_message_with_a_known_id_is_a_conflict<S: UnderTest>(store: &S) {
     let first = accepted("w", "s", 1);
     admit(store, std::slice::from_ref(&first)).await;

@@ -75,7 +75,7 @@ pub async fn the_mark_moves_only_from_where_it_is<S: UnderTest>(store: &S) {
     set(0, 20).await;
     assert_eq!(mark().await, 7, "somebody else was first");
     set(7, 3).await;
-    assert_eq!(mark().await, 3, "a log that was made anew");
+    assert_eq!(mark().await, 3, "a log that was recreated");
     let servers = (store.mark().await.expect("it answers"), store.mark().await.expect("it answers"));
     assert_eq!(servers.0, servers.1, "the same run of the same server");
 }

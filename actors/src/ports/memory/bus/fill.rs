@@ -1,4 +1,4 @@
-//! The fake's log, as whoever keeps room in it sees it.
+//! The fake's log, as retention sees it.
 
 use std::time::Duration;
 

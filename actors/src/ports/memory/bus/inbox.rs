@@ -27,7 +27,7 @@ pub(super) struct MemoryInbox {
     shared: Arc<Shared>,
     stage: StageName,
     /// It hands out what the stage's consumer has given up on.
-    exhausted: bool,
+    undeliverable: bool,
     credit: usize,
     changes: watch::Receiver<u64>,
     /// The bare subject that the stage consumes; with tokens behind it, the others.
@@ -50,11 +50,11 @@ pub(super) fn wants(ns: &Namespace, stage: StageName, subject: &str) -> bool {
 }
 
 impl MemoryInbox {
-    pub(super) fn new(shared: Arc<Shared>, stage: StageName, exhausted: bool) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, stage: StageName, undeliverable: bool) -> Self {
         let prefix = prefix(&shared.ns, stage);
         let changes = shared.changes.subscribe();
         let id = shared.inboxes.fetch_add(1, Ordering::Relaxed);
-        Self { id, shared, stage, exhausted, credit: 0, changes, prefix, inherited: VecDeque::new() }
+        Self { id, shared, stage, undeliverable, credit: 0, changes, prefix, inherited: VecDeque::new() }
     }
 
     fn take(&mut self) -> Next {
@@ -66,8 +66,8 @@ impl MemoryInbox {
             return Next::Nothing;
         }
         let (now, ack_wait) = (Instant::now(), self.shared.ack_wait);
-        if self.exhausted {
-            return state.log.next_exhausted(self.stage, now, ack_wait);
+        if self.undeliverable {
+            return state.log.next_undeliverable(self.stage, now, ack_wait);
         }
         if self.is_pinned() {
             match &mut state.pin {
@@ -85,10 +85,10 @@ impl MemoryInbox {
             }
         }
         let wants = |subject: &str| is_below(&self.prefix, subject);
-        let given_up = state.log.exhausted(self.stage);
+        let given_up = state.log.undeliverable(self.stage);
         let next = state.log.next(self.stage, wants, now, ack_wait, self.shared.max_deliver);
-        if state.log.exhausted(self.stage) > given_up {
-            // Whoever buries may be waiting.
+        if state.log.undeliverable(self.stage) > given_up {
+            // The handler of undeliverable messages may be waiting.
             self.shared.changed();
         }
         match next {
@@ -98,9 +98,9 @@ impl MemoryInbox {
         }
     }
 
-    /// Burials are anybody's.
+    /// Dead-lettering are anybody's.
     fn is_pinned(&self) -> bool {
-        self.stage == StageName::Input && !self.exhausted
+        self.stage == StageName::Input && !self.undeliverable
     }
 
     fn deliver(&mut self, message: Stored, delivered: u32, answerable: bool) -> Delivery {
@@ -108,7 +108,7 @@ impl MemoryInbox {
         let receipt = MemoryReceipt {
             shared: Arc::clone(&self.shared),
             stage: self.stage,
-            exhausted: self.exhausted,
+            undeliverable: self.undeliverable,
             sequence: message.sequence,
             answerable,
         };
@@ -173,7 +173,7 @@ impl Inbox for MemoryInbox {
 struct MemoryReceipt {
     shared: Arc<Shared>,
     stage: StageName,
-    exhausted: bool,
+    undeliverable: bool,
     sequence: u64,
     /// Whether it was given to this inbox, not to the one before.
     answerable: bool,
@@ -190,7 +190,7 @@ impl Receipt for MemoryReceipt {
             if !self.answerable {
                 return Ok(());
             }
-            let pending = state.log.pending(self.stage, self.exhausted);
+            let pending = state.log.pending(self.stage, self.undeliverable);
             match settlement {
                 Settlement::Acknowledged | Settlement::Terminated { .. } => pending.finish(self.sequence),
                 Settlement::Retried { after } => {
@@ -210,7 +210,7 @@ impl Receipt for MemoryReceipt {
         if !self.answerable {
             return Ok(());
         }
-        let pending = state.log.pending(self.stage, self.exhausted);
+        let pending = state.log.pending(self.stage, self.undeliverable);
         pending.postpone(self.sequence, Instant::now() + self.shared.ack_wait, false);
         Ok(())
     }

@@ -47,11 +47,11 @@ struct Cursor {
     looked_at: u64,
     /// Delivered and neither acknowledged nor terminated.
     pending: PendingSet,
-    /// Given up on, and not buried yet.
-    exhausted: PendingSet,
+    /// Given up on, and not dead-lettered yet.
+    undeliverable: PendingSet,
 }
 
-/// Messages that somebody has or will have, by sequence.
+/// Messages that are or will be delivered, by sequence.
 #[derive(Default)]
 pub(super) struct PendingSet(BTreeMap<u64, Pending>);
 
@@ -162,7 +162,7 @@ impl Log {
             if pending.delivered >= max_deliver {
                 let given_up = Pending { delivered: pending.delivered, due: now, returned: true };
                 cursor.pending.finish(sequence);
-                cursor.exhausted.0.insert(sequence, given_up);
+                cursor.undeliverable.0.insert(sequence, given_up);
                 continue;
             }
             pending.delivered += 1;
@@ -205,7 +205,7 @@ impl Log {
         for cursor in self.stages.values_mut() {
             cursor.looked_at = cursor.looked_at.min(to);
             cursor.pending.0.retain(|sequence, _| *sequence <= to);
-            cursor.exhausted.0.retain(|sequence, _| *sequence <= to);
+            cursor.undeliverable.0.retain(|sequence, _| *sequence <= to);
         }
     }
 
@@ -225,7 +225,7 @@ impl Log {
         for cursor in self.stages.values_mut() {
             cursor.looked_at = cursor.looked_at.max(before.saturating_sub(1));
             cursor.pending.0.retain(|sequence, _| *sequence >= before);
-            cursor.exhausted.0.retain(|sequence, _| *sequence >= before);
+            cursor.undeliverable.0.retain(|sequence, _| *sequence >= before);
         }
         gone as u64
     }
@@ -237,19 +237,19 @@ impl Log {
         self.subjects = self.messages.iter().map(|message| message.subject.clone()).collect();
         for cursor in self.stages.values_mut() {
             cursor.pending.0.retain(|sequence, _| !sequences.contains(sequence));
-            cursor.exhausted.0.retain(|sequence, _| !sequences.contains(sequence));
+            cursor.undeliverable.0.retain(|sequence, _| !sequences.contains(sequence));
         }
         (before - self.messages.len()) as u64
     }
 
-    /// The first message that a stage wants and has not settled, or that waits to be buried.
+    /// The first message that a stage wants and has not settled, or that waits to be dead-lettered.
     pub(super) fn needed(&self, stage: StageName, wants: impl Fn(&str) -> bool) -> Option<u64> {
         let nothing = Cursor::default();
         let cursor = self.stages.get(&stage).unwrap_or(&nothing);
         let new = self.messages.partition_point(|message| message.sequence <= cursor.looked_at);
         let next = self.messages[new..].iter().find(|message| wants(&message.subject));
-        let out =
-            [&cursor.pending, &cursor.exhausted].map(|set| set.0.first_key_value().map(|(first, _)| *first));
+        let out = [&cursor.pending, &cursor.undeliverable]
+            .map(|set| set.0.first_key_value().map(|(first, _)| *first));
         out.into_iter().flatten().chain(next.map(|message| message.sequence)).min()
     }
 
@@ -265,9 +265,9 @@ impl Log {
     }
 
     /// Takes the next message that a stage's consumer has given up on, with the count of its deliveries.
-    pub(super) fn next_exhausted(&mut self, stage: StageName, now: Instant, ack_wait: Duration) -> Next {
+    pub(super) fn next_undeliverable(&mut self, stage: StageName, now: Instant, ack_wait: Duration) -> Next {
         let cursor = self.stages.entry(stage).or_default();
-        if let Some((sequence, pending)) = cursor.exhausted.first_due(now) {
+        if let Some((sequence, pending)) = cursor.undeliverable.first_due(now) {
             pending.due = now + ack_wait;
             pending.returned = false;
             let delivered = pending.delivered;
@@ -275,18 +275,18 @@ impl Log {
                 return Next::Message(message.clone(), delivered);
             }
         }
-        cursor.exhausted.soonest()
+        cursor.undeliverable.soonest()
     }
 
     /// What of a stage is out: deliveries, or what was given up on.
-    pub(super) fn pending(&mut self, stage: StageName, exhausted: bool) -> &mut PendingSet {
+    pub(super) fn pending(&mut self, stage: StageName, undeliverable: bool) -> &mut PendingSet {
         let cursor = self.stages.entry(stage).or_default();
-        if exhausted { &mut cursor.exhausted } else { &mut cursor.pending }
+        if undeliverable { &mut cursor.undeliverable } else { &mut cursor.pending }
     }
 
-    /// How many messages the stage's consumer has given up on that are not buried yet.
-    pub(super) fn exhausted(&self, stage: StageName) -> usize {
-        self.stages.get(&stage).map_or(0, |cursor| cursor.exhausted.0.len())
+    /// How many messages the stage's consumer has given up on that are not dead-lettered yet.
+    pub(super) fn undeliverable(&self, stage: StageName) -> usize {
+        self.stages.get(&stage).map_or(0, |cursor| cursor.undeliverable.0.len())
     }
 
     pub(super) fn in_hand(&self, stage: StageName) -> usize {

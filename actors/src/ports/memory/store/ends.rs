@@ -1,4 +1,4 @@
-//! Ends on record: told, forgotten, and put right.
+//! Ends on record: read, forgotten, and put right.
 
 use throughline_schemas::{FailureCode, Timestamp, WorkflowId};
 

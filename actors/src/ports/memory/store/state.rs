@@ -45,7 +45,7 @@ pub(super) struct Entry {
     pub(super) held: bool,
     /// Why it failed, if its session had no place for it.
     pub(super) failure: Option<Failure>,
-    /// Why it failed, if somebody said so.
+    /// Why it failed, if that was recorded.
     pub(super) record: Option<FailureRecord>,
 }
 

@@ -1,5 +1,5 @@
-//! The table of evidence: which names and which words tell what an error is. Whoever meets a wording that is not recognised
-//! adds it here, as a pattern for its siblings, too, with a test beside those of its class.
+//! The table of evidence: which names and which words say what an error is. A wording that is not recognised is added
+//! here, as a pattern for its siblings, too, with a test beside those of its class.
 
 use super::Class;
 
@@ -41,7 +41,8 @@ pub(super) const DECISIVE: [Row; 5] = [
             r"(prompt|input|messages?|conversation|context|history|request|sequence|query)\b[^.;]{0,60}\b(too|is|are) (long|large|many tokens)\b.{0,80}(token|model|max|limit|\d{3,})",
             r"\b(prompt|input|messages|conversation|context|history|sequence)\b( \w+){0,4} (is |are )?too long\b",
             r"too many (input |prompt )?tokens",
-            // "input length (5000 tokens) exceeds the maximum allowed length (4090 tokens)", "inputs tokens + ... must be <= 4097"
+            // "input length (5000 tokens) exceeds the maximum allowed length (4090 tokens)", "inputs tokens + ... must be
+            // <= 4097"
             r"\b(prompt|inputs?|messages?|conversation|request(ed)?|sequence)\b.{0,80}(exceed|cannot exceed|greater than|longer than|larger than|more than|> ?\d|<= ?\d|must be (less|at most|below|under)|over the|surpass|above).{0,80}(length|limit|tokens?|maximum|allowed|\d{3,})",
             // "token limit: 8192", "maximum prompt length is 131072", "range of input length should be [1, 129024]"
             r"(maximum|max|allowed|limit|range).{0,30}(prompt|input|model|sequence)( token)? (length|size|limit|tokens).{0,60}\d{3,}",

@@ -47,7 +47,7 @@ async fn a_consumer_that_is_rewound_while_workers_run_repeats_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_consumer_that_is_made_anew_while_no_worker_runs_repeats_nothing() {
+async fn a_consumer_that_is_recreated_while_no_worker_runs_repeats_nothing() {
     for stage in STAGES {
         let (rig, worker) = Rig::running().await;
         let workflows = publish(&rig, 5);
