@@ -17,4 +17,4 @@ pub use prompt::{
     load as load_prompt, load_tried as load_tried_prompt, sources as prompt_sources, tried as tried_prompt,
 };
 pub use settings::engine_settings;
-pub use worker::{Report, Worker, WorkerError};
+pub use worker::{Replace, Replacements, Report, Worker, WorkerError};

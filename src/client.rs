@@ -32,8 +32,8 @@ mod transcript;
 use std::{collections::VecDeque, pin::Pin, time::Duration};
 
 use throughline_actors::ports::bus::BusError;
-use throughline_schemas::{Namespace, NamespaceError};
 pub use throughline_schemas::{Metadata, SessionId, UserId, WorkflowId};
+use throughline_schemas::{Namespace, NamespaceError};
 
 pub use end::{End, EndError, Failed, Saved};
 pub use frames::{Frames, Received};

@@ -32,3 +32,4 @@ pub mod storage;
 pub mod system;
 pub mod telemetry;
 pub mod tokenizer;
+pub mod worker;

@@ -10,7 +10,7 @@ use std::{
 
 use reqwest::header::HeaderName;
 use throughline_actors::{
-    ports::{archive::Archive, clock::Clock, log::Keeper, trace::Tracer},
+    ports::{archive::Archive, clock::Clock, log::Keeper, model::Models, source::Sources, trace::Tracer},
     supervision::engine::Ports,
 };
 use throughline_schemas::{Namespace, NamespaceError, StageName};
@@ -244,8 +244,8 @@ pub struct Adapters {
     pub bus: Arc<NatsBus>,
     /// The database.
     pub store: Arc<Database>,
-    sources: Arc<HttpSources>,
-    models: Arc<ModelProviders>,
+    pub(super) sources: Arc<dyn Sources>,
+    pub(super) models: Arc<dyn Models>,
     archive: Option<Arc<dyn Archive>>,
     clock: Arc<dyn Clock>,
 }

@@ -5,7 +5,7 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 use throughline_actors::{
     delivery::stage::Drained,
     model::prompt::PromptTemplate,
-    ports::{store::Store, trace::Tracer},
+    ports::{model::Models, source::Sources, store::Store, trace::Tracer},
     supervision::{
         engine::{Engine, Observer, StartError},
         settings::EngineSettings,
@@ -49,6 +49,18 @@ pub enum WorkerError {
     Start(#[from] StartError),
 }
 
+/// Puts something in the place of an adapter that the configuration made; it may use that one.
+pub type Replace<T> = Box<dyn FnOnce(Arc<T>) -> Arc<T> + Send>;
+
+/// What a program puts in the place of adapters that the configuration asks for. By default nothing.
+#[derive(Default)]
+pub struct Replacements {
+    /// Who answers for the data sources.
+    pub sources: Option<Replace<dyn Sources>>,
+    /// Who answers for the models.
+    pub models: Option<Replace<dyn Models>>,
+}
+
 /// A running worker.
 pub struct Worker {
     /// What it uses.
@@ -65,6 +77,17 @@ impl Worker {
         env: &Env,
         stages: &[StageName],
         tracer: Arc<dyn Tracer>,
+    ) -> Result<(Self, HttpPort), WorkerError> {
+        Self::start_with(config, env, stages, tracer, Replacements::default()).await
+    }
+
+    /// The same, with adapters of the program's own.
+    pub async fn start_with(
+        config: &Config,
+        env: &Env,
+        stages: &[StageName],
+        tracer: Arc<dyn Tracer>,
+        replacements: Replacements,
     ) -> Result<(Self, HttpPort), WorkerError> {
         // What can be wrong in the configuration is found out before anything is opened.
         let settings = engine_settings(config, stages)?;
@@ -83,7 +106,14 @@ impl Worker {
         if let Some(unused) = config.unused_database() {
             tracing::warn!("{unused}");
         }
-        let adapters = Adapters::open(config, env, "worker", stages).await?;
+        let mut adapters = Adapters::open(config, env, "worker", stages).await?;
+        let Replacements { sources, models } = replacements;
+        if let Some(replace) = sources {
+            adapters.sources = replace(adapters.sources);
+        }
+        if let Some(replace) = models {
+            adapters.models = replace(adapters.models);
+        }
         if let Some(small) = adapters.bus.small_payload() {
             tracing::warn!(nats = %config.nats.url, "the server's max_payload is small: {small}");
         }

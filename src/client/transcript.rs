@@ -37,11 +37,13 @@ impl fmt::Display for Who {
 /// Counts the words of a text that comes in pieces.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Words {
+    /// So many so far.
     pub count: u64,
     within: bool,
 }
 
 impl Words {
+    /// Takes the next piece; a word may go on from the one before.
     pub fn add(&mut self, piece: &str) {
         for c in piece.chars() {
             self.count += u64::from(!self.within && !c.is_whitespace());

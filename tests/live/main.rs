@@ -12,6 +12,7 @@ mod database_copy;
 mod dead_letters;
 mod dev;
 mod edges;
+mod examples;
 mod explain;
 mod explain_measure;
 mod faults;

@@ -152,6 +152,24 @@ pub struct ModelAnswer {
     pub facts: CallFacts,
 }
 
+impl ModelAnswer {
+    /// An answer of a program's own, of which nothing but the text is known: it costs nothing that could be counted.
+    pub fn of_text(model: impl Into<String>, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self {
+            raw: Value::from(text.as_str()),
+            text,
+            reasoning: None,
+            tool_calls: Vec::new(),
+            model: model.into(),
+            finish_reason: FinishReason::Stop,
+            finish_reason_raw: None,
+            usage: None,
+            facts: CallFacts::default(),
+        }
+    }
+}
+
 /// Which limit a call ran into. Shown as what did not come in time, with the limit's name in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Phase {
