@@ -34,7 +34,7 @@ async fn a_program_publishes_streams_waits_and_looks_up() {
     // A failure is told as such.
     cluster
         .stand_ins
-        .fault(crate::harness::stand_ins::model(serde_json::json!({"status": 401, "times": 20})))
+        .fault(crate::harness::stand_ins::model(serde_json::json!({"status": 401, "remaining": 20})))
         .await;
     let mut command = Command::new(&ask);
     command.arg(cluster.nats.url()).args(["demo", "s3", "Hello"]);
