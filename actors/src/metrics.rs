@@ -1,5 +1,6 @@
-//! Every metric and span name, once. Metrics follow Prometheus naming; attributes follow OpenTelemetry's semantic
-//! conventions v1.41.1 (`messaging.*`, `gen_ai.*`). No label ever holds a user, session or workflow id.
+//! Every metric of the engine and its adapters, by name. Metrics follow Prometheus naming; attributes follow
+//! OpenTelemetry's semantic conventions v1.41.1 (`messaging.*`, `gen_ai.*`). No label ever holds a user, session or
+//! workflow id.
 
 use std::time::Duration;
 
@@ -60,7 +61,7 @@ pub const RATE_LIMIT_SECONDS: &str = "throughline_rate_limit_wait_seconds";
 pub const RATE_LIMIT_WAITING: &str = "throughline_rate_limit_waiting";
 /// Calls that rate limits would have held back for too long, by provider and model.
 pub const RATE_LIMITED: &str = "throughline_rate_limit_refused_total";
-/// Notes of a delivery's attempts that could not be kept, read, or were too large, by stage: their attempts are missing
+/// Attempt logs of deliveries that could not be stored, read, or were too large, by stage: their attempts are missing
 /// in the event that ends the work.
 pub const ATTEMPT_LOGS_LOST: &str = "throughline_notes_lost_total";
 /// Requests that went on to another model, by the models' names in the configuration.

@@ -1,4 +1,4 @@
-//! `throughline replay`: past workflows once more.
+//! `throughline replay`: recorded workflows again.
 
 mod comparison;
 mod progress;

@@ -46,7 +46,7 @@ impl Screen {
 }
 
 impl<O: Write, E: Write> Screen<O, E> {
-    /// Shows what a story tells.
+    /// Shows a notice of the transcript.
     pub(in crate::cli) fn show(&mut self, notice: &Notice) -> Result<(), Failure> {
         match notice {
             Notice::Text(text) => self.text(text),

@@ -1,4 +1,4 @@
-//! What a reader of live frames is told: a pure function of the frames, whatever is lost, late or doubled.
+//! What a reader of live frames sees: a pure function of the frames, whatever is lost, late or doubled.
 
 use std::fmt;
 
@@ -52,18 +52,18 @@ impl Words {
     }
 }
 
-/// Something to tell the reader, in this order.
+/// Something to show the reader, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     /// The next piece of the answer.
     Text(String),
-    /// The model thinks before it answers; told once an attempt.
+    /// The model thinks before it answers; shown once an attempt.
     Thinking,
-    /// What was told so far is void.
+    /// What was shown so far is void.
     BrokeOff {
         /// Whose answer it was.
         who: Who,
-        /// How much of it was told.
+        /// How much of it was shown.
         words: u64,
         /// Why, in words.
         reason: String,
@@ -110,7 +110,7 @@ pub enum Notice {
     Lost(u64),
     /// Nothing follows.
     Complete,
-    /// Nobody answers for now.
+    /// There is no answer for now.
     NoAnswer {
         /// Why, in words.
         reason: String,
@@ -118,7 +118,7 @@ pub enum Notice {
 }
 
 impl Notice {
-    /// Whether it tells why nothing comes, and nothing of the answer.
+    /// Whether it says why nothing comes, and nothing of the answer.
     pub fn is_about_waiting(&self) -> bool {
         match self {
             Self::HeldBack { .. } | Self::Failed { .. } | Self::Waiting { .. } => true,
@@ -149,18 +149,18 @@ pub enum Whom {
 /// How to end, so that the reader has the whole answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending<'a> {
-    /// This much is still to be told; nothing, if all went well.
+    /// This much is still to be shown; nothing, if all went well.
     Rest(&'a str),
-    /// What was told is not the answer's beginning: the whole answer has to be told apart from it.
+    /// What was shown is not the answer's beginning: the whole answer has to be shown apart from it.
     Whole,
 }
 
 /// Which attempt of which delivery.
 type Place = (u32, u32);
 
-/// What has been told so far. Keeps no text, so its size does not depend on the answer's.
+/// What has been shown so far. Keeps no text, so its size does not depend on the answer's.
 #[derive(Debug, Clone, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each says one thing of its own about what was told")]
+#[expect(clippy::struct_excessive_bools, reason = "each says one thing of its own about what was shown")]
 pub struct Transcript {
     place: Option<Place>,
     next_seq: u64,
@@ -174,14 +174,14 @@ pub struct Transcript {
     who: Who,
     /// Whether anything broke off.
     broke_off: bool,
-    /// Text was told that is void now, and nothing since.
+    /// Text was shown that is void now, and nothing since.
     discarded: bool,
-    /// A wait before the next attempt was told along with what came before it.
+    /// A wait before the next attempt was shown along with what came before it.
     wait_shown: bool,
 }
 
 impl Transcript {
-    /// Hears a frame. Frames of an attempt that was given up, or that were heard already, tell nothing.
+    /// Takes a frame. Frames of an attempt that was given up, or that came already, show nothing.
     pub fn observe(&mut self, frame: &LiveFrame) -> Vec<Notice> {
         if frame.delivery == 0 {
             return Self::beside(frame).into_iter().collect();
@@ -235,7 +235,7 @@ impl Transcript {
                 notices.push(Notice::HeldBack { who: Who::of(frame), wait_ms, asked });
             }
             LiveKind::AttemptFailed => {
-                // A longer wait is told by a frame of its own, with the reason.
+                // A longer wait has a frame of its own, with the reason.
                 if frame.again_in_ms.is_none_or(|wait| wait < NOTICEABLE_MS) {
                     let (who, next) = (self.who.clone(), Who::of(frame));
                     notices.push(Notice::Failed { who, reason: reason.to_owned(), next });
@@ -254,7 +254,7 @@ impl Transcript {
         notices
     }
 
-    /// What a frame tells that is not about a call to a model.
+    /// What a frame shows that is not about a call to a model.
     fn beside(frame: &LiveFrame) -> Option<Notice> {
         if frame.kind != LiveKind::Waiting {
             return None;

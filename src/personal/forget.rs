@@ -49,7 +49,7 @@ pub struct Forgotten {
     pub bodies: u64,
     /// Dead letters.
     pub letters: u64,
-    /// Claims on messages and notes of attempts.
+    /// Claims on messages and attempt logs.
     pub claims: u64,
     /// Archives.
     pub archives: Rewritten,

@@ -1,4 +1,4 @@
-//! Recordings: past workflows in a file. The format is in `throughline_schemas::recording`.
+//! Recordings: workflows in a file. The format is in `throughline_schemas::recording`.
 
 mod error;
 mod read;

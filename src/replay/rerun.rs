@@ -1,4 +1,4 @@
-//! Running past workflows again, several at once, as far as the budget goes.
+//! Running recorded workflows again, several at once, as far as the budget goes.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Which past workflows a command is about.
+//! Which recorded workflows a command is about.
 
 use std::{fmt::Write as _, path::PathBuf};
 

@@ -1,4 +1,4 @@
-//! Reading past workflows, from the log or from a recording, one after another.
+//! Reading recorded workflows, from the log or from a recording, one after another.
 
 use std::{collections::VecDeque, fs::File, path::Path};
 

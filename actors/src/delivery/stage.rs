@@ -77,7 +77,7 @@ pub struct StageArgs {
     /// How often one message may come.
     pub limits: DeliveryLimits,
     /// Which deliveries it takes.
-    pub source: Source,
+    pub inbox_kind: InboxKind,
     /// One permit for the whole process; see [`Claims`].
     pub quarantine: Arc<Semaphore>,
     /// See [`Claims`].
@@ -88,14 +88,14 @@ pub struct StageArgs {
 
 /// Which deliveries a stage actor takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Source {
+pub enum InboxKind {
     /// The stage's own.
     Events,
     /// Those that the server has given up on.
     Undeliverable,
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for InboxKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Events => "events",
@@ -179,15 +179,15 @@ impl Actor for StageActor {
         args: StageArgs,
     ) -> Result<StageState, ActorProcessingErr> {
         let name = args.stage.name();
-        let mut inbox = match args.source {
-            Source::Events => args.bus.open(name).await?,
-            Source::Undeliverable => args.bus.open_undeliverable(name).await?,
+        let mut inbox = match args.inbox_kind {
+            InboxKind::Events => args.bus.open(name).await?,
+            InboxKind::Undeliverable => args.bus.open_undeliverable(name).await?,
         };
         // Asked before anything is delivered: what comes later is behind it.
-        let history = match args.source {
-            Source::Events if name != StageName::Input => History::since(args.bus.position().await?.last),
+        let history = match args.inbox_kind {
+            InboxKind::Events if name != StageName::Input => History::since(args.bus.position().await?.last),
             // The database tells inputs apart, and what the server has given up on was delivered before.
-            Source::Events | Source::Undeliverable => History::since(0),
+            InboxKind::Events | InboxKind::Undeliverable => History::since(0),
         };
         inbox.grant(args.slots).await?;
         // At most one message per slot can be under way, so sending credit never waits.
@@ -195,9 +195,9 @@ impl Actor for StageActor {
         let intake = tokio::spawn(intake::run(inbox, credits, myself.clone()));
         // It ends with its actor, so nothing else keeps a handle.
         drop(myself.send_interval(args.ack_wait / PROGRESS_PER_ACK_WAIT, || StageMessage::Tick));
-        match args.source {
-            Source::Events => tracing::info!(stage = %name, slots = args.slots, "stage started"),
-            Source::Undeliverable => tracing::debug!(stage = %name, "dead-lettering started"),
+        match args.inbox_kind {
+            InboxKind::Events => tracing::info!(stage = %name, slots = args.slots, "stage started"),
+            InboxKind::Undeliverable => tracing::debug!(stage = %name, "dead-lettering started"),
         }
         Ok(StageState {
             args,
@@ -324,7 +324,7 @@ impl StageState {
             }
             self.give(myself, batch, None).await?;
         }
-        if self.args.source == Source::Events {
+        if self.args.inbox_kind == InboxKind::Events {
             metrics::in_flight(self.args.stage.name(), self.in_hand());
         }
         Ok(())
@@ -355,15 +355,15 @@ impl StageState {
             stage: Arc::clone(&self.args.stage),
             parent: myself.clone(),
             limits: self.args.limits,
-            claims: match self.args.source {
-                Source::Events => Some(Claims {
+            claims: match self.args.inbox_kind {
+                InboxKind::Events => Some(Claims {
                     stage: self.args.stage.name(),
                     bus: Arc::clone(&self.args.bus),
                     quarantine: Arc::clone(&self.args.quarantine),
                     entropy: Arc::clone(&self.args.entropy),
                     limits: self.args.limits,
                 }),
-                Source::Undeliverable => None,
+                InboxKind::Undeliverable => None,
             },
         };
         // Joining is supervision's business, so the handle is not kept.

@@ -29,7 +29,7 @@ impl Default for DeliveryLimits {
     }
 }
 
-/// Longest wait that a worker spends holding its delivery; longer ones go back to the server, with a note of the
+/// Longest wait that a worker spends holding its delivery; longer ones go back to the server, with a log of the
 /// attempts made so far. A little over the default cap on hints and backoff, and over the default breaker
 /// cooldown: unless configured otherwise every such wait is held.
 pub const HOLD_LIMIT: Duration = Duration::from_secs(65);
@@ -54,11 +54,11 @@ pub const RATE_TOTAL: Duration = Duration::from_mins(15);
 /// those who came later; well below [`WORK_LIMIT`], calls and backoff included.
 pub const RATE_HOLD_LIMIT: Duration = Duration::from_mins(5);
 
-/// Longest note on what earlier deliveries of a message did, in bytes: about two hundred attempts. They share a small
+/// Longest attempt log of the earlier deliveries of a message, in bytes: about two hundred attempts. They share a small
 /// bucket with the claims.
 pub const ATTEMPT_LOG_BYTES: usize = 64 * 1024;
 
-/// How often a note is tried to be kept or read, before its attempts are given up. The delivery is held meanwhile.
+/// How often storing or reading an attempt log is tried before its attempts are given up. The delivery is held meanwhile.
 pub const ATTEMPT_LOG_TRIES: u32 = 3;
 
 /// How long a worker waits for the database before it hands its delivery back. While the database is away nothing

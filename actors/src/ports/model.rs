@@ -61,7 +61,7 @@ pub enum Delta<'a> {
     Void,
 }
 
-/// Hears the pieces of an answer as they come. Never waits: a hearer that cannot keep up drops what it must.
+/// Receives the pieces of an answer as they come. Never waits: a sink that cannot keep up drops what it must.
 pub trait DeltaSink: Send + Sync {
     /// The next piece; never empty.
     fn delta(&self, delta: Delta<'_>);

@@ -13,7 +13,7 @@ use crate::{
     delivery::{
         handler::EventHandler,
         max_deliveries::UndeliverableHandler,
-        stage::{Drained, Source, Stage, StageArgs},
+        stage::{Drained, InboxKind, Stage, StageArgs},
     },
     dependency::{
         Collaborators, Dependency,
@@ -159,7 +159,7 @@ impl Engine {
                 slots: stage.concurrency.max(1),
                 ack_wait: settings.ack_wait,
                 limits: settings.delivery,
-                source: Source::Events,
+                inbox_kind: InboxKind::Events,
                 quarantine: Arc::clone(&quarantine),
                 entropy: Arc::clone(&ports.entropy),
                 clock: Arc::clone(&ports.clock),
@@ -167,7 +167,7 @@ impl Engine {
             let undeliverable = StageArgs {
                 stage: Arc::new(UndeliverableHandler(Arc::clone(&events.stage))),
                 slots: BURIALS_AT_ONCE,
-                source: Source::Undeliverable,
+                inbox_kind: InboxKind::Undeliverable,
                 ..events.clone()
             };
             stages.extend([events, undeliverable]);

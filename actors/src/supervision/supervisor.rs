@@ -16,7 +16,7 @@ use throughline_schemas::StageName;
 use tokio::time::Instant;
 
 use crate::{
-    delivery::stage::{Drained, Source, StageActor, StageArgs, StageMessage},
+    delivery::stage::{Drained, InboxKind, StageActor, StageArgs, StageMessage},
     metrics,
     policy::retry::RetryPolicy,
     retention::{Retention, RetentionArgs},
@@ -90,7 +90,7 @@ pub enum SupervisorMessage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Part {
     /// One stage actor: its stage, and which deliveries it takes.
-    Stage(StageName, Source),
+    Stage(StageName, InboxKind),
     /// What subscribes to interruptions.
     Listener,
     /// What starts turns that are held.
@@ -117,7 +117,7 @@ impl Part {
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Stage(stage, source) => write!(f, "stage {stage} ({source})"),
+            Self::Stage(stage, inbox_kind) => write!(f, "stage {stage} ({inbox_kind})"),
             Self::Listener | Self::Starter | Self::Sweeper | Self::Retention => {
                 write!(f, "the {}", self.label())
             }
@@ -223,7 +223,7 @@ pub(crate) fn cause(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 fn part(stage: &StageArgs) -> Part {
-    Part::Stage(stage.stage.name(), stage.source)
+    Part::Stage(stage.stage.name(), stage.inbox_kind)
 }
 
 impl SupervisorArgs {

@@ -110,13 +110,14 @@ pub fn wait(ended: &EndedTurn, delivered: u32) -> Option<Outcome> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use throughline_schemas::{Timestamp, WorkflowId};
 
     use super::*;
 
     #[test]
-    fn an_answer_is_told_at_once_and_a_reason_is_waited_for() {
-        let Ok(workflow_id) = WorkflowId::new("w") else { return };
+    fn an_answer_is_published_at_once_and_a_reason_is_waited_for() {
+        let workflow_id = WorkflowId::new("w").unwrap();
         let mut ended = EndedTurn { workflow_id, saved: true, ended_at: Timestamp::from_unix_ms(0) };
         assert!(wait(&ended, 1).is_none());
         ended.saved = false;

@@ -237,7 +237,7 @@ impl StageContext {
         let closed = self.close(cause, input_sequence, &failed).await?;
         match closed.ending {
             Ending::AsAsked => {
-                self.publish_failure(cause, failed, traceparent).await.map_err(PublishFailed::outcome)?
+                self.publish_failure(cause, failed, traceparent).await.map_err(PublishFailed::outcome)?;
             }
             Ending::Otherwise | Ending::Duplicate => {}
         }

@@ -1,4 +1,4 @@
-//! Claims on messages that came more than once, and notes on what became of them: entries of a key-value bucket.
+//! Claims on redelivered messages, and attempt logs of their deliveries: entries of a key-value bucket.
 
 use async_nats::header;
 use bytes::Bytes;
@@ -48,7 +48,7 @@ pub(super) async fn keep_attempt_log(
         serde_json::to_vec(attempt_log).map_err(|error| unavailable_because(subject.clone(), error))?;
     let message = Outgoing {
         stream: &stream,
-        // A delivery leaves one note.
+        // A delivery writes one log.
         message_id: &format!("{subject}.{}", attempt_log.delivery),
         subject,
         expected: Expected::Anything,

@@ -47,8 +47,8 @@ impl NatsBus {
         erase_all(&self.core, self.core.names.dead(), sequences).await
     }
 
-    /// The entries of the bucket of claims that are about these messages of the event log: claims, and notes of what
-    /// earlier deliveries did.
+    /// The entries of the bucket of claims that are about these messages of the event log: claims, and attempt logs of
+    /// earlier deliveries.
     pub async fn claims_on(&self, events: &BTreeSet<u64>) -> Result<Vec<StoredEvent>, BusError> {
         let core = &self.core;
         let stream = core.names.claims_stream();

@@ -82,10 +82,10 @@ impl Buckets {
     fn end(&mut self, reservations: Reservations, used: Used) {
         match used {
             Used::Nothing => {
-                self.each(reservations).for_each(|(bucket, reservation)| bucket.leave(reservation))
+                self.each(reservations).for_each(|(bucket, reservation)| bucket.leave(reservation));
             }
             Used::Unknown => {
-                self.each(reservations).for_each(|(bucket, reservation)| bucket.keep(reservation))
+                self.each(reservations).for_each(|(bucket, reservation)| bucket.keep(reservation));
             }
             Used::Tokens(tokens) => {
                 if let (Some(bucket), Some(reservation)) = (&mut self.requests, reservations.requests) {

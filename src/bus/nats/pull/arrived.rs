@@ -21,7 +21,7 @@ pub(super) fn is_delivery(message: &Message) -> bool {
 /// The stream sequence from which on nothing was given to anybody else before this message was: its own, or no limit
 /// if it was delivered before.
 pub(super) fn first_delivery(message: &Message) -> Option<u64> {
-    let place = Place::parse(message.reply.as_deref()?)?;
+    let place = ReplySubject::parse(message.reply.as_deref()?)?;
     Some(if place.delivered == 1 { place.sequence } else { u64::MAX })
 }
 
@@ -43,7 +43,7 @@ pub(super) fn read(
         tracing::warn!(subject = %message.subject, "a message that is no delivery arrived in an inbox");
         return None;
     };
-    let Some(info) = Place::parse(&reply) else {
+    let Some(info) = ReplySubject::parse(&reply) else {
         tracing::warn!(%reply, "a delivery cannot be told apart by its reply subject");
         return None;
     };
@@ -89,13 +89,13 @@ fn is_of(ns: &Namespace, event_type: EventType, subject: &str) -> bool {
 
 /// What a delivery's reply subject says.
 #[derive(Debug, PartialEq, Eq)]
-struct Place {
+struct ReplySubject {
     sequence: u64,
     delivered: u32,
     published_at: Timestamp,
 }
 
-impl Place {
+impl ReplySubject {
     /// Reads `$JS.ACK.{stream}.{consumer}.{delivered}.{sequence}.{consumer sequence}.{nanoseconds}.{pending}`, or
     /// the longer form with a domain and an account before the stream.
     fn parse(reply: &str) -> Option<Self> {
@@ -116,11 +116,12 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
     fn a_subject_belongs_to_one_type() {
-        let Ok(ns) = Namespace::new("t") else { return };
+        let ns = Namespace::new("t").unwrap();
         let of = |subject: &str| is_of(&ns, EventType::InputValidated, subject);
         assert!(of("t.v1.input_validated") && of("t.v1.input_validated.s.w"));
         for other in
@@ -131,8 +132,8 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_of_the_reply_subject_tell_the_same() {
-        let expected = Some(Place {
+    fn both_forms_of_the_reply_subject_say_the_same() {
+        let expected = Some(ReplySubject {
             sequence: 41,
             delivered: 3,
             published_at: Timestamp::from_unix_ms(1_795_308_666_763),
@@ -142,10 +143,10 @@ mod tests {
             "$JS.ACK._.hash.t_EVENTS.stage_input.3.41.7.1795308666763000000.12",
             "$JS.ACK.hub.hash.t_EVENTS.stage_input.3.41.7.1795308666763000000.12.random",
         ] {
-            assert_eq!(Place::parse(reply), expected, "{reply}");
+            assert_eq!(ReplySubject::parse(reply), expected, "{reply}");
         }
         for bad in ["", "_INBOX.x", "$JS.ACK.a.b.c.d.e.f.g", "$JS.ACK.a.b.1"] {
-            assert_eq!(Place::parse(bad), None, "{bad}");
+            assert_eq!(ReplySubject::parse(bad), None, "{bad}");
         }
     }
 }
