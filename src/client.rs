@@ -45,7 +45,9 @@ pub(crate) use ends::Ends;
 pub(crate) use frames::follow;
 pub(crate) use own_end::{OwnEnd, Whose, whose};
 
-use crate::bus::nats::{ConnectError, NatsBus, NatsSettings, PublishedInput, ReadRequest, StoredEvent};
+pub use crate::bus::nats::{ConnectError, NatsSettings, PublishedInput, StoredEvent};
+
+use crate::bus::nats::{NatsBus, ReadRequest};
 
 /// How long [`Client::close`] may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);

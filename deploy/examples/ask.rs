@@ -1,6 +1,8 @@
 //! Publishes a question, prints the answer as it comes, and says what it cost:
 //! `ask nats://127.0.0.1:4222 USER SESSION QUESTION`
 
+#![allow(clippy::print_stdout)]
+
 use std::{error::Error, io::Write};
 
 use throughline::client::{Client, End, Input, Notice, SessionId, Update, UserId};

@@ -1,9 +1,11 @@
 //! Says several things in one session, each when the one before has ended, and looks up at the end what is stored:
 //! `session nats://127.0.0.1:4222 USER SESSION TEXT...`
 
+#![allow(clippy::print_stdout)]
+
 use std::error::Error;
 
-use throughline::client::{Client, End, Input, SessionId, UserId};
+use throughline::client::{Client, End, Input, SessionId, StoredEvent, UserId};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -19,7 +21,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             End::Failed(failed) => println!("{text}\n  failed: {}: {}", failed.code, failed.message),
         }
         let types: Vec<_> =
-            client.events_of(&workflow).await?.iter().filter_map(|event| event.event_type()).collect();
+            client.events_of(&workflow).await?.iter().filter_map(StoredEvent::event_type).collect();
         println!("  {} events, the last is {}", types.len(), types.last().ok_or("nothing is stored")?);
     }
     client.close().await;

@@ -78,8 +78,13 @@ async fn attempt(core: &Core, message: &InputMessage) -> Result<Result<Published
         Err(no_answer) => {
             let stream = core.names.events();
             return match requests::explain(core, no_answer, stream, context()).await {
-                error @ (BusError::NotSetUp(_) | BusError::Forbidden(_)) => Err(error),
-                error => Ok(Err(error)),
+                error @ BusError::Unavailable { .. } => Ok(Err(error)),
+                error @ (BusError::NotSetUp(_)
+                | BusError::Forbidden(_)
+                | BusError::Full(_)
+                | BusError::BodiesFull(_)
+                | BusError::TooLarge { .. }
+                | BusError::Encode(_)) => Err(error),
             };
         }
     };

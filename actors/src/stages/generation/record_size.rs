@@ -80,6 +80,7 @@ impl Write for Count {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use throughline_schemas::{Metadata, Timestamp, event::generation::Role};
 
     use super::*;
