@@ -35,8 +35,8 @@ pub(super) fn check(messages: &[Message], request: &Request) -> Result<(), Promp
     let texts = messages.iter().map(|message| message.content.len()).sum::<usize>()
         + request.user_input.len()
         + request.metadata.as_str().len();
-    // Nearly always, and then nothing needs to be written to be measured.
-    if (texts.saturating_mul(LONGEST_ESCAPE) as u64) < room() {
+    // Nearly always, and then nothing needs to be written to be measured. The other half is more than what is around texts.
+    if (texts.saturating_mul(LONGEST_ESCAPE) as u64) < room() / 2 {
         return Ok(());
     }
     let bytes = bytes(messages) + bytes(request);
