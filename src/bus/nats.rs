@@ -21,6 +21,7 @@ mod import;
 mod large_bodies;
 mod live;
 mod live_frames;
+mod look;
 mod lookup;
 mod max_deliveries;
 mod names;
@@ -62,6 +63,7 @@ pub use erase::bodies_of;
 pub use error::ConnectError;
 pub use import::{ImportError, Importer};
 pub use live_frames::LiveFrames;
+pub use look::{AccountState, LogState, StageState};
 pub use names::Names;
 pub use publish_input::{InputMessage, PublishedInput};
 pub use reader::{EventReader, Log, ReadRequest, StoredEvent};
@@ -187,9 +189,24 @@ impl NatsBus {
         LiveFrames::open(&self.core, workflow).await
     }
 
-    /// The time at which the newest event was stored, by the server's clock; `None` if there is none.
-    pub async fn newest_stored_at(&self) -> Result<Option<Timestamp>, BusError> {
-        lookup::newest_stored_at(&self.core).await
+    /// What the event log is like as a whole.
+    pub async fn log_state(&self) -> Result<LogState, BusError> {
+        look::log(&self.core).await
+    }
+
+    /// What the account uses, and may use.
+    pub async fn account_state(&self) -> Result<AccountState, BusError> {
+        look::account(&self.core).await
+    }
+
+    /// Where the consumer of a stage stands.
+    pub async fn stage_state(&self, stage: StageName) -> Result<StageState, BusError> {
+        look::stage(&self.core, stage).await
+    }
+
+    /// Whether the server refuses requests with fields that it does not know; `None` if that cannot be asked.
+    pub async fn is_strict(&self) -> Option<bool> {
+        look::is_strict(&self.core).await
     }
 
     /// Reads stored events or dead letters in the order of the stream.

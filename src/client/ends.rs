@@ -33,7 +33,8 @@ impl Ends {
     pub(crate) async fn open(bus: &NatsBus) -> Result<Self, BusError> {
         // From the last message that is stored now, by the server's own clock. Watching says better what is wrong with the
         // stream.
-        let since = bus.newest_stored_at().await.ok().flatten();
+        let log = bus.log_state().await.ok();
+        let since = log.and_then(|log| log.stored_at).map(|(_, last)| last);
         Ok(Self { ends: bus.all_ends(since).await?, expected: Expectations::default() })
     }
 

@@ -219,11 +219,7 @@ fn rooms_of_actors_do_not_import_in_circles() {
             continue;
         };
         seen.insert(*room);
-        let text = std::fs::read_to_string(&path).expect("a source file should be readable");
-        // Tests may build what they need out of anything.
-        let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-        let code: String = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
-        for other in imported(&code) {
+        for other in imported(&code_of(&path)) {
             if other != *room && !allowed.contains(&other.as_str()) && !SHARED.contains(&other.as_str()) {
                 found.push(format!("{}: {other}", inside.display()));
             }
@@ -235,6 +231,53 @@ fn rooms_of_actors_do_not_import_in_circles() {
         "a room imports from one that is not among those it may use:\n{}",
         found.join("\n")
     );
+}
+
+/// What the rooms of the root crate may not use: adapters know nothing of each other, and nothing knows the command line.
+const FORBIDDEN: [(&str, &[&str]); 12] = [
+    ("app", &["cli", "replay", "explain", "client"]),
+    ("bus", &["cli", "config", "dead", "replay", "client", "storage", "llm", "http"]),
+    ("client", &["cli", "config", "storage", "llm", "http", "replay"]),
+    ("config", &["cli", "bus", "storage", "llm", "http", "app", "replay", "client"]),
+    ("dead", &["cli"]),
+    ("explain", &["cli"]),
+    ("fetch", &["cli", "bus", "storage", "llm", "config", "client"]),
+    ("http", &["cli", "bus", "storage", "llm", "config", "client"]),
+    ("llm", &["cli", "bus", "storage", "sandbox", "client"]),
+    ("replay", &["cli"]),
+    ("sandbox", &["cli", "bus", "storage", "llm", "client"]),
+    ("storage", &["cli", "bus", "config", "llm", "http", "client"]),
+];
+/// Who speaks NATS: the adapter, and the benchmark, which publishes as any other client would.
+const NATS_ROOMS: [&str; 2] = ["bus", "bench"];
+
+#[test]
+fn rooms_of_the_root_crate_keep_to_themselves() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
+    for path in rust_files(&sources) {
+        let inside = path.strip_prefix(&sources).expect("the walk should stay inside");
+        let room = inside.iter().next().expect("a file should have a name").to_string_lossy();
+        let room = room.trim_end_matches(".rs");
+        let code = code_of(&path);
+        if code.contains("async_nats::") && !NATS_ROOMS.contains(&room) {
+            found.push(format!("{}: async_nats", inside.display()));
+        }
+        let Some((room, forbidden)) = FORBIDDEN.iter().find(|(name, _)| *name == room) else { continue };
+        seen.insert(*room);
+        let imported = imported(&code);
+        let broken = forbidden.iter().filter(|other| imported.contains(**other));
+        found.extend(broken.map(|other| format!("{}: {other}", inside.display())));
+    }
+    assert_eq!(seen.len(), FORBIDDEN.len(), "each room should have sources, found {seen:?}");
+    assert!(found.is_empty(), "a room uses what it may not:\n{}", found.join("\n"));
+}
+
+/// What is compiled of a file outside tests, which may build what they need out of anything.
+fn code_of(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).expect("a source file should be readable");
+    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect()
 }
 
 /// Modules at the top of the crate that this code names, alone (`crate::a::B`) or in a list (`crate::{a::B, c}`).

@@ -31,11 +31,6 @@ struct State {
     /// How many messages there are of each subject; null if there are none.
     #[serde(default)]
     subjects: Option<BTreeMap<String, u64>>,
-    #[serde(default)]
-    messages: u64,
-    /// When the last one was stored.
-    #[serde(default)]
-    last_ts: Option<Timestamp>,
 }
 
 /// See [`super::NatsBus::few`].
@@ -92,34 +87,24 @@ pub(super) async fn latest_step(
     Ok(found.map(|(event_type, _, stored_at)| (event_type, stored_at)))
 }
 
-/// See [`super::NatsBus::newest_stored_at`].
-pub(super) async fn newest_stored_at(core: &Core) -> Result<Option<Timestamp>, BusError> {
-    let state = state(core, Bytes::new(), "looking up the newest event".to_owned()).await?;
-    Ok(state.last_ts.filter(|_| state.messages > 0))
-}
-
 /// The subjects that match, with the number of their messages.
 async fn subjects(core: &Core, filter: &str) -> Result<BTreeMap<String, u64>, BusError> {
-    let body = Bytes::from(json!({"subjects_filter": filter}).to_string());
-    let state = state(core, body, format!("looking up the subjects of {filter}")).await?;
-    Ok(state.subjects.unwrap_or_default())
-}
-
-async fn state(core: &Core, body: Bytes, context: String) -> Result<State, BusError> {
     let stream = core.names.events();
+    let context = || format!("looking up the subjects of {filter}");
+    let body = Bytes::from(json!({"subjects_filter": filter}).to_string());
     let address = format!("$JS.API.STREAM.INFO.{stream}");
     let asked = requests::request(core, address.into(), None, body, core.settings.request_timeout).await;
     let message = match asked {
         Ok(message) => message,
-        Err(no_answer) => return Err(requests::explain(core, no_answer, stream, context).await),
+        Err(no_answer) => return Err(requests::explain(core, no_answer, stream, context()).await),
     };
-    let info: Info = serde_json::from_slice(&message.payload)
-        .map_err(|error| unavailable_because(context.clone(), error))?;
+    let info: Info =
+        serde_json::from_slice(&message.payload).map_err(|error| unavailable_because(context(), error))?;
     match info.error {
         Some(error) if error.is_not_found() => {
             Err(BusError::NotSetUp(format!("the stream {stream} does not exist")))
         }
-        Some(error) => Err(unavailable_because(context, error)),
-        None => Ok(info.state),
+        Some(error) => Err(unavailable_because(context(), error)),
+        None => Ok(info.state.subjects.unwrap_or_default()),
     }
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::{self, consumer::pull};
 use throughline_actors::ports::bus::{Bus, BusError};
 use throughline_schemas::StageName;
 
@@ -12,7 +11,7 @@ use super::{
 };
 use crate::{
     app::{connect_bus, stream_limits},
-    bus::nats::{Names, NatsBus, Role, topology},
+    bus::nats::{NatsBus, Role, topology},
     cli::exit::with_causes,
     config::{Config, Env},
 };
@@ -44,20 +43,18 @@ pub(super) async fn check(config: &Config, env: &Env, role: Role) -> Vec<Finding
             return vec![Finding::unreachable("nats", detail, "start it, or correct nats.url")];
         }
     };
-    let jetstream =
-        jetstream::ContextBuilder::new().timeout(config.nats.request_timeout).build(bus.client().clone());
     let (account, streams, space, workers, turns, sync, whoami, identity, room, health, strict) = tokio::join!(
-        within("jetstream", CHECK_LIMIT, account(&bus, &jetstream)),
-        within("streams", CHECK_LIMIT, Box::pin(streams(config, &bus, &jetstream, role))),
-        space::check(&bus, &jetstream),
-        workers(&bus, &jetstream),
+        within("jetstream", CHECK_LIMIT, account(&bus)),
+        within("streams", CHECK_LIMIT, Box::pin(streams(config, &bus, role))),
+        space::check(&bus),
+        workers(&bus),
         Box::pin(turns::check(config, env, &bus)),
         within("sync", CHECK_LIMIT, sync::check(config, &bus)),
         Box::pin(whoami::check(config, &bus, role)),
         Box::pin(identity::check(config, env, &bus, role)),
         Box::pin(room(&bus, role)),
         Box::pin(sync::health(config, &bus)),
-        tokio::time::timeout(CHECK_LIMIT, strict::check(&bus, &jetstream)),
+        tokio::time::timeout(CHECK_LIMIT, strict::check(&bus)),
     );
     let findings =
         [server(config, &bus), account, streams].into_iter().chain(space).chain(workers).chain(turns);
@@ -101,19 +98,21 @@ async fn room(bus: &NatsBus, role: Role) -> Option<Finding> {
     }
 }
 
-async fn account(bus: &NatsBus, jetstream: &jetstream::Context) -> Finding {
+async fn account(bus: &NatsBus) -> Finding {
     const NAME: &str = "jetstream";
-    let account = match bus.unless_forbidden("$JS.API.INFO", jetstream.query_account()).await {
-        Ok(Ok(account)) => account,
-        Err(error) => return Finding::warn(NAME, with_causes(&error), "allow this user to ask for it"),
-        Ok(Err(error)) => {
+    let account = match bus.account_state().await {
+        Ok(account) => account,
+        Err(error @ BusError::Forbidden(_)) => {
+            return Finding::warn(NAME, with_causes(&error), "allow this user to ask for it");
+        }
+        Err(error) => {
             let advice = "switch JetStream on for this account, or use another user";
             return Finding::fail(NAME, with_causes(&error), advice);
         }
     };
     let used = account.storage;
-    match account.limits.max_storage.and_then(|limit| u64::try_from(limit).ok()) {
-        Some(limit) if limit > 0 => {
+    match account.max_storage {
+        Some(limit) => {
             let detail = format!("on; {} of {} used", mib(used), mib(limit));
             if used / FULL_PERCENT > limit / 100 {
                 Finding::warn(NAME, detail, "raise the account's storage, or lower nats.max_bytes_mib")
@@ -121,19 +120,17 @@ async fn account(bus: &NatsBus, jetstream: &jetstream::Context) -> Finding {
                 Finding::ok(NAME, detail)
             }
         }
-        _ => Finding::ok(NAME, format!("on; {} used, no limit for this account", mib(used))),
+        None => Finding::ok(NAME, format!("on; {} used, no limit for this account", mib(used))),
     }
 }
 
-async fn streams(config: &Config, bus: &NatsBus, jetstream: &jetstream::Context, role: Role) -> Finding {
+async fn streams(config: &Config, bus: &NatsBus, role: Role) -> Finding {
     const NAME: &str = "streams";
     const ADVICE: &str = "run `throughline setup`";
     if role == Role::Publisher {
         // It need not see the others, nor the stages' consumers.
-        let stream = bus.names().events();
-        return match bus.unless_forbidden(stream, jetstream.get_stream(stream)).await {
-            Ok(Ok(_)) => Finding::ok(NAME, "the event stream is there"),
-            Ok(Err(error)) => Finding::fail(NAME, with_causes(&error), ADVICE),
+        return match bus.log_state().await {
+            Ok(_) => Finding::ok(NAME, "the event stream is there"),
             Err(error) => Finding::fail(NAME, with_causes(&error), ADVICE),
         };
     }
@@ -160,25 +157,22 @@ async fn streams(config: &Config, bus: &NatsBus, jetstream: &jetstream::Context,
 }
 
 /// Whether anybody works; nothing if there is no consumer to work on.
-async fn workers(bus: &NatsBus, jetstream: &jetstream::Context) -> Option<Finding> {
+async fn workers(bus: &NatsBus) -> Option<Finding> {
     const NAME: &str = "workers";
-    let stream = bus.names().events();
     let mut idle = Vec::new();
     let mut behind = Vec::new();
     // What a worker holds while it cannot go on, for a database that is away perhaps, is no turn yet and waits for no worker.
     let mut in_hand = Vec::new();
     for stage in StageName::ALL {
-        let name = Names::consumer(stage);
-        let asked = jetstream.get_consumer_from_stream::<pull::Config, _, _>(name, stream);
-        let info = bus.unless_forbidden(name, asked).await.ok()?.ok()?.cached_info().clone();
-        if info.num_waiting == 0 && info.num_ack_pending == 0 {
+        let state = bus.stage_state(stage).await.ok()?;
+        if state.waiting == 0 && state.in_hand == 0 {
             idle.push(stage.as_str());
         }
-        if info.num_pending > 0 {
-            behind.push(format!("{} {stage}", info.num_pending));
+        if state.pending > 0 {
+            behind.push(format!("{} {stage}", state.pending));
         }
-        if info.num_ack_pending > 0 {
-            in_hand.push(format!("{} {stage}", info.num_ack_pending));
+        if state.in_hand > 0 {
+            in_hand.push(format!("{} {stage}", state.in_hand));
         }
     }
     let waiting = if behind.is_empty() {

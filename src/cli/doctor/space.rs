@@ -2,7 +2,6 @@
 
 use std::{fmt::Write, time::Duration};
 
-use async_nats::jetstream;
 use throughline_actors::{
     policy::retention::{BEGIN_PERCENT, percent},
     ports::log::{Fill, Log, Purge},
@@ -13,18 +12,15 @@ use crate::bus::nats::NatsBus;
 
 const NAME: &str = "space";
 /// Less history than this tells no pace, in seconds.
-const LEAST_SPAN_S: i64 = 60;
+const LEAST_SPAN_S: u64 = 60;
 
 /// Nothing if there is no log, which the check of the streams says.
-pub(super) async fn check(bus: &NatsBus, jetstream: &jetstream::Context) -> Option<Finding> {
-    let stream = bus.names().events();
-    let stream = bus.unless_forbidden(stream, jetstream.get_stream(stream)).await.ok()?.ok()?;
-    let state = stream.cached_info().state.clone();
-    let max = u64::try_from(stream.cached_info().config.max_bytes).ok().filter(|max| *max > 0)?;
+pub(super) async fn check(bus: &NatsBus) -> Option<Finding> {
+    let state = bus.log_state().await.ok()?;
+    let max = state.max_bytes?;
     let mut detail = format!("{} events in {} of {}", state.messages, mib(state.bytes), mib(max));
-    let span = (state.last_timestamp - state.first_timestamp).whole_seconds();
+    let span = state.stored_at.map_or(0, |(first, last)| last.ms_since(first) / 1_000);
     if span >= LEAST_SPAN_S
-        && let Ok(span) = u64::try_from(span)
         && let Some(per_second) = state.bytes.checked_div(span).filter(|rate| *rate > 0)
     {
         let left = Duration::from_secs(max.saturating_sub(state.bytes) / per_second);

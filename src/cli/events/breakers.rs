@@ -1,10 +1,9 @@
 //! Breakers that open and close while events are followed.
 
-use async_nats::Subscriber;
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream::BoxStream};
 use serde::Deserialize;
-use throughline_actors::ports::bus::BusError;
+use throughline_actors::ports::bus::Bus;
 
 use crate::{
     bus::nats::NatsBus,
@@ -16,7 +15,7 @@ const MAX_CHARS: usize = 700;
 
 /// Announcements of breakers. They are not stored.
 pub(super) struct Breakers {
-    messages: Subscriber,
+    messages: BoxStream<'static, Bytes>,
 }
 
 /// One announcement.
@@ -35,11 +34,7 @@ struct Announced {
 
 impl Breakers {
     pub(super) async fn open(bus: &NatsBus) -> Result<Self, Failure> {
-        let subject = bus.namespace().control("breaker");
-        let messages = bus.client().subscribe(subject).await.map_err(|source| {
-            let context = "subscribing to breakers".to_owned();
-            bus_error::failure(&BusError::Unavailable { context, source: Some(source.into()) })
-        })?;
+        let messages = bus.announced_on("breaker").await.map_err(|error| bus_error::failure(&error))?;
         Ok(Self { messages })
     }
 
@@ -48,7 +43,7 @@ impl Breakers {
         if let Some(breakers) = breakers
             && let Some(message) = breakers.messages.next().await
         {
-            return Moved(message.payload);
+            return Moved(message);
         }
         *breakers = None;
         std::future::pending().await

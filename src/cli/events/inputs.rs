@@ -2,9 +2,7 @@
 
 use std::collections::HashSet;
 
-use async_nats::jetstream::{self, message::StreamMessage, stream::DirectGetErrorKind};
 use serde::Deserialize;
-use throughline_actors::ports::bus::BusError;
 use throughline_schemas::EventType;
 
 use super::Selection;
@@ -82,34 +80,5 @@ fn input_sequence(body: &[u8]) -> Option<u64> {
 
 /// The message of this sequence, if it is still stored.
 async fn fetch(bus: &NatsBus, sequence: u64) -> Result<Option<StoredEvent>, Failure> {
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| {
-        let context = format!("reading the message of sequence {sequence}");
-        bus_error::failure(&BusError::Unavailable { context, source: Some(source) })
-    };
-    let stream = jetstream::new(bus.client().clone())
-        .get_stream_no_info(bus.names().events())
-        .await
-        .map_err(|error| failed(error.into()))?;
-    match stream.direct_get(sequence).await {
-        Ok(message) => Ok(Some(stored(message))),
-        Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed(error.into())),
-    }
-}
-
-fn stored(message: StreamMessage) -> StoredEvent {
-    let headers = message
-        .headers
-        .iter()
-        .flat_map(|(name, values)| {
-            values.iter().map(move |value| (name.to_string(), value.as_str().to_owned()))
-        })
-        .collect();
-    StoredEvent {
-        sequence: message.sequence,
-        subject: message.subject.to_string(),
-        stored_at: message.time.into(),
-        headers,
-        body: message.payload,
-    }
+    bus.stored_at(sequence).await.map_err(|error| bus_error::failure(&error))
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use async_nats::jetstream;
 use throughline_actors::ports::bus::BusError;
 use throughline_schemas::Tokens;
 
@@ -49,7 +48,7 @@ async fn find(
     workflows: bool,
 ) -> Result<VecDeque<StoredEvent>, Failure> {
     let failed = |error: BusError| bus_error::failure(&error);
-    let (first, last) = ends(bus).await.map_err(failed)?;
+    let (first, last) = bus.log_state().await.map_err(failed)?.sequences;
     let mut length = u64::try_from(limit).unwrap_or(u64::MAX).saturating_mul(FIRST);
     loop {
         let from = last.saturating_add(1).saturating_sub(length).max(first);
@@ -71,17 +70,6 @@ async fn find(
         }
         length = length.saturating_mul(LONGER);
     }
-}
-
-/// The first and the last sequence of the log.
-async fn ends(bus: &NatsBus) -> Result<(u64, u64), BusError> {
-    let stream = jetstream::new(bus.client().clone()).get_stream(bus.names().events()).await;
-    let stream = stream.map_err(|error| BusError::Unavailable {
-        context: "asking where the log ends".to_owned(),
-        source: Some(error.into()),
-    })?;
-    let state = &stream.cached_info().state;
-    Ok((state.first_sequence, state.last_sequence))
 }
 
 /// Keeps the newest of what comes in the order of the log.
