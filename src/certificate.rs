@@ -1,4 +1,4 @@
-//! Certificates that are not accepted: whoever has one is there, and trying again does not help.
+//! Certificates that are not accepted: the server is there, and trying again does not help.
 
 use std::{error::Error, io};
 
@@ -28,7 +28,7 @@ fn words(reason: &CertificateError) -> &'static str {
             "it has expired: renew it, or correct this machine's clock"
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            "it is not valid yet: correct this machine's clock, or that of whoever made it"
+            "it is not valid yet: correct this machine's clock, or that of the machine that made it"
         }
         CertificateError::UnknownIssuer => {
             "no authority that is trusted here made it: name the file of the one that did (nats.tls_ca_file; sslrootcert in \

@@ -159,7 +159,7 @@ pub struct SetupArgs {
 const WORKER_HELP: &str = "\
 SIGTERM or SIGINT: takes nothing more, finishes what is in hand within worker.drain_grace_ms, hands back the rest to other
 workers, says what became of it, and exits 0. A second signal means now: exit 1, and what was in hand comes again after
-worker.ack_wait_ms. A worker that cannot go on by itself exits 1, for whoever started it to start it again.";
+worker.ack_wait_ms. A worker that cannot go on by itself exits 1, so that a supervisor starts it again.";
 
 /// `throughline worker`
 #[derive(Debug, Clone, Args)]

@@ -1,4 +1,4 @@
-//! What recorded workflows show: whether they come out the same once more, what they would have come to with something
+//! What recorded workflows show: whether they come out the same again, what they would have come to with something
 //! changed, and what would have been decided under another configuration.
 //!
 //! The deciding is in `throughline_actors::replay`; here are the files, the threads and the reports around it.

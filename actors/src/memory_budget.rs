@@ -380,7 +380,7 @@ impl Room {
     }
 
     /// Takes a share that has room for so many bytes more than the first one had, in its place. Only the first call does:
-    /// whoever takes more says what all that is to come may need. Like [`Room::take`] where there is none.
+    /// a caller that takes more says what all that is to come may need. Like [`Room::take`] where there is none.
     pub async fn take_more(&self, bytes: u64) {
         let taken = self.0.all.get_or_try_init(|| async {
             let first = lock(&self.0.first).1.take();

@@ -19,8 +19,8 @@ use crate::{
 const FORGET_HELP: &str = "\
 Erases what is kept about a user, or about a session with everybody who spoke in it: rows of turns, interactions and (of a user)
 preferences; messages of the event log, which the server overwrites; large bodies that only they name; dead letters; claims and
-notes of attempts; and their messages in the archives of retention.archive, each of which is written anew, read back, and
-renamed over the old one. An SQLite file is written anew as well, during which workers wait to write.
+notes of attempts; and their messages in the archives of retention.archive, each of which is rewritten, read back, and
+renamed over the old one. An SQLite file is rewritten as well, during which workers wait to write.
 
 Turns that are open are not touched: then nothing is erased (exit 1), since stages still work on them. What has only just ended
 is waited for, up to the ack wait. Workers may go on with everything else. Killed, the same command goes on. The ids of their

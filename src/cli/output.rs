@@ -1,6 +1,6 @@
 //! Writing results to stdout and words to stderr. A reader that has gone away (`| head`) ends the command quietly.
 //!
-//! This is the last place that text of others passes, whoever made a line of it: what would act on a terminal is escaped here,
+//! This is the last place that text of others passes, wherever a line was made of it: what would act on a terminal is escaped here,
 //! but for the colours that commands choose for terminals.
 
 use std::{

@@ -44,7 +44,7 @@ pub(crate) enum Whose {
 /// Whose the end of a workflow is that this message names, if user and session are the message's.
 pub(crate) async fn whose(bus: &NatsBus, message: &Message) -> Whose {
     let validated = Subject::new(EventType::InputValidated, &message.session, &message.workflow);
-    // Whoever cannot be asked says nothing.
+    // A log that cannot be read proves nothing.
     let stored = bus.last(&validated).await.ok().flatten();
     let event = stored.and_then(|stored| decode(&stored.body).ok());
     match event.as_ref().and_then(|event| event.data.request()) {

@@ -208,7 +208,7 @@ impl Transcript {
         match frame.kind {
             LiveKind::Started => (self.who, self.wait_shown) = (Who::of(frame), false),
             LiveKind::Text => {
-                // Only now is it known who answers: whoever was asked may have had nothing to say.
+                // Only now is it known which model answers: one that was asked may have said nothing.
                 if std::mem::take(&mut self.discarded) {
                     notices.push(Notice::Again { who: self.who.clone() });
                 }

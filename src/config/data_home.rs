@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Config, Env, Origin, SecretUrl, field::Field, url::sqlite_url};
 
-/// Where the database was by default in earlier versions, beside whoever started the program.
+/// Where the database was by default in earlier versions, in the working directory.
 const FORMER_DEFAULT: &str = "throughline.db";
 
 /// `$XDG_DATA_HOME`, else `~/.local/share`; relative ones count as not set, as the specification says.

@@ -36,7 +36,7 @@ impl SecretUrl {
     }
 
     /// Path and query of the URL, without secrets, and also without what will be put into secret query parameters. Where
-    /// a source is, is no business of whoever gets a recording.
+    /// a source is, does not concern the reader of a recording.
     pub fn for_the_record(&self) -> String {
         let shown = without_secret_placeholders(&without(&self.0, secret_parts(&self.0)));
         let behind_scheme = shown.split_once("://").map_or(shown.as_str(), |(_, rest)| rest);

@@ -37,7 +37,7 @@ pub enum Proof {
         why: String,
     },
     /// Not on record: rendered with the template of today. What was sent may have been something else.
-    Anew {
+    Rendered {
         /// Id of the template of today.
         id: String,
         /// Its hash.
@@ -104,7 +104,7 @@ impl Renderer {
         // Which name its blocks of data would get nobody knows before.
         match template.render(fetched.meta, fetched.data, self.max_history_chars, Tag::PLAIN) {
             Ok((messages, _)) => {
-                (messages, Proof::Anew { id: template.id().to_owned(), hash: template.hash().to_owned() })
+                (messages, Proof::Rendered { id: template.id().to_owned(), hash: template.hash().to_owned() })
             }
             Err(error) => not_rendered(error.to_string()),
         }

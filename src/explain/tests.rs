@@ -116,7 +116,7 @@ fn an_explanation_says_what_is_there_and_leaves_out_what_is_not() {
     let failed = Explanation::new(&failed, &renderer);
     assert_eq!((failed.state, failed.attempts.len()), (State::Failed, 1));
     let asked = failed.prompt.unwrap();
-    assert!(asked.record.is_none() && matches!(asked.proof, Proof::Anew { .. }), "{asked:?}");
+    assert!(asked.record.is_none() && matches!(asked.proof, Proof::Rendered { .. }), "{asked:?}");
     assert_eq!(asked.messages.len(), 3);
     assert!(failed.answer.is_none() && failed.route.is_none());
 }

@@ -10,7 +10,7 @@ use reqwest::header::{CONTENT_ENCODING, HeaderMap};
 
 use super::text;
 
-/// What is read, for `Accept-Encoding`. Uncompressed is preferred: whoever packs a stream may hold pieces back.
+/// What is read, for `Accept-Encoding`. Uncompressed is preferred: a server that compresses a stream may hold pieces back.
 pub(crate) const ACCEPTED: &str = "identity, gzip;q=0.5, deflate;q=0.5, br;q=0.5";
 /// So many codings one around the other are unpacked.
 const MAX_LAYERS: usize = 3;

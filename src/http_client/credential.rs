@@ -53,7 +53,7 @@ impl fmt::Debug for Credential {
 }
 
 /// Removes the secrets of one peer from what the peer says, also where they are escaped as JSON or in percent, each up to
-/// three times over: a gateway may put an error that it got as text into an error of its own, and whoever decodes that
+/// three times over: a gateway may put an error that it got as text into an error of its own, and a reader that decodes that
 /// later must not find the secret.
 #[derive(Clone, Default)]
 pub(crate) struct Redactor {

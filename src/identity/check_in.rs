@@ -167,7 +167,7 @@ impl CheckedIn {
     }
 }
 
-/// What the log says of its database, after each has been told of the other where that was missing. Only whoever starts
+/// What the log says of its database, after each has been told of the other where that was missing. Only a process that starts
 /// says that the database is somewhere else: hosts that share a disk have different names for one file.
 pub async fn compare(
     bus: &NatsBus,

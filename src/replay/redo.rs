@@ -29,7 +29,7 @@ pub enum RedoError {
     )]
     Saved(WorkflowId),
     /// Its input was never admitted.
-    #[error("the input of workflow {0} was refused ({1}); publish it anew, corrected")]
+    #[error("the input of workflow {0} was refused ({1}); correct it and publish it again")]
     Refused(WorkflowId, String),
     /// It is to begin where it never was.
     #[error(

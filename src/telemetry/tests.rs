@@ -242,7 +242,7 @@ fn without_export_the_context_is_handed_on() {
     assert_eq!([first.trace_id(), second.trace_id()], [publisher.trace_id(); 2]);
     assert!(first.span_id() != publisher.span_id() && second.span_id() != first.span_id());
     assert_eq!((first.flags(), second.flags()), (0, 0));
-    // New traces differ, and may be recorded by whoever wants to.
+    // New traces differ, and other services may record them.
     let (one, other) = (adopt(None), adopt(None));
     assert_ne!(one.trace_id(), other.trace_id());
     assert_eq!(one.flags(), 1);

@@ -23,7 +23,7 @@ fn say(rig: &Rig, user: &str, session: &str, text: &str) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_message_with_a_known_id_is_refused_to_its_publisher_whoever_it_is() {
+async fn another_message_with_a_known_id_is_refused_to_its_publisher() {
     let (rig, _worker) = Rig::running().await;
     say(&rig, "ada", "a", "hello");
     rig.saved(&id("order-77")).await;
@@ -147,7 +147,7 @@ async fn what_is_not_acceptable_at_all_is_told_as_that() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_repeats_itself_gets_its_end_also_when_it_has_left_the_log() {
+async fn a_publisher_that_repeats_itself_gets_its_end_also_when_it_has_left_the_log() {
     let (rig, _worker) = Rig::running().await;
     say(&rig, "ada", "a", "hello");
     let told = rig.saved(&id("order-77")).await;

@@ -53,7 +53,7 @@ fn tells(allowances: Allowances) -> ModelAnswer {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_in_a_minute_stay_within_the_provider_s_limit_whoever_asks() {
+async fn requests_in_a_minute_stay_within_the_provider_s_limit() {
     let mut rig = Rig::new();
     let client = &mut rig.settings.generation.client;
     client.provider_rates.insert(PROVIDER.to_owned(), limited(Some(30), None));

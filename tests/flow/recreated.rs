@@ -62,7 +62,7 @@ async fn a_consumer_that_is_recreated_while_no_worker_runs_repeats_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_consumers_together_repeat_nothing_whoever_takes_the_events_then() {
+async fn all_consumers_together_repeat_nothing_whichever_process_takes_the_events() {
     let rig = Rig::new();
     let _workers = [rig.worker().await, rig.worker().await, rig.worker().await];
     let workflows = publish(&rig, 30);

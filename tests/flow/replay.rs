@@ -119,7 +119,7 @@ async fn what_breaker_pace_and_rate_limits_decided_comes_from_the_record() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_prompt_that_had_to_be_shortened_is_shortened_again_by_whoever_did_it() {
+async fn a_prompt_that_had_to_be_shortened_is_shortened_again_in_the_same_way() {
     for older_turns in [OlderTurns::Drop, OlderTurns::Extract, OlderTurns::Summarise("small".to_owned())] {
         let mut rig = Rig::new();
         let client = &mut rig.settings.generation.client;

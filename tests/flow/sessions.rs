@@ -218,7 +218,7 @@ async fn begins_behind_an_unpublished_end(op: Op) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_turn_begins_behind_the_end_of_the_one_before_it_whoever_has_to_tell_that() {
+async fn a_turn_begins_behind_the_end_of_the_one_before_it_whichever_process_publishes_that() {
     for (op, end) in [(Op::Save, "interaction_saved"), (Op::Fail, "workflow_failed")] {
         let log = begins_behind_an_unpublished_end(op).await;
         let place = |event: &str, workflow: &str| {

@@ -109,7 +109,7 @@ async fn no_call_waits_for_a_turn_to_be_started() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_for_its_share_is_told_so() {
+async fn a_turn_that_waits_for_its_share_says_so() {
     let rig = rig(fixed(1));
     let _worker = rig.worker().await;
     let all = flood(&rig, "ada", 3);
@@ -155,7 +155,7 @@ async fn a_user_with_too_many_open_workflows_is_told_so() {
 
 /// Whoever starts held turns may die before or after the commit, panic, or have no answer.
 #[tokio::test(start_paused = true)]
-async fn what_is_held_is_not_forgotten_whoever_dies() {
+async fn what_is_held_is_not_forgotten_whichever_process_dies() {
     for act in [Act::Die, Act::DieAfter, Act::Panic, Act::Lost, Act::Unanswered] {
         for (op, marker) in [(Op::StartHeld, ""), (Op::Publish, "input_validated ada-1")] {
             let rig = rig(fixed(1));

@@ -165,7 +165,7 @@ async fn draining_hands_back_what_is_queued_in_the_stage() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_hears_that_it_is_drained_may_exit() {
+async fn a_process_that_is_drained_may_exit() {
     let rig = Rig::new();
     let worker = rig.worker().await;
     slow_model(&rig, SECOND * 60);

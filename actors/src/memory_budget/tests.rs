@@ -95,7 +95,7 @@ async fn more_is_taken_in_place_of_the_first_share_and_by_all_calls_of_a_deliver
     let (mut a, mut b) = (pin!(two.take_more(30 * MIB)), pin!(two.take_more(30 * MIB)));
     assert!(!is_done(a.as_mut()) && !is_done(b.as_mut()));
     assert!(!two.take_more_now(MIB), "it waits already");
-    // Whoever waits holds nothing: else two that have something each could wait for each other.
+    // A waiter holds nothing: else two that have something each could wait for each other.
     one.shrink(0);
     assert!(is_done(a.as_mut()));
     assert!(is_done(b.as_mut()));
@@ -121,7 +121,7 @@ async fn many_deliveries_that_all_need_more_come_to_their_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_refuses_whoever_waits_at_once_and_takes_nothing_from_others() {
+async fn a_stop_refuses_waiters_at_once_and_takes_nothing_from_others() {
     let budget = Budget::new(16 * MIB);
     let memory = stage(&budget);
     let (held, waits) = (memory.room(), memory.room());

@@ -109,7 +109,7 @@ mod tests {
         for ms in [3_501, 3_601, 4_400] {
             stall_detector.beat(at(ms));
         }
-        assert_eq!(stall_detector.came(at(4_410)), at(3_601), "once more");
+        assert_eq!(stall_detector.came(at(4_410)), at(3_601), "a second time");
         stall_detector.beat(at(4_500));
         stall_detector.beat(at(5_500));
         for ms in 56..70 {

@@ -16,7 +16,7 @@ const NAME: &str = "namespace";
 /// How long asking both may take.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Nothing for whoever does not use the database, or where one of the two cannot be asked, which other checks say.
+/// Nothing for a role that does not use the database, or where one of the two cannot be asked, which other checks say.
 pub(super) async fn check(config: &Config, env: &Env, bus: &NatsBus, role: Role) -> Option<Finding> {
     if role == Role::Publisher {
         return None;

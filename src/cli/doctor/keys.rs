@@ -10,11 +10,11 @@ pub(super) fn judge(name: String, address: &str, keys: usize, verdicts: &[KeyVer
         .enumerate()
         .filter_map(|(place, verdict)| match verdict {
             KeyVerdict::Refused(words) => Some((place + 1, words.as_str())),
-            KeyVerdict::Taken | KeyVerdict::Untold(_) => None,
+            KeyVerdict::Taken | KeyVerdict::Unknown(_) => None,
         })
         .collect();
     let undecided = verdicts.iter().find_map(|verdict| match verdict {
-        KeyVerdict::Untold(words) => Some(words),
+        KeyVerdict::Unknown(words) => Some(words),
         KeyVerdict::Taken | KeyVerdict::Refused(_) => None,
     });
     match (&refused[..], undecided) {

@@ -32,7 +32,7 @@ pub(super) async fn check(bus: &NatsBus) -> Option<Finding> {
             words(left)
         );
     }
-    // Whoever may not ask for the consumers sees how full it is, and no more.
+    // A user that may not ask for the consumers sees how full it is, and no more.
     let Ok(fill) = bus.fill().await else { return Some(Finding::ok(NAME, detail)) };
     for room in &fill.others {
         if let Some(max) = room.max_bytes {

@@ -34,7 +34,7 @@ pub(super) async fn check(config: &Config, env: &Env, bus: &NatsBus) -> Option<F
 async fn look(reasons: &Reasons<'_>) -> Result<Finding, StoreError> {
     let open = reasons.open_turns().await?;
     let now = SystemClock.now();
-    // Whoever waits is worth more words than whoever runs.
+    // A turn that waits needs more explanation than one that runs.
     let oldest = [(TurnState::Waiting, open.waiting), (TurnState::Running, open.running)]
         .into_iter()
         .find_map(|(state, tally)| Some((state, tally.oldest?)));

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::cli::timeline::{Moment, Pace};
 
-/// Workflows remembered; beyond it the oldest starts anew.
+/// Workflows remembered; beyond it the oldest is forgotten.
 const MAX_PACES: usize = 10_000;
 /// Longest workflow id in front of a line, in characters.
 const PREFIX_CHARS: usize = 10;

@@ -327,7 +327,7 @@ fn in_words(proof: &Proof) -> (Tone, String) {
             Tone::Caution,
             format!("as recorded when it was sent; not rendered again: {}", clean(why, ERROR_CHARS)),
         ),
-        Proof::Anew { id, hash } => (
+        Proof::Rendered { id, hash } => (
             Tone::Caution,
             format!(
                 "what was sent is not on record; this is what the template of today makes of the data: {}, hash {}",

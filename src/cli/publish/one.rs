@@ -27,7 +27,7 @@ use crate::{
 /// Longest text read from stdin, in bytes; a NATS message is no longer by default.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
 
-/// What the arguments ask to publish. Whether a text is acceptable is for the workflow to say, but whoever does not wait
+/// What the arguments ask to publish. Whether a text is acceptable is for the workflow to say, but a user who does not wait
 /// hears nothing of that, and an empty one is a slip of the command line.
 pub(super) fn message(args: &PublishArgs) -> Result<Message, Failure> {
     let id = |flag: &str, error: IdError| Failure::usage(format!("{flag} {error}"));

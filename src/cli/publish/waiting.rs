@@ -1,4 +1,4 @@
-//! Tells whoever waits for a workflow that it waits for another one of its session, and for which.
+//! Says to a user who waits for a workflow that it waits for another one of its session, and for which.
 
 use std::{convert::Infallible, time::Duration};
 

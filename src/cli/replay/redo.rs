@@ -14,7 +14,7 @@ use crate::{
 };
 
 const REDO_HELP: &str = "\
-Publishes the text of a workflow that failed once more, as a new workflow at the end of the same session: order-4711-redo-1, then
+Publishes the text of a workflow that failed again, as a new workflow at the end of the same session: order-4711-redo-1, then
 order-4711-redo-2. The stages before --from hand on what the old workflow has on record and call nobody; the others do their work.
 The new workflow's events name the old one, and both stay in the log: `throughline events --session S` shows them.
 

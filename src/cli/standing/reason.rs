@@ -24,7 +24,7 @@ pub(in crate::cli) struct Reasons<'a> {
 }
 
 impl<'a> Reasons<'a> {
-    /// `None` where the database cannot be looked at: whoever publishes or reads events need not have one.
+    /// `None` where the database cannot be looked at: a user who publishes or reads events need not have one.
     pub(in crate::cli) async fn open(config: &Config, env: &Env, bus: &'a NatsBus) -> Option<Self> {
         match tokio::time::timeout(OPEN_LIMIT, open_onlooker(config, env)).await {
             Ok(Ok(onlooker)) => Some(Self { onlooker, bus }),

@@ -41,7 +41,7 @@ impl Pace {
             return Step { start: between(start, moment.at), waited: None, took: None };
         };
         let since_last = between(last, moment.at);
-        // Clocks differ, and work that was begun anew may have begun before: never longer than the whole step.
+        // Clocks differ, and work that was started again may have begun before: never longer than the whole step.
         let worked = moment.worked.map(|worked| worked.min(since_last));
         let waited = worked.map(|worked| since_last.saturating_sub(worked));
         Step {

@@ -65,7 +65,7 @@ fn the_id_changes_with_what_shapes_answers_and_with_nothing_else() {
     assert_ne!(id(&[]), id(&[("THROUGHLINE_GENERATION__TEMPERATURE", "0.1")]));
 }
 
-/// The shipped file with its example of a source, as whoever wants one writes it.
+/// The shipped file with its example of a source, as a user writes it.
 fn with_the_source() -> String {
     let (before, example) = SHIPPED.split_once("\n#[[sources]]\n").unwrap();
     let (example, after) = example.split_once("\n\n").unwrap();
@@ -73,7 +73,7 @@ fn with_the_source() -> String {
     format!("{before}\n[[sources]]\n{}\n\n{after}", example.join("\n"))
 }
 
-/// Whoever copies the file has no source that is not there, which every answer would lack.
+/// A copy of the file has no source that is not there, which every answer would lack.
 #[test]
 fn the_shipped_file_asks_no_source_before_somebody_says_so() {
     assert_eq!(load(SHIPPED, &[]).sources.len(), 0);

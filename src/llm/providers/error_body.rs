@@ -18,7 +18,7 @@ use super::{halves, json};
 use crate::http_client::credential::Redactor;
 use crate::http_client::{retry_after, text, without_bom};
 
-/// Makes the patterns, beside whoever calls: that takes some hundredths of a second, in which the first error would keep
+/// Makes the patterns, on another thread than the caller: that takes some hundredths of a second, in which the first error would keep
 /// others from learning that they are to wait.
 pub(super) fn prepare() {
     static ONCE: Once = Once::new();

@@ -13,7 +13,7 @@ use crate::storage::{
 };
 
 const ERASING: &str = "erasing rows";
-const OVERWRITING: &str = "writing the file anew";
+const OVERWRITING: &str = "rewriting the file";
 /// How often it is tried to empty the write-ahead log, which a reader holds up.
 const ATTEMPTS: u32 = 20;
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(250);

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_is_next_although_the_other_comes_back_at_once() {
+    async fn the_waiter_is_next_although_the_other_comes_back_at_once() {
         let (_dir, mut a, mut b) = two();
         let first = a.enter().await.unwrap();
         let (entered, mut told) = oneshot::channel();

@@ -93,7 +93,7 @@ keeps!(
     a_returned_delivery_waits_for_its_delay,
     progress_keeps_a_delivery_alive,
     a_dead_letter_keeps_everything,
-    whoever_takes_over_begins_with_what_was_left,
+    a_process_that_takes_over_begins_with_what_was_left,
     a_claim_is_what_was_last_said,
     a_note_is_what_was_last_left,
     what_is_given_up_on_is_handed_over_for_dead_lettering,

@@ -142,7 +142,7 @@ async fn every_list_is_read_in_its_order_from_an_index() {
 }
 
 #[tokio::test]
-async fn whoever_only_looks_makes_no_file_and_no_table() {
+async fn an_onlooker_makes_no_file_and_no_table() {
     let directory = tempfile::tempdir().unwrap();
     let database = url(directory.path());
     let missing = Onlooker::open(&database, NAMESPACE).await.unwrap_err();

@@ -317,7 +317,7 @@ pub async fn a_dead_letter_keeps_everything(bench: &dyn Bench) {
 }
 
 /// Inputs that a silent inbox holds come before newer ones to the one that takes over.
-pub async fn whoever_takes_over_begins_with_what_was_left(bench: &dyn Bench) {
+pub async fn a_process_that_takes_over_begins_with_what_was_left(bench: &dyn Bench) {
     for n in 0..4 {
         input(bench, n).await;
     }
@@ -345,7 +345,7 @@ pub async fn whoever_takes_over_begins_with_what_was_left(bench: &dyn Bench) {
     drop(silent);
 }
 
-/// A claim is what was last said, for each stage and message; whoever knows an older one cannot replace it, and no claim
+/// A claim is what was last said, for each stage and message; a process that knows an older one cannot replace it, and no claim
 /// is taken for the repetition of another.
 pub async fn a_claim_is_what_was_last_said(bench: &dyn Bench) {
     let bus = bench.bus();
@@ -353,7 +353,7 @@ pub async fn a_claim_is_what_was_last_said(bench: &dyn Bench) {
     let claimed = async || bus.claim(stage, 41).await.ok().flatten().unwrap_or_default();
     assert!(matches!(bus.claim(stage, 41).await, Ok(None)));
     let (mut revision, mut claim) = (0, Claim { delivery: 2, handling: 7, ..Claim::default() });
-    // The same delivery is claimed and given up again and again, as messages are that kill whoever takes them over.
+    // The same delivery is claimed and given up again and again, as messages are that kill each process that takes them over.
     for vanished in 0..3 {
         for open in [true, false] {
             let before = revision;
@@ -405,7 +405,7 @@ pub async fn a_note_is_what_was_last_left(bench: &dyn Bench) {
     }
 }
 
-/// A message that was delivered as often as is allowed is handed to whoever dead-letters, with all that it had, until its
+/// A message that was delivered as often as is allowed is handed to the stage that dead-letters, with all that it had, until its
 /// dead-lettering is settled; and to nobody else again. The bench's bus allows [`MAX_DELIVER`] deliveries.
 pub async fn what_is_given_up_on_is_handed_over_for_dead_lettering(bench: &dyn Bench) {
     let headers = [("X-Kept", "yes")];
@@ -469,7 +469,7 @@ pub async fn a_stage_is_shared_by_its_inboxes(bench: &dyn Bench) {
     assert_eq!(seen.len(), MESSAGES);
 }
 
-/// What is announced reaches whoever listens to that topic; nobody listening is no error.
+/// What is announced reaches every listener of that topic; no listener is no error.
 pub async fn announcements_reach_listeners(bench: &dyn Bench) {
     let bus = bench.bus();
     assert!(bus.announce("breaker", Bytes::from_static(b"unheard")).await.is_ok());

@@ -73,7 +73,7 @@ macro_rules! store_contract {
             a_saved_turn_stays_saved
             a_failed_turn_stays_failed_and_is_not_stored
             a_waiting_turn_that_ends_never_runs
-            the_released_turn_is_named_again_to_whoever_asks_again
+            the_released_turn_is_named_again_when_asked_again
             a_turn_nobody_admitted_can_be_saved
             a_turn_nobody_admitted_can_be_failed_and_never_runs
             failing_one_message_leaves_the_workflow_of_another_alone

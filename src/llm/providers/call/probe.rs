@@ -22,7 +22,7 @@ pub enum KeyVerdict {
     /// This is no key of ours; with the provider's words.
     Refused(String),
     /// Something else, which leaves open whether a model would answer.
-    Untold(String),
+    Unknown(String),
 }
 
 impl Provider {
@@ -43,15 +43,15 @@ impl Provider {
         http = http.headers(self.own_headers.clone());
         let response = match timeout_at(ends_by, http.send()).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return KeyVerdict::Untold(http_client::describe(&url, &error)),
-            Err(_) => return KeyVerdict::Untold(format!("no answer within {LIMIT:?}")),
+            Ok(Err(error)) => return KeyVerdict::Unknown(http_client::describe(&url, &error)),
+            Err(_) => return KeyVerdict::Unknown(format!("no answer within {LIMIT:?}")),
         };
         let status = response.status();
         if status.is_success() && http_client::content_type(response.headers()).contains("json") {
             return KeyVerdict::Taken;
         }
         if status.is_success() || status == StatusCode::NOT_FOUND {
-            return KeyVerdict::Untold(format!("it has no list of models (HTTP {})", status.as_u16()));
+            return KeyVerdict::Unknown(format!("it has no list of models (HTTP {})", status.as_u16()));
         }
         let refusal = ProviderError::read(&self.error_body(response, &url, ends_by).await, &picked.redactor);
         let mut said = format!("{} (HTTP {})", refusal.text(), status.as_u16());
@@ -60,7 +60,7 @@ impl Provider {
         if status != StatusCode::FORBIDDEN && matches!(refusal.classify(status), ModelError::Credentials(_)) {
             KeyVerdict::Refused(said)
         } else {
-            KeyVerdict::Untold(said)
+            KeyVerdict::Unknown(said)
         }
     }
 }

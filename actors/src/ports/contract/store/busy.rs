@@ -50,7 +50,7 @@ pub async fn a_message_may_be_rejected_by_a_busy_session<S: UnderTest>(store: &S
     assert_eq!(save(store, interaction("d", "t", 4)).await, ended(Some("f")));
 }
 
-/// The running turn ends as failed; whoever asks again hears so again, and ends nothing more.
+/// The running turn ends as failed; asked again, the store says so again, and ends nothing more.
 pub async fn a_message_may_interrupt_the_running_turn<S: UnderTest>(store: &S) {
     let second = [asking(Interrupt, "b", "s", 2)];
     admit(store, &[accepted("a", "s", 1)]).await;

@@ -6,7 +6,7 @@ use crate::ports::store::{
     Closed, Ending,
 };
 
-/// Whoever asks to save it again hears the same; whoever asks to fail it hears that it is too late.
+/// Saved again, the answer is the same; failed afterwards, the answer is that it is too late.
 pub async fn a_saved_turn_stays_saved<S: UnderTest>(store: &S) {
     admit(store, &[accepted("w", "s", 1)]).await;
     assert_eq!(save(store, interaction("w", "s", 1)).await, ended(None));
@@ -32,14 +32,14 @@ pub async fn a_failed_turn_stays_failed_and_is_not_stored<S: UnderTest>(store: &
 pub async fn a_waiting_turn_that_ends_never_runs<S: UnderTest>(store: &S) {
     let batch = [accepted("a", "s", 1), accepted("b", "s", 2), accepted("c", "s", 3)];
     admit(store, &batch).await;
-    assert_eq!(fail(store, "b", "s", 2).await, ended(Some("a")), "whoever runs is named");
+    assert_eq!(fail(store, "b", "s", 2).await, ended(Some("a")), "the running turn is named");
     assert_eq!(admit(store, &batch).await, [Running, Ended, Waiting]);
     assert_eq!(save(store, interaction("a", "s", 1)).await, ended(Some("c")));
 }
 
 /// A crash after the commit loses nothing: the redelivered message gets the same event to publish. Once that
 /// turn has ended there is nothing left to publish.
-pub async fn the_released_turn_is_named_again_to_whoever_asks_again<S: UnderTest>(store: &S) {
+pub async fn the_released_turn_is_named_again_when_asked_again<S: UnderTest>(store: &S) {
     admit(store, &[accepted("a", "s", 1), accepted("b", "s", 2), accepted("c", "s", 3)]).await;
     for _ in 0..2 {
         assert_eq!(save(store, interaction("a", "s", 1)).await, ended(Some("b")));

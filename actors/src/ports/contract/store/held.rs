@@ -59,7 +59,7 @@ pub async fn a_user_runs_no_more_turns_than_its_share<S: UnderTest>(store: &S) {
     let next = [ann("e", "s5", 5), of("ben", share, accepted("f", "s6", 6)), ann("g", "s1", 7)];
     assert_eq!(admit(store, &next).await, [Held, Running, Waiting]);
     assert_eq!(started(store, share).await, (ids(&[]), true), "there is no room");
-    // What ends makes room, whoever ended it.
+    // What ends makes room, however it ended.
     assert_eq!(fail(store, "b", "s2", 2).await, ended(None));
     assert_eq!(started(store, share).await, (ids(&["c"]), true), "the first in the order of the stream");
     assert_eq!(started(store, share).await, (ids(&[]), true));
@@ -111,7 +111,7 @@ pub async fn users_share_what_there_is<S: UnderTest>(store: &S) {
     assert_eq!(admit(store, &many).await, [Running, Running, Running]);
 }
 
-/// What is behind a held turn waits for it, whoever's it is, and what comes late before it runs before it.
+/// What is behind a held turn waits for it, whichever user's it is, and what comes late before it runs before it.
 pub async fn a_held_turn_keeps_its_place_in_its_session<S: UnderTest>(store: &S) {
     let share = fixed(1);
     let ann = |id: &str, session: &str, sequence| of("ann", share, accepted(id, session, sequence));
@@ -132,7 +132,7 @@ pub async fn a_held_turn_keeps_its_place_in_its_session<S: UnderTest>(store: &S)
     assert_eq!(save(store, interaction("d", "t", 7)).await, ended(None));
 }
 
-/// While nobody is held, whoever ends a turn starts the next one of its session; else that one takes its place among the
+/// While no turn is held, the end of a turn starts the next one of its session; else that one takes its place among the
 /// held, unless its user has less than the least.
 pub async fn the_next_turn_of_a_session_overtakes_nobody<S: UnderTest>(store: &S) {
     let share = Share { each: Share::LEAST, all: 3 };

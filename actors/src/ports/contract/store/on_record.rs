@@ -57,7 +57,7 @@ pub async fn an_answer_on_record_can_be_told_again<S: UnderTest>(store: &S) {
     }
 }
 
-/// Whoever ends a turn says why, once; those that a busy session had no place for have their codes.
+/// The end of a turn says why, once; those that a busy session had no place for have their codes.
 pub async fn the_reason_of_a_failure_is_on_record<S: UnderTest>(store: &S) {
     admit(store, &[accepted("w", "s", 1), refused("bad", "s", 2), asking(Reject, "no", "s", 3)]).await;
     fail(store, "w", "s", 1).await;
