@@ -45,6 +45,11 @@ enum Way {
     Local(Local),
 }
 
+/// Ports that are tried.
+const PORTS: usize = 3;
+/// What the server says when another program has its port.
+const PORT_TAKEN: &str = "Address already in use";
+
 impl Way {
     /// In a container if one can be had, else from local programs; says why if neither.
     fn start(port: u16, settings: &[&str]) -> Result<Self, String> {
@@ -75,8 +80,7 @@ impl PostgresServer {
 
     /// A server of one's own, with these settings.
     pub async fn start(settings: &[&str]) -> Option<Self> {
-        let port = free_port();
-        Self::started(port, Way::start(port, settings)).await
+        Self::started(|port| Way::start(port, settings)).await
     }
 
     /// A server of one's own that takes TLS, which not every build does: in a container, else from local programs, else
@@ -86,8 +90,7 @@ impl PostgresServer {
         if server.takes_tls().await {
             return Some(server);
         }
-        let port = free_port();
-        let server = Self::started(port, Local::start(port, &[]).map(Way::Local)).await?;
+        let server = Self::started(|port| Local::start(port, &[]).map(Way::Local)).await?;
         if server.takes_tls().await {
             return Some(server);
         }
@@ -117,16 +120,23 @@ impl PostgresServer {
         operator.execute("SELECT pg_reload_conf()").await.expect("it is read again");
     }
 
-    async fn started(port: u16, way: Result<Way, String>) -> Option<Self> {
-        let server = match way {
-            Ok(way) => Self { way, port },
-            Err(why) => {
-                left_out::must_run(&why);
-                return None;
+    /// On a port that is free; another program may take it meanwhile, and then it is another one.
+    async fn started(way: impl Fn(u16) -> Result<Way, String>) -> Option<Self> {
+        for tried in 1..=PORTS {
+            let port = free_port();
+            let server = match way(port) {
+                Ok(way) => Self { way, port },
+                Err(why) => {
+                    left_out::must_run(&why);
+                    return None;
+                }
+            };
+            match server.answers().await {
+                Ok(()) => return Some(server),
+                Err(why) => assert!(tried < PORTS && server.log().contains(PORT_TAKEN), "{why}"),
             }
-        };
-        server.answers().await;
-        Some(server)
+        }
+        None
     }
 
     async fn takes_tls(&self) -> bool {
@@ -175,7 +185,7 @@ impl PostgresServer {
             Way::Container(container) => container.start_again(),
             Way::Local(local) => local.run(),
         }
-        self.answers().await;
+        self.answers().await.expect("it starts again");
     }
 
     /// Nothing moves in it until [`Self::resume`].
@@ -193,13 +203,16 @@ impl PostgresServer {
         }
     }
 
-    async fn answers(&self) {
+    async fn answers(&self) -> Result<(), String> {
         let deadline = Instant::now() + START_LIMIT;
         let url = self.url("postgres");
         while let Err(error) = PgConnection::connect(&url).await {
-            assert!(Instant::now() < deadline, "PostgreSQL does not answer: {error}\n{}", self.log());
+            if Instant::now() >= deadline || self.log().contains(PORT_TAKEN) {
+                return Err(format!("PostgreSQL does not answer: {error}\n{}", self.log()));
+            }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+        Ok(())
     }
 
     fn log(&self) -> String {
