@@ -40,7 +40,6 @@ pub use throughline_schemas::Document;
 use crate::{
     app::{self, Replacements, WorkerError},
     config::{Config, ConfigErrors, Env, Layers, process_env},
-    http::HttpState,
     telemetry::{Telemetry, TelemetryError},
 };
 
@@ -129,13 +128,7 @@ async fn run(
 ) -> Result<(), RunError> {
     let (mut worker, port) =
         app::Worker::start_with(config, env, stages, telemetry.tracer(), replacements).await?;
-    let mut http = port.serve(HttpState {
-        observer: Some(worker.observer()),
-        store: worker.adapters.store.clone(),
-        bus: worker.adapters.bus.clone(),
-        refusal: Some(worker.refusal()),
-        metrics: telemetry.metrics(),
-    });
+    let mut http = port.serve(worker.http_state(telemetry.metrics()));
     tracing::info!(address = %http.address(), "worker ready");
     let broken = tokio::select! {
         () = stop => None,

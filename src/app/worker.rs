@@ -20,10 +20,11 @@ use super::{
 };
 use crate::{
     config::{Config, Env},
-    http::{HttpError, HttpPort},
+    http::{HttpError, HttpPort, HttpState},
     identity::{CheckInError, Keeper, check_in, place},
     llm::RouteError,
     machine::{Machine, Need, raise_open_files},
+    telemetry::metrics::Metrics,
 };
 
 /// Why a worker cannot start.
@@ -148,6 +149,17 @@ impl Worker {
     /// The engine's stages, for readiness.
     pub fn observer(&self) -> Observer {
         self.engine.observer()
+    }
+
+    /// What its endpoints look at.
+    pub fn http_state(&self, metrics: Metrics) -> HttpState {
+        HttpState {
+            observer: Some(self.observer()),
+            store: self.adapters.store.clone(),
+            bus: self.adapters.bus.clone(),
+            refusal: Some(self.refusal()),
+            metrics,
+        }
     }
 
     /// Completes when something has ended that the worker cannot do without, and says what.

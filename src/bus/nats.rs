@@ -181,7 +181,7 @@ impl NatsBus {
     /// Publishes what a user says, and returns when the stream has it; an outage of a few seconds is outlasted. Cancelled,
     /// it may have been stored.
     pub async fn publish_input(&self, message: &InputMessage) -> Result<PublishedInput, BusError> {
-        publish_input::publish(&self.core, message).await
+        publish_input::input(&self.core, message).await
     }
 
     /// The live frames of a workflow from now on. Open it before publishing, and none is missed.

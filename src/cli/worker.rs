@@ -9,7 +9,7 @@ use super::{Exit, Failure, WorkerArgs, signal::Signals};
 use crate::{
     app::Worker,
     config::{Config, Env},
-    http::{HttpPort, HttpServer, HttpState},
+    http::{HttpPort, HttpServer},
     telemetry::Telemetry,
 };
 
@@ -33,13 +33,7 @@ pub(super) async fn run(
 
 /// Serves a worker's endpoints.
 pub(super) fn serve(port: HttpPort, worker: &Worker, telemetry: &Telemetry) -> HttpServer {
-    port.serve(HttpState {
-        observer: Some(worker.observer()),
-        store: worker.adapters.store.clone(),
-        bus: worker.adapters.bus.clone(),
-        refusal: Some(worker.refusal()),
-        metrics: telemetry.metrics(),
-    })
+    port.serve(worker.http_state(telemetry.metrics()))
 }
 
 /// Waits for a signal, or for the end of something that the worker cannot do without.

@@ -125,10 +125,11 @@ fn headers_that_write(target: &str) -> Vec<HeaderMap> {
         ],
     ];
     let map = |pairs: &&[(&str, &str)]| {
-        pairs.iter().map(|&(name, value)| (name, value)).fold(HeaderMap::new(), |mut map, (name, value)| {
+        let mut map = HeaderMap::new();
+        for &(name, value) in *pairs {
             map.insert(name, value);
-            map
-        })
+        }
+        map
     };
     pairs.iter().map(map).collect()
 }

@@ -6,11 +6,7 @@ use serde_json::json;
 use throughline_actors::ports::bus::BusError;
 use throughline_schemas::{StageName, Timestamp};
 
-use super::{
-    Core, Names,
-    error::unavailable_because,
-    requests::{self, ApiError},
-};
+use super::{Core, Names, error::unavailable_because, stream_api};
 
 /// The event log as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +66,7 @@ pub(super) async fn log(core: &Core) -> Result<LogState, BusError> {
         first_ts: Timestamp,
         last_ts: Timestamp,
     }
-    let Info { config, state } = ask(core, &info(core), Bytes::new()).await?;
+    let Info { config, state } = ask(core, &info(core)).await?;
     Ok(LogState {
         sequences: (state.first_seq, state.last_seq),
         messages: state.messages,
@@ -92,7 +88,7 @@ pub(super) async fn account(core: &Core) -> Result<AccountState, BusError> {
     struct Limits {
         max_storage: Option<i64>,
     }
-    let Info { storage, limits } = ask(core, "$JS.API.INFO", Bytes::new()).await?;
+    let Info { storage, limits } = ask(core, "$JS.API.INFO").await?;
     let max_storage = limits.max_storage.and_then(|max| u64::try_from(max).ok()).filter(|max| *max > 0);
     Ok(AccountState { storage, max_storage })
 }
@@ -100,22 +96,20 @@ pub(super) async fn account(core: &Core) -> Result<AccountState, BusError> {
 /// See [`super::NatsBus::stage_state`].
 pub(super) async fn stage(core: &Core, stage: StageName) -> Result<StageState, BusError> {
     let (stream, consumer) = (core.names.events(), Names::consumer(stage));
-    ask(core, &format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}"), Bytes::new()).await
+    ask(core, &format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}")).await
 }
 
 /// See [`super::NatsBus::is_strict`].
 pub(super) async fn is_strict(core: &Core) -> Option<bool> {
     #[derive(Deserialize)]
     struct Answer {
-        error: Option<IgnoredAny>,
         state: Option<IgnoredAny>,
     }
     let body = Bytes::from(json!({"no_field_of_this_name": true}).to_string());
-    let asked = requests::request(core, info(core).into(), None, body, core.settings.request_timeout).await;
-    match serde_json::from_slice(&asked.ok()?.payload).ok()? {
-        Answer { error: Some(_), .. } => Some(true),
-        Answer { error: None, state: Some(_) } => Some(false),
-        Answer { error: None, state: None } => None,
+    match stream_api::answer(core, info(core), body).await {
+        Ok(Ok(Answer { state: Some(_) })) => Some(false),
+        Ok(Err(_)) => Some(true),
+        Ok(Ok(Answer { state: None })) | Err(_) => None,
     }
 }
 
@@ -123,25 +117,13 @@ fn info(core: &Core) -> String {
     format!("$JS.API.STREAM.INFO.{}", core.names.events())
 }
 
-async fn ask<T: for<'a> Deserialize<'a>>(core: &Core, address: &str, body: Bytes) -> Result<T, BusError> {
-    #[derive(Deserialize)]
-    struct Refusal {
-        error: ApiError,
-    }
-    let context = || format!("asking the server's API at {address}");
-    let stream = core.names.events();
-    let asked = requests::request(core, address.into(), None, body, core.settings.request_timeout).await;
-    let answer = match asked {
-        Ok(answer) => answer,
-        Err(no_answer) => return Err(requests::explain(core, no_answer, stream, context()).await),
-    };
-    match serde_json::from_slice(&answer.payload) {
-        Ok(Refusal { error }) if error.is_not_found() => {
+async fn ask<T: for<'a> Deserialize<'a>>(core: &Core, address: &str) -> Result<T, BusError> {
+    match stream_api::answer(core, address.to_owned(), Bytes::new()).await? {
+        Ok(answer) => Ok(answer),
+        Err(error) if error.is_not_found() => {
+            let stream = core.names.events();
             Err(BusError::NotSetUp(format!("the stream {stream} does not exist, or lacks this consumer")))
         }
-        Ok(Refusal { error }) => Err(unavailable_because(context(), error)),
-        Err(_) => {
-            serde_json::from_slice(&answer.payload).map_err(|error| unavailable_because(context(), error))
-        }
+        Err(error) => Err(unavailable_because(format!("asking the server's API at {address}"), error)),
     }
 }

@@ -236,13 +236,32 @@ fn verdict(payload: &[u8]) -> Verdict {
     match error.err_code {
         // Wrong last sequence: the subject has a message already.
         10_071 => Verdict::Stored(Published::Already),
+        _ => match refusal(error) {
+            Refusal::Full(error) => Verdict::Full(error),
+            Refusal::TooLarge => Verdict::TooLarge,
+            Refusal::Again(error) => Verdict::Again(error),
+        },
+    }
+}
+
+/// Why the server did not store a message.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Full(ApiError),
+    TooLarge,
+    /// It may at the next attempt.
+    Again(ApiError),
+}
+
+pub(super) fn refusal(error: ApiError) -> Refusal {
+    match error.err_code {
         // Insufficient resources, memory or storage of the account used up, store failed (which is what reaching
         // max_bytes or max_msgs with discard new is called).
-        10_023 | 10_028 | 10_047 | STORE_FAILED => Verdict::Full(error),
-        10_054 => Verdict::TooLarge,
+        10_023 | 10_028 | 10_047 | STORE_FAILED => Refusal::Full(error),
+        10_054 => Refusal::TooLarge,
         // Everything else may pass, notably 10158 and 10164 of clusters: a publish of this id or subject is under
         // way, and whether it will be stored is not known yet. The codes are an open set of numbers.
-        _ => Verdict::Again(error),
+        _ => Refusal::Again(error),
     }
 }
 

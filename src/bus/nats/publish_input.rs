@@ -11,6 +11,7 @@ use throughline_schemas::Subject;
 use super::{
     Core,
     error::{unavailable, unavailable_because},
+    publish::{self, Refusal},
     requests::{self, ApiError, NoAnswer},
 };
 
@@ -44,7 +45,7 @@ pub struct PublishedInput {
 
 /// Returns when the stream has the message. Sending it again is harmless: by its id the stream keeps one of it, and
 /// after the stream's window the input stage finds the workflow known.
-pub(super) async fn publish(core: &Core, message: &InputMessage) -> Result<PublishedInput, BusError> {
+pub(super) async fn input(core: &Core, message: &InputMessage) -> Result<PublishedInput, BusError> {
     let mut delays = DELAYS.into_iter();
     let mut is_first = true;
     loop {
@@ -90,9 +91,9 @@ async fn attempt(core: &Core, message: &InputMessage) -> Result<Result<Published
     };
     match Ack::read(&answer.payload) {
         Ack::Stored { sequence, duplicate } => Ok(Ok(PublishedInput { sequence: Some(sequence), duplicate })),
-        Ack::Full(what) => Err(BusError::Full(what)),
-        Ack::TooLarge => Err(BusError::TooLarge { bytes: message.body.len() }),
-        Ack::Refused(error) => Ok(Err(unavailable_because(context(), error))),
+        Ack::Refused(Refusal::Full(error)) => Err(BusError::Full(error.description)),
+        Ack::Refused(Refusal::TooLarge) => Err(BusError::TooLarge { bytes: message.body.len() }),
+        Ack::Refused(Refusal::Again(error)) => Ok(Err(unavailable_because(context(), error))),
         Ack::Unreadable(error) => Ok(Err(unavailable(format!("{}: unreadable answer: {error}", context())))),
     }
 }
@@ -101,9 +102,7 @@ async fn attempt(core: &Core, message: &InputMessage) -> Result<Result<Published
 #[derive(Debug, PartialEq, Eq)]
 enum Ack {
     Stored { sequence: u64, duplicate: bool },
-    Full(String),
-    TooLarge,
-    Refused(ApiError),
+    Refused(Refusal),
     Unreadable(String),
 }
 
@@ -119,12 +118,7 @@ impl Ack {
         }
         match serde_json::from_slice::<Answer>(payload) {
             Ok(Answer { error: None, seq, duplicate }) => Self::Stored { sequence: seq, duplicate },
-            Ok(Answer { error: Some(error), .. }) => match error.err_code {
-                // Out of resources, of the account's storage, or of the stream's own limits.
-                10_023 | 10_028 | 10_047 | 10_077 => Self::Full(error.description),
-                10_054 => Self::TooLarge,
-                _ => Self::Refused(error),
-            },
+            Ok(Answer { error: Some(error), .. }) => Self::Refused(publish::refusal(error)),
             Err(error) => Self::Unreadable(error.to_string()),
         }
     }
@@ -141,13 +135,18 @@ mod tests {
             (r#"{"stream":"t","seq":7,"duplicate":true}"#, Ack::Stored { sequence: 7, duplicate: true }),
             (
                 r#"{"error":{"code":503,"err_code":10077,"description":"maximum bytes exceeded"},"stream":"t","seq":0}"#,
-                Ack::Full("maximum bytes exceeded".to_owned()),
+                Ack::Refused(Refusal::Full(ApiError {
+                    code: 503,
+                    err_code: 10_077,
+                    description: "maximum bytes exceeded".to_owned(),
+                })),
             ),
         ];
         for (payload, expected) in cases {
             assert_eq!(Ack::read(payload.as_bytes()), expected, "{payload}");
         }
-        assert!(matches!(Ack::read(br#"{"error":{"err_code":10158}}"#), Ack::Refused(_)));
+        let again = Ack::read(br#"{"error":{"err_code":10158}}"#);
+        assert!(matches!(again, Ack::Refused(Refusal::Again(_))), "{again:?}");
         for odd in ["", "null"] {
             assert!(matches!(Ack::read(odd.as_bytes()), Ack::Unreadable(_)), "{odd}");
         }
