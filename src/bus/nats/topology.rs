@@ -1,6 +1,7 @@
 //! Streams, consumers and the bucket: making them as they should be, and saying how they differ.
 
 mod drift;
+mod settling;
 mod wanted;
 
 use std::{fmt, time::Duration};
@@ -12,7 +13,6 @@ use async_nats::jetstream::{
 };
 use throughline_actors::ports::bus::BusError;
 use throughline_schemas::StageName;
-use tokio::time::Instant;
 
 use super::{
     Core, Names, NatsBus,
@@ -22,15 +22,12 @@ use super::{
 };
 
 pub use drift::Drift;
+use settling::{Patience, settled};
 use wanted::Wanted;
 pub(super) use wanted::{PIN_GROUP, is_pinned};
 
-/// How long the nodes of a cluster may take to find each other before a stream is refused.
-const SETTLE_LIMIT: Duration = Duration::from_secs(15);
 /// Least room for events that is worth setting up, in bytes.
 const LEAST_BYTES: u64 = 16 * 1024 * 1024;
-/// Between attempts while they do.
-const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(250);
 
 /// How much the streams may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,10 +122,9 @@ async fn streams(
     report: &mut Report,
 ) -> Result<Result<(), BusError>, BusError> {
     let core = &bus.core;
-    let jetstream = &core.connection.jetstream;
     report.unchanged.clear();
     for wanted in wanted::streams(&core.settings, &core.names, limits) {
-        let found = stream_config(core, &wanted.name).await?;
+        let found = stream_config(core, &wanted.name, Patience::Settling).await?;
         match &found {
             None => {
                 if let Err(no_room) = create(core, &wanted).await? {
@@ -137,8 +133,7 @@ async fn streams(
                 report.created.push(wanted.name);
             }
             Some(_) if report.created.contains(&wanted.name) => {
-                let updated = jetstream.update_stream(&wanted);
-                permitted(core, &wanted.name, updated).await?.map_err(|e| refused(&wanted.name, e))?;
+                update(core, &wanted).await?;
             }
             Some(found) => {
                 if holds_imported(found) {
@@ -152,8 +147,7 @@ async fn streams(
                 if drifts.is_empty() {
                     report.unchanged.push(wanted.name);
                 } else {
-                    let updated = jetstream.update_stream(&wanted);
-                    permitted(core, &wanted.name, updated).await?.map_err(|e| refused(&wanted.name, e))?;
+                    update(core, &wanted).await?;
                     report.updated.extend(drifts);
                 }
             }
@@ -184,8 +178,10 @@ async fn consumers(bus: &NatsBus, report: &mut Report) -> Result<(), BusError> {
             report.unchanged.push(name.to_owned());
             continue;
         }
-        let created = jetstream.create_consumer_on_stream(config, stream);
-        permitted(core, name, created)
+        let created = settled(core, name, Patience::Settling, async || {
+            jetstream.create_consumer_on_stream(config.clone(), stream.clone()).await
+        });
+        created
             .await?
             .map_err(|error| unavailable_because(format!("creating the consumer {name}"), error))?;
         match drifts {
@@ -200,7 +196,7 @@ async fn consumers(bus: &NatsBus, report: &mut Report) -> Result<(), BusError> {
 /// consumers. False if there is one that workers work on.
 pub(super) async fn prepare_import(core: &Core, limits: &Limits) -> Result<bool, BusError> {
     let [mut events, _dead, bodies, ..] = wanted::streams(&core.settings, &core.names, limits);
-    match stream_config(core, &events.name).await? {
+    match stream_config(core, &events.name, Patience::Settling).await? {
         Some(found) if !holds_imported(&found) => return Ok(false),
         Some(_) => {}
         None => {
@@ -212,7 +208,7 @@ pub(super) async fn prepare_import(core: &Core, limits: &Limits) -> Result<bool,
             create(core, &events).await??;
         }
     }
-    if stream_config(core, &bodies.name).await?.is_none() {
+    if stream_config(core, &bodies.name, Patience::Settling).await?.is_none() {
         create(core, &bodies).await??;
     }
     Ok(true)
@@ -227,7 +223,7 @@ pub async fn check(bus: &NatsBus, limits: &Limits) -> Result<Vec<Drift>, BusErro
     let core = &bus.core;
     let mut drifts = Vec::new();
     for wanted in wanted::streams(&core.settings, &core.names, limits) {
-        match stream_config(core, &wanted.name).await? {
+        match stream_config(core, &wanted.name, Patience::Once).await? {
             None => drifts.push(Drift::missing(&wanted.name)),
             Some(found) => drifts.extend(drifts_of(&wanted, &found, limits)),
         }
@@ -282,8 +278,13 @@ async fn permitted<T>(core: &Core, object: &str, work: impl Future<Output = T>) 
     core.connection.complaints().unless_forbidden(object, work).await
 }
 
-async fn stream_config(core: &Core, name: &str) -> Result<Option<jetstream::stream::Config>, BusError> {
-    match permitted(core, name, core.connection.jetstream.get_stream(name)).await? {
+async fn stream_config(
+    core: &Core,
+    name: &str,
+    patience: Patience,
+) -> Result<Option<jetstream::stream::Config>, BusError> {
+    let found = settled(core, name, patience, async || core.connection.jetstream.get_stream(name).await);
+    match found.await? {
         Ok(stream) => Ok(Some(stream.cached_info().config.clone())),
         Err(error) => match error.kind() {
             GetStreamErrorKind::JetStream(told)
@@ -319,29 +320,23 @@ async fn consumer_config(core: &Core, stream: &str, name: &str) -> Result<Option
     }
 }
 
-/// A cluster whose nodes are still finding each other has no room for a stream yet. The inner error is that the server has
-/// none.
+/// The inner error is that the server has no room for it.
 async fn create(core: &Core, wanted: &jetstream::stream::Config) -> Result<Result<(), BusError>, BusError> {
-    let deadline = Instant::now() + SETTLE_LIMIT;
-    loop {
-        let created = core.connection.jetstream.create_stream(wanted.clone());
-        match permitted(core, &wanted.name, created).await? {
-            Ok(_) => return Ok(Ok(())),
-            Err(error) if has_no_room(&error) => return Ok(Err(refused(&wanted.name, error))),
-            Err(error) if is_settling(&error) && Instant::now() < deadline => {
-                tokio::time::sleep(BETWEEN_ATTEMPTS).await;
-            }
-            Err(error) => return Err(refused(&wanted.name, error)),
-        }
+    let created = settled(core, &wanted.name, Patience::Settling, async || {
+        core.connection.jetstream.create_stream(wanted.clone()).await
+    });
+    match created.await? {
+        Ok(_) => Ok(Ok(())),
+        Err(error) if has_no_room(&error) => Ok(Err(refused(&wanted.name, error))),
+        Err(error) => Err(refused(&wanted.name, error)),
     }
 }
 
-fn is_settling(error: &CreateStreamError) -> bool {
-    matches!(error.kind(), CreateStreamErrorKind::JetStream(error) if [
-        ErrorCode::CLUSTER_NO_PEERS,
-        ErrorCode::CLUSTER_NOT_AVAILABLE,
-        ErrorCode::CLUSTER_NOT_LEADER,
-    ].contains(&error.error_code()))
+async fn update(core: &Core, wanted: &jetstream::stream::Config) -> Result<(), BusError> {
+    let updated = settled(core, &wanted.name, Patience::Settling, async || {
+        core.connection.jetstream.update_stream(wanted).await
+    });
+    updated.await?.map(drop).map_err(|error| refused(&wanted.name, error))
 }
 
 fn has_no_room(error: &CreateStreamError) -> bool {

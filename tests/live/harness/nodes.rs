@@ -2,7 +2,7 @@
 //! local processes: tests put each in a network namespace of its own, and take their signals and addresses as they are.
 
 use std::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -62,16 +62,17 @@ pub struct Nodes {
 impl Nodes {
     /// Starts three on loopback, or says why this machine cannot.
     pub async fn start() -> Option<Self> {
-        Self::start_at((0..NODES).map(|_| Place::on_loopback()).collect(), vec![Vec::new(); NODES]).await
-    }
-
-    pub async fn start_at(places: Vec<Place>, launchers: Vec<Vec<String>>) -> Option<Self> {
-        let mut nodes = Self::prepare(places, launchers)?;
+        let mut nodes = Self::on_loopback()?;
         for at in 0..NODES {
             nodes.run(at);
         }
         nodes.until_healthy().await;
         Some(nodes)
+    }
+
+    /// Three on loopback, none of which runs yet.
+    pub fn on_loopback() -> Option<Self> {
+        Self::prepare((0..NODES).map(|_| Place::on_loopback()).collect(), vec![Vec::new(); NODES])
     }
 
     /// Everything but the processes.
@@ -142,6 +143,12 @@ impl Nodes {
             })
             .await;
         }
+    }
+
+    /// Whether a node takes connections of clients.
+    pub fn listens(&self, at: usize) -> bool {
+        let Place { host, clients, .. } = &self.all[at].place;
+        TcpStream::connect((host.as_str(), *clients)).is_ok()
     }
 
     fn logs(&self) -> String {

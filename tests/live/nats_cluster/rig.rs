@@ -17,18 +17,24 @@ pub(super) struct Rig {
 impl Rig {
     /// Streams exist, workers run.
     pub(super) async fn start(nodes: Nodes, workers: usize) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let stand_ins = StandIns::start(dir.path(), &[]).await;
-        let mut rig = Self { workers: Vec::new(), stand_ins, nodes, dir };
-        for role in ["admin", "worker", "publisher", "reader"] {
-            rig.write_config(role, role, "");
-        }
+        let mut rig = Self::beside(nodes).await;
         let mut setup = rig.run("setup", "admin", &["setup"]);
         let status = setup.ended(SOON).await;
         assert!(status.success(), "setup: {}", setup.stderr());
         for at in 0..workers {
             let worker = rig.run(&format!("worker{at}"), "worker", &["worker"]);
             rig.workers.push(worker);
+        }
+        rig
+    }
+
+    /// Stand-ins and a configuration file for each role; nothing is set up.
+    pub(super) async fn beside(nodes: Nodes) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let stand_ins = StandIns::start(dir.path(), &[]).await;
+        let rig = Self { workers: Vec::new(), stand_ins, nodes, dir };
+        for role in ["admin", "worker", "publisher", "reader"] {
+            rig.write_config(role, role, "");
         }
         rig
     }
