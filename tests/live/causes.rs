@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::{
     harness::{
         Cluster, Settings,
-        cluster::{Disks, said},
+        cluster::{Parts, said},
         disk::Disk,
         eventually, free_port, http_client,
         process::throughline,
@@ -25,10 +25,10 @@ const BACK_WITHIN: Duration = Duration::from_secs(4);
 const DATABASE_DISK_MIB: usize = 16;
 
 /// One worker, whose endpoints are at this port.
-async fn watched(disks: &Disks<'_>) -> Option<(Cluster, String)> {
+async fn watched(parts: &Parts<'_>) -> Option<(Cluster, String)> {
     let listen = format!("127.0.0.1:{}", free_port());
     let settings = Settings::new(&format!("[http]\nlisten = {listen:?}\n[log]\nformat = \"json\"\n"));
-    let cluster = Cluster::start_on(disks, 1, &settings, &[]).await?;
+    let cluster = Cluster::start_on(parts, 1, &settings, &[]).await?;
     cluster.workers[0].until_ready().await;
     Some((cluster, listen))
 }
@@ -80,8 +80,8 @@ async fn told_everywhere(cluster: &Cluster, listen: &str, class: &str, words: &s
 #[tokio::test]
 async fn a_full_disk_under_the_database() {
     let Some(disk) = Disk::mount(DATABASE_DISK_MIB) else { return };
-    let disks = Disks { database: Some(disk.path()), ..Disks::default() };
-    let Some((mut cluster, listen)) = watched(&disks).await else { return };
+    let parts = Parts { database: Some(disk.path()), ..Parts::default() };
+    let Some((mut cluster, listen)) = watched(&parts).await else { return };
     let mut log = cluster.log().await;
     cluster.say("before", "demo", "before", "Hello").await;
     log.until_ended(&["before"]).await;
@@ -101,7 +101,7 @@ async fn a_full_disk_under_the_database() {
 
 #[tokio::test]
 async fn a_write_lock_that_somebody_else_holds() {
-    let Some((mut cluster, listen)) = watched(&Disks::default()).await else { return };
+    let Some((mut cluster, listen)) = watched(&Parts::default()).await else { return };
     let mut log = cluster.log().await;
     let mut other =
         SqliteConnection::connect(&format!("sqlite://{}", cluster.database().display())).await.unwrap();
@@ -122,8 +122,8 @@ async fn a_write_lock_that_somebody_else_holds() {
 async fn a_postgresql_server_that_takes_no_writes() {
     let Some(server) = PostgresServer::start(&[]).await else { return };
     let url = server.database().await;
-    let disks = Disks { database_url: Some(&url), ..Disks::default() };
-    let Some((mut cluster, listen)) = watched(&disks).await else { return };
+    let parts = Parts { database_url: Some(&url), ..Parts::default() };
+    let Some((mut cluster, listen)) = watched(&parts).await else { return };
     let mut log = cluster.log().await;
     cluster.say("before", "demo", "before", "Hello").await;
     log.until_ended(&["before"]).await;

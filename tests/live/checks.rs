@@ -12,7 +12,7 @@ use sqlx::{
 };
 
 use crate::{
-    harness::{Cluster, Program, SOON, Settings, cluster::Disks, process::throughline},
+    harness::{Cluster, Program, SOON, Settings, cluster::Parts, process::throughline},
     nats_server::NatsServer,
     postgres_server::PostgresServer,
 };
@@ -102,8 +102,8 @@ async fn looks(cluster: &Cluster) -> String {
 #[tokio::test]
 async fn a_file_is_looked_at_and_not_touched_whatever_its_age() {
     let folder = tempfile::tempdir().unwrap();
-    let disks = Disks { database: Some(folder.path()), ..Disks::default() };
-    let Some(mut cluster) = Cluster::start_on(&disks, 0, &Settings::new(""), &[]).await else { return };
+    let parts = Parts { database: Some(folder.path()), ..Parts::default() };
+    let Some(mut cluster) = Cluster::start_on(&parts, 0, &Settings::new(""), &[]).await else { return };
     let unchanged = async |cluster: &Cluster, words: &str| {
         let before = in_the_folder(folder.path());
         let told = looks(cluster).await;
@@ -149,8 +149,8 @@ async fn a_database_server_is_looked_at_and_not_written_to_whatever_its_age() {
     // Only those who write get a transaction number, and nobody else is there.
     let Some(server) = PostgresServer::start(&["autovacuum=off"]).await else { return };
     let url = server.database().await;
-    let disks = Disks { database_url: Some(&url), ..Disks::default() };
-    let Some(mut cluster) = Cluster::start_on(&disks, 0, &Settings::new(""), &[]).await else { return };
+    let parts = Parts { database_url: Some(&url), ..Parts::default() };
+    let Some(mut cluster) = Cluster::start_on(&parts, 0, &Settings::new(""), &[]).await else { return };
     let mut look = PgConnection::connect(&url).await.unwrap();
     let unchanged = async |cluster: &Cluster, look: &mut PgConnection, words: &str| {
         let before = in_the_database(look).await;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     harness::{
         Cluster, Log, SOON, Settings,
-        cluster::{BARE, Disks, message},
+        cluster::{BARE, Parts, message},
     },
     postgres_server::PostgresServer,
 };
@@ -76,9 +76,9 @@ async fn readers(cluster: &Cluster, cases: &[Case]) {
     }
 }
 
-async fn story(disks: Disks<'_>) {
+async fn story(parts: Parts<'_>) {
     let upstreams = Upstreams::start().await;
-    let Some(mut cluster) = Cluster::start_on(&disks, 1, &settings(&upstreams), &[]).await else { return };
+    let Some(mut cluster) = Cluster::start_on(&parts, 1, &settings(&upstreams), &[]).await else { return };
     let cases = cases::all();
     cluster.publish_all(cases.iter().map(Case::message).collect()).await;
     let after = json!({"user_id": "u", "session_id": "after", "workflow_id": "after", "user_input": "Hello"});
@@ -97,12 +97,12 @@ async fn story(disks: Disks<'_>) {
 
 #[tokio::test]
 async fn what_is_accepted_is_read_after_every_wrapping() {
-    story(Disks::default()).await;
+    story(Parts::default()).await;
 }
 
 #[tokio::test]
 async fn what_is_accepted_is_read_after_every_wrapping_on_postgresql() {
     let Some(server) = PostgresServer::shared().await else { return };
     let url = server.database().await;
-    story(Disks { database_url: Some(&url), ..Disks::default() }).await;
+    story(Parts { database_url: Some(&url), ..Parts::default() }).await;
 }

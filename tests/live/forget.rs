@@ -18,7 +18,7 @@ use throughline_schemas::{
 use crate::{
     harness::{
         Cluster, Log, SOON, Settings,
-        cluster::{BARE, Disks, NAMESPACE, said},
+        cluster::{BARE, NAMESPACE, Parts, said},
         eventually, process,
         stand_ins::model,
     },
@@ -269,11 +269,11 @@ async fn not_one_byte_of_a_forgotten_user_is_left() {
 async fn a_session_is_forgotten_on_postgres_and_open_turns_are_not_touched() {
     let Some(server) = PostgresServer::shared().await else { return };
     let url = server.database().await;
-    let disks = Disks { database_url: Some(&url), ..Disks::default() };
+    let parts = Parts { database_url: Some(&url), ..Parts::default() };
     let settings = Settings::new(
         "[worker]\nack_wait_ms = 1500\n[limits]\nmax_input_bytes = 200_000\n[retention]\narchive = \"bucket:past\"\n",
     );
-    let Some(cluster) = Cluster::start_on(&disks, 1, &settings, &[]).await else { return };
+    let Some(cluster) = Cluster::start_on(&parts, 1, &settings, &[]).await else { return };
     let mut log = cluster.log().await;
     let workflows = say_everything(&cluster).await;
     log.until_ended(&workflows).await;

@@ -5,17 +5,68 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::{
-    harness::{Cluster, Program, SOON, Settings, eventually, http_client, process::throughline},
+    harness::{
+        Cluster, Deployment, Program, SOON, Settings, cluster::Parts, eventually, http_client,
+        process::throughline,
+    },
     nats_server::NatsServer,
+    postgres_server::PostgresServer,
 };
 
-/// Starts `throughline` in a folder, with a configuration that names its database by a relative path.
-fn run(cluster: &Cluster, folder: &str, name: &str, arguments: &[&str]) -> Program {
-    let dir = cluster.dir().join(folder);
-    std::fs::create_dir_all(&dir).unwrap();
-    let mut command = throughline();
-    command.env("DATABASE_URL", "sqlite://throughline.db").arg("--config").arg(cluster.config());
-    Program::start(name, &dir, command.args(arguments))
+/// A deployment with several databases: files in folders of their own, or on one PostgreSQL.
+struct Homes {
+    deployment: Deployment,
+    cluster: Cluster,
+}
+
+impl Homes {
+    async fn start(deployment: Deployment) -> Option<Self> {
+        let cluster = Cluster::start_on(&deployment.parts(), 0, &Settings::new(""), &[]).await?;
+        Some(Self { deployment, cluster })
+    }
+
+    /// What PostgreSQL calls the database of a home.
+    fn name(&self, home: &str) -> String {
+        match &self.deployment {
+            Deployment::Small => format!("{home}/throughline.db"),
+            Deployment::Large { database, .. } => format!("{database}_{home}"),
+        }
+    }
+
+    /// A place for a database, without one in the case of files.
+    async fn make(&self, home: &str) {
+        match &self.deployment {
+            Deployment::Small => std::fs::create_dir_all(self.cluster.dir().join(home)).unwrap(),
+            Deployment::Large { server, .. } => server.create(&self.name(home)).await,
+        }
+    }
+
+    async fn rename(&self, home: &str, to: &str) {
+        match &self.deployment {
+            Deployment::Small => {
+                std::fs::rename(self.cluster.dir().join(home), self.cluster.dir().join(to)).unwrap();
+            }
+            Deployment::Large { server, .. } => server.rename(&self.name(home), &self.name(to)).await,
+        }
+    }
+
+    async fn lose(&self, home: &str) {
+        match &self.deployment {
+            Deployment::Small => std::fs::remove_file(self.cluster.dir().join(self.name(home))).unwrap(),
+            Deployment::Large { server, .. } => server.replace(&self.name(home), None).await,
+        }
+    }
+
+    /// Starts `throughline` with the database of a home; a file is named by a relative path.
+    fn run(&self, home: &str, name: &str, arguments: &[&str]) -> Program {
+        let (dir, url) = match &self.deployment {
+            Deployment::Small => (self.cluster.dir().join(home), "sqlite://throughline.db".to_owned()),
+            Deployment::Large { server, .. } => (self.cluster.dir().to_owned(), server.url(&self.name(home))),
+        };
+        let mut command = throughline();
+        command.env("DATABASE_URL", url).arg("--config").arg(self.cluster.config());
+        Program::start(name, &dir, command.args(arguments))
+    }
 }
 
 /// The last line that a program said, once it has ended with this code.
@@ -40,78 +91,96 @@ async fn readiness(worker: &Program) -> Value {
     serde_json::from_str(&answer.text().await.unwrap()).unwrap()
 }
 
-fn file(cluster: &Cluster, folder: &str) -> String {
-    let file = cluster.dir().join(folder).join("throughline.db");
-    file.canonicalize().unwrap_or(file).display().to_string()
-}
-
-#[tokio::test]
-async fn a_second_database_is_refused_until_it_is_adopted() {
-    let Some(cluster) = Cluster::start(0, &Settings::new("")).await else { return };
-    let first = run(&cluster, "a", "first", &["worker"]);
+async fn a_second_one_is_refused(deployment: Deployment) {
+    let Some(homes) = Homes::start(deployment).await else { return };
+    homes.make("a").await;
+    homes.make("b").await;
+    let (a, b) = (homes.name("a"), homes.name("b"));
+    let first = homes.run("a", "first", &["worker"]);
     first.until_ready().await;
     assert_eq!(readiness(&first).await["checks"]["namespace"], "ok");
 
     for command in [&["worker"][..], &["setup"]] {
         // Setting up leaves a database that is not there yet to the worker; that of the refused worker is there.
-        let told = refused(run(&cluster, "b", command[0], command), 64).await;
-        for part in ["a/throughline.db", "b/throughline.db", "database.url", "setup --adopt-database"] {
+        let told = refused(homes.run("b", command[0], command), 64).await;
+        for part in [&*a, &*b, "database.url", "setup --adopt-database"] {
             assert!(told.contains(part), "{part}: {told}");
         }
     }
-    let mut doctor = run(&cluster, "b", "doctor", &["doctor", "--json"]);
+    let mut doctor = homes.run("b", "doctor", &["doctor", "--json"]);
     assert_eq!(doctor.ended(SOON).await.code(), Some(1), "{}", doctor.stdout());
     let findings: Vec<Value> = serde_json::from_str(&doctor.stdout()).unwrap();
     let namespace = findings.iter().find(|finding| finding["name"] == "namespace").unwrap();
     assert_eq!(namespace["status"], "fail");
-    assert!(namespace["detail"].as_str().unwrap().contains(&file(&cluster, "a")), "{namespace}");
+    assert!(namespace["detail"].as_str().unwrap().contains(&a), "{namespace}");
     // A worker beside the first one, with the same database, is welcome.
-    let beside = run(&cluster, "a", "beside", &["worker"]);
+    let beside = homes.run("a", "beside", &["worker"]);
     beside.until_ready().await;
     stop(beside).await;
 
-    let mut adopt = run(&cluster, "b", "adopt", &["setup", "--adopt-database"]);
+    let mut adopt = homes.run("b", "adopt", &["setup", "--adopt-database"]);
     assert_eq!(adopt.ended(SOON).await.code(), Some(0), "{}", adopt.stderr());
-    assert!(adopt.stderr().contains(&file(&cluster, "a")), "{}", adopt.stderr());
-    let second = run(&cluster, "b", "second", &["worker"]);
+    assert!(adopt.stderr().contains(&a), "{}", adopt.stderr());
+    let second = homes.run("b", "second", &["worker"]);
     second.until_ready().await;
     // The first one notices within its next comparison.
     let told = refused(first, 1).await;
-    assert!(told.contains("b/throughline.db"), "{told}");
+    assert!(told.contains(&b), "{told}");
     stop(second).await;
 }
 
 #[tokio::test]
-async fn a_database_file_that_was_lost_is_told_and_its_copy_elsewhere_is_the_same() {
-    let Some(cluster) = Cluster::start(0, &Settings::new("")).await else { return };
-    let worker = run(&cluster, "a", "worker", &["worker"]);
+async fn a_second_database_is_refused_until_it_is_adopted() {
+    a_second_one_is_refused(Deployment::Small).await;
+}
+
+#[tokio::test]
+async fn a_second_database_of_postgresql_is_refused_until_it_is_adopted() {
+    let Some(deployment) = Deployment::large().await else { return };
+    a_second_one_is_refused(deployment).await;
+}
+
+async fn a_lost_one_is_told(deployment: Deployment) {
+    let Some(homes) = Homes::start(deployment).await else { return };
+    homes.make("a").await;
+    let worker = homes.run("a", "worker", &["worker"]);
     worker.until_ready().await;
     stop(worker).await;
 
     // Moved: another place, the same identity.
-    std::fs::rename(cluster.dir().join("a"), cluster.dir().join("moved")).unwrap();
-    let worker = run(&cluster, "moved", "worker", &["worker"]);
+    homes.rename("a", "moved").await;
+    let worker = homes.run("moved", "worker", &["worker"]);
     worker.until_ready().await;
     stop(worker).await;
 
-    std::fs::remove_file(cluster.dir().join("moved/throughline.db")).unwrap();
-    let mut doctor = run(&cluster, "moved", "doctor", &["doctor"]);
+    homes.lose("moved").await;
+    let mut doctor = homes.run("moved", "doctor", &["doctor"]);
     doctor.ended(SOON).await;
     let told = doctor.stdout();
     assert!(told.contains("was lost or replaced"), "{told}");
-    let worker = run(&cluster, "moved", "worker", &["worker"]);
+    let worker = homes.run("moved", "worker", &["worker"]);
     worker.until_ready().await;
     assert!(worker.stderr().contains("was lost or replaced"), "{}", worker.stderr());
     stop(worker).await;
-    let worker = run(&cluster, "moved", "worker", &["worker"]);
+    let worker = homes.run("moved", "worker", &["worker"]);
     worker.until_ready().await;
     assert!(!worker.stderr().contains("was lost or replaced"), "{}", worker.stderr());
     stop(worker).await;
 }
 
 #[tokio::test]
-async fn a_database_serves_one_log_at_a_time() {
-    let Some(cluster) = Cluster::start(0, &Settings::new("")).await else { return };
+async fn a_database_file_that_was_lost_is_told_and_its_copy_elsewhere_is_the_same() {
+    a_lost_one_is_told(Deployment::Small).await;
+}
+
+#[tokio::test]
+async fn a_database_of_postgresql_that_was_lost_is_told_and_under_another_name_it_is_the_same() {
+    let Some(deployment) = Deployment::large().await else { return };
+    a_lost_one_is_told(deployment).await;
+}
+
+async fn serves_one_log(parts: &Parts<'_>) {
+    let Some(cluster) = Cluster::start_on(parts, 0, &Settings::new(""), &[]).await else { return };
     let Some(other) = NatsServer::start() else { return };
     let there = |name: &str, arguments: &[&str]| {
         let mut command = throughline();
@@ -129,6 +198,18 @@ async fn a_database_serves_one_log_at_a_time() {
     let worker = there("later", &["worker"]);
     worker.until_ready().await;
     stop(worker).await;
+}
+
+#[tokio::test]
+async fn a_database_serves_one_log_at_a_time() {
+    serves_one_log(&Parts::default()).await;
+}
+
+#[tokio::test]
+async fn a_database_of_postgresql_serves_one_log_at_a_time() {
+    let Some(server) = PostgresServer::shared().await else { return };
+    let url = server.database().await;
+    serves_one_log(&Parts { database_url: Some(&url), ..Parts::default() }).await;
 }
 
 /// Without a word of configuration two folders share one database, and one that earlier versions left is named.

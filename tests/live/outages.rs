@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::harness::{
     Cluster, Log, Program, SOON, Settings,
-    cluster::{Disks, said},
+    cluster::{Parts, said},
     disk::Disk,
     eventually,
 };
@@ -148,10 +148,10 @@ async fn publish_until_refused(cluster: &Cluster, ids: &[String]) -> usize {
 #[tokio::test]
 async fn a_full_disk_under_nats_refuses_and_loses_nothing() {
     let Some(disk) = Disk::mount(NATS_DISK_MIB) else { return };
-    let disks = Disks { nats: Some(disk.path()), ..Disks::default() };
+    let parts = Parts { nats: Some(disk.path()), ..Parts::default() };
     let settings = Settings::new("[nats]\nmax_bytes_mib = 16\n");
     let latency = ["--model-latency-ms", "300"];
-    let Some(mut cluster) = Cluster::start_on(&disks, 2, &settings, &latency).await else { return };
+    let Some(mut cluster) = Cluster::start_on(&parts, 2, &settings, &latency).await else { return };
     let before = workflows("before", 16);
     cluster.publish_all(messages(&before)).await;
     eventually("calls are under way", async || (cluster.stand_ins.count("model").await > 0).then_some(()))
@@ -183,8 +183,8 @@ async fn a_full_disk_under_nats_refuses_and_loses_nothing() {
 #[tokio::test]
 async fn a_full_disk_under_the_database_is_waited_for() {
     let Some(disk) = Disk::mount(DATABASE_DISK_MIB) else { return };
-    let disks = Disks { database: Some(disk.path()), ..Disks::default() };
-    let Some(mut cluster) = Cluster::start_on(&disks, 2, &Settings::new(""), &[]).await else { return };
+    let parts = Parts { database: Some(disk.path()), ..Parts::default() };
+    let Some(mut cluster) = Cluster::start_on(&parts, 2, &Settings::new(""), &[]).await else { return };
     let mut log = cluster.log().await;
     let before = workflows("before", 8);
     cluster.publish_all(messages(&before)).await;

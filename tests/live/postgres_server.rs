@@ -147,11 +147,57 @@ impl PostgresServer {
 
     /// The URL of a new, empty database.
     pub async fn database(&self) -> String {
+        self.url(&self.new_database().await)
+    }
+
+    /// The name of one.
+    pub async fn new_database(&self) -> String {
         let name = format!("test{}", DATABASES.fetch_add(1, Ordering::Relaxed));
-        let mut connection = self.connect("postgres").await;
-        let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
-        connection.execute(sqlx::raw_sql(create)).await.expect("a database");
-        self.url(&name)
+        self.create(&name).await;
+        name
+    }
+
+    /// An empty one of this name.
+    pub async fn create(&self, name: &str) {
+        self.operate(&[&format!("CREATE DATABASE {name}")]).await;
+    }
+
+    /// A copy of a database as it is now, under a new name; who uses it loses the connection for a moment.
+    pub async fn copy_of(&self, database: &str) -> String {
+        let name = format!("test{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+        self.operate(&[
+            &format!("ALTER DATABASE {database} ALLOW_CONNECTIONS false"),
+            &format!(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{database}'"
+            ),
+            &format!("CREATE DATABASE {name} TEMPLATE {database}"),
+            &format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true"),
+        ])
+        .await;
+        name
+    }
+
+    /// A database that nobody uses becomes what another one is, or empty.
+    pub async fn replace(&self, database: &str, by: Option<&str>) {
+        let template = by.unwrap_or("template1");
+        self.operate(&[
+            &format!("DROP DATABASE {database}"),
+            &format!("CREATE DATABASE {database} TEMPLATE {template}"),
+        ])
+        .await;
+    }
+
+    /// A database that nobody uses gets another name.
+    pub async fn rename(&self, database: &str, to: &str) {
+        self.operate(&[&format!("ALTER DATABASE {database} RENAME TO {to}")]).await;
+    }
+
+    async fn operate(&self, statements: &[&str]) {
+        let mut operator = self.connect("postgres").await;
+        for &statement in statements {
+            let done = operator.execute(sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))).await;
+            done.unwrap_or_else(|error| panic!("{statement}: {error}"));
+        }
     }
 
     pub fn url(&self, database: &str) -> String {

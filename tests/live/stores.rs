@@ -8,11 +8,11 @@ use std::{
 
 use async_nats::jetstream::{self, stream::DiscardPolicy};
 use futures_util::TryStreamExt;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::harness::{
-    Cluster, SOON, Settings, cluster::said, eventually, free_port, http_client, stand_ins::model,
+    Cluster, Deployment, SOON, Settings, cluster::said, eventually, free_port, http_client, stand_ins::model,
 };
 
 /// Sessions go on within this time after a store went back in time.
@@ -50,11 +50,13 @@ async fn fill(cluster: &Cluster, config: &jetstream::stream::Config, subject: &s
 }
 
 /// What does not need the full store ends as ever; where something needs it, it is told, and goes on as soon as there is room.
-#[tokio::test]
-async fn a_store_that_somebody_else_filled_stops_only_what_needs_it() {
+async fn filled(deployment: Deployment) {
     let ready = format!("127.0.0.1:{}", free_port());
     let settings = format!("[nats]\nmax_bytes_mib = 24\n[http]\nlisten = {ready:?}\n");
-    let Some(cluster) = Cluster::start(1, &Settings::new(&settings)).await else { return };
+    let Some(cluster) = Cluster::start_on(&deployment.parts(), 1, &Settings::new(&settings), &[]).await
+    else {
+        return;
+    };
     cluster.workers[0].until_ready().await;
     let mut log = cluster.log().await;
     for (n, (config, subject)) in streams(&cluster).await.into_iter().enumerate() {
@@ -99,17 +101,55 @@ async fn a_store_that_somebody_else_filled_stops_only_what_needs_it() {
     }
 }
 
+#[tokio::test]
+async fn a_store_that_somebody_else_filled_stops_only_what_needs_it() {
+    filled(Deployment::Small).await;
+}
+
+#[tokio::test]
+async fn a_store_of_three_servers_that_somebody_else_filled_stops_only_what_needs_it() {
+    let Some(deployment) = Deployment::large().await else { return };
+    filled(deployment).await;
+}
+
 /// Waits until the publisher can publish again.
 async fn until_connected(cluster: &Cluster) {
     let jetstream = jetstream::new(cluster.client.clone());
     eventually("the publisher is connected", async || jetstream.query_account().await.ok()).await;
 }
 
-/// Where the server keeps its streams.
-fn streams_folder(under: &Path) -> Option<PathBuf> {
+/// The first folder of this name.
+fn folder(under: &Path, name: &str) -> Option<PathBuf> {
     let entries: Vec<_> = std::fs::read_dir(under).ok()?.flatten().map(|entry| entry.path()).collect();
-    let found = entries.iter().find(|path| path.is_dir() && path.ends_with("streams")).cloned();
-    found.or_else(|| entries.iter().filter(|path| path.is_dir()).find_map(|path| streams_folder(path)))
+    let found = entries.iter().find(|path| path.is_dir() && path.ends_with(name)).cloned();
+    found.or_else(|| entries.iter().filter(|path| path.is_dir()).find_map(|path| folder(path, name)))
+}
+
+/// The Raft groups of a stream and its consumers; none on one server.
+async fn raft_groups(cluster: &Cluster, stream: &str) -> Vec<String> {
+    let mut groups = Vec::new();
+    for request in ["STREAM.INFO", "CONSUMER.LIST"] {
+        let answer = cluster.client.request(format!("$JS.API.{request}.{stream}"), "".into()).await.unwrap();
+        let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+        let consumers = answer["consumers"].as_array();
+        let all: Vec<&Value> = consumers.map_or(vec![&answer], |consumers| consumers.iter().collect());
+        groups.extend(
+            all.into_iter().filter_map(|one| Some(one["cluster"]["raft_group"].as_str()?.to_owned())),
+        );
+    }
+    groups
+}
+
+/// Where the servers keep a stream and what they have agreed on about it.
+async fn folders_of(cluster: &Cluster, stream: &str) -> Vec<PathBuf> {
+    let groups = raft_groups(cluster, stream).await;
+    assert_eq!(groups.is_empty(), cluster.nats.dirs().len() == 1, "{groups:?}");
+    let mut folders = Vec::new();
+    for dir in cluster.nats.dirs() {
+        folders.push(folder(&dir, "streams").expect("streams").join(stream));
+        folders.extend(groups.iter().map(|group| folder(&dir, "_js_").expect("Raft groups").join(group)));
+    }
+    folders
 }
 
 fn copy_folder(from: &Path, to: &Path) {
@@ -126,11 +166,10 @@ fn copy_folder(from: &Path, to: &Path) {
 
 /// One stream at a time is put back to an earlier moment, with work under way: whatever was admitted is stored once, the
 /// sessions go on, and no model is asked for an answer that somebody has.
-#[tokio::test]
-async fn any_store_of_the_server_may_be_put_back() {
+async fn put_back(deployment: Deployment) {
     const SESSIONS: usize = 4;
     let settings = Settings::new("[sessions]\nsweep_interval_ms = 1000\n");
-    let Some(mut cluster) = Cluster::start(2, &settings).await else { return };
+    let Some(mut cluster) = Cluster::start_on(&deployment.parts(), 2, &settings, &[]).await else { return };
     for worker in &cluster.workers {
         worker.until_ready().await;
     }
@@ -154,10 +193,7 @@ async fn any_store_of_the_server_may_be_put_back() {
     let until_stored = async |cluster: &Cluster, ids: &BTreeSet<String>| {
         let deadline = Instant::now() + GOES_ON;
         loop {
-            let rows = cluster.rows();
-            let stored: BTreeSet<_> =
-                rows.iter().map(|row| row["workflow_id"].as_str().unwrap().to_owned()).collect();
-            assert_eq!(stored.len(), rows.len(), "a row twice");
+            let stored: BTreeSet<_> = cluster.stored().await.into_iter().collect();
             if stored == *ids {
                 break;
             }
@@ -174,10 +210,12 @@ async fn any_store_of_the_server_may_be_put_back() {
         calls += SESSIONS as u64;
         until_stored(&cluster, &ids).await;
 
-        let streams = streams_folder(cluster.nats.dir()).expect("streams");
+        let folders = folders_of(&cluster, &name).await;
         let earlier = cluster.dir().join("earlier");
         cluster.kill_nats();
-        copy_folder(&streams.join(&name), &earlier);
+        for (at, folder) in folders.iter().enumerate() {
+            copy_folder(folder, &earlier.join(at.to_string()));
+        }
         cluster.revive_nats();
         until_connected(&cluster).await;
 
@@ -197,8 +235,10 @@ async fn any_store_of_the_server_may_be_put_back() {
         })
         .await;
         cluster.kill_nats();
-        std::fs::remove_dir_all(streams.join(&name)).unwrap();
-        copy_folder(&earlier, &streams.join(&name));
+        for (at, folder) in folders.iter().enumerate() {
+            std::fs::remove_dir_all(folder).unwrap();
+            copy_folder(&earlier.join(at.to_string()), folder);
+        }
         std::fs::remove_dir_all(&earlier).unwrap();
         cluster.revive_nats();
         until_connected(&cluster).await;
@@ -215,4 +255,15 @@ async fn any_store_of_the_server_may_be_put_back() {
         eprintln!("{name}: put back, {asked} calls");
     }
     cluster.assert_workers_run();
+}
+
+#[tokio::test]
+async fn any_store_of_the_server_may_be_put_back() {
+    put_back(Deployment::Small).await;
+}
+
+#[tokio::test]
+async fn any_store_of_three_servers_may_be_put_back() {
+    let Some(deployment) = Deployment::large().await else { return };
+    put_back(deployment).await;
 }

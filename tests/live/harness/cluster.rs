@@ -7,8 +7,7 @@ use bytes::Bytes;
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
-use super::{Figures, Log, Program, Settings, StandIns, process::throughline, python};
-use crate::nats_server::NatsServer;
+use super::{Figures, Log, Program, Servers, Settings, StandIns, process::throughline, python, stored};
 
 /// First token of every subject, as it is without configuration.
 pub const NAMESPACE: &str = "throughline";
@@ -20,18 +19,21 @@ pub struct Cluster {
     pub workers: Vec<Program>,
     pub stand_ins: StandIns,
     pub client: async_nats::Client,
-    pub nats: NatsServer,
+    pub nats: Servers,
     dir: tempfile::TempDir,
     database: PathBuf,
+    database_url: String,
 }
 
-/// Where the stores are, if not in a folder of the cluster's own.
+/// What a deployment is made of, if not of one server and files in a folder of the cluster's own.
 #[derive(Default)]
-pub struct Disks<'a> {
+pub struct Parts<'a> {
     pub nats: Option<&'a Path>,
     pub database: Option<&'a Path>,
     /// A server instead of a file.
     pub database_url: Option<&'a str>,
+    /// Three servers with accounts instead of one without.
+    pub three_servers: bool,
 }
 
 impl Cluster {
@@ -42,27 +44,28 @@ impl Cluster {
 
     /// The same, with arguments for the stand-ins.
     pub async fn start_with(workers: usize, settings: &Settings, sandbox: &[&str]) -> Option<Self> {
-        Self::start_on(&Disks::default(), workers, settings, sandbox).await
+        Self::start_on(&Parts::default(), workers, settings, sandbox).await
     }
 
-    /// The same, with the stores elsewhere.
+    /// The same, of these parts.
     pub async fn start_on(
-        disks: &Disks<'_>,
+        parts: &Parts<'_>,
         workers: usize,
         settings: &Settings,
         sandbox: &[&str],
     ) -> Option<Self> {
-        let nats = NatsServer::start_on(disks.nats, &[])?;
+        let nats = if parts.three_servers { Servers::three().await? } else { Servers::one(parts.nats)? };
         let dir = tempfile::tempdir().expect("a temporary directory");
         let stand_ins = StandIns::start(dir.path(), sandbox).await;
-        let client = async_nats::connect(nats.url()).await.expect("a NATS client");
-        let database = disks.database.unwrap_or(dir.path()).join("throughline.db");
-        let mut cluster = Self { workers: Vec::new(), stand_ins, client, nats, dir, database };
-        let file = format!("sqlite://{}", cluster.database().display());
+        let client = nats.connect().await;
+        let database = parts.database.unwrap_or(dir.path()).join("throughline.db");
+        let file = format!("sqlite://{}", database.display());
+        let database_url = parts.database_url.unwrap_or(&file).to_owned();
+        let mut cluster = Self { workers: Vec::new(), stand_ins, client, nats, dir, database, database_url };
         let settings = settings
             .clone()
-            .with(&format!("nats.url = {:?}", cluster.nats.url()))
-            .with(&format!("database.url = {:?}", disks.database_url.unwrap_or(&file)));
+            .with(&cluster.nats.settings())
+            .with(&format!("database.url = {:?}", cluster.database_url));
         std::fs::write(cluster.config(), settings.over(&cluster.stand_ins.config)).expect("a file");
         let mut setup = cluster.run("setup", &["setup"]);
         let status = setup.ended(super::SOON).await;
@@ -84,6 +87,15 @@ impl Cluster {
 
     pub fn database(&self) -> PathBuf {
         self.database.clone()
+    }
+
+    pub fn database_url(&self) -> &str {
+        &self.database_url
+    }
+
+    /// The workflow id of every row of `interactions`, in order.
+    pub async fn stored(&self) -> Vec<String> {
+        stored::ids(&self.database_url).await
     }
 
     /// Starts `throughline` with the cluster's configuration.
@@ -115,18 +127,18 @@ impl Cluster {
         }
     }
 
-    /// The nats-server crashes and comes back.
+    /// The event bus crashes and comes back.
     pub fn crash_nats(&mut self) {
         self.kill_nats();
         self.revive_nats();
     }
 
-    /// The nats-server crashes.
+    /// The event bus crashes.
     pub fn kill_nats(&mut self) {
         self.nats.kill();
     }
 
-    /// It comes back with the same store on the same port.
+    /// It comes back with the same stores on the same ports.
     pub fn revive_nats(&mut self) {
         self.nats.restart();
     }

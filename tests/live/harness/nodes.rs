@@ -179,6 +179,11 @@ impl Nodes {
         self.all[at].place.url()
     }
 
+    /// Where a node has its files.
+    pub fn node_dir(&self, at: usize) -> PathBuf {
+        self.all[at].dir.clone()
+    }
+
     /// The servers, for a configuration.
     pub fn urls(&self) -> String {
         self.all.iter().map(|node| node.place.url()).collect::<Vec<_>>().join(",")

@@ -1,4 +1,4 @@
-//! Mistakes in what stands around the program: certificates, disks, other versions, clocks.
+//! Mistakes in what stands around the program: certificates, parts, other versions, clocks.
 
 use serde_json::json;
 use sqlx::{Connection, Executor, SqliteConnection};
@@ -12,7 +12,7 @@ use crate::{
         Cluster, Program, SOON, Settings,
         certificates::{EXPIRED_DAYS, by_an_authority},
         clock,
-        cluster::{BARE, Disks},
+        cluster::{BARE, Parts},
         disk::ReadOnly,
         eventually,
         log::Log,
@@ -86,8 +86,8 @@ async fn a_certificate_of_the_database_that_has_expired() {
 #[tokio::test]
 async fn a_database_on_a_disk_that_was_mounted_read_only() {
     let folder = tempfile::tempdir().unwrap();
-    let disks = Disks { database: Some(folder.path()), ..Disks::default() };
-    let Some(mut cluster) = Cluster::start_on(&disks, 1, &Settings::new(""), &[]).await else { return };
+    let parts = Parts { database: Some(folder.path()), ..Parts::default() };
+    let Some(mut cluster) = Cluster::start_on(&parts, 1, &Settings::new(""), &[]).await else { return };
     let mut log = cluster.log().await;
     cluster.say("before", "ann", "s", "Hello").await;
     answered(&mut log, "before").await;

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::{
     crashes::{assert_ordered, conversation},
-    harness::{Cluster, Figures, Log, SOON, Settings, cluster::Disks, eventually},
+    harness::{Cluster, Figures, Log, SOON, Settings, cluster::Parts, eventually},
     postgres_server::{PASSWORD, PostgresServer},
 };
 
@@ -36,9 +36,9 @@ impl Deployment {
     /// Two workers, with ten conversations of five turns under way.
     async fn start(server: &PostgresServer) -> Option<Self> {
         let url = server.database().await;
-        let disks = Disks { database_url: Some(&url), ..Disks::default() };
+        let parts = Parts { database_url: Some(&url), ..Parts::default() };
         let latency = ["--model-latency-ms", "40"];
-        let mut cluster = Cluster::start_on(&disks, 2, &Settings::new(SETTINGS), &latency).await?;
+        let mut cluster = Cluster::start_on(&parts, 2, &Settings::new(SETTINGS), &latency).await?;
         let mut log = cluster.log().await;
         let (workflows, messages): (Vec<_>, Vec<_>) = conversation().into_iter().unzip();
         cluster.publish_all(messages).await;
