@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    EventData, EventType, SessionId, Subject, Timestamp, TraceParent, UserId, WorkflowId,
+    EventData, EventKey, EventType, SessionId, StepPath, Subject, Timestamp, TraceParent, UserId, WorkflowId,
     version::{self, VersionError},
 };
 
 /// Everything about an event but its data.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Meta {
-    /// `CloudEvents` id. Deterministic, `{workflow token}.{event type}`, for everything a stage publishes.
+    /// `CloudEvents` id. Deterministic, [`WorkflowId::event_id`], for everything a stage publishes.
     pub id: String,
     /// Who published it, for example `throughline/generation`.
     pub source: String,
@@ -25,6 +25,8 @@ pub struct Meta {
     pub session_id: SessionId,
     /// The user that the session belongs to.
     pub user_id: UserId,
+    /// The step that made it, for a type of which a workflow may have several.
+    pub step: StepPath,
     /// Id of the event that caused this one.
     pub causation_id: Option<String>,
     /// The workflow's trace, with the publishing span as the parent.
@@ -48,9 +50,14 @@ impl Event {
         self.data.event_type()
     }
 
+    /// Which event of its workflow it is.
+    pub fn key(&self) -> EventKey {
+        EventKey::of_step(self.event_type(), self.meta.step.clone())
+    }
+
     /// Its address.
     pub fn subject(&self) -> Subject {
-        Subject::new(self.event_type(), &self.meta.session_id, &self.meta.workflow_id)
+        Subject::new(self.key(), &self.meta.session_id, &self.meta.workflow_id)
     }
 }
 
@@ -112,6 +119,10 @@ pub(crate) struct Written<'a, D> {
     /// The session id again: the `CloudEvents` partitioning extension. Events of one key belong in one order.
     #[schemars(with = "String")]
     partitionkey: &'a str,
+    /// The step that made it, for types of which a workflow may have several events.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    #[schemars(skip)]
+    step: &'a str,
     /// Id of the event that caused this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
@@ -155,6 +166,7 @@ fn write<D: Serialize>(
             sessionid: meta.session_id.as_str(),
             userid: meta.user_id.as_str(),
             partitionkey: meta.session_id.as_str(),
+            step: meta.step.as_str(),
             causationid: meta.causation_id.as_deref(),
             traceparent: meta.traceparent,
             attempt: meta.attempt,
@@ -206,6 +218,8 @@ struct Read<'a> {
     workflowid: WorkflowId,
     sessionid: SessionId,
     userid: UserId,
+    #[serde(borrow, default)]
+    step: Option<&'a RawValue>,
     #[serde(default)]
     causationid: Option<String>,
     traceparent: TraceParent,
@@ -217,6 +231,14 @@ struct Read<'a> {
 
 fn first_attempt() -> u32 {
     1
+}
+
+/// Types without steps may have an attribute of that name that somebody else gave them: publishers of inputs, for one.
+fn step_of(event_type: EventType, step: Option<&RawValue>) -> Result<StepPath, DecodeError> {
+    match step {
+        Some(step) if event_type.has_steps() => Ok(serde_json::from_str(step.get())?),
+        Some(_) | None => Ok(StepPath::NONE),
+    }
 }
 
 /// Reads an event that [`encode`] wrote, of any type.
@@ -241,9 +263,46 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         workflow_id: read.workflowid,
         session_id: read.sessionid,
         user_id: read.userid,
+        step: step_of(read.r#type, read.step)?,
         causation_id: read.causationid,
         traceparent: read.traceparent,
         attempt: read.attempt,
     };
     Ok(Event { meta, data })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const GOLDEN: &[u8] = include_bytes!("../golden/v1/context_retrieved.json");
+
+    #[test]
+    fn an_event_of_a_step_says_so_and_others_have_no_word_of_steps() {
+        let mut event = decode(GOLDEN).unwrap();
+        let written: serde_json::Value = serde_json::from_slice(&encode(&event).unwrap()).unwrap();
+        assert_eq!(written.get("step"), None);
+        event.meta.step = "draft-2".parse().unwrap();
+        let written: serde_json::Value = serde_json::from_slice(&encode(&event).unwrap()).unwrap();
+        assert_eq!(written["step"], "draft-2");
+        let key = EventKey::of_step(EventType::ContextRetrieved, "draft-2".parse().unwrap());
+        assert_eq!(event.key(), key);
+        let workflow = event.meta.workflow_id.token();
+        assert_eq!(event.meta.workflow_id.event_id(key), format!("{workflow}.context_retrieved.draft-2"));
+    }
+
+    #[test]
+    fn an_attribute_called_step_of_a_type_without_steps_is_somebody_elses() {
+        let mut written: serde_json::Value = serde_json::from_slice(GOLDEN).unwrap();
+        let without = decode(written.to_string().as_bytes()).unwrap();
+        for theirs in
+            [serde_json::json!("draft"), serde_json::json!({"no": "path"}), serde_json::json!("> *")]
+        {
+            written["step"] = theirs;
+            let read = decode(written.to_string().as_bytes()).unwrap();
+            assert_eq!(read, without);
+            assert!(read.subject().is_of(written.to_string().as_bytes()));
+        }
+    }
 }

@@ -73,6 +73,19 @@ impl EventType {
         Self::ALL.into_iter().filter(|event_type| event_type.is_end())
     }
 
+    /// Whether a workflow may have several events of this type, one for each step. Those of version 1 so far it has once.
+    pub fn has_steps(self) -> bool {
+        match self {
+            Self::UserInputReceived
+            | Self::InputValidated
+            | Self::ContextRetrieved
+            | Self::ExternalDataFetched
+            | Self::ResponseGenerated
+            | Self::InteractionSaved
+            | Self::WorkflowFailed => false,
+        }
+    }
+
     /// Whether a workflow ends with this event.
     pub fn is_end(self) -> bool {
         matches!(self, Self::InteractionSaved | Self::WorkflowFailed)

@@ -1,69 +1,14 @@
 //! Typed failures: what failed, may it have happened, what could be done next.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    WorkflowId,
+    StageName, WorkflowId,
     event::{external::SourceResult, generation::Attempt},
 };
-
-/// The five stages of the workflow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum StageName {
-    /// Validates and admits user input into its session's order.
-    Input,
-    /// Reads preferences and recent turns.
-    Context,
-    /// Fetches external data.
-    External,
-    /// Asks the model.
-    Generation,
-    /// Stores the interaction.
-    Persistence,
-}
-
-impl StageName {
-    /// All stages, in the order of an event's journey.
-    pub const ALL: [Self; 5] =
-        [Self::Input, Self::Context, Self::External, Self::Generation, Self::Persistence];
-
-    /// The name used in configuration, metrics and consumer names.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Input => "input",
-            Self::Context => "context",
-            Self::External => "external",
-            Self::Generation => "generation",
-            Self::Persistence => "persistence",
-        }
-    }
-}
-
-impl fmt::Display for StageName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// The text names no stage.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown stage {0:?}; the stages are input, context, external, generation, persistence")]
-pub struct UnknownStage(pub String);
-
-impl FromStr for StageName {
-    type Err = UnknownStage;
-
-    fn from_str(name: &str) -> Result<Self, UnknownStage> {
-        Self::ALL
-            .into_iter()
-            .find(|stage| stage.as_str() == name)
-            .ok_or_else(|| UnknownStage(name.to_owned()))
-    }
-}
 
 /// Why a workflow failed. The set grows within a major version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]

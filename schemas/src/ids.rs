@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::Timestamp;
+use crate::{EventKey, Timestamp};
 
 /// Longest id accepted, in bytes of UTF-8.
 pub const MAX_ID_BYTES: usize = 256;
@@ -165,6 +165,12 @@ id!(
 );
 
 impl WorkflowId {
+    /// The `CloudEvents` id of an event of this workflow: `{workflow token}.{event type}`, or
+    /// `{workflow token}.{event type}.{step path}`.
+    pub fn event_id(&self, key: impl Into<EventKey>) -> String {
+        format!("{}.{}", self.token(), key.into())
+    }
+
     /// A time-ordered id that is a function of an instant and a digest: the same each time it is asked for.
     pub fn derive(at: Timestamp, digest: &[u8]) -> Self {
         let mut random = [0; 10];

@@ -1,10 +1,12 @@
-//! Where events live on NATS: `{ns}.v1.{event_type}.{session}.{workflow}`.
+//! Where events live on NATS: `{ns}.v1.{event_type}.{session}.{workflow}`, and behind that the path of the step for types
+//! of which a workflow may have several events.
 
 use std::{borrow::Cow, fmt};
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
-use crate::{EventType, SessionId, WorkflowId, token, version::MAJOR};
+use crate::{EventKey, EventType, SessionId, StepPath, WorkflowId, token, version::MAJOR};
 
 /// Longest namespace, in bytes.
 const MAX_NAMESPACE_BYTES: usize = 32;
@@ -60,16 +62,28 @@ impl Namespace {
         format!("{self}.v{MAJOR}.{event_type}.>")
     }
 
-    /// Every event, of one type or all, of one session: `{ns}.v1.{type or *}.{session}.*`.
-    pub fn events_of_session(&self, event_type: Option<EventType>, session: &SessionId) -> String {
+    /// The events, without steps, of these of their types, sessions and workflows:
+    /// `{ns}.v1.{type or *}.{session or *}.{workflow or *}`.
+    pub fn events_with(
+        &self,
+        event_type: Option<EventType>,
+        session: Option<&SessionId>,
+        workflow: Option<&WorkflowId>,
+    ) -> String {
         let event_type = event_type.map_or("*", EventType::as_str);
-        format!("{self}.v{MAJOR}.{event_type}.{}.*", session.token())
+        let session = session.map_or_else(|| "*".to_owned(), SessionId::token);
+        let workflow = workflow.map_or_else(|| "*".to_owned(), WorkflowId::token);
+        format!("{self}.v{MAJOR}.{event_type}.{session}.{workflow}")
     }
 
-    /// Every event, of one type or all, of one workflow: `{ns}.v1.{type or *}.*.{workflow}`.
+    /// The same, of one type or all, of one session: `{ns}.v1.{type or *}.{session}.*`.
+    pub fn events_of_session(&self, event_type: Option<EventType>, session: &SessionId) -> String {
+        self.events_with(event_type, Some(session), None)
+    }
+
+    /// The same, of one type or all, of one workflow: `{ns}.v1.{type or *}.*.{workflow}`.
     pub fn events_of_workflow(&self, event_type: Option<EventType>, workflow: &WorkflowId) -> String {
-        let event_type = event_type.map_or("*", EventType::as_str);
-        format!("{self}.v{MAJOR}.{event_type}.*.{}", workflow.token())
+        self.events_with(event_type, None, Some(workflow))
     }
 
     /// Every dead letter, and what was done with them: `{ns}.dead.>`.
@@ -107,15 +121,15 @@ impl fmt::Display for Namespace {
 /// The exact address of one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
-    event_type: EventType,
+    key: EventKey,
     session: String,
     workflow: String,
 }
 
 impl Subject {
     /// The subject of an event of this workflow.
-    pub fn new(event_type: EventType, session: &SessionId, workflow: &WorkflowId) -> Self {
-        Self { event_type, session: session.token(), workflow: workflow.token() }
+    pub fn new(key: impl Into<EventKey>, session: &SessionId, workflow: &WorkflowId) -> Self {
+        Self { key: key.into(), session: session.token(), workflow: workflow.token() }
     }
 
     /// Where a workflow of this session may end.
@@ -125,7 +139,12 @@ impl Subject {
 
     /// What type of event it addresses.
     pub fn event_type(&self) -> EventType {
-        self.event_type
+        self.key.event_type
+    }
+
+    /// Which event of its workflow it addresses.
+    pub fn key(&self) -> &EventKey {
+        &self.key
     }
 
     /// The session's token.
@@ -138,40 +157,54 @@ impl Subject {
         &self.workflow
     }
 
-    /// `{ns}.v1.{event_type}.{session}.{workflow}`
+    /// `{ns}.v1.{event_type}.{session}.{workflow}`, and `.{step path}` if there is one.
     pub fn live(&self, ns: &Namespace) -> String {
-        format!("{ns}.v{MAJOR}.{}.{}.{}", self.event_type, self.session, self.workflow)
+        self.under(&format!("{ns}.v{MAJOR}"))
     }
 
-    /// `{ns}.stored.v1.{event_type}.{session}.{workflow}`: where the server tells the event once it is stored.
+    /// `{ns}.stored.v1.` and the same: where the server tells the event once it is stored.
     pub fn stored(&self, ns: &Namespace) -> String {
-        format!("{ns}.stored.v{MAJOR}.{}.{}.{}", self.event_type, self.session, self.workflow)
+        self.under(&format!("{ns}.stored.v{MAJOR}"))
     }
 
-    /// `{ns}.dead.v1.{event_type}.{session}.{workflow}`
+    /// `{ns}.dead.v1.` and the same.
     pub fn dead(&self, ns: &Namespace) -> String {
-        format!("{ns}.dead.v{MAJOR}.{}.{}.{}", self.event_type, self.session, self.workflow)
+        self.under(&format!("{ns}.dead.v{MAJOR}"))
+    }
+
+    fn under(&self, prefix: &str) -> String {
+        let Self { key: EventKey { event_type, step }, session, workflow } = self;
+        match step.as_str() {
+            "" => format!("{prefix}.{event_type}.{session}.{workflow}"),
+            step => format!("{prefix}.{event_type}.{session}.{workflow}.{step}"),
+        }
     }
 
     /// Whether a stored body says of itself that it is the event of this address. What stands on a subject need not belong
     /// there: a server also writes acknowledgements to any subject that a publisher names for them. Only the envelope is
     /// read, of whichever version; inputs have many forms and are not judged.
     pub fn is_of(&self, body: &[u8]) -> bool {
-        belongs_on(self.event_type, &self.workflow, body)
+        belongs_on(self.event_type(), &self.workflow, self.key.step.as_str(), body)
     }
 
     /// Reads a subject of this namespace, dead or live. The bare input subject has no tokens and gives `None`.
     pub fn parse(ns: &Namespace, subject: &str) -> Option<Self> {
         let rest = subject.strip_prefix(ns.as_str())?.strip_prefix('.')?;
         let rest = rest.strip_prefix("dead.").unwrap_or(rest);
-        let mut parts = rest.strip_prefix('v')?.split('.');
+        // Behind the workflow stands what a path of a step is, points and all.
+        let mut parts = rest.strip_prefix('v')?.splitn(5, '.');
         if parts.next()?.parse::<u32>().ok()? != MAJOR {
             return None;
         }
-        let event_type = parts.next()?.parse().ok()?;
+        let event_type: EventType = parts.next()?.parse().ok()?;
         let session = parts.next()?.to_owned();
         let workflow = parts.next()?.to_owned();
-        parts.next().is_none().then_some(Self { event_type, session, workflow })
+        let step = match parts.next() {
+            None => StepPath::NONE,
+            Some(step) if event_type.has_steps() => step.parse().ok()?,
+            Some(_) => return None,
+        };
+        Some(Self { key: EventKey::of_step(event_type, step), session, workflow })
     }
 }
 
@@ -185,20 +218,33 @@ pub struct Tokens<'a> {
     pub session: Option<&'a str>,
     /// The workflow's token; a bare input has none.
     pub workflow: Option<&'a str>,
+    /// The path of the step, if it has one.
+    pub step: Option<&'a str>,
 }
 
 /// See [`Subject::is_of`].
-fn belongs_on(event_type: EventType, workflow: &str, body: &[u8]) -> bool {
+fn belongs_on(event_type: EventType, workflow: &str, step: &str, body: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Envelope<'a> {
         #[serde(borrow, rename = "type")]
         event_type: Cow<'a, str>,
         #[serde(borrow)]
         workflowid: Cow<'a, str>,
+        #[serde(borrow, default)]
+        step: Option<&'a RawValue>,
     }
+    // Types without steps may have an attribute of that name which is somebody else's.
+    let of_step = |told: Option<&RawValue>| {
+        !event_type.has_steps()
+            || told.is_some_and(|told| {
+                serde_json::from_str(told.get()).is_ok_and(|told: Cow<'_, str>| told == step)
+            })
+    };
     event_type == EventType::UserInputReceived
         || serde_json::from_slice(body).is_ok_and(|envelope: Envelope<'_>| {
-            envelope.event_type == event_type.as_str() && token(&envelope.workflowid) == workflow
+            envelope.event_type == event_type.as_str()
+                && token(&envelope.workflowid) == workflow
+                && of_step(envelope.step)
         })
 }
 
@@ -206,18 +252,18 @@ impl<'a> Tokens<'a> {
     /// The same as [`Subject::is_of`]; of a subject without a workflow nothing is judged.
     pub fn is_of(&self, body: &[u8]) -> bool {
         match (self.event_type(), self.workflow) {
-            (Some(event_type), Some(workflow)) => belongs_on(event_type, workflow, body),
+            (Some(event_type), Some(workflow)) => {
+                belongs_on(event_type, workflow, self.step.unwrap_or_default(), body)
+            }
             _ => true,
         }
     }
 
     /// Takes `{ns}.v1.{event_type}` or `{ns}.stored.v1.{event_type}`, bare or with tokens behind it, apart.
     pub fn of(subject: &'a str) -> Option<Self> {
-        let mut parts = subject.split('.').skip(1);
-        if parts.next()? == "stored" {
-            parts.next()?;
-        }
-        Some(Self { kind: parts.next()?, session: parts.next(), workflow: parts.next() })
+        let (_, rest) = subject.split_once('.')?;
+        let mut parts = rest.strip_prefix("stored.").unwrap_or(rest).splitn(5, '.').skip(1);
+        Some(Self { kind: parts.next()?, session: parts.next(), workflow: parts.next(), step: parts.next() })
     }
 
     /// The type, if it is known here.
@@ -265,6 +311,24 @@ mod tests {
         assert_eq!(Subject::parse(&ns, &subject.dead(&ns)), Some(subject));
         assert_eq!(Subject::parse(&ns, &ns.bare_input()), None);
         assert_eq!(Subject::parse(&ns, "throughline.v2.context_retrieved.s.w"), None);
+    }
+
+    #[test]
+    fn a_step_stands_behind_the_workflow_and_types_without_steps_have_none() {
+        let ns = Namespace::new("ns").unwrap();
+        let (session, workflow) = (SessionId::new("s").unwrap(), WorkflowId::new("w").unwrap());
+        let key = EventKey::of_step(EventType::ResponseGenerated, "draft-2.7".parse().unwrap());
+        let subject = Subject::new(key, &session, &workflow);
+        assert_eq!(subject.live(&ns), "ns.v1.response_generated.s.w.draft-2.7");
+        assert_eq!(subject.stored(&ns), "ns.stored.v1.response_generated.s.w.draft-2.7");
+        assert_eq!(subject.dead(&ns), "ns.dead.v1.response_generated.s.w.draft-2.7");
+        let tokens = Tokens::of("ns.v1.tool_called.s.w.draft-2.7").unwrap();
+        assert_eq!((tokens.workflow, tokens.step), (Some("w"), Some("draft-2.7")));
+        // A stranger's message there is no event of the workflow.
+        for event_type in EventType::ALL {
+            assert!(!event_type.has_steps());
+            assert_eq!(Subject::parse(&ns, &format!("ns.v1.{event_type}.s.w.draft")), None);
+        }
     }
 
     #[test]

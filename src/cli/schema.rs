@@ -62,11 +62,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use serde_json::{Value, json};
-    use throughline_actors::{
-        dependency::announcer::BreakerMoved,
-        policy::breaker::BreakerState,
-        ports::bus::{consumed_by, published_by},
-    };
+    use throughline_actors::{dependency::announcer::BreakerMoved, policy::breaker::BreakerState};
     use throughline_schemas::{StageName, Timestamp};
 
     use super::*;
@@ -95,12 +91,12 @@ mod tests {
     fn the_document_tells_the_journey_that_the_actors_make() {
         let operations = asyncapi()["operations"].clone();
         for stage in StageName::ALL {
-            let receives = &operations[format!("{stage}_receives_{}", consumed_by(stage))];
+            let receives = &operations[format!("{stage}_receives_{}", stage.consumes())];
             assert_eq!(receives["action"], "receive", "{stage}");
-            assert_eq!(receives["channel"]["$ref"], format!("#/channels/{}", consumed_by(stage)));
-            let sends = &operations[format!("{stage}_sends_{}", published_by(stage))];
+            assert_eq!(receives["channel"]["$ref"], format!("#/channels/{}", stage.consumes()));
+            let sends = &operations[format!("{stage}_sends_{}", stage.publishes())];
             assert_eq!(sends["action"], "send", "{stage}");
-            assert_eq!(sends["channel"]["$ref"], format!("#/channels/{}", published_by(stage)));
+            assert_eq!(sends["channel"]["$ref"], format!("#/channels/{}", stage.publishes()));
         }
     }
 

@@ -5,10 +5,7 @@ mod reason;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use throughline_actors::ports::{
-    bus::consumer_of,
-    store::{ListedTurn, TurnState},
-};
+use throughline_actors::ports::store::{ListedTurn, TurnState};
 use throughline_schemas::{StageName, Timestamp};
 
 pub(super) use reason::{Reason, Reasons};
@@ -79,7 +76,7 @@ pub(super) async fn look_up_steps(bus: &NatsBus, standings: &mut [Standing]) {
             let asked = bus.latest_step(&turn.session_id, &turn.workflow_id);
             standing.step = match tokio::time::timeout_at(deadline, asked).await {
                 // Its end is in the log, and the database has not heard of it yet.
-                Ok(Ok(Some((event_type, since)))) => consumer_of(event_type).map(|stage| Step { stage, since }),
+                Ok(Ok(Some((event_type, since)))) => StageName::consumer_of(event_type).map(|stage| Step { stage, since }),
                 // What it begins with is on its way.
                 Ok(Ok(None)) => Some(Step { stage: StageName::Input, since: turn.updated_at }),
                 Ok(Err(error)) => {

@@ -5,8 +5,8 @@ use throughline_actors::ports::{
     store::Fingerprint,
 };
 use throughline_schemas::{
-    EncodeError, Event, EventData, EventType, Meta, Metadata, SessionId, TraceParent, UserId, WorkflowId,
-    encode,
+    EncodeError, Event, EventData, EventType, Meta, Metadata, SessionId, StepPath, TraceParent, UserId,
+    WorkflowId, encode,
     event::{Redo, UserInputReceived, input::WhenBusy},
 };
 
@@ -63,12 +63,13 @@ impl Input {
     pub fn event(self, source: &str) -> Event {
         Event {
             meta: Meta {
-                id: format!("{}.{}", self.workflow.token(), EventType::UserInputReceived),
+                id: self.workflow.event_id(EventType::UserInputReceived),
                 source: source.to_owned(),
                 time: SystemClock.now(),
                 workflow_id: self.workflow.clone(),
                 session_id: self.session.clone(),
                 user_id: self.user.clone(),
+                step: StepPath::NONE,
                 causation_id: caused_by(self.redo.as_ref()),
                 traceparent: new_trace(),
                 attempt: 1,
@@ -112,7 +113,7 @@ impl Message {
 
 /// What is taken up had failed.
 fn caused_by(redo: Option<&Redo>) -> Option<String> {
-    redo.map(|redo| format!("{}.{}", redo.of.token(), EventType::WorkflowFailed))
+    redo.map(|redo| redo.of.event_id(EventType::WorkflowFailed))
 }
 
 /// A new workflow id.

@@ -6,8 +6,8 @@
 
 use throughline_actors::ports::clock::{Clock, Entropy};
 use throughline_schemas::{
-    EncodeError, Event, EventData, EventType, Meta, Metadata, Namespace, SessionId, Subject, TraceParent,
-    UserId, WorkflowId, encode,
+    EncodeError, Event, EventData, EventType, Meta, Metadata, Namespace, SessionId, StepPath, Subject,
+    TraceParent, UserId, WorkflowId, encode,
     event::{UserInputReceived, input::WhenBusy},
     token,
 };
@@ -69,13 +69,14 @@ impl Said<'_> {
         let random = u128::from(SystemEntropy.next_u64()) << 64 | u128::from(SystemEntropy.next_u64());
         let event = Event {
             meta: Meta {
-                id: format!("{}.{}", workflow.token(), EventType::UserInputReceived),
+                id: workflow.event_id(EventType::UserInputReceived),
                 source: "throughline/dead".to_owned(),
                 time: SystemClock.now(),
                 workflow_id: workflow.clone(),
                 session_id: self.session.clone(),
                 user_id: self.user.clone(),
-                causation_id: Some(format!("{}.{}", self.workflow.token(), EventType::WorkflowFailed)),
+                step: StepPath::NONE,
+                causation_id: Some(self.workflow.event_id(EventType::WorkflowFailed)),
                 traceparent: TraceParent::root(random, SystemEntropy.next_u64()),
                 attempt: 1,
             },

@@ -95,23 +95,14 @@ impl Plan {
 
 /// The stage whose work was missing: what is on record says where a workflow stood that was ended from outside.
 fn place(failed: &WorkflowFailed, events: &[Event]) -> StageName {
-    let reached =
-        events.iter().filter_map(|event| next_of(event.event_type())).max().unwrap_or(StageName::Context);
-    match failed.code.ended_by() {
-        EndedBy::Stage | EndedBy::DeadLetter => failed.stage.max(StageName::Context),
-        EndedBy::Outside => reached,
-    }
-}
-
-/// The stage that works on an event.
-fn next_of(event_type: EventType) -> Option<StageName> {
-    match event_type {
-        EventType::InputValidated => Some(StageName::Context),
-        EventType::ContextRetrieved => Some(StageName::External),
-        EventType::ExternalDataFetched => Some(StageName::Generation),
-        EventType::ResponseGenerated => Some(StageName::Persistence),
-        EventType::UserInputReceived | EventType::InteractionSaved | EventType::WorkflowFailed => None,
-    }
+    let reached = match failed.code.ended_by() {
+        EndedBy::Stage | EndedBy::DeadLetter => Some(failed.stage),
+        EndedBy::Outside => {
+            events.iter().filter_map(|event| StageName::consumer_of(event.event_type())).max()
+        }
+    };
+    // What was admitted is not admitted again.
+    reached.map_or(StageName::Context, |stage| stage.max(StageName::Context))
 }
 
 /// The id of the `attempt`-th workflow that takes up another: `w-redo-1`, `w-redo-2`.

@@ -1,9 +1,13 @@
-//! What the pages name exists: every path, and every command with its flags.
+//! What the pages and the files of deployments name exists: every path, every command with its flags, every consumer.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use clap::CommandFactory as _;
 use throughline::cli::Cli;
+use throughline_schemas::STAGES;
 
 const PAGES: [&str; 5] =
     ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "deploy/README.md"];
@@ -154,4 +158,32 @@ fn a_wrong_name_is_found() {
     assert_eq!(line("A=b throughline replay verify --file x | head --lines 3"), None);
     assert!(line("throughline publsh").is_some() && line("throughline publish --wiat x").is_some());
     assert!(Path::new(&root()).join("Cargo.toml").exists());
+}
+
+/// Files below a folder, as text; what is no text is left out.
+fn texts(folder: &Path) -> Vec<(PathBuf, String)> {
+    let mut texts = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            texts.extend(self::texts(&path));
+        } else if let Ok(text) = std::fs::read_to_string(&path) {
+            texts.push((path, text));
+        }
+    }
+    texts
+}
+
+#[test]
+fn every_consumer_that_a_file_of_deploy_names_is_a_stage_of_the_table() {
+    let known: Vec<String> = STAGES.iter().map(|definition| format!("stage_{}", definition.name)).collect();
+    let mut named = BTreeSet::new();
+    for (path, text) in texts(&root().join("deploy")) {
+        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        for word in words.filter(|word| word.starts_with("stage_")) {
+            assert!(known.iter().any(|name| name == word), "{}: {word}", path.display());
+            named.insert(word.to_owned());
+        }
+    }
+    assert_eq!(named.len(), STAGES.len(), "accounts.conf names all of them: {named:?}");
 }

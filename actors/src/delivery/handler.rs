@@ -28,7 +28,7 @@ use crate::{
         settle::Outcome,
     },
     ports::{
-        bus::{BusError, DeadLetter, Delivery, Published, published_by},
+        bus::{BusError, DeadLetter, Delivery, Published},
         store::{Ending, Interaction, KnownEnd, Opening},
         trace::Tracer,
     },
@@ -319,7 +319,7 @@ impl<S: Step> EventHandler<S> {
         let Some(redo) = request.redo.as_ref().filter(|redo| stage < redo.from) else { return Ok(None) };
         // Its size is not known.
         room.take_more(weight(stage, LARGEST_BODY_BYTES)).await;
-        let subject = Subject::new(published_by(stage), &event.meta.session_id, &redo.of);
+        let subject = Subject::new(stage.publishes(), &event.meta.session_id, &redo.of);
         let recorded = self.context.recorded(&subject).await?.and_then(|body| decode(&body).ok());
         // One user's data is not handed on to another, even within one session.
         let recorded = recorded.filter(|recorded| recorded.meta.user_id == event.meta.user_id);
@@ -334,18 +334,15 @@ impl<S: Step> EventHandler<S> {
     }
 
     /// Completes, not before this instant, when there have been more than `heard` hints that the turn of a workflow was
-    /// interrupted; returns how many there are. The last stage's work is not stopped: the database decides what becomes of
-    /// an answer, and the session's next turn has to be released.
+    /// interrupted; returns how many there are. Never in a stage whose work does not stop for that.
     async fn hinted(&self, workflow: &WorkflowId, heard: u64, from: Instant) -> u64 {
-        match self.step.stage() {
-            StageName::Persistence => std::future::pending().await,
-            StageName::Input | StageName::Context | StageName::External | StageName::Generation => {
-                let hints = self.context.interruptions.of(workflow, heard).await;
-                // Behind the hint, so that a delivery without hints has no timer.
-                tokio::time::sleep_until(from).await;
-                hints
-            }
+        if !self.step.stage().definition().stops_for_interruptions {
+            return std::future::pending().await;
         }
+        let hints = self.context.interruptions.of(workflow, heard).await;
+        // Behind the hint, so that a delivery without hints has no timer.
+        tokio::time::sleep_until(from).await;
+        hints
     }
 
     /// How far the end of a turn has got; `None` while it runs, by the word of the database, or while the database does not
@@ -383,7 +380,7 @@ impl<S: Step> EventHandler<S> {
     /// How far an earlier delivery got. The last stage is not asked: saving again is cheap, changes nothing, and
     /// tells which turn to release.
     async fn earlier(&self, meta: &Meta) -> Result<Earlier, Outcome> {
-        let next = published_by(self.step.stage());
+        let next = self.step.stage().publishes();
         if next.is_end() {
             return Ok(Earlier::Nothing);
         }

@@ -280,7 +280,7 @@ mod tests {
 
     use serde_json::json;
     use throughline_schemas::{
-        Millis, SessionId, Timestamp, TraceParent, UserId, WorkflowId,
+        Millis, SessionId, StepPath, Timestamp, TraceParent, UserId, WorkflowId,
         event::{
             context::{Context, Turn},
             input::Request,
@@ -346,6 +346,7 @@ mod tests {
             workflow_id: WorkflowId::new("w4").unwrap(),
             session_id: SessionId::new("s").unwrap(),
             user_id: UserId::new("u").unwrap(),
+            step: StepPath::NONE,
             causation_id: None,
             traceparent: TraceParent::root(1, 1),
             attempt: 1,

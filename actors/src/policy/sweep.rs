@@ -2,7 +2,7 @@
 
 use throughline_schemas::StageName;
 
-use crate::ports::bus::{Latest, Position, consumer_of};
+use crate::ports::bus::{Latest, Position};
 
 /// How it stands with the work on a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub enum Work {
 /// when the next one is stored, so that one would have been found.
 pub fn judge(latest: Option<&Latest>, position: &Position) -> Work {
     let Some(latest) = latest else { return Work::NotBegun };
-    let Some(stage) = consumer_of(latest.event_type) else { return Work::Ended };
+    let Some(stage) = StageName::consumer_of(latest.key.event_type) else { return Work::Ended };
     if stage == StageName::Input {
         return Work::NotBegun;
     }
@@ -50,7 +50,8 @@ mod tests {
     fn judged(latest: Option<(EventType, u64)>) -> Work {
         let settled = BTreeMap::from([(StageName::Context, 10), (StageName::Generation, 7)]);
         let at = Timestamp::from_unix_ms(0);
-        let latest = latest.map(|(event_type, sequence)| Latest { event_type, sequence, stored_at: at });
+        let latest =
+            latest.map(|(event_type, sequence)| Latest { key: event_type.into(), sequence, stored_at: at });
         judge(latest.as_ref(), &Position { last: 20, settled, now: None })
     }
 

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use throughline_schemas::{
-    Event, EventType, FailureCode, SessionId, StageName, Subject, Timestamp, WorkflowId,
+    Event, EventKey, FailureCode, SessionId, StageName, Subject, Timestamp, WorkflowId,
     event::generation::Attempt,
 };
 use tokio::time::Instant;
@@ -264,10 +264,10 @@ pub struct Position {
 }
 
 /// The latest event of a workflow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Latest {
-    /// Its type.
-    pub event_type: EventType,
+    /// Which one.
+    pub key: EventKey,
     /// Its sequence.
     pub sequence: u64,
     /// When it was stored, by the server's clock.
@@ -359,32 +359,5 @@ pub trait Bus: Send + Sync + 'static {
     /// found out without publishing anything.
     async fn probe(&self) -> Result<(), BusError> {
         Ok(())
-    }
-}
-
-/// The event type that a stage consumes.
-pub fn consumed_by(stage: StageName) -> EventType {
-    match stage {
-        StageName::Input => EventType::UserInputReceived,
-        StageName::Context => EventType::InputValidated,
-        StageName::External => EventType::ContextRetrieved,
-        StageName::Generation => EventType::ExternalDataFetched,
-        StageName::Persistence => EventType::ResponseGenerated,
-    }
-}
-
-/// The stage that consumes an event type; none consumes an end.
-pub fn consumer_of(event_type: EventType) -> Option<StageName> {
-    StageName::ALL.into_iter().find(|stage| consumed_by(*stage) == event_type)
-}
-
-/// The event type that a stage publishes when all goes well.
-pub fn published_by(stage: StageName) -> EventType {
-    match stage {
-        StageName::Input => EventType::InputValidated,
-        StageName::Context => EventType::ContextRetrieved,
-        StageName::External => EventType::ExternalDataFetched,
-        StageName::Generation => EventType::ResponseGenerated,
-        StageName::Persistence => EventType::InteractionSaved,
     }
 }

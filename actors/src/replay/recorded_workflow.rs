@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use throughline_schemas::{
-    DecodeError, EndedBy, Event, EventData, EventType, FailureCode, StageName, Timestamp, Tokens, WorkflowId,
-    decode,
+    DecodeError, EndedBy, Event, EventData, EventKey, EventType, FailureCode, StageName, Timestamp, Tokens,
+    WorkflowId, decode,
 };
-
-use crate::ports::bus::{consumed_by, published_by};
 
 /// A stored message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +49,7 @@ pub struct RecordedWorkflow {
     /// The workflow.
     pub workflow: WorkflowId,
     input: Option<Message>,
-    events: BTreeMap<EventType, Stored>,
+    events: BTreeMap<EventKey, Stored>,
 }
 
 /// A result and what it resulted from.
@@ -80,7 +78,7 @@ pub enum NotReplayed {
 }
 
 impl RecordedWorkflow {
-    /// Reads the messages of one workflow, in the order of the stream. Of several events of one type the first counts,
+    /// Reads the messages of one workflow, in the order of the stream. Of several events of one key the first counts,
     /// as it did for the engine.
     pub fn read(
         workflow: WorkflowId,
@@ -95,7 +93,7 @@ impl RecordedWorkflow {
             }
             match decode(&message.body) {
                 Ok(event) => {
-                    recorded.events.entry(event.event_type()).or_insert(Stored { message, event });
+                    recorded.events.entry(event.key()).or_insert(Stored { message, event });
                 }
                 Err(source) => return Err(RecordedWorkflowError { sequence: message.sequence, source }),
             }
@@ -116,9 +114,9 @@ impl RecordedWorkflow {
         self.input.as_ref()
     }
 
-    /// The event of a type; never the input.
-    pub fn event(&self, event_type: EventType) -> Option<&Stored> {
-        self.events.get(&event_type)
+    /// One event; never the input.
+    pub fn event(&self, key: impl Into<EventKey>) -> Option<&Stored> {
+        self.events.get(&key.into())
     }
 
     /// How it ended, if it did.
@@ -131,7 +129,7 @@ impl RecordedWorkflow {
         if stage == StageName::Input {
             return self.input.as_ref().map(|input| (input, None));
         }
-        self.event(consumed_by(stage)).map(|stored| (&stored.message, Some(&stored.event)))
+        self.event(stage.consumes()).map(|stored| (&stored.message, Some(&stored.event)))
     }
 
     /// Every result with its cause, in the order of the journey.
@@ -142,7 +140,7 @@ impl RecordedWorkflow {
     fn link<'a>(&'a self, result: &'a Stored) -> Result<Link<'a>, NotReplayed> {
         let stage = made_by(result)?;
         let Some((cause, cause_event)) = self.given_to(stage) else {
-            return Err(NotReplayed::CauseMissing(consumed_by(stage)));
+            return Err(NotReplayed::CauseMissing(stage.consumes()));
         };
         Ok(Link { stage, cause, cause_event, result })
     }
@@ -167,8 +165,7 @@ pub(super) fn made_by(result: &Stored) -> Result<StageName, NotReplayed> {
         };
     }
     let made = result.event.event_type();
-    let maker = StageName::ALL.into_iter().find(|stage| published_by(*stage) == made);
-    maker.ok_or(NotReplayed::CauseMissing(made))
+    StageName::publisher_of(made).ok_or(NotReplayed::CauseMissing(made))
 }
 
 /// Whether a message is an input; subjects of imported messages have another namespace, and no more parts.

@@ -15,7 +15,6 @@ use crate::{
     model::prompt::PromptTemplate,
     policy::settle::Outcome,
     ports::{
-        bus::{consumed_by, published_by},
         clock::{Clock, Entropy},
         model::Models,
         source::Sources,
@@ -127,7 +126,7 @@ impl Rerunner {
         let Some((cause, _)) = recorded.given_to(from) else {
             let earlier: Vec<_> = STAGES.into_iter().take_while(|stage| *stage != from).collect();
             let begin = earlier.into_iter().rev().find(|stage| recorded.given_to(*stage).is_some());
-            return Err(RerunError::NothingToBeginWith { from, wanted: consumed_by(from), begin });
+            return Err(RerunError::NothingToBeginWith { from, wanted: from.consumes(), begin });
         };
         let tape = Arc::new(Tape::for_rerun(recorded, &self.rules));
         let mut cause = cause.clone();
@@ -158,7 +157,7 @@ impl Rerunner {
             if let Some(refused) = tape.lock().refused.take() {
                 return Err(RerunError::Budget(refused));
             }
-            let wanted = published_by(stage);
+            let wanted = stage.publishes();
             let made = tape.published().into_iter().find(|event| {
                 event.event_type() == wanted || event.event_type() == EventType::WorkflowFailed
             });

@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use sha2::{Digest, Sha256};
 use throughline_schemas::{
     Event, EventData, EventType, FailureCode, Ingress, IngressLimits, Meta, Refused, SessionId, StageName,
-    Subject, Timestamp, TraceParent, UserId, WorkflowFailed, WorkflowId, decode, encode,
+    StepPath, Subject, Timestamp, TraceParent, UserId, WorkflowFailed, WorkflowId, decode, encode,
     event::{
         InputValidated,
         input::{Request, WhenBusy},
@@ -280,12 +280,12 @@ impl InputStage {
         cause: Option<String>,
     ) -> Event {
         // A bare message has no id of its own; it gets the one that it would have as an event of ours.
-        let cause =
-            cause.unwrap_or_else(|| format!("{}.{}", workflow_id.token(), EventType::UserInputReceived));
+        let cause = cause.unwrap_or_else(|| workflow_id.event_id(EventType::UserInputReceived));
         let meta = Meta {
-            id: format!("{}.{}", workflow_id.token(), data.event_type()),
+            id: workflow_id.event_id(data.event_type()),
             source: format!("throughline/{}", StageName::Input),
             time: self.context.clock.now(),
+            step: StepPath::NONE,
             causation_id: Some(cause),
             workflow_id,
             session_id,

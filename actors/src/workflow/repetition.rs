@@ -137,7 +137,7 @@ pub(crate) async fn publish_saved(
     interaction: Interaction,
 ) -> Result<(), PublishFailed> {
     let context = StageContext { stage: StageName::Persistence, ..context.clone() };
-    let answer = format!("{}.{}", meta.workflow_id.token(), EventType::ResponseGenerated);
+    let answer = meta.workflow_id.event_id(EventType::ResponseGenerated);
     let data = saved(interaction);
     let cause = Meta { id: answer, ..meta.clone() };
     let event = Event { meta: context.meta(&cause, &data, meta.traceparent, 1), data };

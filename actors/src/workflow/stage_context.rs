@@ -7,8 +7,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use throughline_schemas::{
-    Event, EventData, EventType, FailureCode, Meta, StageName, Subject, TraceParent, WorkflowFailed,
-    WorkflowId, decode,
+    Event, EventData, EventType, FailureCode, Meta, StageName, StepPath, Subject, TraceParent,
+    WorkflowFailed, WorkflowId, decode,
 };
 use tokio::{sync::Semaphore, time::Instant};
 
@@ -57,12 +57,13 @@ impl StageContext {
     /// The envelope of an event that this stage publishes because of `cause`.
     pub fn meta(&self, cause: &Meta, data: &EventData, traceparent: TraceParent, attempt: u32) -> Meta {
         Meta {
-            id: format!("{}.{}", cause.workflow_id.token(), data.event_type()),
+            id: cause.workflow_id.event_id(data.event_type()),
             source: format!("throughline/{}", self.stage),
             time: self.clock.now(),
             workflow_id: cause.workflow_id.clone(),
             session_id: cause.session_id.clone(),
             user_id: cause.user_id.clone(),
+            step: StepPath::NONE,
             causation_id: Some(cause.id.clone()),
             traceparent,
             attempt,

@@ -206,7 +206,7 @@ impl SweeperArgs {
         let latest = self.latest(turn).await?;
         let work = judge(latest.as_ref(), position);
         if work != Work::Ended && seen.needs_deadline(id) {
-            let age = self.age(turn, latest, position).await?;
+            let age = self.age(turn, latest.as_ref(), position).await?;
             seen.set_deadline(id, self.settings.turn_limit, age);
         }
         match (work, latest) {
@@ -223,7 +223,7 @@ impl SweeperArgs {
             (Work::Lost { stage }, Some(latest)) if seen.lose(id, stage, latest.sequence) => {}
             (Work::Lost { stage }, Some(latest)) => {
                 if self.runs(turn).await? {
-                    let subject = Subject::new(latest.event_type, &turn.session_id, id);
+                    let subject = Subject::new(latest.key, &turn.session_id, id);
                     if let Some(error) = self.unreadable(&subject).await? {
                         self.end_unreadable(turn, stage, &error).await?;
                         seen.forget(id);

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 use throughline_schemas::{
-    Address, EventType, FailureCode, Meta, StageName, Timestamp, Tokens, TraceParent, UserId, WorkflowFailed,
-    WorkflowId,
+    Address, EventType, FailureCode, Meta, StageName, StepPath, Timestamp, Tokens, TraceParent, UserId,
+    WorkflowFailed, WorkflowId,
 };
 
 use crate::{
@@ -138,12 +138,13 @@ async fn by_id(context: &StageContext, workflow: WorkflowId) -> Result<Option<Ru
 /// The envelope of the event that the turn began with, as far as the database knows it.
 fn cause(turn: &RunningTurn, traceparent: TraceParent) -> Meta {
     Meta {
-        id: format!("{}.{}", turn.workflow_id.token(), EventType::InputValidated),
+        id: turn.workflow_id.event_id(EventType::InputValidated),
         source: format!("throughline/{}", StageName::Input),
         time: turn.started_at,
         workflow_id: turn.workflow_id.clone(),
         session_id: turn.session_id.clone(),
         user_id: turn.user_id.clone(),
+        step: StepPath::NONE,
         causation_id: None,
         traceparent,
         attempt: 1,

@@ -8,16 +8,7 @@ mod messages;
 
 use serde_json::{Map, Value, json};
 
-use crate::{EventType, MAJOR, StageName};
-
-/// What each stage receives, and what it sends when all goes well.
-const JOURNEY: [(StageName, EventType, EventType); 5] = [
-    (StageName::Input, EventType::UserInputReceived, EventType::InputValidated),
-    (StageName::Context, EventType::InputValidated, EventType::ContextRetrieved),
-    (StageName::External, EventType::ContextRetrieved, EventType::ExternalDataFetched),
-    (StageName::Generation, EventType::ExternalDataFetched, EventType::ResponseGenerated),
-    (StageName::Persistence, EventType::ResponseGenerated, EventType::InteractionSaved),
-];
+use crate::{EventType, MAJOR, STAGES, StageDefinition, StageName};
 
 const BARE_INPUT: &str = "user_input_received_without_tokens";
 const DEAD_LETTERS: &str = "dead_letters";
@@ -171,21 +162,19 @@ fn senders(event_type: EventType) -> Vec<&'static str> {
         | EventType::ContextRetrieved
         | EventType::ExternalDataFetched
         | EventType::ResponseGenerated
-        | EventType::InteractionSaved => JOURNEY
-            .iter()
-            .filter(|(_, _, sent)| *sent == event_type)
-            .map(|(stage, _, _)| stage.as_str())
-            .collect(),
+        | EventType::InteractionSaved => {
+            StageName::publisher_of(event_type).into_iter().map(StageName::as_str).collect()
+        }
     }
 }
 
 fn receivers(event_type: EventType) -> Vec<&'static str> {
-    JOURNEY.iter().filter(|(_, taken, _)| *taken == event_type).map(|(stage, _, _)| stage.as_str()).collect()
+    StageName::consumer_of(event_type).into_iter().map(StageName::as_str).collect()
 }
 
 fn operations() -> Map<String, Value> {
     let mut operations = Map::new();
-    for (stage, taken, sent) in JOURNEY {
+    for StageDefinition { stage, consumes: taken, publishes: sent, .. } in STAGES {
         operations.insert(format!("{stage}_receives_{taken}"), receives(stage, taken.as_str(), taken));
         operations.insert(
             format!("{stage}_sends_{sent}"),

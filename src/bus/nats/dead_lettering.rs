@@ -2,7 +2,7 @@
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use throughline_actors::ports::bus::{BusError, DeadLetter, Delivery, consumed_by};
+use throughline_actors::ports::bus::{BusError, DeadLetter, Delivery};
 use throughline_schemas::{MAJOR, Namespace, StageName, dead_letter};
 
 use super::{
@@ -50,7 +50,7 @@ pub(super) async fn dead_letter(
 
 /// Where a message is filed that names no workflow: under its sequence.
 pub(super) fn unaddressed(ns: &Namespace, stage: StageName, sequence: u64) -> String {
-    format!("{ns}.dead.v{MAJOR}.{}.unknown.{sequence}", consumed_by(stage))
+    format!("{ns}.dead.v{MAJOR}.{}.unknown.{sequence}", stage.consumes())
 }
 
 /// Stores a dead letter, once for each stage and sequence.

@@ -74,9 +74,7 @@ pub(super) async fn latest_step(
     };
     let ns = &core.settings.namespace;
     let one = |event_type| Subject::new(event_type, session, workflow).live(ns);
-    // Any type will do: only what stands before the tokens is replaced.
-    let any = one(EventType::InputValidated).replacen(&format!(".{}.", EventType::InputValidated), ".*.", 1);
-    let mut found = last(&any).await?;
+    let mut found = last(&ns.events_with(None, Some(session), Some(workflow))).await?;
     if found.is_some_and(|(event_type, ..)| event_type == EventType::UserInputReceived) {
         // It may have been said again at any time.
         let steps =

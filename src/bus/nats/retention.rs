@@ -10,7 +10,7 @@ use serde::Deserialize;
 use throughline_actors::{
     policy::thinning::Thinning,
     ports::{
-        bus::{BusError, consumed_by},
+        bus::BusError,
         log::{BODIES, Fill, Log, Purge, Released, Room},
     },
 };
@@ -267,7 +267,7 @@ async fn outstanding(core: &Core, stage: StageName) -> Result<Option<u64>, BusEr
     }
     let from = position.ack_floor.stream_seq + 1;
     let ns = &core.settings.namespace;
-    let event_type = consumed_by(stage);
+    let event_type = stage.consumes();
     let mut filters = vec![ns.events_of(event_type)];
     if event_type == EventType::UserInputReceived {
         filters.push(ns.bare_input());

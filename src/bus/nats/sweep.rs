@@ -69,11 +69,8 @@ pub(super) async fn latest(
     workflow: &WorkflowId,
 ) -> Result<Option<Latest>, BusError> {
     let ns = &core.settings.namespace;
-    // Any type will do: only what stands before the tokens is replaced.
-    let one = Subject::new(EventType::InputValidated, session, workflow).live(ns);
-    let any = one.replacen(&format!(".{}.", EventType::InputValidated), ".*.", 1);
-    let found = last_of(core, &any).await?;
-    if found.is_none_or(|latest| latest.event_type != EventType::UserInputReceived) {
+    let found = last_of(core, &ns.events_with(None, Some(session), Some(workflow))).await?;
+    if found.as_ref().is_none_or(|latest| latest.key.event_type != EventType::UserInputReceived) {
         return Ok(found);
     }
     let results = EventType::ALL.into_iter().filter(|event_type| *event_type != EventType::UserInputReceived);
@@ -91,8 +88,7 @@ async fn last_of(core: &Core, subject: &str) -> Result<Option<Latest>, BusError>
         };
         if stream_api::decode_base64(&message.data).is_some_and(|body| address.is_of(&body)) {
             let stored_at = instant(&message.time);
-            let latest =
-                |stored_at| Latest { event_type: address.event_type(), sequence: message.seq, stored_at };
+            let latest = |stored_at| Latest { key: address.key().clone(), sequence: message.seq, stored_at };
             return Ok(stored_at.map(latest));
         }
         foreign::take_out(core, &message.subject, message.seq).await?;

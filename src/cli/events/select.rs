@@ -52,11 +52,9 @@ impl Selection {
                 Some(_) => {}
             }
         }
-        let session_token = session.as_ref().map_or_else(|| "*".to_owned(), SessionId::token);
-        let of_workflow = workflow.as_ref().map(|workflow| {
-            // With a session, one token less to look for.
-            ns.events_of_workflow(None, workflow).replacen(".*.*.", &format!(".*.{session_token}."), 1)
-        });
+        // With a session, one token less to look for.
+        let of_workflow =
+            workflow.as_ref().map(|workflow| ns.events_with(None, session.as_ref(), Some(workflow)));
         Ok(Self {
             filters,
             of_workflow,

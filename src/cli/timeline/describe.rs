@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use throughline_actors::{model::cost::total, ports::bus::published_by};
+use throughline_actors::model::cost::total;
 use throughline_schemas::{
     Event, EventData, EventType, Ingress, IngressLimits, StageName, Timestamp, Tokens, WorkflowFailed,
     WorkflowId, decode,
@@ -231,7 +231,7 @@ impl Moment {
 
 /// The stage whose result an event of this type is; of a failure the event itself says it.
 fn stage_of(kind: EventType) -> &'static str {
-    let stage = StageName::ALL.into_iter().find(|stage| published_by(*stage) == kind);
+    let stage = StageName::ALL.into_iter().find(|stage| stage.publishes() == kind);
     stage.map_or("", StageName::as_str)
 }
 

@@ -9,10 +9,7 @@ use async_nats::{
     jetstream::{self, consumer::pull},
 };
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use throughline_actors::ports::{
-    bus::{Published, published_by},
-    contract::bus::sample_event,
-};
+use throughline_actors::ports::{bus::Published, contract::bus::sample_event};
 use throughline_schemas::{Event, EventData, EventType, SessionId, UserId, WorkflowId, encode};
 use tokio::{sync::mpsc, time::Instant};
 
@@ -174,7 +171,7 @@ async fn theirs(bus: NatsBus, stage: StageName, done: mpsc::UnboundedSender<Stri
 /// The event that a stage publishes, with about a kibibyte in it.
 fn event(stage: StageName, workflow: &str) -> Event {
     let mut event = sample_event(workflow, "s", "");
-    let event_type = published_by(stage);
+    let event_type = stage.publishes();
     event.meta.id = format!("{workflow}.{event_type}");
     let request = throughline_schemas::event::input::Request {
         user_input: "x".repeat(TEXT_BYTES),

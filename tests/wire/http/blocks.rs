@@ -7,7 +7,7 @@ use throughline_actors::model::prompt::{PromptTemplate, Tag};
 use throughline_actors::ports::contract::model::request;
 use throughline_actors::ports::model::{ModelRequest, Models, NoSink};
 use throughline_schemas::{
-    Meta, Metadata, Millis, SessionId, Timestamp, TraceParent, UserId, WorkflowId,
+    Meta, Metadata, Millis, SessionId, StepPath, Timestamp, TraceParent, UserId, WorkflowId,
     event::{
         ExternalDataFetched,
         context::{Context, Turn},
@@ -29,6 +29,7 @@ fn meta() -> Meta {
         workflow_id: WorkflowId::new("w").unwrap(),
         session_id: SessionId::new("s").unwrap(),
         user_id: UserId::new("u").unwrap(),
+        step: StepPath::NONE,
         causation_id: None,
         traceparent: TraceParent::root(1, 2),
         attempt: 1,

@@ -6,8 +6,9 @@ use std::{collections::BTreeMap, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use throughline_schemas::{
-    Event, EventData, EventType, FailureCode, Meta, Namespace, SessionId, StageName, Subject, Timestamp,
-    TraceParent, UserId, WorkflowFailed, WorkflowId, dead_letter, decode, event::generation::Attempt,
+    Event, EventData, EventType, FailureCode, Meta, Namespace, SessionId, StageName, StepPath, Subject,
+    Timestamp, TraceParent, UserId, WorkflowFailed, WorkflowId, dead_letter, decode,
+    event::generation::Attempt,
 };
 use tokio::{sync::mpsc, time::timeout};
 
@@ -57,6 +58,7 @@ pub fn sample_event(workflow: &str, session: &str, message: &str) -> Event {
             workflow_id,
             session_id: id(SessionId::new(session)),
             user_id: id(UserId::new("u")),
+            step: StepPath::NONE,
             causation_id: None,
             traceparent: TraceParent::root(7, 8),
             attempt: 1,

@@ -29,8 +29,7 @@ use tokio::{
 };
 
 use crate::ports::bus::{
-    AttemptLog, Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Ends, Inbox, Latest, Position,
-    Published, consumed_by,
+    AttemptLog, Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Ends, Inbox, Latest, Position, Published,
 };
 use crate::ports::log::Purge;
 use inbox::MemoryInbox;
@@ -397,7 +396,7 @@ impl Bus for MemoryBus {
         let subject = match &letter.subject {
             Some(subject) => subject.dead(ns),
             None => {
-                format!("{ns}.dead.v{MAJOR}.{}.unknown.{}", consumed_by(letter.stage), delivery.sequence)
+                format!("{ns}.dead.v{MAJOR}.{}.unknown.{}", letter.stage.consumes(), delivery.sequence)
             }
         };
         let ours = [
@@ -482,7 +481,7 @@ impl Bus for MemoryBus {
             .filter(|(_, subject)| subject.event_type() != EventType::UserInputReceived)
             .find(|(_, subject)| *subject == Subject::new(subject.event_type(), session, workflow))
             .map(|(stored, subject)| Latest {
-                event_type: subject.event_type(),
+                key: subject.key().clone(),
                 sequence: stored.sequence,
                 stored_at: stored.stored_at,
             }))

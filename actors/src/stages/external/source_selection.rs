@@ -257,7 +257,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use serde_json::{Value, json};
     use throughline_schemas::{
-        Meta, SessionId, Timestamp, TraceParent, UserId, WorkflowId, event::input::Request,
+        Meta, SessionId, StepPath, Timestamp, TraceParent, UserId, WorkflowId, event::input::Request,
     };
 
     use super::*;
@@ -293,6 +293,7 @@ mod tests {
             workflow_id: WorkflowId::new("w").unwrap(),
             session_id: SessionId::new("s").unwrap(),
             user_id: UserId::new("a/b?c=ü").unwrap(),
+            step: StepPath::NONE,
             causation_id: None,
             traceparent: TraceParent::root(1, 1),
             attempt: 1,

@@ -3,14 +3,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use throughline_schemas::{
-    EventType, FailureCode, Meta, StageName, Subject, TraceParent, WorkflowFailed, decode,
+    EventType, FailureCode, Meta, StageName, StepPath, Subject, TraceParent, WorkflowFailed, decode,
 };
 use tokio::time::Instant;
 
 use super::{PAGE, SweeperArgs, done, seen::Seen};
 use crate::{
     ports::{
-        bus::{Latest, Position, consumer_of},
+        bus::{Latest, Position},
         store::RunningTurn,
     },
     workflow::unreadable,
@@ -27,8 +27,8 @@ impl SweeperArgs {
                 continue;
             }
             let latest = self.latest(&turn).await?;
-            let stage = latest.as_ref().and_then(|latest| consumer_of(latest.event_type));
-            let age = self.age(&turn, latest, position).await?;
+            let stage = latest.as_ref().and_then(|latest| StageName::consumer_of(latest.key.event_type));
+            let age = self.age(&turn, latest.as_ref(), position).await?;
             // The server's clock may have been set meanwhile; this process's own has not.
             if ran < limit && age.is_none_or(|age| age < limit) {
                 seen.set_deadline(id, limit, age);
@@ -60,12 +60,12 @@ impl SweeperArgs {
     pub(super) async fn age(
         &self,
         turn: &RunningTurn,
-        latest: Option<Latest>,
+        latest: Option<&Latest>,
         position: &Position,
     ) -> Result<Option<Duration>, String> {
         let Some(now) = position.now else { return Ok(None) };
         let began = match latest {
-            Some(latest) if latest.event_type == EventType::InputValidated => Some(latest.stored_at),
+            Some(latest) if latest.key == EventType::InputValidated.into() => Some(latest.stored_at),
             _ => {
                 let subject = Subject::new(EventType::InputValidated, &turn.session_id, &turn.workflow_id);
                 self.context.bus.stored_at(&subject).await.map_err(|error| error.to_string())?
@@ -82,12 +82,13 @@ impl SweeperArgs {
             return Ok(event.meta);
         }
         Ok(Meta {
-            id: format!("{}.{}", turn.workflow_id.token(), EventType::InputValidated),
+            id: turn.workflow_id.event_id(EventType::InputValidated),
             source: format!("throughline/{}", StageName::Input),
             time: turn.started_at,
             workflow_id: turn.workflow_id.clone(),
             session_id: turn.session_id.clone(),
             user_id: turn.user_id.clone(),
+            step: StepPath::NONE,
             causation_id: None,
             traceparent: TraceParent::root(u128::from(self.entropy.next_u64()), self.entropy.next_u64()),
             attempt: 1,

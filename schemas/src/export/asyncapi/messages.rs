@@ -7,10 +7,7 @@ use schemars::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{
-    super::{breaker::BreakerMoved, events},
-    JOURNEY,
-};
+use super::super::{breaker::BreakerMoved, events};
 use crate::{EventType, FailureCode, LiveFrame, StageName, Timestamp, TraceParent, dead_letter};
 
 /// How an id becomes a token of a subject.
@@ -174,7 +171,7 @@ fn live_frame(generator: &mut SchemaGenerator) -> Value {
 }
 
 fn parameters() -> Value {
-    let consumed: Vec<EventType> = JOURNEY.iter().map(|(_, taken, _)| *taken).collect();
+    let consumed = StageName::ALL.map(StageName::consumes);
     json!({
         "namespace": {
             "default": "throughline",

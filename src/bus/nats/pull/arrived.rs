@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_nats::Message;
-use throughline_actors::ports::bus::{Delivery, Settlement, consumed_by};
+use throughline_actors::ports::bus::{Delivery, Settlement};
 use throughline_schemas::{EventType, MAJOR, Namespace, StageName, Timestamp};
 use tokio::time::Instant;
 
@@ -48,7 +48,7 @@ pub(super) fn read(
         return None;
     };
     let headers = headers::pairs(message.headers.as_ref());
-    let event_type = consumed_by(stage);
+    let event_type = stage.consumes();
     let kept = if super::is_ours(event_type) { large_bodies::kept(&headers) } else { None };
     let delivery = Delivery {
         subject: message.subject.into_string(),

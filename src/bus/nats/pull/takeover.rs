@@ -12,7 +12,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use throughline_actors::ports::bus::{BusError, Delivery, Receipt, Settlement, consumed_by};
+use throughline_actors::ports::bus::{BusError, Delivery, Receipt, Settlement};
 use throughline_schemas::{StageName, Timestamp};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -80,7 +80,7 @@ async fn read(core: &Core, stage: StageName, first: u64) -> Result<Vec<Delivery>
     let begin = consumer.ack_floor.stream_seq + 1;
     // What the server delivered to this client comes by itself.
     let end = first.min(consumer.delivered.stream_seq + 1);
-    let all = core.settings.namespace.events_of(consumed_by(stage));
+    let all = core.settings.namespace.events_of(stage.consumes());
     let bare = all.trim_end_matches(".>").to_owned();
     let mut found = Vec::new();
     for filter in [bare, all] {

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use throughline_actors::ports::bus::{BusError, consumed_by};
+use throughline_actors::ports::bus::BusError;
 use throughline_schemas::{FailureCode, StageName, dead_letter};
 
 use crate::bus::nats::{Core, dead_lettering, error::unavailable, headers, stream_api};
@@ -37,7 +37,7 @@ async fn look(core: &Core, stage: StageName) -> Result<usize, BusError> {
     if consumer_state.num_ack_pending == 0 {
         return Ok(0);
     }
-    let all = core.settings.namespace.events_of(consumed_by(stage));
+    let all = core.settings.namespace.events_of(stage.consumes());
     let bare = all.trim_end_matches(".>").to_owned();
     let mut moved = 0;
     for filter in [bare, all] {

@@ -6,7 +6,6 @@ use async_nats::jetstream::{
     consumer::{AckPolicy, DeliverPolicy, PriorityPolicy, ReplayPolicy, pull},
     stream::{self, DiscardPolicy, Republish, RetentionPolicy, StorageType},
 };
-use throughline_actors::ports::bus::consumed_by;
 use throughline_schemas::{EventType, StageName};
 
 use super::Limits;
@@ -197,7 +196,7 @@ fn dead_lettering(settings: &NatsSettings, names: &Names, stage: StageName) -> p
 /// A stage's consumer.
 pub(super) fn consumer(settings: &NatsSettings, stage: StageName) -> pull::Config {
     let ns = &settings.namespace;
-    let consumed = consumed_by(stage);
+    let consumed = stage.consumes();
     let filter = ns.events_of(consumed);
     let base = pull::Config {
         durable_name: Some(Names::consumer(stage).to_owned()),

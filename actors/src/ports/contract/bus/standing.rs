@@ -17,7 +17,7 @@ pub async fn the_log_tells_where_a_workflow_stands_and_since_when(bench: &dyn Be
     input(bench, 1).await;
     assert!(bus.publish(&event).await.is_ok());
     let Ok(Some(latest)) = bus.latest(session, workflow).await else { unreachable!("it has an event") };
-    assert_eq!(latest.event_type, EventType::WorkflowFailed);
+    assert_eq!(latest.key, EventType::WorkflowFailed.into());
     let Ok(stored_at) = bus.stored_at(&event.subject()).await else { unreachable!("it is stored") };
     assert_eq!(stored_at, Some(latest.stored_at));
     let other = Subject::new(EventType::InputValidated, session, workflow);

@@ -11,7 +11,7 @@ use throughline_schemas::{Namespace, StageName};
 use tokio::{sync::watch, time::Instant};
 
 use super::{Shared, Stored, log::Next, unavailable};
-use crate::ports::bus::{BusError, Delivery, Inbox, Receipt, Settlement, consumed_by};
+use crate::ports::bus::{BusError, Delivery, Inbox, Receipt, Settlement};
 
 /// A pinned inbox that has not asked for so long is replaced by another.
 const PIN_TIME_TO_LIVE: Duration = Duration::from_secs(5);
@@ -37,7 +37,7 @@ pub(super) struct MemoryInbox {
 }
 
 fn prefix(ns: &Namespace, stage: StageName) -> String {
-    ns.events_of(consumed_by(stage)).trim_end_matches(".>").to_owned()
+    ns.events_of(stage.consumes()).trim_end_matches(".>").to_owned()
 }
 
 fn is_below(prefix: &str, subject: &str) -> bool {
