@@ -25,7 +25,7 @@ use crate::{
     },
     ports::{
         archive::Archived,
-        bus::Bus,
+        bus::DeliveryState,
         clock::Entropy,
         log::{Fill, Keeper, Purge},
         store::Store,
@@ -86,7 +86,7 @@ pub struct RetentionArgs {
     /// The log and its archive.
     pub keeper: Keeper,
     /// Knows whose turn it is.
-    pub bus: Arc<dyn Bus>,
+    pub bus: Arc<dyn DeliveryState>,
     /// Knows what is open.
     pub store: Arc<dyn Store>,
     /// How long things are kept.

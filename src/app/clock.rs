@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use throughline_actors::ports::{bus::Bus, clock::Clock};
+use throughline_actors::ports::{bus::EventLog, clock::Clock};
 
 use crate::system::SystemClock;
 
@@ -10,7 +10,7 @@ use crate::system::SystemClock;
 const TOLERANCE: Duration = Duration::from_secs(5);
 
 /// Says so if the clocks differ: nobody's turn is ended by that, but instants in events and tables are wrong.
-pub(super) async fn compare(bus: &dyn Bus) {
+pub(super) async fn compare(bus: &dyn EventLog) {
     let before = SystemClock.now();
     let Ok(position) = bus.position().await else { return };
     let after = SystemClock.now();

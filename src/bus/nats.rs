@@ -48,7 +48,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
 use throughline_actors::ports::bus::{
-    AttemptLog, Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Inbox, Latest, Position, Published,
+    AttemptLog, Broadcast, Bus, BusError, Claim, Claimed, DeadLetter, DeadLetters, Delivery, DeliveryState,
+    EventLog, Inbox, Inboxes, Latest, Position, Published,
 };
 use throughline_schemas::{
     Event, EventType, Namespace, SessionId, StageName, Subject, Timestamp, WorkflowId,
@@ -308,7 +309,7 @@ impl NatsBus {
 }
 
 #[async_trait]
-impl Bus for NatsBus {
+impl Inboxes for NatsBus {
     async fn open(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
         Ok(Box::new(pull::NatsInbox::open(Arc::clone(&self.core), stage).await?))
     }
@@ -320,6 +321,13 @@ impl Bus for NatsBus {
         }
     }
 
+    async fn open_undeliverable(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
+        Ok(Box::new(max_deliveries::UndeliverableInbox::open(Arc::clone(&self.core), stage).await?))
+    }
+}
+
+#[async_trait]
+impl EventLog for NatsBus {
     async fn publish(&self, event: &Event) -> Result<Published, BusError> {
         publish::event(&self.core, event).await
     }
@@ -342,10 +350,36 @@ impl Bus for NatsBus {
         Ok(Some(reader::whole_body(&self.core, &event).await?))
     }
 
-    async fn open_undeliverable(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
-        Ok(Box::new(max_deliveries::UndeliverableInbox::open(Arc::clone(&self.core), stage).await?))
+    async fn position(&self) -> Result<Position, BusError> {
+        sweep::position(&self.core).await
     }
 
+    async fn latest(&self, session: &SessionId, workflow: &WorkflowId) -> Result<Option<Latest>, BusError> {
+        sweep::latest(&self.core, session, workflow).await
+    }
+
+    async fn publish_again(&self, subject: &Subject, sequence: u64) -> Result<Published, BusError> {
+        sweep::publish_again(&self.core, subject, sequence).await
+    }
+
+    async fn ends_from(
+        &self,
+        sequence: u64,
+        most: u64,
+    ) -> Result<throughline_actors::ports::bus::Ends, BusError> {
+        ends::from(&self.core, sequence, most).await
+    }
+}
+
+#[async_trait]
+impl DeadLetters for NatsBus {
+    async fn dead_letter(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
+        dead_lettering::dead_letter(&self.core, delivery, letter).await
+    }
+}
+
+#[async_trait]
+impl DeliveryState for NatsBus {
     async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claimed>, BusError> {
         claims::read(&self.core, stage, sequence).await
     }
@@ -372,11 +406,10 @@ impl Bus for NatsBus {
     ) -> Result<(), BusError> {
         claims::keep_attempt_log(&self.core, stage, sequence, attempt_log).await
     }
+}
 
-    async fn dead_letter(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
-        dead_lettering::dead_letter(&self.core, delivery, letter).await
-    }
-
+#[async_trait]
+impl Broadcast for NatsBus {
     async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError> {
         requests::send(&self.core, self.namespace().control(topic).into(), body).await
     }
@@ -392,27 +425,10 @@ impl Bus for NatsBus {
             messages.map_err(|error| unavailable_because(format!("listening on {subject}"), error))?;
         Ok(messages.map(|message| message.payload).boxed())
     }
+}
 
-    async fn position(&self) -> Result<Position, BusError> {
-        sweep::position(&self.core).await
-    }
-
-    async fn latest(&self, session: &SessionId, workflow: &WorkflowId) -> Result<Option<Latest>, BusError> {
-        sweep::latest(&self.core, session, workflow).await
-    }
-
-    async fn publish_again(&self, subject: &Subject, sequence: u64) -> Result<Published, BusError> {
-        sweep::publish_again(&self.core, subject, sequence).await
-    }
-
-    async fn ends_from(
-        &self,
-        sequence: u64,
-        most: u64,
-    ) -> Result<throughline_actors::ports::bus::Ends, BusError> {
-        ends::from(&self.core, sequence, most).await
-    }
-
+#[async_trait]
+impl Bus for NatsBus {
     fn is_connected(&self) -> bool {
         self.core.connection.is_up()
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use throughline_actors::ports::{
-    bus::{Bus, BusError, Published},
+    bus::{BusError, EventLog, Published},
     clock::Clock,
 };
 use throughline_schemas::{EncodeError, EventType, FailureCode, IngressError, StageName, Subject, Timestamp};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use throughline_actors::ports::{
-    bus::Bus,
+    bus::Broadcast,
     memory::{model::answer, script::Reply},
 };
 use throughline_schemas::{EventData, EventType, FailureCode, WorkflowId, event::input::WhenBusy};

@@ -10,7 +10,7 @@ use std::{
 
 use throughline_actors::delivery::stage::Drained;
 use throughline_actors::ports::{
-    bus::Bus,
+    bus::Broadcast,
     memory::{model::answer, script::Reply},
 };
 use throughline_schemas::StageName;

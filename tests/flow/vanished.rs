@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use throughline_actors::ports::{
-    bus::{Bus, Delivery, Settlement},
+    bus::{Delivery, Inboxes, Settlement},
     memory::{bus::MemoryBus, model::answer, script::Reply},
 };
 use throughline_schemas::{EventData, FailureCode, Namespace, StageName, dead_letter};

@@ -21,7 +21,7 @@ use throughline::bus::nats::{
     topology::{self, Limits},
 };
 use throughline_actors::ports::{
-    bus::{Bus, Delivery, Inbox, Settlement},
+    bus::{DeadLetters, Delivery, EventLog, Inbox, Inboxes, Settlement},
     contract::bus as bus_contract,
 };
 use throughline_schemas::{Namespace, StageName};

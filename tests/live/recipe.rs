@@ -6,7 +6,7 @@ use async_nats::jetstream;
 use futures_util::StreamExt;
 use serde_json::Value;
 use throughline::bus::nats::topology::{self, Limits};
-use throughline_actors::ports::{bus::Bus, contract::bus::sample_event};
+use throughline_actors::ports::{bus::EventLog, contract::bus::sample_event};
 use throughline_schemas::Event;
 
 use crate::{

@@ -10,7 +10,7 @@ use throughline::bus::nats::{
     topology::{self, Limits},
 };
 use throughline_actors::ports::{
-    bus::{Bus, Published},
+    bus::{EventLog, Published},
     contract::bus::sample_event,
 };
 use throughline_schemas::{Event, Namespace, Subject};

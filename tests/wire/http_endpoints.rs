@@ -24,8 +24,8 @@ use throughline_actors::{
     policy::retry::RetryPolicy,
     ports::{
         bus::{
-            AttemptLog, Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Ends, Inbox, Latest, Position,
-            Published,
+            AttemptLog, Broadcast, Bus, BusError, Claim, Claimed, DeadLetter, DeadLetters, Delivery,
+            DeliveryState, Ends, EventLog, Inbox, Inboxes, Latest, Position, Published,
         },
         memory::{bus::MemoryBus, model::ScriptedModels, source::ScriptedSources, store::MemoryStore},
         store::{
@@ -77,32 +77,65 @@ impl Inbox for BreakableInbox {
 }
 
 #[async_trait]
-impl Bus for Breakable {
+impl Inboxes for Breakable {
     async fn open(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
         let inbox = self.bus.open(stage).await?;
         Ok(Box::new(BreakableInbox { inbox, broken: Arc::clone(&self.broken) }))
     }
-    async fn publish(&self, event: &Event) -> Result<Published, BusError> {
-        self.bus.publish(event).await
-    }
-    async fn exists(&self, subject: &Subject) -> Result<bool, BusError> {
-        self.bus.exists(subject).await
-    }
-    async fn stored_at(&self, subject: &Subject) -> Result<Option<Timestamp>, BusError> {
-        self.bus.stored_at(subject).await
-    }
-    async fn recorded(&self, subject: &Subject) -> Result<Option<Bytes>, BusError> {
-        self.bus.recorded(subject).await
-    }
-    async fn dead_letter(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
-        self.bus.dead_letter(delivery, letter).await
-    }
+
     async fn open_undeliverable(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
         self.bus.open_undeliverable(stage).await
     }
+}
+
+#[async_trait]
+impl EventLog for Breakable {
+    async fn publish(&self, event: &Event) -> Result<Published, BusError> {
+        self.bus.publish(event).await
+    }
+
+    async fn exists(&self, subject: &Subject) -> Result<bool, BusError> {
+        self.bus.exists(subject).await
+    }
+
+    async fn stored_at(&self, subject: &Subject) -> Result<Option<Timestamp>, BusError> {
+        self.bus.stored_at(subject).await
+    }
+
+    async fn recorded(&self, subject: &Subject) -> Result<Option<Bytes>, BusError> {
+        self.bus.recorded(subject).await
+    }
+
+    async fn position(&self) -> Result<Position, BusError> {
+        self.bus.position().await
+    }
+
+    async fn latest(&self, session: &SessionId, workflow: &WorkflowId) -> Result<Option<Latest>, BusError> {
+        self.bus.latest(session, workflow).await
+    }
+
+    async fn publish_again(&self, subject: &Subject, sequence: u64) -> Result<Published, BusError> {
+        self.bus.publish_again(subject, sequence).await
+    }
+
+    async fn ends_from(&self, sequence: u64, most: u64) -> Result<Ends, BusError> {
+        self.bus.ends_from(sequence, most).await
+    }
+}
+
+#[async_trait]
+impl DeadLetters for Breakable {
+    async fn dead_letter(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
+        self.bus.dead_letter(delivery, letter).await
+    }
+}
+
+#[async_trait]
+impl DeliveryState for Breakable {
     async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claimed>, BusError> {
         self.bus.claim(stage, sequence).await
     }
+
     async fn set_claim(
         &self,
         stage: StageName,
@@ -112,9 +145,11 @@ impl Bus for Breakable {
     ) -> Result<Published, BusError> {
         self.bus.set_claim(stage, sequence, claim, revision).await
     }
+
     async fn attempt_log(&self, stage: StageName, sequence: u64) -> Result<Option<AttemptLog>, BusError> {
         self.bus.attempt_log(stage, sequence).await
     }
+
     async fn keep_attempt_log(
         &self,
         stage: StageName,
@@ -123,30 +158,29 @@ impl Bus for Breakable {
     ) -> Result<(), BusError> {
         self.bus.keep_attempt_log(stage, sequence, attempt_log).await
     }
+}
+
+#[async_trait]
+impl Broadcast for Breakable {
     async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError> {
         self.bus.announce(topic, body).await
     }
+
     async fn announced_on(&self, topic: &str) -> Result<BoxStream<'static, Bytes>, BusError> {
         self.bus.announced_on(topic).await
     }
-    async fn position(&self) -> Result<Position, BusError> {
-        self.bus.position().await
-    }
-    async fn latest(&self, session: &SessionId, workflow: &WorkflowId) -> Result<Option<Latest>, BusError> {
-        self.bus.latest(session, workflow).await
-    }
-    async fn publish_again(&self, subject: &Subject, sequence: u64) -> Result<Published, BusError> {
-        self.bus.publish_again(subject, sequence).await
-    }
+
     fn live(&self, workflow: &WorkflowId, frame: Bytes) -> bool {
         self.bus.live(workflow, frame)
     }
-    async fn ends_from(&self, sequence: u64, most: u64) -> Result<Ends, BusError> {
-        self.bus.ends_from(sequence, most).await
-    }
+}
+
+#[async_trait]
+impl Bus for Breakable {
     fn is_connected(&self) -> bool {
         self.bus.is_connected()
     }
+
     async fn probe(&self) -> Result<(), BusError> {
         if self.full.load(Ordering::SeqCst) {
             return Err(BusError::Full("the stream E is full".to_owned()));

@@ -6,11 +6,16 @@ use throughline_schemas::{StageName, event::generation::Attempt};
 use crate::{
     metrics,
     policy::limits::{ATTEMPT_LOG_BYTES, ATTEMPT_LOG_TRIES, BUS_RETRY_DELAY},
-    ports::bus::{AttemptLog, Bus, BusError},
+    ports::bus::{AttemptLog, BusError, DeliveryState},
 };
 
 /// What is known of the deliveries before the `made + 1`-th one.
-pub(crate) async fn earlier(bus: &dyn Bus, stage: StageName, sequence: u64, made: u32) -> AttemptLog {
+pub(crate) async fn earlier(
+    bus: &dyn DeliveryState,
+    stage: StageName,
+    sequence: u64,
+    made: u32,
+) -> AttemptLog {
     if made == 0 {
         return AttemptLog::default();
     }
@@ -28,7 +33,7 @@ pub(crate) async fn earlier(bus: &dyn Bus, stage: StageName, sequence: u64, made
 }
 
 /// Stores what a delivery and those before it did.
-pub(crate) async fn keep(bus: &dyn Bus, stage: StageName, sequence: u64, attempt_log: &AttemptLog) {
+pub(crate) async fn keep(bus: &dyn DeliveryState, stage: StageName, sequence: u64, attempt_log: &AttemptLog) {
     match serde_json::to_vec(attempt_log) {
         Ok(json) if json.len() <= ATTEMPT_LOG_BYTES => {}
         Ok(json) => return lost(stage, sequence, &format!("{} bytes are too many", json.len())),

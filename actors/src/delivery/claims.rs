@@ -22,7 +22,7 @@ use crate::{
         settle::Outcome,
     },
     ports::{
-        bus::{Bus, Claim, Claimed, Delivery, Published},
+        bus::{Claim, Claimed, Delivery, DeliveryState, Published},
         clock::Entropy,
     },
     workflow::stage_context::{PublishFailed, patiently},
@@ -37,7 +37,7 @@ pub struct Claims {
     /// Whose messages.
     pub stage: StageName,
     /// Where claims are kept.
-    pub bus: Arc<dyn Bus>,
+    pub bus: Arc<dyn DeliveryState>,
     /// Names handlings.
     pub entropy: Arc<dyn Entropy>,
     /// One permit for the whole process: what may have killed processes is handled with nothing of its kind beside it,

@@ -358,7 +358,7 @@ impl StageState {
             claims: match self.args.inbox_kind {
                 InboxKind::Events => Some(Claims {
                     stage: self.args.stage.name(),
-                    bus: Arc::clone(&self.args.bus),
+                    bus: self.args.bus.clone(),
                     quarantine: Arc::clone(&self.args.quarantine),
                     entropy: Arc::clone(&self.args.entropy),
                     limits: self.args.limits,

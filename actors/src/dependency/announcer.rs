@@ -8,7 +8,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use serde::Serialize;
 use throughline_schemas::{StageName, Timestamp};
 
-use crate::{policy::breaker::BreakerState, ports::bus::Bus};
+use crate::{policy::breaker::BreakerState, ports::bus::Broadcast};
 
 /// How long one announcement may take before it is given up.
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,13 +39,13 @@ pub struct Announcer;
 
 impl Actor for Announcer {
     type Msg = BreakerMoved;
-    type State = Arc<dyn Bus>;
-    type Arguments = Arc<dyn Bus>;
+    type State = Arc<dyn Broadcast>;
+    type Arguments = Arc<dyn Broadcast>;
 
     async fn pre_start(
         &self,
         _: ActorRef<Self::Msg>,
-        bus: Arc<dyn Bus>,
+        bus: Arc<dyn Broadcast>,
     ) -> Result<Self::State, ActorProcessingErr> {
         Ok(bus)
     }

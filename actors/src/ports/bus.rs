@@ -293,15 +293,24 @@ pub trait Inbox: Send {
     async fn next(&mut self) -> Result<Delivery, BusError>;
 }
 
-/// The event bus.
+/// What stages are given to work on.
 #[async_trait]
-pub trait Bus: Send + Sync + 'static {
+pub trait Inboxes: Send + Sync + 'static {
     /// Opens a stage's deliveries; none come before they are granted.
     async fn open(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError>;
+    /// Opens the messages of a stage that the server has given up on: delivered as often as it allows, and never
+    /// settled. Their deliveries have the original's bytes, headers, subject, sequence and count; settling one is
+    /// about its dead-lettering, and does not bring the original back.
+    async fn open_undeliverable(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError>;
     /// The body of a delivery, fetched if it is kept elsewhere.
     async fn body(&self, delivery: &Delivery) -> Result<Bytes, BusError> {
         Ok(delivery.body.clone())
     }
+}
+
+/// The log of events: what is stored, once each, and in which order.
+#[async_trait]
+pub trait EventLog: Send + Sync + 'static {
     /// Makes an event durable, once.
     async fn publish(&self, event: &Event) -> Result<Published, BusError>;
     /// Whether an event of this address is stored.
@@ -310,12 +319,28 @@ pub trait Bus: Send + Sync + 'static {
     async fn stored_at(&self, subject: &Subject) -> Result<Option<Timestamp>, BusError>;
     /// The event that is stored at an address, encoded.
     async fn recorded(&self, subject: &Subject) -> Result<Option<Bytes>, BusError>;
+    /// The end of the log, and how far the stages behind the input stage are.
+    async fn position(&self) -> Result<Position, BusError>;
+    /// The latest event of a workflow, other than what its publisher said. Never older than what [`EventLog::position`] returned
+    /// before.
+    async fn latest(&self, session: &SessionId, workflow: &WorkflowId) -> Result<Option<Latest>, BusError>;
+    /// Moves a stored event to the end of the log, so that its stage is given it again. `Already` if the event is
+    /// not there any more, or another has been stored on its subject: another process was first.
+    async fn publish_again(&self, subject: &Subject, sequence: u64) -> Result<Published, BusError>;
+    /// The ends of workflows that are stored from a place of the log on, at most so many of each kind.
+    async fn ends_from(&self, sequence: u64, most: u64) -> Result<Ends, BusError>;
+}
+
+/// Where messages go that must not be handled again.
+#[async_trait]
+pub trait DeadLetters: Send + Sync + 'static {
     /// Stores a dead letter: the original bytes and headers, and what was wrong. Idempotent by stage and sequence.
     async fn dead_letter(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError>;
-    /// Opens the messages of a stage that the server has given up on: delivered as often as it allows, and never
-    /// settled. Their deliveries have the original's bytes, headers, subject, sequence and count; settling one is
-    /// about its dead-lettering, and does not bring the original back.
-    async fn open_undeliverable(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError>;
+}
+
+/// What is kept beside the log about deliveries: who works on a message, and what earlier deliveries called.
+#[async_trait]
+pub trait DeliveryState: Send + Sync + 'static {
     /// The claim on a message of a stage's consumer, by the message's sequence. It may be an older one than the last.
     async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claimed>, BusError>;
     /// Replaces the claim on a message, if it is still that of `revision` (zero: if there is none). `Already` if it is
@@ -336,6 +361,11 @@ pub trait Bus: Send + Sync + 'static {
         sequence: u64,
         attempt_log: &AttemptLog,
     ) -> Result<(), BusError>;
+}
+
+/// Announcements and live frames: they reach who listens at the moment, and are not stored.
+#[async_trait]
+pub trait Broadcast: Send + Sync + 'static {
     /// Publishes on `{ns}.control.{topic}`; not durable, and not an error without listeners.
     async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError>;
     /// Publishes on `{ns}.live.{workflow}`; not durable, never waits, and keeps the order of one caller. Whether
@@ -343,16 +373,11 @@ pub trait Bus: Send + Sync + 'static {
     fn live(&self, workflow: &WorkflowId, frame: Bytes) -> bool;
     /// What is announced on a topic from now on, as far as the connection is up.
     async fn announced_on(&self, topic: &str) -> Result<BoxStream<'static, Bytes>, BusError>;
-    /// The end of the log, and how far the stages behind the input stage are.
-    async fn position(&self) -> Result<Position, BusError>;
-    /// The latest event of a workflow, other than what its publisher said. Never older than what [`Bus::position`] returned
-    /// before.
-    async fn latest(&self, session: &SessionId, workflow: &WorkflowId) -> Result<Option<Latest>, BusError>;
-    /// Moves a stored event to the end of the log, so that its stage is given it again. `Already` if the event is
-    /// not there any more, or another has been stored on its subject: another process was first.
-    async fn publish_again(&self, subject: &Subject, sequence: u64) -> Result<Published, BusError>;
-    /// The ends of workflows that are stored from a place of the log on, at most so many of each kind.
-    async fn ends_from(&self, sequence: u64, most: u64) -> Result<Ends, BusError>;
+}
+
+/// The event bus: all of its parts, and how it is.
+#[async_trait]
+pub trait Bus: Inboxes + EventLog + DeadLetters + DeliveryState + Broadcast {
     /// Whether the connection is up at this moment.
     fn is_connected(&self) -> bool;
     /// Answers if everything that events and letters are kept in is there, answers, and has room; as far as that can be

@@ -13,8 +13,8 @@ use super::{
     tape::{Recording, with},
 };
 use crate::ports::bus::{
-    AttemptLog, Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Ends, Inbox, Latest, Position,
-    Published, Receipt, Settlement,
+    AttemptLog, Broadcast, Bus, BusError, Claim, Claimed, DeadLetter, DeadLetters, Delivery, DeliveryState,
+    Ends, EventLog, Inbox, Inboxes, Latest, Position, Published, Receipt, Settlement,
 };
 
 /// Answers are not awaited.
@@ -55,11 +55,18 @@ fn no_inbox<T>() -> Result<T, BusError> {
 }
 
 #[async_trait]
-impl Bus for Recording {
+impl Inboxes for Recording {
     async fn open(&self, _: StageName) -> Result<Box<dyn Inbox>, BusError> {
         no_inbox()
     }
 
+    async fn open_undeliverable(&self, _: StageName) -> Result<Box<dyn Inbox>, BusError> {
+        no_inbox()
+    }
+}
+
+#[async_trait]
+impl EventLog for Recording {
     async fn publish(&self, event: &Event) -> Result<Published, BusError> {
         with(|tape| tape.published.push(event.clone()));
         Ok(Published::New)
@@ -71,44 +78,6 @@ impl Bus for Recording {
 
     async fn recorded(&self, _: &Subject) -> Result<Option<Bytes>, BusError> {
         Ok(with(|tape| tape.on_record.clone()))
-    }
-
-    async fn dead_letter(&self, _: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
-        with(|tape| tape.dead_letters.push(letter.clone()));
-        Ok(())
-    }
-
-    async fn open_undeliverable(&self, _: StageName) -> Result<Box<dyn Inbox>, BusError> {
-        no_inbox()
-    }
-
-    async fn claim(&self, _: StageName, _: u64) -> Result<Option<Claimed>, BusError> {
-        Ok(None)
-    }
-
-    async fn set_claim(&self, _: StageName, _: u64, _: &Claim, _: u64) -> Result<Published, BusError> {
-        Ok(Published::New)
-    }
-
-    async fn attempt_log(&self, _: StageName, _: u64) -> Result<Option<AttemptLog>, BusError> {
-        Ok(with(|tape| tape.attempt_log.clone()))
-    }
-
-    async fn keep_attempt_log(&self, _: StageName, _: u64, attempt_log: &AttemptLog) -> Result<(), BusError> {
-        with(|tape| tape.attempt_log = Some(attempt_log.clone()));
-        Ok(())
-    }
-
-    async fn announce(&self, _: &str, _: Bytes) -> Result<(), BusError> {
-        Ok(())
-    }
-
-    fn live(&self, _: &WorkflowId, _: Bytes) -> bool {
-        false
-    }
-
-    async fn announced_on(&self, _: &str) -> Result<BoxStream<'static, Bytes>, BusError> {
-        Ok(stream::empty().boxed())
     }
 
     async fn stored_at(&self, _: &Subject) -> Result<Option<Timestamp>, BusError> {
@@ -130,7 +99,53 @@ impl Bus for Recording {
     async fn ends_from(&self, _: u64, _: u64) -> Result<Ends, BusError> {
         Ok(Ends::default())
     }
+}
 
+#[async_trait]
+impl DeadLetters for Recording {
+    async fn dead_letter(&self, _: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
+        with(|tape| tape.dead_letters.push(letter.clone()));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl DeliveryState for Recording {
+    async fn claim(&self, _: StageName, _: u64) -> Result<Option<Claimed>, BusError> {
+        Ok(None)
+    }
+
+    async fn set_claim(&self, _: StageName, _: u64, _: &Claim, _: u64) -> Result<Published, BusError> {
+        Ok(Published::New)
+    }
+
+    async fn attempt_log(&self, _: StageName, _: u64) -> Result<Option<AttemptLog>, BusError> {
+        Ok(with(|tape| tape.attempt_log.clone()))
+    }
+
+    async fn keep_attempt_log(&self, _: StageName, _: u64, attempt_log: &AttemptLog) -> Result<(), BusError> {
+        with(|tape| tape.attempt_log = Some(attempt_log.clone()));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Broadcast for Recording {
+    async fn announce(&self, _: &str, _: Bytes) -> Result<(), BusError> {
+        Ok(())
+    }
+
+    fn live(&self, _: &WorkflowId, _: Bytes) -> bool {
+        false
+    }
+
+    async fn announced_on(&self, _: &str) -> Result<BoxStream<'static, Bytes>, BusError> {
+        Ok(stream::empty().boxed())
+    }
+}
+
+#[async_trait]
+impl Bus for Recording {
     fn is_connected(&self) -> bool {
         true
     }

@@ -11,7 +11,7 @@ use throughline_schemas::StageName;
 use tokio::time::Instant;
 
 use crate::ports::{
-    bus::{Bus, BusError, Claim, Published},
+    bus::{BusError, Claim, DeliveryState, Published},
     clock::Entropy,
 };
 
@@ -33,7 +33,11 @@ pub(super) struct Turn {
 
 impl Turn {
     /// Takes or keeps the turn if that is possible; whether this process has it.
-    pub(super) async fn take(&mut self, bus: &dyn Bus, entropy: &dyn Entropy) -> Result<bool, BusError> {
+    pub(super) async fn take(
+        &mut self,
+        bus: &dyn DeliveryState,
+        entropy: &dyn Entropy,
+    ) -> Result<bool, BusError> {
         let (stage, place) = PLACE;
         let claimed = bus.claim(stage, place).await?.unwrap_or_default();
         let is_mine = self.mine.is_some_and(|mine| mine == claimed.claim.handling && claimed.revision > 0);

@@ -31,7 +31,7 @@ use crate::{
     },
     ports::{
         Classify, Fault,
-        bus::Bus,
+        bus::Broadcast,
         source::{AnswerRoom, FetchCall, FetchError, Sources},
     },
     stages::{
@@ -53,7 +53,7 @@ pub struct ExternalStep {
     /// What to call, each with its breaker.
     pub specs: Vec<(SourceSpec, Dependency)>,
     /// Where live frames go that say what is waited for.
-    pub bus: Arc<dyn Bus>,
+    pub bus: Arc<dyn Broadcast>,
 }
 
 #[async_trait]

@@ -106,7 +106,7 @@ impl Engine {
         template: PromptTemplate,
     ) -> Result<Self, StartError> {
         let failed = |error: ActorProcessingErr| StartError(cause(error.as_ref()));
-        let (announcer, _) = Announcer::spawn(None, Announcer, Arc::clone(&ports.bus))
+        let (announcer, _) = Announcer::spawn(None, Announcer, ports.bus.clone())
             .await
             .map_err(|error| failed(error.into()))?;
         let vitals = Vitals::default();
@@ -143,7 +143,7 @@ impl Engine {
         let admits = settings.stages.contains_key(&StageName::Input);
         let retention = ports.keeper.clone().filter(|_| admits).map(|keeper| RetentionArgs {
             keeper,
-            bus: Arc::clone(&ports.bus),
+            bus: ports.bus.clone(),
             store: Arc::clone(&ports.store),
             settings: settings.retention,
             users: builder.users.clone(),
@@ -175,7 +175,7 @@ impl Engine {
         let why = Arc::new(OnceLock::new());
         let args = SupervisorArgs {
             stages,
-            listener: ListenerArgs { interruptions, bus: Arc::clone(&ports.bus) },
+            listener: ListenerArgs { interruptions, bus: ports.bus.clone() },
             starter,
             sweeper,
             retention,

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use throughline_schemas::WorkflowId;
 use tokio::sync::watch;
 
-use crate::{policy::limits::BUS_RETRY_DELAY, ports::bus::Bus};
+use crate::{policy::limits::BUS_RETRY_DELAY, ports::bus::Broadcast};
 
 /// The control topic.
 const TOPIC: &str = "interrupt";
@@ -50,7 +50,7 @@ struct Recent {
 
 impl Interruptions {
     /// Tells every process, this one at once.
-    pub async fn announce(&self, bus: &dyn Bus, workflow: &WorkflowId) {
+    pub async fn announce(&self, bus: &dyn Broadcast, workflow: &WorkflowId) {
         self.note(workflow.clone());
         let Ok(body) = serde_json::to_vec(&Interrupted { workflow_id: workflow.clone() }) else { return };
         match tokio::time::timeout(ANNOUNCE_TIMEOUT, bus.announce(TOPIC, body.into())).await {
@@ -61,7 +61,7 @@ impl Interruptions {
     }
 
     /// Receives hints for as long as it is polled.
-    pub async fn listen(self, bus: Arc<dyn Bus>) {
+    pub async fn listen(self, bus: Arc<dyn Broadcast>) {
         loop {
             match bus.announced_on(TOPIC).await {
                 Ok(mut hints) => {

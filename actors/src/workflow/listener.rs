@@ -6,7 +6,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinSet;
 
 use crate::{
-    ports::bus::Bus,
+    ports::bus::Broadcast,
     workflow::{
         interruptions::Interruptions,
         owned_task::{self, Ended},
@@ -19,7 +19,7 @@ pub struct ListenerArgs {
     /// Where the hints go.
     pub interruptions: Interruptions,
     /// Where it listens.
-    pub bus: Arc<dyn Bus>,
+    pub bus: Arc<dyn Broadcast>,
 }
 
 /// See the module's documentation.

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use throughline_schemas::{LiveFrame, LiveKind, StageName, WaitReason, WorkflowId};
 
-use crate::ports::bus::Bus;
+use crate::ports::bus::Broadcast;
 
 /// Sends a frame, if the bus takes it now.
-pub(crate) fn send(bus: &dyn Bus, frame: &LiveFrame) {
+pub(crate) fn send(bus: &dyn Broadcast, frame: &LiveFrame) {
     match serde_json::to_vec(frame) {
         // A frame that was not taken is missed by its number, if it has one.
         Ok(json) => _ = bus.live(&frame.workflow_id, json.into()),
@@ -19,7 +19,7 @@ pub(crate) fn send(bus: &dyn Bus, frame: &LiveFrame) {
 
 /// A stage begins its work on a workflow. Once an answer is complete nothing more is said: a reader that knows no frames
 /// beside those of calls would take one for another delivery, which makes the answer void.
-pub(crate) fn stage_begins(bus: &dyn Bus, workflow: &WorkflowId, stage: StageName) {
+pub(crate) fn stage_begins(bus: &dyn Broadcast, workflow: &WorkflowId, stage: StageName) {
     match stage {
         StageName::Context | StageName::External | StageName::Generation => {}
         StageName::Input | StageName::Persistence => return,
@@ -28,7 +28,7 @@ pub(crate) fn stage_begins(bus: &dyn Bus, workflow: &WorkflowId, stage: StageNam
 }
 
 /// A workflow waits for its session's turn.
-pub(crate) fn waits_for_turn(bus: &dyn Bus, workflow: &WorkflowId) {
+pub(crate) fn waits_for_turn(bus: &dyn Broadcast, workflow: &WorkflowId) {
     send(
         bus,
         &LiveFrame {
@@ -41,7 +41,7 @@ pub(crate) fn waits_for_turn(bus: &dyn Bus, workflow: &WorkflowId) {
 }
 
 /// A workflow waits for a place among the running turns of its user.
-pub(crate) fn waits_for_share(bus: &dyn Bus, workflow: &WorkflowId) {
+pub(crate) fn waits_for_share(bus: &dyn Broadcast, workflow: &WorkflowId) {
     send(
         bus,
         &LiveFrame {
@@ -55,7 +55,7 @@ pub(crate) fn waits_for_share(bus: &dyn Bus, workflow: &WorkflowId) {
 
 /// A workflow waits for a data source.
 pub(crate) fn waits_for_source(
-    bus: &dyn Bus,
+    bus: &dyn Broadcast,
     workflow: &WorkflowId,
     source: &str,
     why: WaitReason,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::{Map, Value};
-use throughline_actors::ports::bus::{Bus, BusError};
+use throughline_actors::ports::bus::{BusError, EventLog};
 use throughline_schemas::{Event, EventData, SessionId, UserId, WorkflowId, decode};
 
 use crate::{

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
 use serde::Deserialize;
-use throughline_actors::ports::bus::Bus;
+use throughline_actors::ports::bus::Broadcast;
 
 use crate::{
     bus::nats::NatsBus,

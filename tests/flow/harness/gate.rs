@@ -13,8 +13,8 @@ use futures_util::{StreamExt, stream::BoxStream};
 use serde_json::Value;
 use throughline_actors::ports::{
     bus::{
-        AttemptLog, Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Ends, Inbox, Latest, Position,
-        Published, Receipt, Settlement,
+        AttemptLog, Broadcast, Bus, BusError, Claim, Claimed, DeadLetter, DeadLetters, Delivery,
+        DeliveryState, Ends, EventLog, Inbox, Inboxes, Latest, Position, Published, Receipt, Settlement,
     },
     clock::Entropy,
     log::{Fill, Log, Purge, Released},
@@ -235,46 +235,20 @@ fn no_store() -> StoreError {
 }
 
 #[async_trait]
-impl Bus for Gate {
+impl Inboxes for Gate {
     async fn open(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
         let inbox = self.pass(Op::Open, stage.to_string(), no_bus, self.bus.open(stage)).await?;
         Ok(Box::new(GatedInbox { inbox, label: stage.to_string(), gate: self.clone() }))
     }
+
     async fn open_undeliverable(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
         let inbox = self.bus.open_undeliverable(stage).await?;
         Ok(Box::new(GatedInbox { inbox, label: "undeliverable".to_owned(), gate: self.clone() }))
     }
-    async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claimed>, BusError> {
-        self.pass(Op::Claim, format!("{stage} {sequence}"), no_bus, self.bus.claim(stage, sequence)).await
-    }
-    async fn set_claim(
-        &self,
-        stage: StageName,
-        sequence: u64,
-        claim: &Claim,
-        revision: u64,
-    ) -> Result<Published, BusError> {
-        let call = self.bus.set_claim(stage, sequence, claim, revision);
-        self.pass(Op::SetClaim, format!("{stage} {sequence} {claim:?}"), no_bus, call).await
-    }
-    async fn attempt_log(&self, stage: StageName, sequence: u64) -> Result<Option<AttemptLog>, BusError> {
-        self.pass(
-            Op::AttemptLog,
-            format!("{stage} {sequence}"),
-            no_bus,
-            self.bus.attempt_log(stage, sequence),
-        )
-        .await
-    }
-    async fn keep_attempt_log(
-        &self,
-        stage: StageName,
-        sequence: u64,
-        attempt_log: &AttemptLog,
-    ) -> Result<(), BusError> {
-        let call = self.bus.keep_attempt_log(stage, sequence, attempt_log);
-        self.pass(Op::KeepAttemptLog, format!("{stage} {sequence}"), no_bus, call).await
-    }
+}
+
+#[async_trait]
+impl EventLog for Gate {
     async fn publish(&self, event: &Event) -> Result<Published, BusError> {
         let said = match &event.data {
             EventData::InputValidated(data) => data.request.user_input.as_str(),
@@ -295,43 +269,102 @@ impl Bus for Gate {
         }
         self.pass(Op::Publish, about, no_bus, self.bus.publish(event)).await
     }
+
     async fn exists(&self, subject: &Subject) -> Result<bool, BusError> {
         self.pass(Op::Exists, format!("{subject:?}"), no_bus, self.bus.exists(subject)).await
     }
+
     async fn stored_at(&self, subject: &Subject) -> Result<Option<Timestamp>, BusError> {
         self.pass(Op::Exists, format!("{subject:?}"), no_bus, self.bus.stored_at(subject)).await
     }
+
     async fn recorded(&self, subject: &Subject) -> Result<Option<Bytes>, BusError> {
         self.pass(Op::Exists, format!("{subject:?}"), no_bus, self.bus.recorded(subject)).await
     }
+
+    async fn position(&self) -> Result<Position, BusError> {
+        self.pass(Op::Position, String::new(), no_bus, self.bus.position()).await
+    }
+
+    async fn latest(&self, session: &SessionId, workflow: &WorkflowId) -> Result<Option<Latest>, BusError> {
+        self.pass(Op::Latest, workflow.to_string(), no_bus, self.bus.latest(session, workflow)).await
+    }
+
+    async fn publish_again(&self, subject: &Subject, sequence: u64) -> Result<Published, BusError> {
+        let call = self.bus.publish_again(subject, sequence);
+        self.pass(Op::PublishAgain, format!("{subject:?}"), no_bus, call).await
+    }
+
+    async fn ends_from(&self, sequence: u64, most: u64) -> Result<Ends, BusError> {
+        self.pass(Op::Position, sequence.to_string(), no_bus, self.bus.ends_from(sequence, most)).await
+    }
+}
+
+#[async_trait]
+impl DeadLetters for Gate {
     async fn dead_letter(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
         let text = String::from_utf8_lossy(&delivery.body).into_owned();
         self.pass(Op::DeadLetter, text, no_bus, self.bus.dead_letter(delivery, letter)).await
     }
+}
+
+#[async_trait]
+impl DeliveryState for Gate {
+    async fn claim(&self, stage: StageName, sequence: u64) -> Result<Option<Claimed>, BusError> {
+        self.pass(Op::Claim, format!("{stage} {sequence}"), no_bus, self.bus.claim(stage, sequence)).await
+    }
+
+    async fn set_claim(
+        &self,
+        stage: StageName,
+        sequence: u64,
+        claim: &Claim,
+        revision: u64,
+    ) -> Result<Published, BusError> {
+        let call = self.bus.set_claim(stage, sequence, claim, revision);
+        self.pass(Op::SetClaim, format!("{stage} {sequence} {claim:?}"), no_bus, call).await
+    }
+
+    async fn attempt_log(&self, stage: StageName, sequence: u64) -> Result<Option<AttemptLog>, BusError> {
+        self.pass(
+            Op::AttemptLog,
+            format!("{stage} {sequence}"),
+            no_bus,
+            self.bus.attempt_log(stage, sequence),
+        )
+        .await
+    }
+
+    async fn keep_attempt_log(
+        &self,
+        stage: StageName,
+        sequence: u64,
+        attempt_log: &AttemptLog,
+    ) -> Result<(), BusError> {
+        let call = self.bus.keep_attempt_log(stage, sequence, attempt_log);
+        self.pass(Op::KeepAttemptLog, format!("{stage} {sequence}"), no_bus, call).await
+    }
+}
+
+#[async_trait]
+impl Broadcast for Gate {
     async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError> {
         self.pass(Op::Announce, topic.to_owned(), no_bus, self.bus.announce(topic, body)).await
     }
+
     fn live(&self, workflow: &WorkflowId, frame: Bytes) -> bool {
         !self.is_dead() && self.bus.live(workflow, frame)
     }
+
     async fn announced_on(&self, topic: &str) -> Result<BoxStream<'static, Bytes>, BusError> {
         // A dead process hears on, and does nothing about it.
         let (gate, about) = (self.clone(), topic.to_owned());
         Ok(self.bus.announced_on(topic).await?.inspect(move |_| gate.glance(Op::Listen, &about)).boxed())
     }
-    async fn position(&self) -> Result<Position, BusError> {
-        self.pass(Op::Position, String::new(), no_bus, self.bus.position()).await
-    }
-    async fn latest(&self, session: &SessionId, workflow: &WorkflowId) -> Result<Option<Latest>, BusError> {
-        self.pass(Op::Latest, workflow.to_string(), no_bus, self.bus.latest(session, workflow)).await
-    }
-    async fn publish_again(&self, subject: &Subject, sequence: u64) -> Result<Published, BusError> {
-        let call = self.bus.publish_again(subject, sequence);
-        self.pass(Op::PublishAgain, format!("{subject:?}"), no_bus, call).await
-    }
-    async fn ends_from(&self, sequence: u64, most: u64) -> Result<Ends, BusError> {
-        self.pass(Op::Position, sequence.to_string(), no_bus, self.bus.ends_from(sequence, most)).await
-    }
+}
+
+#[async_trait]
+impl Bus for Gate {
     fn is_connected(&self) -> bool {
         self.bus.is_connected()
     }

@@ -29,7 +29,8 @@ use tokio::{
 };
 
 use crate::ports::bus::{
-    AttemptLog, Bus, BusError, Claim, Claimed, DeadLetter, Delivery, Ends, Inbox, Latest, Position, Published,
+    AttemptLog, Broadcast, Bus, BusError, Claim, Claimed, DeadLetter, DeadLetters, Delivery, DeliveryState,
+    Ends, EventLog, Inbox, Inboxes, Latest, Position, Published,
 };
 use crate::ports::log::Purge;
 use inbox::MemoryInbox;
@@ -262,7 +263,7 @@ fn unavailable(context: &str) -> BusError {
 }
 
 #[async_trait]
-impl Bus for MemoryBus {
+impl Inboxes for MemoryBus {
     async fn open(&self, stage: StageName) -> Result<Box<dyn Inbox>, BusError> {
         if self.shared.lock().offline {
             return Err(unavailable("opening an inbox"));
@@ -276,56 +277,10 @@ impl Bus for MemoryBus {
         }
         Ok(Box::new(MemoryInbox::new(Arc::clone(&self.shared), stage, true)))
     }
+}
 
-    async fn claim(&self, of: StageName, sequence: u64) -> Result<Option<Claimed>, BusError> {
-        let state = self.shared.lock();
-        if state.offline {
-            return Err(unavailable("looking up a claim"));
-        }
-        Ok(state.claims.get(&(of, sequence)).cloned())
-    }
-
-    async fn set_claim(
-        &self,
-        of: StageName,
-        sequence: u64,
-        claim: &Claim,
-        revision: u64,
-    ) -> Result<Published, BusError> {
-        let mut state = self.shared.lock();
-        if state.offline {
-            return Err(unavailable("claiming a message"));
-        }
-        let claimed = state.claims.entry((of, sequence)).or_default();
-        if claimed.revision != revision {
-            return Ok(Published::Already);
-        }
-        *claimed = Claimed { claim: claim.clone(), revision: revision + 1 };
-        Ok(Published::New)
-    }
-
-    async fn attempt_log(&self, of: StageName, sequence: u64) -> Result<Option<AttemptLog>, BusError> {
-        let state = self.shared.lock();
-        if state.offline {
-            return Err(unavailable("reading a note"));
-        }
-        Ok(state.attempt_logs.get(&(of, sequence)).cloned())
-    }
-
-    async fn keep_attempt_log(
-        &self,
-        of: StageName,
-        sequence: u64,
-        attempt_log: &AttemptLog,
-    ) -> Result<(), BusError> {
-        let mut state = self.shared.lock();
-        if state.offline {
-            return Err(unavailable("keeping a note"));
-        }
-        state.attempt_logs.insert((of, sequence), attempt_log.clone());
-        Ok(())
-    }
-
+#[async_trait]
+impl EventLog for MemoryBus {
     async fn publish(&self, event: &Event) -> Result<Published, BusError> {
         let body = Bytes::from(encode(event)?);
         let subject = event.subject().live(&self.shared.ns);
@@ -389,74 +344,6 @@ impl Bus for MemoryBus {
             return Err(unavailable("reading an event"));
         }
         Ok(state.log.event(&subject.live(&self.shared.ns), subject))
-    }
-
-    async fn dead_letter(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
-        let ns = &self.shared.ns;
-        let subject = match &letter.subject {
-            Some(subject) => subject.dead(ns),
-            None => {
-                format!("{ns}.dead.v{MAJOR}.{}.unknown.{}", letter.stage.consumes(), delivery.sequence)
-            }
-        };
-        let ours = [
-            (dead_letter::STAGE, letter.stage.to_string()),
-            (dead_letter::CODE, letter.code.to_string()),
-            (dead_letter::ERROR, letter.error.replace(char::is_control, " ")),
-            (dead_letter::ATTEMPTS, delivery.delivered.to_string()),
-            (dead_letter::SUBJECT, delivery.subject.clone()),
-            (dead_letter::SEQUENCE, delivery.sequence.to_string()),
-            (dead_letter::TIME, letter.at.to_string()),
-        ];
-        let theirs = delivery.headers.iter().map(|(name, value)| (kept_name(name), value.clone()));
-        let headers = ours.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(theirs).collect();
-        let stored_at = self.shared.now();
-        {
-            let mut state = self.shared.lock();
-            if state.offline {
-                return Err(unavailable("storing a dead letter"));
-            }
-            let key = (letter.stage, delivery.sequence);
-            if !state.dead_lettered.contains(&key) {
-                state.dead_lettered.push(key);
-                let sequence = state.dead.len() as u64 + 1;
-                state.dead.push(Stored {
-                    sequence,
-                    subject,
-                    headers,
-                    body: delivery.body.clone(),
-                    stored_at,
-                });
-            }
-        }
-        self.shared.changed();
-        Ok(())
-    }
-
-    async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError> {
-        let mut state = self.shared.lock();
-        if state.offline {
-            return Err(unavailable("announcing"));
-        }
-        state.announcements.push((topic.to_owned(), body.clone()));
-        state.listeners.retain(|(of, listener)| of != topic || listener.send(body.clone()).is_ok());
-        drop(state);
-        self.shared.changed();
-        Ok(())
-    }
-
-    fn live(&self, workflow: &WorkflowId, frame: Bytes) -> bool {
-        let mut state = self.shared.lock();
-        let taken = !state.offline;
-        if taken {
-            state.live.push((workflow.clone(), frame));
-        }
-        taken
-    }
-
-    async fn announced_on(&self, topic: &str) -> Result<BoxStream<'static, Bytes>, BusError> {
-        let messages = self.listen(topic);
-        Ok(stream::unfold(messages, async |mut messages| Some((messages.recv().await?, messages))).boxed())
     }
 
     async fn position(&self) -> Result<Position, BusError> {
@@ -524,7 +411,136 @@ impl Bus for MemoryBus {
         let read_to = if is_cut { found.last().map_or(last, |stored| stored.sequence) } else { last };
         Ok(Ends { ends: found.into_iter().map(|stored| stored.body.clone()).collect(), read_to })
     }
+}
 
+#[async_trait]
+impl DeadLetters for MemoryBus {
+    async fn dead_letter(&self, delivery: &Delivery, letter: &DeadLetter) -> Result<(), BusError> {
+        let ns = &self.shared.ns;
+        let subject = match &letter.subject {
+            Some(subject) => subject.dead(ns),
+            None => {
+                format!("{ns}.dead.v{MAJOR}.{}.unknown.{}", letter.stage.consumes(), delivery.sequence)
+            }
+        };
+        let ours = [
+            (dead_letter::STAGE, letter.stage.to_string()),
+            (dead_letter::CODE, letter.code.to_string()),
+            (dead_letter::ERROR, letter.error.replace(char::is_control, " ")),
+            (dead_letter::ATTEMPTS, delivery.delivered.to_string()),
+            (dead_letter::SUBJECT, delivery.subject.clone()),
+            (dead_letter::SEQUENCE, delivery.sequence.to_string()),
+            (dead_letter::TIME, letter.at.to_string()),
+        ];
+        let theirs = delivery.headers.iter().map(|(name, value)| (kept_name(name), value.clone()));
+        let headers = ours.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(theirs).collect();
+        let stored_at = self.shared.now();
+        {
+            let mut state = self.shared.lock();
+            if state.offline {
+                return Err(unavailable("storing a dead letter"));
+            }
+            let key = (letter.stage, delivery.sequence);
+            if !state.dead_lettered.contains(&key) {
+                state.dead_lettered.push(key);
+                let sequence = state.dead.len() as u64 + 1;
+                state.dead.push(Stored {
+                    sequence,
+                    subject,
+                    headers,
+                    body: delivery.body.clone(),
+                    stored_at,
+                });
+            }
+        }
+        self.shared.changed();
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl DeliveryState for MemoryBus {
+    async fn claim(&self, of: StageName, sequence: u64) -> Result<Option<Claimed>, BusError> {
+        let state = self.shared.lock();
+        if state.offline {
+            return Err(unavailable("looking up a claim"));
+        }
+        Ok(state.claims.get(&(of, sequence)).cloned())
+    }
+
+    async fn set_claim(
+        &self,
+        of: StageName,
+        sequence: u64,
+        claim: &Claim,
+        revision: u64,
+    ) -> Result<Published, BusError> {
+        let mut state = self.shared.lock();
+        if state.offline {
+            return Err(unavailable("claiming a message"));
+        }
+        let claimed = state.claims.entry((of, sequence)).or_default();
+        if claimed.revision != revision {
+            return Ok(Published::Already);
+        }
+        *claimed = Claimed { claim: claim.clone(), revision: revision + 1 };
+        Ok(Published::New)
+    }
+
+    async fn attempt_log(&self, of: StageName, sequence: u64) -> Result<Option<AttemptLog>, BusError> {
+        let state = self.shared.lock();
+        if state.offline {
+            return Err(unavailable("reading a note"));
+        }
+        Ok(state.attempt_logs.get(&(of, sequence)).cloned())
+    }
+
+    async fn keep_attempt_log(
+        &self,
+        of: StageName,
+        sequence: u64,
+        attempt_log: &AttemptLog,
+    ) -> Result<(), BusError> {
+        let mut state = self.shared.lock();
+        if state.offline {
+            return Err(unavailable("keeping a note"));
+        }
+        state.attempt_logs.insert((of, sequence), attempt_log.clone());
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Broadcast for MemoryBus {
+    async fn announce(&self, topic: &str, body: Bytes) -> Result<(), BusError> {
+        let mut state = self.shared.lock();
+        if state.offline {
+            return Err(unavailable("announcing"));
+        }
+        state.announcements.push((topic.to_owned(), body.clone()));
+        state.listeners.retain(|(of, listener)| of != topic || listener.send(body.clone()).is_ok());
+        drop(state);
+        self.shared.changed();
+        Ok(())
+    }
+
+    fn live(&self, workflow: &WorkflowId, frame: Bytes) -> bool {
+        let mut state = self.shared.lock();
+        let taken = !state.offline;
+        if taken {
+            state.live.push((workflow.clone(), frame));
+        }
+        taken
+    }
+
+    async fn announced_on(&self, topic: &str) -> Result<BoxStream<'static, Bytes>, BusError> {
+        let messages = self.listen(topic);
+        Ok(stream::unfold(messages, async |mut messages| Some((messages.recv().await?, messages))).boxed())
+    }
+}
+
+#[async_trait]
+impl Bus for MemoryBus {
     fn is_connected(&self) -> bool {
         !self.shared.lock().offline
     }

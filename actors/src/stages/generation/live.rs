@@ -9,7 +9,7 @@ use throughline_schemas::{FinishReason, LiveFrame, LiveKind, StageName, Workflow
 
 use crate::{
     model::client::{Failure, StreamEvent, StreamObserver},
-    ports::bus::Bus,
+    ports::bus::Broadcast,
     workflow::live,
 };
 
@@ -19,7 +19,7 @@ const MAX_TEXT: usize = 64 * 1024;
 
 /// Sends the frames of one delivery's calls. Frames are numbered as they are made: one that the bus drops leaves a gap.
 pub(super) struct Live<'a> {
-    bus: &'a dyn Bus,
+    bus: &'a dyn Broadcast,
     workflow: &'a WorkflowId,
     delivery: u32,
     seq: AtomicU64,
@@ -27,7 +27,7 @@ pub(super) struct Live<'a> {
 }
 
 impl<'a> Live<'a> {
-    pub(super) fn new(bus: &'a dyn Bus, workflow: &'a WorkflowId, delivery: u32) -> Self {
+    pub(super) fn new(bus: &'a dyn Broadcast, workflow: &'a WorkflowId, delivery: u32) -> Self {
         Self { bus, workflow, delivery, seq: AtomicU64::new(0), attempt: AtomicU32::new(1) }
     }
 
