@@ -1,6 +1,6 @@
 //! Who starts, and who is held.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use throughline_schemas::{SessionId, Timestamp, UserId, WorkflowId};
 
@@ -96,26 +96,38 @@ impl State {
         }
     }
 
+    /// The turns of a user that are held and first in their sessions, in the order of the stream.
+    fn first_held_of(&self, user: &UserId) -> Vec<Place> {
+        let mut places: Vec<Place> = self
+            .held()
+            .filter(|(_, turn)| turn.user.as_ref() == Some(user))
+            .map(|(workflow, turn)| (turn, (turn.input_sequence, workflow.clone())))
+            .filter(|(turn, place)| self.first_waiting(&turn.session).as_ref() == Some(place))
+            .map(|(_, place)| place)
+            .collect();
+        places.sort();
+        places
+    }
+
     pub(super) fn start_held(&mut self, query: &HeldQuery) -> HeldStarted {
-        let mut by_user: BTreeMap<UserId, Vec<Place>> = BTreeMap::new();
-        for (workflow, turn) in self.held() {
-            let Some(user) = turn.user.as_ref() else { continue };
-            if query.behind.as_ref().is_none_or(|behind| user > behind) {
-                let place = (turn.input_sequence, workflow.clone());
-                let is_first = self.first_waiting(&turn.session).as_ref() == Some(&place);
-                by_user.entry(user.clone()).or_default().extend(is_first.then_some(place));
-            }
-        }
-        let behind = by_user.keys().nth(HELD_USERS - 1).filter(|_| by_user.len() >= HELD_USERS).cloned();
+        let is_asked_for = |user: &&UserId| query.behind.as_ref().is_none_or(|behind| *user > behind);
+        let users: BTreeSet<&UserId> =
+            self.held().filter_map(|(_, turn)| turn.user.as_ref()).filter(is_asked_for).collect();
+        let behind = users.iter().nth(HELD_USERS - 1).map(|user| (*user).clone());
+        let running = self.running_of_all();
+        let may_start = |of_user| query.share.is_none_or(|share| share.has_room(of_user, running + 1));
         // Each with the number of running turns that its user has when it runs, too.
         let mut candidates: Vec<(usize, Place)> = Vec::new();
-        for (user, mut places) in by_user.into_iter().take(HELD_USERS) {
-            let running = self.running_of(Some(&user));
-            places.sort();
-            candidates.extend(places.into_iter().enumerate().map(|(n, place)| (running + n + 1, place)));
+        for user in users.into_iter().take(HELD_USERS) {
+            let of_user = self.running_of(Some(user));
+            // Most of the time nobody's next turn may start.
+            if !may_start(of_user + 1) {
+                continue;
+            }
+            let places = self.first_held_of(user);
+            candidates.extend(places.into_iter().enumerate().map(|(n, place)| (of_user + n + 1, place)));
         }
         candidates.sort();
-        let running = self.running_of_all();
         let mut openings = Vec::new();
         for (n, (of_user, place)) in candidates.iter().enumerate().take(query.most) {
             if query.share.is_none_or(|share| share.has_room(*of_user, running + n + 1)) {
