@@ -13,7 +13,7 @@ use std::{
 };
 
 use ractor::ActorRef;
-use throughline_schemas::StageName;
+use throughline_schemas::{StageName, event::ErrorDetail};
 use tokio::{
     sync::{Notify, futures::Notified},
     time::Instant,
@@ -101,7 +101,6 @@ pub struct HeldBack {
 }
 
 /// Why there is no call to make.
-// The wait stands last: a recorded run is re-enacted from the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// The breaker is open, or its one probe is under way; with what opened it.
@@ -110,6 +109,11 @@ pub enum Refused {
     /// The other side asked everybody to wait.
     #[error("it asked to wait another {} ms", .0.as_millis())]
     Paced(Duration),
+}
+
+/// A wait as it is recorded.
+pub(crate) fn whole_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The cause of an open breaker, as it stands in the text of a refusal.
@@ -123,6 +127,15 @@ impl Refused {
         match self {
             Self::BreakerOpen(wait, _) | Self::Paced(wait) => *wait,
         }
+    }
+
+    /// Its parts, as they are recorded.
+    pub(crate) fn detail(&self) -> ErrorDetail {
+        let breaker_cause = match self {
+            Self::BreakerOpen(_, cause) => cause.as_deref().map(str::to_owned),
+            Self::Paced(_) => None,
+        };
+        ErrorDetail { wait_ms: Some(whole_millis(self.wait())), breaker_cause, ..ErrorDetail::default() }
     }
 }
 
@@ -146,6 +159,8 @@ pub struct FailedAttempt<'a, E> {
     pub took: Duration,
     /// The wait before the next one, if one is made.
     pub again_in: Option<Duration>,
+    /// The random number with which that wait, or one that would be too long, was computed, if one was drawn.
+    pub jitter: Option<u32>,
 }
 
 /// No (further) attempt is made here.
@@ -250,14 +265,11 @@ impl Dependency {
                 },
             };
             made = made.saturating_add(1);
-            let delay = if is_permanent {
-                None
-            } else {
-                let random = self.collaborators.entropy.next_u64();
-                self.policy.retry.delay_after(made, not_before, random)
-            };
+            let random = (!is_permanent).then(|| self.collaborators.entropy.next_u64());
+            let jitter = random.map(RetryPolicy::jitter);
+            let delay = random.and_then(|random| self.policy.retry.delay_after(made, not_before, random));
             let Some(delay) = delay else {
-                report(FailedAttempt { error: &last, took: begun.elapsed(), again_in: None });
+                report(FailedAttempt { error: &last, took: begun.elapsed(), again_in: None, jitter });
                 return Err(RetriesExhausted { made, last, wait: None });
             };
             // A refusal knows exactly when to come back; the policy's cap is for the other side's hints.
@@ -278,6 +290,7 @@ impl Dependency {
                 error: &last,
                 took: begun.elapsed(),
                 again_in: (!too_long).then_some(delay),
+                jitter,
             });
             if too_long {
                 return Err(RetriesExhausted { made, last, wait: Some(delay) });

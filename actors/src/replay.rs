@@ -17,6 +17,7 @@ mod budget;
 mod bus;
 mod collaborators;
 mod compare;
+mod error_text;
 mod errors;
 mod models;
 mod recorded_gates;

@@ -3,6 +3,7 @@
 //! An event carries what the next stage needs, so any worker can take any event.
 
 pub mod context;
+pub mod error_detail;
 pub mod external;
 pub mod generation;
 pub mod input;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::WorkflowFailed;
 pub use context::ContextRetrieved;
+pub use error_detail::ErrorDetail;
 pub use external::ExternalDataFetched;
 pub use generation::ResponseGenerated;
 use input::Request;

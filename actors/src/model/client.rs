@@ -10,6 +10,7 @@
 
 mod call;
 mod error;
+mod error_detail;
 mod fit;
 mod limits;
 mod record;

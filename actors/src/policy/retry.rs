@@ -44,13 +44,22 @@ impl RetryPolicy {
         let doublings = made.saturating_sub(1).min(31);
         let full = self.base_delay.saturating_mul(1 << doublings).min(self.max_delay);
         let half = full / 2;
-        // The top 32 bits, as a fraction of one: u32::MAX maps to all of the second half.
-        let fraction = u32::try_from(random >> 32).unwrap_or(u32::MAX);
-        let jittered = half + half.mul_f64(f64::from(fraction) / f64::from(u32::MAX));
+        // As a fraction of one: u32::MAX maps to all of the second half.
+        let jittered = half + half.mul_f64(f64::from(Self::jitter(random)) / f64::from(u32::MAX));
         Some(jittered.max(hint.unwrap_or_default().min(self.max_delay)))
     }
 
-    /// Random bits with which [`RetryPolicy::delay_after`] comes nearest to a wait: how a recorded run is re-enacted.
+    /// The part of random bits on which [`RetryPolicy::delay_after`] depends: the upper half. It is recorded.
+    pub fn jitter(random: u64) -> u32 {
+        u32::try_from(random >> 32).unwrap_or(u32::MAX)
+    }
+
+    /// Random bits that have this part.
+    pub fn random_with(jitter: u32) -> u64 {
+        u64::from(jitter) << 32
+    }
+
+    /// Random bits with which [`RetryPolicy::delay_after`] comes nearest to a wait: for recordings without the jitter.
     pub fn random_for(&self, made: u32, wanted: Duration) -> u64 {
         let (Some(shortest), Some(longest)) =
             (self.delay_after(made, None, 0), self.delay_after(made, None, u64::MAX))
@@ -68,7 +77,7 @@ impl RetryPolicy {
             reason = "it is between zero and u32::MAX"
         )]
         let top = (fraction * f64::from(u32::MAX)).round() as u32;
-        u64::from(top) << 32
+        Self::random_with(top)
     }
 }
 
@@ -110,6 +119,16 @@ mod tests {
             assert_eq!(policy.random_for(made, long) >> 32, u64::from(u32::MAX));
         }
         assert_eq!(policy.random_for(10, Duration::from_secs(1)), 0);
+    }
+
+    #[test]
+    fn the_recorded_jitter_leads_to_exactly_the_same_wait() {
+        let policy = RetryPolicy { max_attempts: 10, ..RetryPolicy::default() };
+        for random in [0, 1, 0x1234_5678_9abc_def0, u64::MAX / 3, u64::MAX - 1, u64::MAX] {
+            let again = RetryPolicy::random_with(RetryPolicy::jitter(random));
+            assert_eq!(policy.delay_after(3, None, again), policy.delay_after(3, None, random));
+            assert_eq!(RetryPolicy::jitter(again), RetryPolicy::jitter(random));
+        }
     }
 
     #[test]

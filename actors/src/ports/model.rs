@@ -231,7 +231,7 @@ pub enum ModelError {
     #[error("the provider took too long: {0}")]
     TimedOut(Phase),
     /// The answer is larger than allowed.
-    #[error("the answer is larger than {0} bytes")]
+    #[error("the answer is larger than {0} bytes; raise generation.max_response_bytes if that is legitimate")]
     TooLarge(usize),
     /// A success status with an answer that is not what the protocol promises, or is a stream that ended without saying
     /// that it was complete.

@@ -1,5 +1,7 @@
 //! Compares what was made again with what was made then.
 
+mod error_texts;
+
 use std::fmt::{self, Write as _};
 
 use serde_json::Value;
@@ -39,10 +41,11 @@ impl fmt::Display for Difference {
 }
 
 /// The first difference between a recorded event, as JSON, and one made now: of its data, and else of its envelope;
-/// fields in alphabetical order.
+/// fields in alphabetical order. How an error is worded is no difference.
 pub fn difference(recorded: &[u8], now: &Event) -> Result<Option<Difference>, CompareError> {
     let view = |json: &[u8]| json::view(json).map_err(CompareError::Recorded);
-    let (recorded, now) = (view(recorded)?, view(&encode(now)?)?);
+    let (recorded, mut now) = (view(recorded)?, view(&encode(now)?)?);
+    error_texts::adopt(&recorded, &mut now);
     let mut pointer = String::new();
     let of_data = within(&mut pointer, "data", recorded.get("data"), now.get("data"));
     Ok(of_data.or_else(|| first(&mut pointer, Some(&recorded), Some(&now))))

@@ -1,20 +1,22 @@
-//! Errors from their records. A record has the code and the text of an error, of which the text is what [`Display`]
-//! made of it; so what an error was made of is what its text has beyond that of an empty one.
-//!
-//! [`Display`]: std::fmt::Display
+//! Errors from their records: from the code and the parts of each, never from its text. Only of recordings without
+//! parts, the parts are taken from the text ([`error_text`]).
 
 use std::time::Duration;
 
-use throughline_schemas::event::{
-    external::FailedCall,
-    generation::{Attempt, AttemptError, CostUnknown, ErrorClass},
+use throughline_schemas::{
+    TraceParent,
+    event::{
+        external::FailedCall,
+        generation::{Attempt, AttemptError, CostUnknown},
+    },
 };
 
+use super::error_text;
 use crate::{
     dependency::Refused,
     ports::{
         model::{CallFacts, ModelError, ModelFailure, Phase},
-        source::{FetchCall, FetchError},
+        source::{AnswerRoom, FetchCall, FetchError, Method},
     },
 };
 
@@ -33,46 +35,49 @@ pub(super) enum FailedAttempt {
 
 /// What became of a recorded attempt; `None` if it succeeded.
 pub(super) fn failed_attempt(attempt: &Attempt) -> Option<FailedAttempt> {
-    let text = attempt.error.as_deref().unwrap_or_default();
-    let words = |of: fn(String) -> ModelError| of(beyond(&of(String::new()).to_string(), text).to_owned());
-    // Words that an error may lack stand behind a colon.
-    let may_lack = |of: fn(String) -> ModelError| {
-        let beyond = beyond(&of(String::new()).to_string(), text);
-        of(beyond.strip_prefix(": ").unwrap_or_default().to_owned())
+    let code = attempt.error_code?;
+    let detail = attempt.error_detail.clone().unwrap_or_else(|| error_text::of_attempt(code, attempt));
+    let should_retry = if attempt.error_detail.is_some() {
+        attempt.should_retry
+    } else {
+        error_text::should_retry(code, attempt.error_class)
     };
-    let error = match attempt.error_code? {
-        AttemptError::BreakerOpen => return Some(FailedAttempt::Refused(breaker_open(text))),
-        AttemptError::Paced => return Some(FailedAttempt::Refused(Refused::Paced(wait_in(text)))),
-        AttemptError::OwnRateLimit if attempt.error_class.is_none() => {
-            return Some(FailedAttempt::NoRoom(wait_in(text)));
+    let wait = detail.wait_ms.map(Duration::from_millis);
+    let words = detail.message.unwrap_or_default();
+    let error = match code {
+        AttemptError::BreakerOpen => {
+            let cause = detail.breaker_cause.map(Into::into);
+            return Some(FailedAttempt::Refused(Refused::BreakerOpen(wait.unwrap_or_default(), cause)));
         }
-        AttemptError::OwnRateLimit => return Some(FailedAttempt::DoesNotFit),
+        AttemptError::Paced => {
+            return Some(FailedAttempt::Refused(Refused::Paced(wait.unwrap_or_default())));
+        }
+        // Only a limit that may have room later has a wait.
+        AttemptError::OwnRateLimit => {
+            return Some(wait.map_or(FailedAttempt::DoesNotFit, FailedAttempt::NoRoom));
+        }
         AttemptError::ContextTooLong if !attempt.sent => return Some(FailedAttempt::DoesNotFit),
-        AttemptError::ContextTooLong => words(ModelError::ContextTooLong),
-        AttemptError::Credentials => may_lack(ModelError::Credentials),
-        AttemptError::Forbidden => words(ModelError::Forbidden),
-        AttemptError::BadRequest => words(ModelError::BadRequest),
-        AttemptError::QuotaExhausted => words(ModelError::QuotaExhausted),
-        AttemptError::UnknownModel => words(ModelError::UnknownModel),
-        AttemptError::ContentFiltered => words(ModelError::ContentFiltered),
-        AttemptError::RateLimited => may_lack(ModelError::RateLimited),
-        AttemptError::Server => words(ModelError::Server),
-        AttemptError::Unreachable => words(ModelError::Unreachable),
-        AttemptError::CutShort => words(ModelError::CutShort),
+        AttemptError::ContextTooLong => ModelError::ContextTooLong(words),
+        AttemptError::Credentials => ModelError::Credentials(words),
+        AttemptError::Forbidden => ModelError::Forbidden(words),
+        AttemptError::BadRequest => ModelError::BadRequest(words),
+        AttemptError::QuotaExhausted => ModelError::QuotaExhausted(words),
+        AttemptError::UnknownModel => ModelError::UnknownModel(words),
+        AttemptError::ContentFiltered => ModelError::ContentFiltered(words),
+        AttemptError::RateLimited => ModelError::RateLimited(words),
+        AttemptError::Server => ModelError::Server(words),
+        AttemptError::Unreachable => ModelError::Unreachable(words),
+        AttemptError::CutShort => ModelError::CutShort(words),
         AttemptError::ConnectTimeout => ModelError::TimedOut(Phase::Connect),
         AttemptError::FirstTokenTimeout => ModelError::TimedOut(Phase::FirstToken),
         AttemptError::ReadTimeout => ModelError::TimedOut(Phase::Read),
         AttemptError::TotalTimeout => ModelError::TimedOut(Phase::Total),
-        AttemptError::TooLarge => {
-            ModelError::TooLarge(usize::try_from(last_number(text)).unwrap_or(usize::MAX))
-        }
-        AttemptError::BadResponse if text.contains(&ModelError::Unfit(String::new()).to_string()) => {
-            words(ModelError::Unfit)
-        }
-        AttemptError::LimitUsedUp => words(ModelError::LimitUsedUp),
-        AttemptError::BadResponse | AttemptError::Unrecognised => words(ModelError::BadResponse),
+        AttemptError::TooLarge => ModelError::TooLarge(bytes(detail.limit_bytes.unwrap_or_default())),
+        AttemptError::BadResponse if detail.well_formed => ModelError::Unfit(words),
+        AttemptError::LimitUsedUp => ModelError::LimitUsedUp(words),
+        AttemptError::BadResponse | AttemptError::Unrecognised => ModelError::BadResponse(words),
     };
-    let facts = CallFacts { should_retry: should_retry(&error, attempt.error_class), ..facts(attempt) };
+    let facts = CallFacts { should_retry, ..facts(attempt) };
     Some(FailedAttempt::Failed(ModelFailure { error, usage: attempt.usage, facts }))
 }
 
@@ -90,197 +95,49 @@ pub(super) fn facts(attempt: &Attempt) -> CallFacts {
     }
 }
 
-/// The provider's word on trying again is not on record, but where it overrides what the error suggests, the class is.
-fn should_retry(error: &ModelError, class: Option<ErrorClass>) -> Option<bool> {
-    match (error, class) {
-        (ModelError::BadRequest(_), Some(ErrorClass::Transient)) => Some(true),
-        (ModelError::RateLimited(_) | ModelError::Server(_), Some(ErrorClass::Permanent)) => Some(false),
-        _ => None,
-    }
-}
-
 /// What a recorded call to a source failed of; `Err` if it was prevented.
 pub(super) fn failed_fetch(failed: &FailedCall, call: &FetchCall) -> Result<FetchError, Refused> {
-    let text = failed.error.message.as_str();
+    let detail = failed.error_detail.clone().unwrap_or_else(|| error_text::of_call(failed));
+    let wait = Duration::from_millis(detail.wait_ms.unwrap_or_default());
+    let words = detail.message.unwrap_or_default();
     let status = failed.error.http_status.unwrap_or_default();
     let retry_after = failed.retry_after_ms.map(Duration::from_millis);
-    let words = |of: fn(String) -> FetchError| of(beyond(&of(String::new()).to_string(), text).to_owned());
     Ok(match failed.error.code.as_str() {
-        "breaker_open" => return Err(breaker_open(text)),
-        "rate_limited" if failed.error.http_status.is_none() => return Err(Refused::Paced(wait_in(text))),
+        "breaker_open" => {
+            return Err(Refused::BreakerOpen(wait, detail.breaker_cause.map(Into::into)));
+        }
+        "rate_limited" if failed.error.http_status.is_none() => return Err(Refused::Paced(wait)),
         "rate_limited" => FetchError::RateLimited { retry_after },
-        "timed_out" => FetchError::TimedOut(call.timeout),
+        "timed_out" => FetchError::TimedOut(detail.limit_ms.map_or(call.timeout, Duration::from_millis)),
         "not_found" => FetchError::NotFound(status),
         "status" if matches!(status, 408 | 425 | 500..) => FetchError::Server { status, retry_after },
         "status" => FetchError::Refused(status),
-        "too_large" => FetchError::TooLarge(call.max_bytes),
-        "not_json" => words(FetchError::NotJson),
-        "misconfigured" => words(FetchError::Misconfigured),
-        // `unreachable`, and codes of other versions: the text says what happened.
-        _ => words(FetchError::Unreachable),
+        "too_large" => FetchError::TooLarge(detail.limit_bytes.map_or(call.max_bytes, bytes)),
+        "not_json" => FetchError::NotJson(words),
+        "misconfigured" => FetchError::Misconfigured(words),
+        // `unreachable`, and codes of other versions.
+        _ => FetchError::Unreachable(words),
     })
 }
 
-/// What a text has behind a beginning, wherever that begins.
-fn beyond<'a>(beginning: &str, text: &'a str) -> &'a str {
-    text.find(beginning).and_then(|at| text.get(at + beginning.len()..)).unwrap_or(text)
+/// A call to read a record with, where nothing is known of the real one.
+pub(super) fn any_fetch() -> FetchCall {
+    FetchCall {
+        source: String::new(),
+        url: String::new(),
+        method: Method::Get,
+        headers: Vec::new(),
+        body: None,
+        timeout: Duration::ZERO,
+        max_bytes: 0,
+        traceparent: TraceParent::root(1, 1),
+        room: AnswerRoom::default(),
+    }
 }
 
-/// The refusal of an open breaker, with what opened it if that is on record.
-fn breaker_open(text: &str) -> Refused {
-    const BEFORE: &str = "breaker is open (";
-    const BEHIND: &str = ") for another ";
-    let cause = text.find(BEFORE).zip(text.rfind(BEHIND));
-    let cause = cause.and_then(|(before, behind)| text.get(before + BEFORE.len()..behind));
-    Refused::BreakerOpen(wait_in(text), cause.map(Into::into))
-}
-
-fn wait_in(text: &str) -> Duration {
-    Duration::from_millis(last_number(text))
-}
-
-fn last_number(text: &str) -> u64 {
-    let digits = text.rsplit(|c: char| !c.is_ascii_digit()).find(|digits| !digits.is_empty());
-    digits.and_then(|digits| digits.parse().ok()).unwrap_or_default()
+fn bytes(limit: u64) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic)]
-    use throughline_schemas::{Millis, event::external::SourceError};
-
-    use super::*;
-    use crate::{
-        model::client::GenerationError,
-        ports::{
-            Classify, Fault,
-            source::{AnswerRoom, Method},
-        },
-    };
-
-    fn attempt(error: &GenerationError) -> Attempt {
-        let class = match error.fault() {
-            _ if matches!(error, GenerationError::Refused(_) | GenerationError::OwnRateLimit(_)) => None,
-            Fault::Permanent => Some(ErrorClass::Permanent),
-            Fault::Transient { .. } => Some(ErrorClass::Transient),
-            Fault::Unknown => Some(ErrorClass::Unknown),
-        };
-        let json = serde_json::json!({
-            "provider": "p", "model": "m", "started_at": "2026-01-01T00:00:00Z", "duration_ms": 1,
-            "sent": matches!(error, GenerationError::Failed(_)),
-            "error": error.to_string(), "error_code": error.code(), "error_class": class,
-        });
-        serde_json::from_value(json).unwrap()
-    }
-
-    #[test]
-    fn every_failure_of_a_model_comes_back_as_it_was() {
-        let words = || "HTTP 500: 12 ms, \"quoted\": the provider failed: twice".to_owned();
-        for error in [
-            ModelError::Credentials(words()),
-            ModelError::Credentials(String::new()),
-            ModelError::Forbidden(words()),
-            ModelError::BadRequest(words()),
-            ModelError::QuotaExhausted(words()),
-            ModelError::UnknownModel(words()),
-            ModelError::ContextTooLong(words()),
-            ModelError::ContentFiltered(words()),
-            ModelError::RateLimited(words()),
-            ModelError::RateLimited(String::new()),
-            ModelError::Server(words()),
-            ModelError::Unreachable(words()),
-            ModelError::CutShort(words()),
-            ModelError::TimedOut(Phase::Connect),
-            ModelError::TimedOut(Phase::FirstToken),
-            ModelError::TimedOut(Phase::Read),
-            ModelError::TimedOut(Phase::Total),
-            ModelError::TooLarge(4_194_304),
-            ModelError::BadResponse(words()),
-            ModelError::Unfit(words()),
-            ModelError::LimitUsedUp(words()),
-        ] {
-            for should_retry in [None, Some(true), Some(false)] {
-                let facts = CallFacts { should_retry, ..CallFacts::default() };
-                let failure = ModelFailure { error: error.clone(), usage: None, facts };
-                let recorded = attempt(&GenerationError::Failed(failure.clone()));
-                let Some(FailedAttempt::Failed(again)) = failed_attempt(&recorded) else { panic!("{error}") };
-                assert_eq!((&again.error, again.fault()), (&failure.error, failure.fault()), "{error}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_prevented_a_call_comes_back_as_it_was() {
-        let wait = Duration::from_millis(12_345);
-        let open = |cause: Option<&str>| Refused::BreakerOpen(wait, cause.map(Into::into));
-        for (error, expected) in [
-            (GenerationError::Refused(open(None)), FailedAttempt::Refused(open(None))),
-            (
-                GenerationError::Refused(open(Some("503 (x) for another 9 ms"))),
-                FailedAttempt::Refused(open(Some("503 (x) for another 9 ms"))),
-            ),
-            (GenerationError::Refused(Refused::Paced(wait)), FailedAttempt::Refused(Refused::Paced(wait))),
-            (GenerationError::OwnRateLimit(wait), FailedAttempt::NoRoom(wait)),
-            (GenerationError::OverRateLimit { tokens: 9, limit: 8 }, FailedAttempt::DoesNotFit),
-            (GenerationError::DoesNotFit { needed: 9, answer: 1, window: 8 }, FailedAttempt::DoesNotFit),
-        ] {
-            assert_eq!(failed_attempt(&attempt(&error)), Some(expected));
-        }
-    }
-
-    #[test]
-    fn every_failure_of_a_source_comes_back_as_it_was() {
-        let call = FetchCall {
-            source: "orders".to_owned(),
-            url: String::new(),
-            method: Method::Get,
-            headers: Vec::new(),
-            body: None,
-            timeout: Duration::from_secs(2),
-            max_bytes: 65_536,
-            traceparent: throughline_schemas::TraceParent::root(1, 1),
-            room: AnswerRoom::default(),
-        };
-        let words = || "the connection was refused (os error 111)".to_owned();
-        let after = Some(Duration::from_secs(9));
-        let record = |code: &str, status, text: String, hint: Option<Duration>| FailedCall {
-            url: 0,
-            duration_ms: Millis::default(),
-            error: SourceError {
-                code: code.to_owned(),
-                message: format!("orders: {text}"),
-                http_status: status,
-            },
-            retry_after_ms: hint.map(|hint| u64::try_from(hint.as_millis()).unwrap()),
-            retry_in_ms: None,
-        };
-        for error in [
-            FetchError::TimedOut(call.timeout),
-            FetchError::Unreachable(words()),
-            FetchError::NotFound(410),
-            FetchError::RateLimited { retry_after: after },
-            FetchError::Server { status: 503, retry_after: after },
-            FetchError::Server { status: 408, retry_after: None },
-            FetchError::Refused(403),
-            FetchError::TooLarge(call.max_bytes),
-            FetchError::NotJson(words()),
-            FetchError::Misconfigured(words()),
-        ] {
-            let hint = match error.fault() {
-                Fault::Transient { wait_at_least } => wait_at_least,
-                Fault::Permanent | Fault::Unknown => None,
-            };
-            let recorded = record(error.code(), error.http_status(), error.to_string(), hint);
-            assert_eq!(failed_fetch(&recorded, &call), Ok(error));
-        }
-        for (code, refused) in [
-            (
-                "breaker_open",
-                Refused::BreakerOpen(Duration::from_millis(77), Some("failed (HTTP 503)".into())),
-            ),
-            ("rate_limited", Refused::Paced(Duration::from_millis(77))),
-        ] {
-            assert_eq!(failed_fetch(&record(code, None, refused.to_string(), None), &call), Err(refused));
-        }
-    }
-}
+mod tests;

@@ -161,7 +161,11 @@ impl ModelScript {
         let attempt = take.attempt.clone();
         let made = self.made(&attempt);
         *made += u32::from(counts(&attempt));
-        let (made, wanted) = (*made, attempt.retry_in_ms?);
+        let made = *made;
+        if let Some(jitter) = attempt.jitter {
+            return Some(RetryPolicy::random_with(jitter));
+        }
+        let wanted = attempt.retry_in_ms?;
         // Half a millisecond more, because the rest of it was cut off.
         Some(self.retry.random_for(made, Duration::from_millis(wanted) + Duration::from_micros(500)))
     }

@@ -7,19 +7,19 @@ use std::{
 
 use async_trait::async_trait;
 use throughline_schemas::{
-    Document, TraceParent,
+    Document,
     event::external::{FailedCall, SourceResult, SourceStatus},
 };
 use tokio::time::Instant;
 
 use super::{
-    errors::failed_fetch,
+    errors::{any_fetch, failed_fetch},
     tape::{Recording, Rules, with},
 };
 use crate::{
     dependency::Refused,
     policy::retry::RetryPolicy,
-    ports::source::{AnswerRoom, FetchCall, FetchError, Method, Sources},
+    ports::source::{FetchCall, FetchError, Sources},
 };
 
 /// URLs of one source in one record, at most: what a record says beyond that is not believed.
@@ -75,7 +75,7 @@ impl SourceScripts {
             let Some(failed) = url.failed.front() else { continue };
             let Some(refused) = refusal(failed) else { continue };
             url.missed += 1;
-            let random = script.retry.map_or(0, |retry| random(retry, url.missed, failed));
+            let random = random(script.retry, url.missed, failed);
             url.failed.pop_front();
             return Err((refused, random));
         }
@@ -95,7 +95,7 @@ impl SourceScripts {
         let Some(url) = script.urls.get_mut(index) else { return unrecorded };
         if let Some(failed) = url.failed.pop_front() {
             url.missed += 1;
-            let random = script.retry.map_or(0, |retry| random(retry, url.missed, &failed));
+            let random = random(script.retry, url.missed, &failed);
             return match failed_fetch(&failed, call) {
                 Ok(error) => Fetched { result: Err(error), took: failed.duration_ms.duration(), random },
                 Err(_) => unrecorded,
@@ -112,8 +112,13 @@ struct Fetched {
     random: u64,
 }
 
-/// Random bits that lead to the wait that followed a failed call, if the policy can come to it.
-fn random(retry: RetryPolicy, made: u32, failed: &FailedCall) -> u64 {
+/// Random bits that lead to the wait that followed a failed call: those that are on record, else what comes nearest, if
+/// the policy can come to that wait.
+fn random(retry: Option<RetryPolicy>, made: u32, failed: &FailedCall) -> u64 {
+    if let Some(jitter) = failed.jitter {
+        return RetryPolicy::random_with(jitter);
+    }
+    let Some(retry) = retry else { return 0 };
     // Half a millisecond more, because the rest of it was cut off. A wait that was not waited was too long.
     let wait = |ms| retry.random_for(made, Duration::from_millis(ms) + Duration::from_micros(500));
     failed.retry_in_ms.map_or(u64::MAX, wait)
@@ -151,18 +156,7 @@ impl SourceScript {
 /// A call that was prevented.
 fn refusal(failed: &FailedCall) -> Option<Refused> {
     // Which limits the call has does not matter.
-    let call = FetchCall {
-        source: String::new(),
-        url: String::new(),
-        method: Method::Get,
-        headers: Vec::new(),
-        body: None,
-        timeout: Duration::ZERO,
-        max_bytes: 0,
-        traceparent: TraceParent::root(1, 1),
-        room: AnswerRoom::default(),
-    };
-    failed_fetch(failed, &call).err()
+    failed_fetch(failed, &any_fetch()).err()
 }
 
 #[async_trait]

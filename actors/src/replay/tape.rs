@@ -68,8 +68,8 @@ pub(super) struct Content {
     pub(super) dead_letters: Vec<DeadLetter>,
 }
 
-/// What has to be known of the policies of here and now to read a record: chance is made to come out as recorded, as
-/// far as they allow.
+/// What has to be known of the policies of here and now to read a record. Where the random numbers of its backoffs are not
+/// on record, others are found with which these policies come to its waits, as far as they can.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
     /// When models are asked again.

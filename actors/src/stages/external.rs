@@ -1,10 +1,11 @@
 //! External data: asks the sources that the text calls for, all at once. A source that is down, slow or lying
 //! degrades the answer and fails no workflow, unless the configuration says that nothing is answered without it.
 
+pub(crate) mod failed_call;
 mod required;
 pub mod source_selection;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -35,7 +36,10 @@ use crate::{
         source::{AnswerRoom, FetchCall, FetchError, Sources},
     },
     stages::{
-        external::source_selection::{Plan, Planned, SourceSpec},
+        external::{
+            failed_call::{failed_call, source_error},
+            source_selection::{Plan, Planned, SourceSpec},
+        },
         wrong_event,
     },
     workflow::live,
@@ -233,27 +237,6 @@ fn waits_for(error: &CallError<FetchError>) -> WaitReason {
     }
 }
 
-fn failed_call(source: &str, url: u32, failed_attempt: &FailedAttempt<'_, FetchError>) -> FailedCall {
-    let asked = match failed_attempt.error {
-        CallError::Refused(_) => None,
-        CallError::Failed(error) => match error.fault() {
-            Fault::Transient { wait_at_least } => wait_at_least,
-            Fault::Permanent | Fault::Unknown => None,
-        },
-    };
-    FailedCall {
-        url,
-        duration_ms: failed_attempt.took.into(),
-        error: source_error(source, failed_attempt.error),
-        retry_after_ms: asked.map(whole_millis),
-        retry_in_ms: failed_attempt.again_in.map(whole_millis),
-    }
-}
-
-fn whole_millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 struct Answer {
     result: Result<Document, SourceError>,
     calls: u32,
@@ -288,15 +271,6 @@ fn skipped() -> SourceResult {
         failed_calls: Vec::new(),
         requests: Vec::new(),
     }
-}
-
-fn source_error(source: &str, error: &CallError<FetchError>) -> SourceError {
-    let (code, http_status) = match error {
-        CallError::Refused(Refused::BreakerOpen(..)) => ("breaker_open", None),
-        CallError::Refused(Refused::Paced(_)) => ("rate_limited", None),
-        CallError::Failed(error) => (error.code(), error.http_status()),
-    };
-    SourceError { code: code.to_owned(), message: format!("{source}: {error}"), http_status }
 }
 
 /// Adds the preferences of any answer that has a `preferences` object. What the user set wins over what another

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{context::Context, input::Request};
+use super::{ErrorDetail, context::Context, input::Request};
 use crate::{Document, Millis};
 
 /// How fetching from one source went.
@@ -45,12 +45,19 @@ pub struct FailedCall {
     pub duration_ms: Millis,
     /// What went wrong.
     pub error: SourceError,
+    /// The parts of that error; absent in events of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_detail: Option<ErrorDetail>,
     /// How long the source asked to wait, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
     /// The wait that was decided on before the next call, in milliseconds; absent if there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_in_ms: Option<u64>,
+    /// The random number that was drawn for the backoff: 0 stands for half of its longest wait, 4,294,967,295 for all of
+    /// it. Absent if none was drawn; there may be one although no wait followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jitter: Option<u32>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

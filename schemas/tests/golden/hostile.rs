@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use throughline_schemas::{
     Event, EventData, IdError, MAX_ID_BYTES, Metadata, Namespace, SessionId, Subject, UserId, WorkflowId,
-    decode, encode,
+    decode, encode, event::ErrorDetail,
 };
 
 use crate::{Golden, VALIDATOR, goldens, here};
@@ -106,7 +106,11 @@ fn say(data: &mut EventData, text: &str) {
         EventData::ResponseGenerated(data) => {
             (data.response.text, data.raw_response) = (text(), value());
             data.prompt.messages.iter_mut().for_each(|message| message.content = text());
-            data.attempts.iter_mut().for_each(|attempt| attempt.error = Some(text()));
+            for attempt in &mut data.attempts {
+                attempt.error = Some(text());
+                let (message, breaker_cause) = (Some(text()), Some(text()));
+                attempt.error_detail = Some(ErrorDetail { message, breaker_cause, ..ErrorDetail::default() });
+            }
         }
         EventData::InteractionSaved(data) => data.response.text = text(),
         EventData::WorkflowFailed(data) => data.message = text(),

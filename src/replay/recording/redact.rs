@@ -15,7 +15,7 @@ const BODY_HEADER: &str = "Throughline-Body";
 /// Keys whose values may hold what the user said, whatever object they are in. Messages of prompts hold it, those of
 /// failures may quote it, requests to sources have parts of it.
 const USER_INPUT: &[&str] =
-    &["user_input", "user", "messages", "message", "summary", "raw_response", "requests"];
+    &["user_input", "user", "messages", "message", "breaker_cause", "summary", "raw_response", "requests"];
 /// The same of what the model said.
 const ANSWER: &[&str] = &[
     "text",
@@ -24,12 +24,18 @@ const ANSWER: &[&str] = &[
     "assistant",
     "messages",
     "message",
+    "breaker_cause",
     "summary",
     "raw_response",
     "error_body",
 ];
 /// The same of what is known about the user and what they asked for.
 const CONTEXT: &[&str] = &["preferences", "recent_turns", "external", "messages", "summary", "metadata"];
+
+/// The parts of the error of a call, which stand beside its text and repeat the words in it.
+const ERROR_DETAIL: &str = "error_detail";
+/// Those of them that are words.
+const WORDS: [&str; 2] = ["message", "breaker_cause"];
 
 /// A rule that is none.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +116,7 @@ impl Redaction {
                     if let Some(value) = body.pointer_mut(pointer) {
                         blank(value);
                     }
+                    blank_words_beside(&mut body, pointer);
                 }
                 Bytes::from(body.to_string())
             }
@@ -121,8 +128,15 @@ impl Redaction {
     fn value(&self, value: &mut Value) {
         match value {
             Value::Object(fields) => {
+                let hides_words = fields.contains_key(ERROR_DETAIL) && self.keys.contains(&WORDS[0]);
                 for (key, value) in fields {
-                    if self.keys.contains(&key.as_str()) { blank(value) } else { self.value(value) }
+                    // The text of an error repeats words that are replaced in its parts, which are enough for a replay.
+                    let repeats_words = hides_words && key == "error" && value.is_string();
+                    if repeats_words || self.keys.contains(&key.as_str()) {
+                        blank(value);
+                    } else {
+                        self.value(value);
+                    }
                 }
             }
             Value::Array(items) => items.iter_mut().for_each(|item| self.value(item)),
@@ -135,6 +149,18 @@ impl Redaction {
         self.patterns.iter().fold(text.to_owned(), |text, pattern| {
             pattern.replace_all(&text, regex::NoExpand(REDACTED)).into_owned()
         })
+    }
+}
+
+/// Replaces the words among the parts of an error whose text a pointer names: who names the text means them, too.
+fn blank_words_beside(body: &mut Value, pointer: &str) {
+    let call = pointer.strip_suffix("/message").unwrap_or(pointer).strip_suffix("/error");
+    let Some(call) = call else { return };
+    let Some(detail) = body.pointer_mut(&format!("{call}/{ERROR_DETAIL}")) else { return };
+    for part in WORDS {
+        if let Some(words) = detail.get_mut(part) {
+            blank(words);
+        }
     }
 }
 

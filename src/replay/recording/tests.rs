@@ -129,3 +129,30 @@ fn rules_replace_and_leave_the_rest() {
         assert!(Redaction::new(&[bad.to_owned()]).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn the_words_of_an_error_are_replaced_wherever_they_stand() {
+    let attempt = json!({
+        "error": "the provider failed: secret", "error_code": "server",
+        "error_detail": {"message": "secret", "wait_ms": 7, "breaker_cause": "secret"},
+    });
+    let call = json!({
+        "error": {"code": "breaker_open", "message": "orders: secret"},
+        "error_detail": {"breaker_cause": "secret", "wait_ms": 7},
+    });
+    let event = json!({"data": {"attempt_log": [attempt], "external": {"orders": {"failed_calls": [call]}}}});
+    let attempt = ["/data/attempt_log/0/error"].as_slice();
+    let source = ["/data/external/orders/failed_calls/0/error/message"].as_slice();
+    for (rules, left) in
+        [(["user_input"].as_slice(), 0), (&["answer"], 0), (&["text:secret"], 0), (attempt, 2), (source, 3)]
+    {
+        let rules: Vec<String> = rules.iter().map(|rule| (*rule).to_owned()).collect();
+        let body = event.to_string();
+        let redacted = Redaction::new(&rules).unwrap().apply(history(&[body.as_bytes()]));
+        let text = std::str::from_utf8(&redacted.events[0].body).unwrap();
+        assert_eq!(text.matches("secret").count(), left, "{rules:?}: {text}");
+        let value: serde_json::Value = serde_json::from_str(text).unwrap();
+        assert_eq!(value["data"]["attempt_log"][0]["error_detail"]["wait_ms"], json!(7));
+        assert_eq!(value["data"]["attempt_log"][0]["error_code"], json!("server"));
+    }
+}

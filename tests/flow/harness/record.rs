@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use serde_json::Value;
 use throughline_actors::{
     model::prompt::PromptTemplate,
     ports::{memory::bus::MemoryBus, tokenizer::FourBytes},
@@ -15,8 +17,26 @@ use super::{Rig, defaults};
 impl Rig {
     /// Every workflow of the log.
     pub fn recorded_workflows(&self) -> Vec<RecordedWorkflow> {
+        self.recorded(|body| body)
+    }
+
+    /// The same, where each event had been written otherwise.
+    pub fn recorded_as(&self, change: impl Fn(&mut Value)) -> Vec<RecordedWorkflow> {
+        self.recorded(|body| {
+            // An input may have any form.
+            if decode(&body).is_err() {
+                return body;
+            }
+            let mut event = serde_json::from_slice(&body).expect("an event is JSON");
+            change(&mut event);
+            event.to_string().into()
+        })
+    }
+
+    fn recorded(&self, written: impl Fn(Bytes) -> Bytes) -> Vec<RecordedWorkflow> {
         let mut workflows: Vec<(WorkflowId, Vec<Message>)> = Vec::new();
-        for (workflow, message) in messages(&self.bus) {
+        for (workflow, mut message) in messages(&self.bus) {
+            message.body = written(message.body);
             match workflows.iter_mut().find(|(known, _)| *known == workflow) {
                 Some((_, messages)) => messages.push(message),
                 None => workflows.push((workflow, vec![message])),
@@ -35,10 +55,23 @@ impl Rig {
 
     /// Makes everything again with other settings; what does not come out as it was.
     pub async fn verify_with(&self, settings: &EngineSettings, template: PromptTemplate) -> Vec<String> {
+        Self::verify_these(self.recorded_workflows(), settings, template).await
+    }
+
+    /// Makes everything again where each event had been written otherwise; what does not come out as it was.
+    pub async fn verify_as(&self, change: impl Fn(&mut Value)) -> Vec<String> {
+        Self::verify_these(self.recorded_as(change), &self.settings, defaults::template()).await
+    }
+
+    async fn verify_these(
+        workflows: Vec<RecordedWorkflow>,
+        settings: &EngineSettings,
+        template: PromptTemplate,
+    ) -> Vec<String> {
         let replayer =
             Replayer::new(settings, Arc::new(template), Arc::new(FourBytes)).expect("stages can be made");
         let mut different = Vec::new();
-        for recorded in self.recorded_workflows() {
+        for recorded in workflows {
             for Replayed { event_type, verdict, .. } in replayer.verify(&recorded).await.expect("JSON") {
                 let workflow = &recorded.workflow;
                 match verdict {

@@ -35,7 +35,6 @@ pub enum GenerationError {
     #[error("the rate limit has no room for another {} ms", .0.as_millis())]
     OwnRateLimit(Duration),
     /// Rate limits have held the request back for as long as it may be held back in all. Nothing was sent.
-    // The wait stands last: a recorded run is re-enacted from the text.
     #[error(
         "rate limits have held the request back for the {} ms that generation.rate_total_ms allows in all; raise \
          requests_per_minute or tokens_per_minute as far as the provider permits, publish more slowly, add a model \

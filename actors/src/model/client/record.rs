@@ -105,7 +105,9 @@ pub(super) fn unsent(target: &ModelTarget, purpose: Purpose, started_at: Timesta
         waited_ms: None,
         first_token_ms: None,
         retry_after_ms: None,
+        should_retry: None,
         retry_in_ms: None,
+        jitter: None,
         usage: None,
         cost_usd: None,
         stated_cost_usd: None,
@@ -115,6 +117,7 @@ pub(super) fn unsent(target: &ModelTarget, purpose: Purpose, started_at: Timesta
         error_class: None,
         error_code: None,
         error: None,
+        error_detail: None,
     }
 }
 
@@ -128,11 +131,13 @@ pub(super) fn succeeded(attempt: &mut Attempt, answer: &ModelAnswer, target: &Mo
 pub(super) fn failed(attempt: &mut Attempt, error: &GenerationError, target: &ModelTarget) {
     attempt.sent = error.was_sent();
     attempt.error = Some(error.to_string());
+    attempt.error_detail = Some(error.detail());
     attempt.error_code = Some(error.code());
     attempt.error_class = error.class();
     if let GenerationError::Failed(failure) = error {
         attempt.usage = failure.usage;
         attempt.may_have_been_billed = failure.may_have_been_billed();
+        attempt.should_retry = failure.facts.should_retry;
         facts(attempt, &failure.facts);
         if attempt.may_have_been_billed {
             charge(attempt, &failure.facts, target);

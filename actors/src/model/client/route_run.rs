@@ -20,7 +20,7 @@ use super::{
 use crate::{
     dependency::Refused,
     metrics,
-    policy::{breaker::BreakerState, fallback::FallbackOn, limits::NOTICEABLE_WAIT},
+    policy::{breaker::BreakerState, fallback::FallbackOn, limits::NOTICEABLE_WAIT, retry::RetryPolicy},
     ports::{Fault, model::ModelAnswer},
 };
 
@@ -354,6 +354,9 @@ impl<'a> RouteRun<'a> {
             Fault::Unknown => None,
         };
         let random = self.client.collaborators.entropy.next_u64();
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.jitter = Some(RetryPolicy::jitter(random));
+        }
         let delay = candidate.model.provider.policy().retry.delay_after(candidate.made, hint, random)?;
         // A refusal knows exactly when to come back; the policy's cap is for the other side's hints.
         Some(if error.is_refusal() { delay.max(hint.unwrap_or_default()) } else { delay })

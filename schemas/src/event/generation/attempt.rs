@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Millis, Timestamp, Usage, Usd};
+use crate::{Millis, Timestamp, Usage, Usd, event::ErrorDetail};
 
 /// How certain it is that a failed attempt had no effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -168,9 +168,17 @@ pub struct Attempt {
     /// How long the provider asked to wait, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
+    /// Whether the provider itself said that a call that failed may be made again (`x-should-retry`); absent if it did
+    /// not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub should_retry: Option<bool>,
     /// The wait that was decided on before this model may be asked again, in milliseconds; absent if it may not be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_in_ms: Option<u64>,
+    /// The random number that was drawn for the backoff: 0 stands for half of its longest wait, 4,294,967,295 for all of
+    /// it. Absent if none was drawn; there may be one although no wait followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jitter: Option<u32>,
     /// Tokens, if the provider reported them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
@@ -198,6 +206,9 @@ pub struct Attempt {
     /// The error, for a person; absent on success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// The parts of the error; absent on success, and in events of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_detail: Option<ErrorDetail>,
 }
 
 fn first() -> u32 {
