@@ -33,6 +33,17 @@ impl Homes {
         }
     }
 
+    /// How what the program says of a database names it: a file by its absolute path.
+    fn place(&self, home: &str) -> String {
+        match &self.deployment {
+            Deployment::Small => {
+                let file = self.cluster.dir().join(self.name(home));
+                file.canonicalize().unwrap_or(file).display().to_string()
+            }
+            Deployment::Large { .. } => self.name(home),
+        }
+    }
+
     /// A place for a database, without one in the case of files.
     async fn make(&self, home: &str) {
         match &self.deployment {
@@ -112,7 +123,7 @@ async fn a_second_one_is_refused(deployment: Deployment) {
     let findings: Vec<Value> = serde_json::from_str(&doctor.stdout()).unwrap();
     let namespace = findings.iter().find(|finding| finding["name"] == "namespace").unwrap();
     assert_eq!(namespace["status"], "fail");
-    assert!(namespace["detail"].as_str().unwrap().contains(&a), "{namespace}");
+    assert!(namespace["detail"].as_str().unwrap().contains(&homes.place("a")), "{namespace}");
     // A worker beside the first one, with the same database, is welcome.
     let beside = homes.run("a", "beside", &["worker"]);
     beside.until_ready().await;
@@ -120,7 +131,7 @@ async fn a_second_one_is_refused(deployment: Deployment) {
 
     let mut adopt = homes.run("b", "adopt", &["setup", "--adopt-database"]);
     assert_eq!(adopt.ended(SOON).await.code(), Some(0), "{}", adopt.stderr());
-    assert!(adopt.stderr().contains(&a), "{}", adopt.stderr());
+    assert!(adopt.stderr().contains(&homes.place("a")), "{}", adopt.stderr());
     let second = homes.run("b", "second", &["worker"]);
     second.until_ready().await;
     // The first one notices within its next comparison.

@@ -193,7 +193,9 @@ async fn put_back(deployment: Deployment) {
     let until_stored = async |cluster: &Cluster, ids: &BTreeSet<String>| {
         let deadline = Instant::now() + GOES_ON;
         loop {
-            let stored: BTreeSet<_> = cluster.stored().await.into_iter().collect();
+            let rows = cluster.stored().await;
+            let stored: BTreeSet<_> = rows.iter().cloned().collect();
+            assert_eq!(stored.len(), rows.len(), "a row twice");
             if stored == *ids {
                 break;
             }

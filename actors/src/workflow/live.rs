@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use throughline_schemas::{LiveFrame, LiveKind, StageName, WaitReason, WorkflowId};
 
+use crate::dependency::whole_millis;
 use crate::ports::bus::Broadcast;
 
 /// Sends a frame, if the bus takes it now.
@@ -69,13 +70,8 @@ pub(crate) fn waits_for_source(
             source: Some(source.to_owned()),
             why: Some(why),
             reason: Some(reason),
-            again_in_ms: Some(millis(wait)),
+            again_in_ms: Some(whole_millis(wait)),
             ..LiveFrame::new(workflow.clone(), LiveKind::Waiting)
         },
     );
-}
-
-/// Whole milliseconds of a wait.
-pub(crate) fn millis(wait: Duration) -> u64 {
-    u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
 }

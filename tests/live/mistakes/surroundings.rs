@@ -1,4 +1,4 @@
-//! Mistakes in what stands around the program: certificates, parts, other versions, clocks.
+//! Mistakes in what stands around the program: certificates, disks, other versions, clocks.
 
 use serde_json::json;
 use sqlx::{Connection, Executor, SqliteConnection};

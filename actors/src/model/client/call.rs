@@ -15,10 +15,11 @@ use tracing::Instrument;
 use super::{
     GenerationError, Model, ModelClient, ModelTarget, Sampling, Sent, StreamEvent, StreamObserver,
     limits::{RateDenied, RatePatience, RatePermit},
-    record::{millis, succeeded},
+    record::succeeded,
     stream_observer::Forwarder,
 };
 use crate::{
+    dependency::whole_millis,
     metrics,
     model::cost::differs,
     policy::{announced::Need, limits::NOTICEABLE_WAIT, window::prompt_tokens},
@@ -160,7 +161,7 @@ impl Call<'_> {
             }
         };
         if !waited.is_zero() {
-            attempt.waited_ms = Some(millis(waited));
+            attempt.waited_ms = Some(whole_millis(waited));
             metrics::held_back(target, waited);
         }
         entered.map_err(|no_place| no_place.error)

@@ -94,7 +94,7 @@ impl GenerationError {
     }
 
     /// The same, as it is recorded. A call that was prevented has no class: nothing failed.
-    pub(super) fn class(&self) -> Option<ErrorClass> {
+    pub(crate) fn class(&self) -> Option<ErrorClass> {
         match self {
             Self::OwnRateLimit(_) | Self::HeldTooLong { .. } | Self::Refused(_) => return None,
             Self::NoModel | Self::DoesNotFit { .. } | Self::OverRateLimit { .. } | Self::Failed(_) => {}

@@ -2,8 +2,8 @@
 
 use throughline_schemas::event::ErrorDetail;
 
-use super::{GenerationError, record::millis};
-use crate::ports::model::ModelError;
+use super::GenerationError;
+use crate::{dependency::whole_millis, ports::model::ModelError};
 
 impl GenerationError {
     /// Its parts.
@@ -20,10 +20,12 @@ impl GenerationError {
             Self::OverRateLimit { tokens, limit } => {
                 ErrorDetail { needed_tokens: Some(*tokens), limit_tokens: Some((*limit).into()), ..none }
             }
-            Self::OwnRateLimit(wait) => ErrorDetail { wait_ms: Some(millis(*wait)), ..none },
-            Self::HeldTooLong { wait, total } => {
-                ErrorDetail { wait_ms: Some(millis(*wait)), limit_ms: Some(millis(*total)), ..none }
-            }
+            Self::OwnRateLimit(wait) => ErrorDetail { wait_ms: Some(whole_millis(*wait)), ..none },
+            Self::HeldTooLong { wait, total } => ErrorDetail {
+                wait_ms: Some(whole_millis(*wait)),
+                limit_ms: Some(whole_millis(*total)),
+                ..none
+            },
             Self::Refused(refused) => refused.detail(),
             Self::Failed(failure) => of_call(&failure.error),
         }

@@ -9,6 +9,7 @@ use throughline_schemas::{
 
 use super::{GenerationError, ModelTarget};
 use crate::{
+    dependency::whole_millis,
     model::cost::cost,
     ports::model::{CallFacts, ModelAnswer},
 };
@@ -31,10 +32,6 @@ pub struct Sent {
     pub max_tokens: u32,
     /// How the prompt was made to fit; `None` if there was nothing to do.
     pub window: Option<Window>,
-}
-
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whether an attempt counts towards the limit on attempts at its model: not if it was only a rate limit that had no
@@ -148,8 +145,8 @@ pub(super) fn failed(attempt: &mut Attempt, error: &GenerationError, target: &Mo
 fn facts(attempt: &mut Attempt, facts: &CallFacts) {
     attempt.http_status = facts.http_status;
     attempt.request_id.clone_from(&facts.request_id);
-    attempt.retry_after_ms = facts.retry_after.map(millis);
-    attempt.first_token_ms = facts.first_token.map(millis);
+    attempt.retry_after_ms = facts.retry_after.map(whole_millis);
+    attempt.first_token_ms = facts.first_token.map(whole_millis);
 }
 
 /// What the provider states itself counts; what our prices make of its tokens stands beside it.

@@ -14,11 +14,11 @@ use super::{
     call::Call,
     fit::{Fit, Fitted, TooLong},
     limits::RatePatience,
-    record::{counts, failed, held_for, millis, unsent},
+    record::{counts, failed, held_for, unsent},
     stream_observer::Failure,
 };
 use crate::{
-    dependency::Refused,
+    dependency::{Refused, whole_millis},
     metrics,
     policy::{breaker::BreakerState, fallback::FallbackOn, limits::NOTICEABLE_WAIT, retry::RetryPolicy},
     ports::{Fault, model::ModelAnswer},
@@ -321,7 +321,7 @@ impl<'a> RouteRun<'a> {
         let may_fall_back = self.client.settings.fallback_on.contains(&FallbackOn::of(error.code()));
         let retry_in = self.retry_in(index, &error);
         if let Some(attempt) = self.attempts.last_mut() {
-            attempt.retry_in_ms = retry_in.map(millis);
+            attempt.retry_in_ms = retry_in.map(whole_millis);
         }
         if !may_fall_back {
             for (_, other) in self.candidates.iter_mut().enumerate().filter(|(other, _)| *other != index) {

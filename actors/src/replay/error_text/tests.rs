@@ -7,7 +7,7 @@ use throughline_schemas::{
     Millis, TraceParent,
     event::{
         external::{FailedCall, SourceError},
-        generation::{Attempt, ErrorClass},
+        generation::Attempt,
     },
 };
 
@@ -23,24 +23,10 @@ use crate::{
 };
 
 fn attempt(error: &GenerationError, text: &str) -> Attempt {
-    let class = match error.fault() {
-        _ if matches!(
-            error,
-            GenerationError::Refused(_)
-                | GenerationError::OwnRateLimit(_)
-                | GenerationError::HeldTooLong { .. }
-        ) =>
-        {
-            None
-        }
-        Fault::Permanent => Some(ErrorClass::Permanent),
-        Fault::Transient { .. } => Some(ErrorClass::Transient),
-        Fault::Unknown => Some(ErrorClass::Unknown),
-    };
     let json = serde_json::json!({
         "provider": "p", "model": "m", "started_at": "2026-01-01T00:00:00Z", "duration_ms": 1,
         "sent": matches!(error, GenerationError::Failed(_)),
-        "error": text, "error_code": error.code(), "error_class": class,
+        "error": text, "error_code": error.code(), "error_class": error.class(),
     });
     serde_json::from_value(json).unwrap()
 }

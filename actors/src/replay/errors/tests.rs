@@ -2,13 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use serde_json::json;
-use throughline_schemas::event::generation::ErrorClass;
 
 use super::*;
 use crate::{
     dependency::{self, CallError},
     model::client::GenerationError,
-    ports::Fault,
     stages::external::failed_call::failed_call,
 };
 
@@ -16,20 +14,6 @@ use crate::{
 const OTHER_TEXT: &str = "the provider failed: its breaker is open (something else) for another 99 ms";
 
 fn attempt(error: &GenerationError) -> Attempt {
-    let class = match error.fault() {
-        _ if matches!(
-            error,
-            GenerationError::Refused(_)
-                | GenerationError::OwnRateLimit(_)
-                | GenerationError::HeldTooLong { .. }
-        ) =>
-        {
-            None
-        }
-        Fault::Permanent => Some(ErrorClass::Permanent),
-        Fault::Transient { .. } => Some(ErrorClass::Transient),
-        Fault::Unknown => Some(ErrorClass::Unknown),
-    };
     let should_retry = match error {
         GenerationError::Failed(failure) => failure.facts.should_retry,
         GenerationError::NoModel
@@ -42,7 +26,7 @@ fn attempt(error: &GenerationError) -> Attempt {
     let json = json!({
         "provider": "p", "model": "m", "started_at": "2026-01-01T00:00:00Z", "duration_ms": 1,
         "sent": matches!(error, GenerationError::Failed(_)), "should_retry": should_retry,
-        "error": OTHER_TEXT, "error_code": error.code(), "error_class": class, "error_detail": error.detail(),
+        "error": OTHER_TEXT, "error_code": error.code(), "error_class": error.class(), "error_detail": error.detail(),
     });
     serde_json::from_value(json).unwrap()
 }

@@ -8,6 +8,7 @@ use std::{
 use throughline_schemas::{FinishReason, LiveFrame, LiveKind, StageName, WorkflowId};
 
 use crate::{
+    dependency::whole_millis,
     model::client::{Failure, StreamEvent, StreamObserver},
     ports::bus::Broadcast,
     workflow::live,
@@ -39,7 +40,7 @@ impl<'a> Live<'a> {
     pub(super) fn failed(&self, reason: &str, again_in: Option<Duration>) {
         self.send(LiveKind::Failed, |frame| {
             frame.reason = Some(reason.to_owned());
-            frame.again_in_ms = again_in.map(live::millis);
+            frame.again_in_ms = again_in.map(whole_millis);
         });
     }
 
@@ -114,7 +115,7 @@ impl StreamObserver for Live<'_> {
 fn next(frame: &mut LiveFrame, model: &str, provider: &str, wait: Duration) {
     frame.model = Some(model.to_owned());
     frame.provider = Some(provider.to_owned());
-    frame.again_in_ms = Some(live::millis(wait));
+    frame.again_in_ms = Some(whole_millis(wait));
 }
 
 /// What the attempt before failed of.

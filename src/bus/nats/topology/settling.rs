@@ -14,7 +14,7 @@ use async_nats::jetstream::{
 use throughline_actors::ports::bus::BusError;
 use tokio::time::Instant;
 
-use super::super::Core;
+use super::{super::Core, permitted};
 
 /// How long a cluster may take before a request is given up.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -95,7 +95,7 @@ pub(super) async fn settled<T, E: Settles>(
         Patience::Settling => Instant::now() + LIMIT,
     };
     loop {
-        let done = core.connection.complaints().unless_forbidden(object, attempt()).await?;
+        let done = permitted(core, object, attempt()).await?;
         match done {
             Err(error) if error.may_pass() && Instant::now() < deadline => {
                 tokio::time::sleep(BETWEEN_ATTEMPTS).await;
